@@ -1,0 +1,44 @@
+"""What curation needs of a model. The vLLM engine is one; curation never imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.records import CaptionSettings, ImageTokens, PaintSettings, SampledCaption, SampledImage
+
+
+class UnifiedModel(Protocol):
+    """Understands images and paints them. B images, n candidates."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the weights that serve."""
+        ...
+
+    def encode(self, images: NDArray[np.uint8]) -> list[ImageTokens]:
+        """uint8 [B, H, W, 3] -> B token records."""
+        ...
+
+    def decode(self, codes: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+        """B rows of codes -> uint8 [B, H, W, 3]."""
+        ...
+
+    def caption(
+        self, images: Sequence[ImageTokens], n: int, keys: Sequence[str], seed: int, settings: CaptionSettings
+    ) -> list[list[SampledCaption]]:
+        """n captions of each image; `keys` and `seed` decide every draw."""
+        ...
+
+    def answer(self, images: Sequence[ImageTokens], questions: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The greedy free-text answer to every question about every image."""
+        ...
+
+    def paint(
+        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: PaintSettings
+    ) -> list[list[SampledImage]]:
+        """n images for each prompt; `keys` and `seed` decide every draw."""
+        ...

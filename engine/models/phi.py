@@ -1,0 +1,77 @@
+"""Phi's parallel block as two halves around an attention that the caller chooses.
+
+Training runs dense attention under a mask, vLLM runs paged attention, and the image sampler runs a few
+canvas rows against a stored text prefix. All three share these formulas; only `attend` differs.
+
+Legend: B batch, T tokens, H heads, E head dimension, D hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q_BTHE, k_BTHE, v_BTHE) -> context_BTHE."""
+
+
+class PhiLayer(Protocol):
+    """What a block must offer: q, k, v before attention, and the residual sum after it."""
+
+    def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k (after QK layer norm, before rotation) and v, each [B, T, H, E]."""
+        ...
+
+    def normalise(self, hidden: Tensor) -> Tensor:
+        """The one LayerNorm that attention and MLP share."""
+        ...
+
+    def combine(self, hidden: Tensor, normed: Tensor, context: Tensor) -> Tensor:
+        """hidden + dense(context) + mlp(normed)."""
+        ...
+
+
+def rotary_tables(positions: Tensor, rotary_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """cos and sin, each positions.shape + [rotary_dim], rotate-half layout, float32."""
+    powers = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device=positions.device) / rotary_dim
+    angles = positions.float()[..., None] * (theta**-powers)
+    angles = torch.cat((angles, angles), -1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates the first rotary_dim dimensions of x [..., T, H, E]; cos and sin are [..., T, rotary_dim]."""
+    width = cos.shape[-1]
+    turned, kept = x[..., :width], x[..., width:]
+    low, high = turned.chunk(2, -1)
+    cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)
+    turned = turned * cos + torch.cat((-high, low), -1) * sin
+    return torch.cat((turned, kept), -1)
+
+
+def run_layers(
+    layers: Iterable[PhiLayer], hidden: Tensor, cos: Tensor, sin: Tensor, attend: Attend
+) -> Tensor:
+    """All blocks over hidden [B, T, D]; the final LayerNorm is the caller's."""
+    for index, layer in enumerate(layers):
+        normed = layer.normalise(hidden)
+        q, k, v = layer.project(normed)
+        context = attend(index, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        hidden = layer.combine(hidden, normed, context)
+    return hidden
+
+
+def dense_attention(mask: Tensor | None) -> Attend:
+    """Attention of every row of a batch under a boolean mask [B or 1, 1, T, T], True = may attend."""
+
+    def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask
+        )
+        return out.transpose(1, 2)
+
+    return attend

@@ -1,0 +1,152 @@
+"""Show-o as a plain torch module: the model that trains, under the official parameter names.
+
+Source: Show-o (arXiv 2408.12528), released code; Phi-1.5 with QK layer norm, parallel attention and MLP.
+Legend: B batch, T tokens, H heads, E head dimension, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.models.phi import dense_attention, rotary_tables, run_layers
+from engine.models.showo_config import ShowoConfig
+
+
+class Attention(nn.Module):
+    """Projections and QK layer norm; the attention itself is the caller's."""
+
+    def __init__(self, config: ShowoConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.dense = nn.Linear(width, width)
+        self.q_layernorm = nn.LayerNorm(config.head_dim, eps=config.layer_norm_eps)
+        self.k_layernorm = nn.LayerNorm(config.head_dim, eps=config.layer_norm_eps)
+
+
+class Mlp(nn.Module):
+    """fc1, tanh-GELU, fc2."""
+
+    def __init__(self, config: ShowoConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """A Phi block: x + attention(norm(x)) + mlp(norm(x))."""
+
+    def __init__(self, config: ShowoConfig) -> None:
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = Attention(config)
+        self.mlp = Mlp(config)
+
+    def normalise(self, hidden: Tensor) -> Tensor:
+        return self.input_layernorm(hidden)
+
+    def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        attention = self.self_attn
+        split = (*normed.shape[:-1], attention.heads, -1)
+        return (
+            attention.q_layernorm(attention.q_proj(normed).view(split)),
+            attention.k_layernorm(attention.k_proj(normed).view(split)),
+            attention.v_proj(normed).view(split),
+        )
+
+    def combine(self, hidden: Tensor, normed: Tensor, context: Tensor) -> Tensor:
+        return hidden + self.self_attn.dense(context.flatten(-2)) + self.mlp(normed)
+
+
+class Trunk(nn.Module):
+    """Embedding, blocks, final LayerNorm."""
+
+    def __init__(self, config: ShowoConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class Language(nn.Module):
+    """Trunk and language head."""
+
+    def __init__(self, config: ShowoConfig) -> None:
+        super().__init__()
+        self.model = Trunk(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
+
+
+class Showo(nn.Module):
+    """The unified model. `forward` gives hidden states; only the positions that need it meet the head."""
+
+    def __init__(self, config: ShowoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.showo = Language(config)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The Phi blocks."""
+        return self.showo.model.layers
+
+    @property
+    def head(self) -> nn.Linear:
+        """lm_head: weight [V, D] and bias [V]."""
+        return self.showo.lm_head
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [B, T] -> [B, T, D]."""
+        return self.showo.model.embed_tokens(ids)
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """The LayerNorm before the head."""
+        return self.showo.model.final_layernorm(hidden)
+
+    def code_logits(self, hidden: Tensor) -> Tensor:
+        """Normed hidden states [..., D] -> logits over the image codes alone, [..., K]."""
+        start = self.config.vocabulary.code_offset
+        codes = slice(start, start + self.config.codebook_size)
+        return F.linear(hidden, self.head.weight[codes], self.head.bias[codes])
+
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotary tables of positions [B, T] (or [T])."""
+        return rotary_tables(positions, self.config.rotary_dim, self.config.rope_theta)
+
+    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Hidden states after the final LayerNorm, [B, T, D].
+
+        ids [B, T]; mask [B or 1, 1, T, T] boolean, True = may attend; positions [B, T], 0..T-1 by default.
+        """
+        if positions is None:
+            positions = torch.arange(ids.shape[-1], device=ids.device)
+        cos, sin = self.rotary(positions)
+        hidden = run_layers(self.layers, self.embed(ids), cos, sin, dense_attention(mask))
+        return self.final_norm(hidden)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Xavier-scale matrices and small embeddings, from a seed; biases zero, norms one."""
+        generator = torch.Generator().manual_seed(seed)
+        depth = math.sqrt(2 * len(self.layers))
+        for name, parameter in self.named_parameters():
+            if "layernorm" in name:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif name.endswith("bias"):
+                parameter.zero_()
+            else:
+                fan_out, fan_in = parameter.shape
+                scale = 0.02 if "embed" in name else math.sqrt(2 / (fan_in + fan_out))
+                if "dense" in name or "fc2" in name:
+                    scale /= depth
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)

@@ -1,0 +1,155 @@
+"""Every record that crosses a package boundary, as frozen structs.
+
+Legend: N candidates of one item, T image tokens. Image token ids are codebook codes (0-based), never
+vocabulary ids: the offset belongs to the model, not to the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all records: immutable, keyword only."""
+
+
+class Question(Record):
+    """One TIFA-style question with its closed list of choices (Hu et al., 2023)."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+    kind: str
+    """What is asked: existence, shape, color, count or relation in the embedded world; TIFA's element type."""
+
+
+class Item(Record):
+    """A homologous pair: an image, the caption that says the same, and questions about both."""
+
+    id: str
+    caption: str
+    questions: tuple[Question, ...]
+    category: str = "other"
+    """GenEval category, or the data set's own."""
+    objects: int = 0
+    """Number of objects in the image, 0 where unknown."""
+    image: str = ""
+    """Path of the image inside the data set's folder; empty where the source renders it."""
+
+
+class CaptionCandidate(Record):
+    """One sampled caption and its similarity to the homologous caption."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    seed: int
+    score: float
+
+
+class ImageCandidate(Record):
+    """One painted image: the sampled codes themselves, and what self-VQA said of it."""
+
+    index: int
+    codes: tuple[int, ...]
+    seed: int
+    answers: tuple[str, ...]
+    score: float
+    """Share of the item's questions that the model itself answered rightly (TIFA score)."""
+
+
+class CaptionPair(Record):
+    """y_w and y_l given x. `round` tells from which round each side was sampled."""
+
+    win: CaptionCandidate
+    lose: CaptionCandidate
+    win_round: int
+    lose_round: int
+
+
+class ImagePair(Record):
+    """x_w and x_l given y."""
+
+    win: ImageCandidate
+    lose: ImageCandidate
+    win_round: int
+    lose_round: int
+
+
+class Preference(Record):
+    """What curation leaves of one item: a pair for each side, or the reason why there is none."""
+
+    id: str
+    caption: str
+    image_codes: tuple[int, ...]
+    """Codes of the real image x."""
+    captions: CaptionPair | None
+    images: ImagePair | None
+    caption_reason: str = ""
+    image_reason: str = ""
+
+
+class Candidates(Record):
+    """All candidates of one item in one round, with everything needed to sample them again."""
+
+    id: str
+    round: int
+    caption: str
+    category: str
+    objects: int
+    questions: tuple[Question, ...]
+    image_codes: tuple[int, ...]
+    captions: tuple[CaptionCandidate, ...]
+    images: tuple[ImageCandidate, ...]
+
+
+class ImageTokens(Record):
+    """An image as codes, with the fingerprint that salts the engine's prefix cache."""
+
+    codes: tuple[int, ...]
+
+    def salt(self) -> str:
+        """Digest of all codes: two images that share first tokens must not share cache blocks."""
+        return hashlib.blake2b(msgspec.msgpack.encode(self.codes), digest_size=12).hexdigest()
+
+
+class PaintSettings(Record):
+    """Mask-predict sampling (Show-o's `t2i_generate`)."""
+
+    steps: int = 12
+    guidance: float = 2.0
+    """w in (1 + w) * conditional - w * unconditional."""
+    temperature: float = 1.0
+    """Start of the confidence noise; it compounds by (1 - t/T) each step, as in the official code."""
+
+
+class CaptionSettings(Record):
+    """Autoregressive caption sampling."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_tokens: int = 32
+
+
+class SampledCaption(Record):
+    """A caption as the engine returns it."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    seed: int
+
+
+class SampledImage(Record):
+    """An image as the engine returns it."""
+
+    codes: tuple[int, ...]
+    seed: int
+
+    @property
+    def tokens(self) -> ImageTokens:
+        """The codes as an image to look at: it never goes through pixels."""
+        return ImageTokens(codes=self.codes)

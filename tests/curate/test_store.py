@@ -1,0 +1,97 @@
+"""Files of a curation survive kills and refuse what does not belong to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.pipeline import Earlier, earlier_pairs, pair_item
+from curate.config import CurateConfig
+from curate.store import CandidateLog, read_records, write_records
+from engine.errors import ConfigError, DataError
+from engine.records import CaptionCandidate, Candidates, ImageCandidate, Preference
+
+
+def record(name: str, scores: tuple[float, ...] = (1.0, 0.2), round_number: int = 1) -> Candidates:
+    return Candidates(
+        id=name,
+        round=round_number,
+        caption="a red circle",
+        category="colors",
+        objects=1,
+        questions=(),
+        image_codes=(1, 2),
+        captions=tuple(
+            CaptionCandidate(index=i, text=f"{i}", token_ids=(round_number, i), seed=i, score=score)
+            for i, score in enumerate(scores)
+        ),
+        images=tuple(
+            ImageCandidate(index=i, codes=(round_number, i), seed=i, answers=("yes",), score=score)
+            for i, score in enumerate(scores)
+        ),
+    )
+
+
+@given(cut=st.integers(0, 2000))
+def test_a_log_torn_at_any_byte_keeps_every_whole_record(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "candidates.jsonl"
+    records = [record(f"item-{i}") for i in range(4)]
+    CandidateLog(path).append(records)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:cut])
+    kept = CandidateLog(path).read()
+    assert kept == records[: whole[:cut].count(b"\n")]
+    CandidateLog(path).append(records[len(kept) :])
+    assert path.read_bytes() == whole
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    write_records(path, [record("a")])
+    with path.open("ab") as stream:
+        stream.write(b'{"id": 3}\n')
+    with pytest.raises(DataError, match=r"pairs\.jsonl, line 2"):
+        list(read_records(path, Candidates))
+
+
+def test_an_item_without_a_new_pair_keeps_its_latest_one(tmp_path: Path) -> None:
+    config = CurateConfig()
+    first = pair_item(record("a"), Earlier(), config, 1)
+    files = [tmp_path / "1.jsonl", tmp_path / "2.jsonl"]
+    write_records(files[0], [first])
+    earlier = earlier_pairs(files[:1])["a"]
+    lost = pair_item(record("a", (0.1, 0.1), 2), earlier, config, 2)
+    assert (lost.captions, lost.images) == (None, None)
+    write_records(files[1], [lost])
+    assert earlier_pairs(files)["a"] == earlier
+    assert earlier.captions == first.captions
+
+
+def test_round_two_pairs_carry_the_rounds_of_both_sides(tmp_path: Path) -> None:
+    config = CurateConfig()
+    path = tmp_path / "pairs.jsonl"
+    write_records(path, [pair_item(record("a", (0.7, 0.2)), Earlier(), config, 1)])
+    new = pair_item(record("a", (0.9, 0.1), 2), earlier_pairs([path])["a"], config, 2)
+    assert new.images is not None
+    assert new.captions is not None
+    assert (new.images.win.score, new.images.lose.score) == (0.9, 0.7)
+    assert (new.captions.win_round, new.captions.lose_round) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"n": 1}, {"limit": -1}, {"threshold": 1.0}, {"min_margin": -0.1}, {"chunk": 0}]
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        CurateConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_preferences_survive_the_file(tmp_path: Path) -> None:
+    kept = [pair_item(record(f"{i}"), Earlier(), CurateConfig(), 1) for i in range(3)]
+    write_records(tmp_path / "p.jsonl", kept)
+    assert list(read_records(tmp_path / "p.jsonl", Preference)) == kept
