@@ -27,9 +27,9 @@ from curate.store import (
 )
 from engine.errors import StaleError
 from engine.records import (
+    Candidates,
     CaptionCandidate,
     CaptionPair,
-    Candidates,
     ImageCandidate,
     ImagePair,
     Item,

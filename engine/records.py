@@ -11,8 +11,8 @@ import hashlib
 import msgspec
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all records: immutable, keyword only."""
+class Record(msgspec.Struct, frozen=True):
+    """Base of all records: immutable."""
 
 
 class Question(Record):
@@ -22,7 +22,7 @@ class Question(Record):
     choices: tuple[str, ...]
     answer: str
     kind: str
-    """What is asked: existence, shape, color, count or relation in the embedded world; TIFA's element type."""
+    """What is asked: existence, shape, color, count or relation in the embedded world, else TIFA's type."""
 
 
 class Item(Record):

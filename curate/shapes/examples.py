@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.shapes.captions import RELATION_WORDS, plural
+from curate.shapes.captions import RELATION_WORDS, plural, write_caption
 from curate.shapes.questions import write_questions
 from curate.shapes.scene import COLORS, NUMBERS, SHAPES, render
 from curate.shapes.world import draw, image_facts
-from curate.shapes.captions import write_caption
 from engine.records import Record
 
 CAPTION_PROMPT = "caption:"
 VQA_PROMPT = "{question}"
+_RELATION = re.compile("|".join(("relative", *RELATION_WORDS.values())))
 
 
 class Lesson(Record):
@@ -25,6 +26,7 @@ class Lesson(Record):
     caption: str
     questions: tuple[tuple[str, str], ...]
     """(question, answer)."""
+    asks_relation: bool
 
 
 def lesson(split: str, seed: int, index: int) -> Lesson:
@@ -40,6 +42,7 @@ def lesson(split: str, seed: int, index: int) -> Lesson:
         image=render(scene),
         caption=caption,
         questions=tuple((name, asked[name]) for name in picked),
+        asks_relation=any(_RELATION.search(name) for name in picked),
     )
 
 

@@ -164,12 +164,16 @@ def read_question(text: str) -> Query | None:
         if match is None:
             continue
         named = match.groupdict()
-
-        def thing(which: int) -> tuple[str | None, str | None]:
-            shape = named.get(f"s{which}")
-            return named.get(f"c{which}"), None if shape == "object" else shape
-
         words = {value: key for key, value in RELATION_WORDS.items()}
-        relation = words[named["r"]] if named.get("r") else None
-        return Query(kind=kind, subject=thing(1), other=thing(2), relation=relation)
+        return Query(
+            kind=kind,
+            subject=_thing(named, 1),
+            other=_thing(named, 2),
+            relation=words.get(named.get("r") or ""),
+        )
     return None
+
+
+def _thing(named: dict[str, str | None], which: int) -> tuple[str | None, str | None]:
+    shape = named.get(f"s{which}")
+    return named.get(f"c{which}"), None if shape == "object" else shape

@@ -7,6 +7,7 @@ Legend: B batch, T tokens, H heads, E head dimension, D hidden, V vocabulary.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -96,9 +97,9 @@ class Showo(nn.Module):
         self.showo = Language(config)
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> list[Block]:
         """The Phi blocks."""
-        return self.showo.model.layers
+        return cast("list[Block]", list(self.showo.model.layers))
 
     @property
     def head(self) -> nn.Linear:

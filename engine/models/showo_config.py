@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedConfig
 
 from engine.vocabulary import Vocabulary
@@ -33,7 +35,7 @@ class ShowoConfig(PreTrainedConfig):
         vqa_prompt: str = "USER: \n{question} ASSISTANT:",
         bos_token_id: int = 50256,
         tie_word_embeddings: bool = False,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
         self.hidden_size = hidden_size
         self.intermediate_size = intermediate_size
@@ -54,13 +56,13 @@ class ShowoConfig(PreTrainedConfig):
         self.vocab_size = text_vocab_size + 10 + codebook_size + 1
         for derived in ("vocab_size", "head_dim", "num_key_value_heads", "eos_token_id", "pad_token_id"):
             kwargs.pop(derived, None)
-        super().__init__(
-            bos_token_id=bos_token_id,
-            eos_token_id=bos_token_id,
-            pad_token_id=text_vocab_size,
-            tie_word_embeddings=tie_word_embeddings,
-            **kwargs,
-        )
+        kwargs |= {
+            "bos_token_id": bos_token_id,
+            "eos_token_id": bos_token_id,
+            "pad_token_id": text_vocab_size,
+            "tie_word_embeddings": tie_word_embeddings,
+        }
+        super().__init__(**kwargs)
 
     @property
     def vocabulary(self) -> Vocabulary:

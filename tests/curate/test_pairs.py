@@ -26,9 +26,7 @@ CAPTIONS = st.lists(SCORES, min_size=2, max_size=16).map(
     lambda scores: [caption(score, index) for index, score in enumerate(scores)]
 )
 OLD = st.tuples(SCORES, SCORES).map(
-    lambda two: ImagePair(
-        win=image(max(two), 0, 9), lose=image(min(two), 1, 9), win_round=1, lose_round=1
-    )
+    lambda two: ImagePair(win=image(max(two), 0, 9), lose=image(min(two), 1, 9), win_round=1, lose_round=1)
 )
 
 

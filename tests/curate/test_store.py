@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.pipeline import Earlier, earlier_pairs, pair_item
 from curate.config import CurateConfig
+from curate.pipeline import Earlier, earlier_pairs, pair_item
 from curate.store import CandidateLog, read_records, write_records
 from engine.errors import ConfigError, DataError
-from engine.records import CaptionCandidate, Candidates, ImageCandidate, Preference
+from engine.records import Candidates, CaptionCandidate, ImageCandidate, Preference
 
 
 def record(name: str, scores: tuple[float, ...] = (1.0, 0.2), round_number: int = 1) -> Candidates:

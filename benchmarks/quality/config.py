@@ -1,0 +1,24 @@
+"""Settings of a gap measurement."""
+
+from __future__ import annotations
+
+from engine.errors import ConfigError
+from engine.records import PaintSettings, Record
+
+
+class EvalConfig(Record, forbid_unknown_fields=True):
+    """How the gap is measured; the same for every round of a run."""
+
+    limit: int = 300
+    """Held-out items."""
+    images: int = 2
+    """Images painted for each item."""
+    split: str = "evaluation"
+    seed: int = 1000
+    chunk: int = 32
+    paint: PaintSettings = PaintSettings()
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "images", "chunk"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"eval.{name} is {getattr(self, name)}; it must be at least 1")

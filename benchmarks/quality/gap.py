@@ -1,0 +1,155 @@
+"""The gap: VQA accuracy on real images minus a judge's VQA accuracy on generated ones.
+
+Both sides ask the same questions of the same held-out items. Standard errors are clustered by item,
+since an item's questions share their images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.quality.config import EvalConfig
+from benchmarks.quality.records import CategoryGap, GapReport, Score
+from curate.protocol import UnifiedModel
+from curate.self_vqa import matched
+from curate.shapes import oracle
+from curate.similarity import Similarity
+from curate.sources import Source
+from engine.records import Item
+
+Graded = list[list[bool]]
+"""Items -> whether each of an item's questions was answered rightly, all its images in one list."""
+
+
+def clustered(graded: Graded) -> Score:
+    """Accuracy over all questions; the error of a ratio of sums over items."""
+    right = np.array([sum(one) for one in graded], float)
+    asked = np.array([len(one) for one in graded], float)
+    total = asked.sum()
+    if total == 0:
+        return Score(value=float("nan"), se=float("nan"), questions=0)
+    value = right.sum() / total
+    count = max(2, len(graded))
+    se = np.sqrt(((right - value * asked) ** 2).sum() * count / (count - 1)) / total
+    return Score(value=float(value), se=float(se), questions=int(total))
+
+
+def gap_error(und: Graded, gen: Graded) -> float:
+    """Standard error of the difference of the two accuracies, paired by item."""
+    shares = []
+    for graded in (und, gen):
+        score = clustered(graded)
+        asked = sum(map(len, graded))
+        shares.append(np.array([(sum(one) - score.value * len(one)) / asked for one in graded]))
+    return float(np.sqrt(((shares[0] - shares[1]) ** 2).sum()))
+
+
+def compare(und: Graded, gen: Graded) -> CategoryGap:
+    """Both sides of one group of items."""
+    first, second = clustered(und), clustered(gen)
+    return CategoryGap(
+        und=first.value,
+        und_se=first.se,
+        gen=second.value,
+        gen_se=second.se,
+        gap=first.value - second.value,
+        items=len(und),
+    )
+
+
+def grouped(
+    items: Sequence[Item], und: Graded, gen: Graded, key: Callable[[Item], str]
+) -> dict[str, CategoryGap]:
+    """`compare` for every value of a key of the items."""
+    groups: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        groups.setdefault(key(item), []).append(index)
+    return {
+        name: compare([und[i] for i in chosen], [gen[i] for i in chosen])
+        for name, chosen in sorted(groups.items())
+    }
+
+
+def by_kind(items: Sequence[Item], und: Graded, gen: Graded, images: int) -> dict[str, CategoryGap]:
+    """`compare` for every kind of question."""
+    found: dict[str, CategoryGap] = {}
+    for kind in sorted({question.kind for item in items for question in item.questions}):
+        picks = [[q.kind == kind for q in item.questions] for item in items]
+        sides = []
+        for graded, copies in ((und, 1), (gen, images)):
+            kept = [
+                [right for right, pick in zip(one, pick_row * copies, strict=True) if pick]
+                for one, pick_row in zip(graded, picks, strict=True)
+            ]
+            sides.append([one for one in kept if one])
+        found[kind] = compare(*sides)
+    return found
+
+
+def measure_gap(
+    model: UnifiedModel,
+    similarity: Similarity,
+    source: Source,
+    config: EvalConfig,
+    progress: Callable[[int], None],
+) -> GapReport:
+    """Measures a model on held-out items.
+
+    Where no oracle can judge (data sets other than the embedded one) the model judges its own images,
+    and the report says so: self-VQA is a training signal, not an independent result.
+    """
+    und: Graded = []
+    gen: Graded = []
+    for start in range(0, len(source.items), config.chunk):
+        items = source.items[start : start + config.chunk]
+        real = model.encode(np.stack([source.image(item) for item in items]))
+        questions = [[question.question for question in item.questions] for item in items]
+        for item, texts in zip(items, model.answer(real, questions), strict=True):
+            und.append(_grade(item, matched(item.questions, texts, similarity)))
+        gen += _grade_painted(model, similarity, source, items, config)
+        progress(len(items))
+    first, second = clustered(und), clustered(gen)
+    return GapReport(
+        und=first.value,
+        und_se=first.se,
+        gen=second.value,
+        gen_se=second.se,
+        gap=first.value - second.value,
+        gap_se=gap_error(und, gen),
+        judge="pixel oracle" if source.oracle else "self-VQA (no independent judge for this data set)",
+        items=len(source.items),
+        by_category=grouped(source.items, und, gen, lambda item: item.category),
+        by_objects=grouped(source.items, und, gen, lambda item: str(item.objects)),
+        by_kind=by_kind(source.items, und, gen, config.images),
+        fingerprint=model.fingerprint,
+        config=config,
+    )
+
+
+def _grade(item: Item, answers: Sequence[str | None]) -> list[bool]:
+    return [q.answer == answer for q, answer in zip(item.questions, answers, strict=True)]
+
+
+def _grade_painted(
+    model: UnifiedModel,
+    similarity: Similarity,
+    source: Source,
+    items: Sequence[Item],
+    config: EvalConfig,
+) -> Graded:
+    keys = [f"eval/{item.id}" for item in items]
+    painted = model.paint([item.caption for item in items], config.images, keys, config.seed, config.paint)
+    graded: Graded = []
+    for item, images in zip(items, painted, strict=True):
+        if source.oracle:
+            pixels: NDArray[np.uint8] = model.decode([image.codes for image in images])
+            answers = [oracle.judge(one, item.questions) for one in pixels]
+        else:
+            asked = [[question.question for question in item.questions]] * len(images)
+            texts = model.answer([image.tokens for image in images], asked)
+            answers = [matched(item.questions, text, similarity) for text in texts]
+        graded.append([right for one in answers for right in _grade(item, one)])
+    return graded

@@ -1,0 +1,43 @@
+"""What a gap measurement finds."""
+
+from __future__ import annotations
+
+from benchmarks.quality.config import EvalConfig
+from engine.records import Record
+
+
+class Score(Record):
+    """An accuracy with its standard error and the number of questions behind it."""
+
+    value: float
+    se: float
+    questions: int
+
+
+class CategoryGap(Record):
+    """One GenEval category, question kind or object count."""
+
+    und: float
+    und_se: float
+    gen: float
+    gen_se: float
+    gap: float
+    items: int
+
+
+class GapReport(Record):
+    """What `hermes eval` finds."""
+
+    und: float
+    und_se: float
+    gen: float
+    gen_se: float
+    gap: float
+    gap_se: float
+    judge: str
+    items: int
+    by_category: dict[str, CategoryGap]
+    by_objects: dict[str, CategoryGap]
+    by_kind: dict[str, CategoryGap]
+    fingerprint: str
+    config: EvalConfig

@@ -1,0 +1,76 @@
+"""The pure arithmetic of one mask-predict step: no model, no generator, no state.
+
+Source: Show-o's released `t2i_generate` (after MaskGIT, arXiv 2202.04200).
+Legend: B canvases, N image tokens, R rows (hidden positions of all canvases), K image codes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+SMALLEST = 1e-20
+"""The official code's floor under a probability and under a uniform draw before a logarithm."""
+
+
+def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance: (1 + w) * conditional - w * unconditional."""
+    return (1 + guidance) * conditional - guidance * unconditional
+
+
+def temperatures(start: float, steps: int) -> list[float]:
+    """The noise temperature of every step: each step multiplies what is left by 1 - t/T.
+
+    The official loop overwrites its own variable, so the products compound (0.875, 0.656, 0.410 for T = 8)
+    and the last step has none.
+    """
+    found = []
+    for step in range(steps):
+        start *= 1 - (step + 1) / steps
+        found.append(start)
+    return found
+
+
+def draw(logits_RK: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
+    """One code a row by inverting the cumulative distribution, and its log-probability.
+
+    One uniform number a position instead of one a code: at 8,192 codes the noise would cost more than the
+    choice. Sums in float64, so that rare codes keep their share. Returns codes [R] int64 and float32 [R].
+    """
+    probs_RK = logits_RK.double().softmax(-1)
+    total_RK = probs_RK.cumsum(-1)
+    place_R = uniform_R.double() * total_RK[:, -1]
+    codes_R = torch.searchsorted(total_RK, place_R[:, None], right=True)[:, 0]
+    codes_R = codes_R.clamp(max=logits_RK.shape[-1] - 1)
+    return codes_R, probs_RK.gather(-1, codes_R[:, None])[:, 0].clamp(min=SMALLEST).log().float()
+
+
+def gumbel(uniform: Tensor) -> Tensor:
+    """-log(-log(u)) with the official floors."""
+    return -((-(uniform.clamp(min=SMALLEST).log())).clamp(min=SMALLEST).log())
+
+
+def left_hidden(unknown_B: Tensor, tokens: int, step: int, steps: int) -> Tensor:
+    """How many positions stay hidden after the step: max(1, min(unknown - 1, floor(N cos(pi/2 t/T)))), [B].
+
+    The cosine is float32, as in the official code: at the last step it is -4e-8, whose floor is -1.
+    """
+    ratio = torch.tensor((step + 1) / steps, dtype=torch.float32)
+    wanted = torch.floor(tokens * torch.cos(ratio * math.pi * 0.5)).long()
+    return torch.minimum(unknown_B - 1, wanted).clamp(min=1)
+
+
+def hide_again(
+    logp_BN: Tensor, unknown_BN: Tensor, gumbel_BN: Tensor, temperature: float, left_B: Tensor
+) -> Tensor:
+    """Which positions are hidden again, [B, N]: those less confident than the left-th smallest (0-based).
+
+    Confidence is log p + temperature * gumbel. A position that was known before the step has the largest
+    float32 for a probability, so it stays known.
+    """
+    known = math.log(torch.finfo(torch.float32).max)
+    sure_BN = torch.where(unknown_BN, logp_BN.clamp(min=math.log(SMALLEST)), known) + temperature * gumbel_BN
+    cutoff_B1 = sure_BN.sort(-1).values.gather(-1, left_B[:, None])
+    return sure_BN < cutoff_B1

@@ -1,0 +1,64 @@
+"""Whether a checkpoint may take the place of the one that serves, decided before anything is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from engine.errors import CheckpointError
+from engine.models.showo import Showo
+from engine.models.showo_config import ShowoConfig
+from engine.weights import WEIGHTS, check_tensors, load_config, tensor_layout
+
+COMPANIONS = ("tokenizer.json", "image_tokenizer/config.json", "image_tokenizer/model.safetensors")
+IGNORED = {"transformers_version", "dtype", "_name_or_path", "architectures"}
+
+
+def check_swap(new: Path, tokenizers: Path, config: ShowoConfig) -> None:
+    """Compares `new` with what serves: configuration, the tokenizers in `tokenizers`, layout of the tensors.
+
+    A checkpoint without tokenizers is fine: they do not change while a model improves.
+
+    Raises:
+        CheckpointError: lists every difference at once.
+    """
+    problems = [*_config_problems(load_config(new), config), *_companion_problems(new, tokenizers)]
+    try:
+        check_weights(new, config)
+    except CheckpointError as error:
+        problems.append(str(error).removeprefix(f"{new}: "))
+    if problems:
+        raise CheckpointError(
+            f"{new}: cannot take the place of the weights that serve: {'; '.join(problems)}"
+        )
+
+
+def check_weights(folder: Path, config: ShowoConfig) -> None:
+    """Compares names, shapes and types of the stored tensors with the configuration's, reading no values.
+
+    Raises:
+        CheckpointError: lists every difference at once.
+    """
+    with torch.device("meta"):
+        model = Showo(config)
+    check_tensors(tensor_layout(folder / WEIGHTS), model, folder)
+
+
+def _config_problems(new: ShowoConfig, old: ShowoConfig) -> list[str]:
+    found, wanted = new.to_dict(), old.to_dict()
+    return [
+        f"{name} is {found.get(name)!r}, the served model has {wanted.get(name)!r}"
+        for name in sorted((found.keys() | wanted.keys()) - IGNORED)
+        if found.get(name) != wanted.get(name)
+    ]
+
+
+def _companion_problems(new: Path, old: Path) -> list[str]:
+    return [
+        f"{name} differs from the served one"
+        for name in COMPANIONS
+        if (new / name).is_file()
+        and (old / name).is_file()
+        and (new / name).read_bytes() != (old / name).read_bytes()
+    ]

@@ -1,0 +1,135 @@
+"""The image tokenizer protocol, and the small lookup-free one of the embedded model.
+
+Legend: B batch, H W pixels, h w tokens, K bits of a code.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.errors import CheckpointError
+from engine.records import Record
+
+
+class ImageTokenizer(Protocol):
+    """Pixels in [-1, 1] to codes and back."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """[B, 3, H, W] float in [-1, 1] -> codes [B, h*w] int64, row-major."""
+        ...
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes [B, h*w] -> [B, 3, H, W] float, about [-1, 1]."""
+        ...
+
+
+class PatchLfqConfig(Record):
+    """Sizes of a PatchLfq."""
+
+    image_size: int = 48
+    patch: int = 8
+    bits: int = 10
+    width: int = 128
+    kind: str = "patch_lfq"
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, kernel, padding=kernel // 2)
+        self.second = nn.Conv2d(width, width, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.gelu(self.first(F.gelu(x))))
+
+
+class PatchLfq(nn.Module):
+    """Lookup-free quantisation (MAGVIT-v2, arXiv 2310.05737) of non-overlapping patches.
+
+    The encoder sees one patch at a time, so that a code depends on its own pixels alone; the decoder sees
+    the neighbouring codes. Channel 0 holds the most significant bit of a code and a bit is z > 0.
+    """
+
+    def __init__(self, config: PatchLfqConfig) -> None:
+        super().__init__()
+        self.config = config
+        pixels, width = 3 * config.patch**2, config.width
+        self.encoder = nn.Sequential(
+            nn.Conv2d(pixels, 2 * width, 1),
+            _Residual(2 * width, 1),
+            nn.GELU(),
+            nn.Conv2d(2 * width, config.bits, 1),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.bits, width, 3, padding=1),
+            _Residual(width, 3),
+            _Residual(width, 3),
+            nn.GELU(),
+            nn.Conv2d(width, pixels, 1),
+        )
+
+    def latent(self, pixels: Tensor) -> Tensor:
+        """z before the sign, [B, K, h, w]."""
+        return self.encoder(F.pixel_unshuffle(pixels, self.config.patch))
+
+    def reconstruct(self, bits: Tensor) -> Tensor:
+        """Bits in {-1, 1}, [B, K, h, w] -> pixels."""
+        return F.pixel_shuffle(self.decoder(bits), self.config.patch)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """[B, 3, H, W] float in [-1, 1] -> codes [B, h*w] int64, row-major."""
+        bits = (self.latent(pixels) > 0).flatten(2).long()
+        weights = 2 ** torch.arange(self.config.bits - 1, -1, -1, device=pixels.device)
+        return (bits * weights[:, None]).sum(1)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes [B, h*w] -> [B, 3, H, W] float, about [-1, 1]."""
+        side = self.config.image_size // self.config.patch
+        shifts = torch.arange(self.config.bits - 1, -1, -1, device=codes.device)
+        bits = (codes[:, None] >> shifts[:, None] & 1) * 2 - 1
+        return self.reconstruct(bits.float().unflatten(-1, (side, side)))
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] -> float [B, 3, H, W] in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """float [B, 3, H, W] -> uint8 [B, H, W, 3], clamped."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def save_image_tokenizer(tokenizer: PatchLfq, folder: Path) -> None:
+    """Writes config.json and model.safetensors."""
+    import msgspec
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(tokenizer.config)))
+    save_file(tokenizer.state_dict(), folder / "model.safetensors")
+
+
+def load_image_tokenizer(folder: Path) -> PatchLfq:
+    """Reads what `save_image_tokenizer` wrote.
+
+    Raises:
+        CheckpointError: files are missing or do not fit each other.
+    """
+    import msgspec
+
+    try:
+        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=PatchLfqConfig)
+        tokenizer = PatchLfq(config)
+        tokenizer.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, RuntimeError, msgspec.MsgspecError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{folder}: no usable image tokenizer: {error}") from error
+    return tokenizer.eval()

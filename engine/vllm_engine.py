@@ -1,0 +1,265 @@
+"""The serving engine: captions, answers and images from one set of weights held by vLLM, swapped in place.
+
+Prompts are token ids. Every request that reaches vLLM starts with a whole image, whose digest salts its
+cache blocks; images are painted by the mask-predict sampler inside vLLM's worker, on the same weights.
+
+Legend: B images, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
+import torch
+
+from engine import vllm_launch
+from engine.errors import EngineError
+from engine.models.showo_config import ShowoConfig
+from engine.records import CaptionSettings, ImageTokens, PaintSettings, SampledCaption, SampledImage
+from engine.seeds import sample_seed
+from engine.swap_check import check_swap, check_weights
+from engine.tokenizers.image import load_image_tokenizer, to_pixels, to_uint8
+from engine.tokenizers.text import TextTokenizer
+from engine.weights import WEIGHTS, fingerprint, load_config
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+
+ANSWER_TOKENS = 8
+PIXEL_BATCH = 64
+
+
+class Engine:
+    """Serves one checkpoint at a time; not thread-safe, and calls do not overlap.
+
+    Raises (constructor):
+        CheckpointError: files are missing or unreadable, or the weights do not fit the configuration.
+        EngineError: vLLM could not start.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        *,
+        dtype: str = "float32",
+        max_sequences: int = 128,
+        kv_cache_gib: float = 0.5,
+        paint_batch: int | None = None,
+    ) -> None:
+        """`paint_batch` is the number of canvases that share a forward pass (16 where None)."""
+        self._config = load_config(checkpoint)
+        check_weights(checkpoint, self._config)
+        self._text = TextTokenizer.load(checkpoint / "tokenizer.json")
+        self._image = load_image_tokenizer(checkpoint / "image_tokenizer")
+        self._fingerprint = fingerprint(checkpoint)
+        self._checkpoint = self._tokenizers = checkpoint
+        self._version = 0
+        self._paint_batch = paint_batch or 16
+        self._broken = ""
+        self._llm = vllm_launch.start(checkpoint, self._config, dtype, max_sequences, kv_cache_gib)
+        self._closed = False
+
+    @property
+    def config(self) -> ShowoConfig:
+        """The served model's configuration; a swap never changes it."""
+        return self._config
+
+    @property
+    def fingerprint(self) -> str:
+        """`engine.weights.fingerprint` of the weights that serve."""
+        return self._fingerprint
+
+    @property
+    def version(self) -> int:
+        """Number of swaps since the start."""
+        return self._version
+
+    def encode(self, images: np.ndarray) -> list[ImageTokens]:
+        """uint8 [B, H, W, 3] -> the codes of each."""
+        pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(images)))
+        codes = [row for part in pixels.split(PIXEL_BATCH) for row in self._image.encode(part).tolist()]
+        return [ImageTokens(codes=tuple(row)) for row in codes]
+
+    def decode(self, codes: Sequence[Sequence[int]]) -> np.ndarray:
+        """Codes of B images -> uint8 [B, H, W, 3]."""
+        parts = torch.tensor([list(row) for row in codes]).split(PIXEL_BATCH)
+        return torch.cat([to_uint8(self._image.decode(part)) for part in parts]).numpy()
+
+    def caption(
+        self,
+        images: Sequence[ImageTokens],
+        n: int,
+        keys: Sequence[str],
+        seed: int,
+        settings: CaptionSettings,
+    ) -> list[list[SampledCaption]]:
+        """n captions of every image; candidate i of an image has the seed of (seed, its key, "caption", i).
+
+        `token_ids` lack the final eos; `logprobs` are the model's own (before temperature and cuts), one a
+        token and one more for eos where the caption ended by itself.
+        """
+        self._same_length("keys", keys, images)
+        eos, prompt = self._config.vocabulary.eos, self._text.encode(self._config.caption_prompt)
+        seeds = [[sample_seed(seed, key, "caption", i) for i in range(n)] for key in keys]
+        requests = [self._request(image, prompt, settings.max_tokens) for image in images for _ in range(n)]
+        params = [
+            self._sampling(
+                temperature=settings.temperature,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+                max_tokens=settings.max_tokens,
+                seed=one,
+                logprobs=0,
+            )
+            for one in chain(*seeds)
+        ]
+        found = []
+        for output, one in zip(self._generate(requests, params), chain(*seeds), strict=True):
+            ids, steps = output.outputs[0].token_ids, output.outputs[0].logprobs
+            logprobs = tuple(step[token].logprob for token, step in zip(ids, steps, strict=True))
+            kept = tuple(token for token in ids if token != eos)
+            text = self._text.decode(kept)
+            found.append(SampledCaption(text=text, token_ids=kept, logprobs=logprobs, seed=one))
+        return [found[i * n : (i + 1) * n] for i in range(len(images))]
+
+    def answer(self, images: Sequence[ImageTokens], questions: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The greedy free text to every question of every image; an image's questions share its prefix."""
+        self._same_length("questions", questions, images)
+        requests = [
+            self._request(image, self._text.encode(self._config.vqa_prompt.format(question=q)), ANSWER_TOKENS)
+            for image, asked in zip(images, questions, strict=True)
+            for q in asked
+        ]
+        greedy = self._sampling(temperature=0.0, max_tokens=ANSWER_TOKENS)
+        eos = self._config.vocabulary.eos
+        texts = iter(
+            self._text.decode([token for token in output.outputs[0].token_ids if token != eos])
+            for output in self._generate(requests, [greedy] * len(requests))
+        )
+        return [[next(texts) for _ in asked] for asked in questions]
+
+    def paint(
+        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: PaintSettings
+    ) -> list[list[SampledImage]]:
+        """n images of every prompt; candidate i of a prompt has the seed of (seed, its key, "paint", i)."""
+        self._same_length("keys", keys, prompts)
+        if settings.steps < 1:
+            raise EngineError(f"painting takes at least 1 step, not {settings.steps}")
+        seeds = [[sample_seed(seed, key, "paint", i) for i in range(n)] for key in keys]
+        texts = [self._text.encode(prompt) for prompt in prompts]
+        painted = self._rpc("painting failed", "hermes_paint", texts, seeds, settings, self._paint_batch)
+        return [
+            [SampledImage(codes=tuple(codes), seed=one) for codes, one in zip(rows, row, strict=True)]
+            for rows, row in zip(painted, seeds, strict=True)
+        ]
+
+    def score(self, images: Sequence[ImageTokens], texts: Sequence[str]) -> list[list[float]]:
+        """Log-probs of given captions after the caption prompt: one number a token, and one for eos."""
+        self._same_length("texts", texts, images)
+        prompt, eos = self._text.encode(self._config.caption_prompt), self._config.vocabulary.eos
+        tails = [[*self._text.encode(text), eos] for text in texts]
+        texts_after = zip(images, ([*prompt, *tail] for tail in tails), strict=True)
+        requests = [self._request(image, text, 1) for image, text in texts_after]
+        params = self._sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        outputs = self._generate(requests, [params] * len(requests))
+        return [
+            [step[token].logprob for token, step in zip(tail, out.prompt_logprobs[-len(tail) :], strict=True)]
+            for tail, out in zip(tails, outputs, strict=True)
+        ]
+
+    def swap(self, checkpoint: Path) -> None:
+        """Serves another checkpoint of the same model, all or nothing: on any error the old weights serve on.
+
+        Raises:
+            CheckpointError: it does not fit; all reasons are listed.
+            EngineError: it fits, but could not be loaded.
+        """
+        self._ready()
+        check_swap(checkpoint, self._tokenizers, self._config)
+        new = fingerprint(checkpoint)
+        with vllm_launch.translated("resetting vLLM's caches failed"):
+            # First, because this can be refused; nothing fills them again before the load below.
+            if not self._llm.reset_prefix_cache():
+                raise EngineError("the prefix cache is in use; was a swap called during a request?")
+            self._llm.reset_mm_cache()
+            self._llm.llm_engine.reset_encoder_cache()
+        what = f"{checkpoint}: loading failed, the weights from {self._checkpoint} still serve"
+        self._rpc(what, "hermes_load", str(checkpoint / WEIGHTS))
+        self._checkpoint, self._fingerprint = checkpoint, new
+        self._version += 1
+
+    def close(self) -> None:
+        """Ends vLLM; safe to call again."""
+        if not self._closed:
+            self._closed = True
+            vllm_launch.stop(self._llm)
+            del self._llm
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ready(self) -> None:
+        if self._closed:
+            raise EngineError("the engine is closed; start a new one")
+        if self._broken:
+            raise EngineError(self._broken)
+
+    def _rpc(self, what: str, method: str, *args: Any) -> Any:
+        """A worker method's result; with several workers all give the same one."""
+        self._ready()
+        with vllm_launch.translated(what):
+            return self._llm.collective_rpc(method, args=args)[0]
+
+    def _request(self, image: ImageTokens, text: Sequence[int], room: int) -> dict[str, Any]:
+        """A prompt for vLLM that leaves `room` tokens for the answer.
+
+        Raises:
+            EngineError: the codes are not an image of this model, or the text is too long.
+        """
+        config = self._config
+        codes = image.codes
+        if len(codes) != config.num_image_tokens or not all(0 <= c < config.codebook_size for c in codes):
+            raise EngineError(
+                f"an image is {config.num_image_tokens} codes below {config.codebook_size},"
+                f" not {len(codes)} codes from {min(codes, default=0)} to {max(codes, default=0)}"
+            )
+        ids = config.vocabulary.mmu_prompt(codes, text)
+        if len(ids) + room > config.max_position_embeddings:
+            raise EngineError(
+                f"{len(ids)} prompt tokens and {room} to generate exceed the model's"
+                f" {config.max_position_embeddings} positions; shorten the text or lower max_tokens"
+            )
+        return {"prompt_token_ids": ids, "cache_salt": image.salt()}
+
+    def _sampling(self, **settings: Any) -> SamplingParams:
+        from vllm import SamplingParams
+
+        with vllm_launch.translated("vLLM refused the sampling settings"):
+            return SamplingParams(detokenize=False, stop_token_ids=[self._config.vocabulary.eos], **settings)
+
+    def _generate(self, requests: list[dict[str, Any]], params: list[SamplingParams]) -> list[Any]:
+        self._ready()
+        if not requests:
+            return []
+        with vllm_launch.translated("vLLM failed while generating"):
+            try:
+                return self._llm.generate(cast(Any, requests), params, use_tqdm=False)
+            finally:
+                # Requests left over from a failed call would answer the next one.
+                if self._llm.llm_engine.has_unfinished_requests():
+                    self._broken = "an earlier call was cut short inside vLLM; start a new engine"
+
+    @staticmethod
+    def _same_length(name: str, given: Sequence[object], others: Sequence[object]) -> None:
+        if len(given) != len(others):
+            raise EngineError(f"{len(given)} {name} for {len(others)} inputs; give one for each")

@@ -1,0 +1,37 @@
+"""What Hermes adds to vLLM's worker: painting and weight swaps, run where the weights are.
+
+vLLM mixes this class into its own worker (`worker_extension_cls`) and reaches it by `collective_rpc`, so
+the names must not meet the worker's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from safetensors.torch import load_file
+
+from engine.records import PaintSettings
+from engine.samplers.mask_predict import paint
+from engine.vllm_reload import change_places, prepare
+
+
+class HermesWorker:
+    """Methods for `collective_rpc`; `model_runner` is the worker's."""
+
+    model_runner: Any
+
+    def hermes_paint(
+        self,
+        texts: Sequence[Sequence[int]],
+        seeds: Sequence[Sequence[int]],
+        settings: PaintSettings,
+        batch: int,
+    ) -> list[list[list[int]]]:
+        """`engine.samplers.mask_predict.paint` on the weights that serve."""
+        return paint(self.model_runner.get_model(), texts, seeds, settings, batch)
+
+    def hermes_load(self, path: str) -> None:
+        """Lets the weights of a safetensors file serve; on any error the old ones do."""
+        runner = self.model_runner
+        change_places(prepare(runner.get_model(), load_file(path), runner.model_config.dtype))

@@ -1,0 +1,203 @@
+"""The `hermes` command line. Commands import what they need when they run, so that help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hermes_cli.run_folder import RunFolder
+    from hermes_cli.settings import RunSettings
+
+# Read when torch is first imported; without it every start prints how memory was bound to cores.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+app = typer.Typer(
+    help="Self-play for unified multimodal models: curate preferences, train on them, swap, repeat.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Run = Annotated[Path, typer.Option("--run", help="Folder of the run.")]
+Round = Annotated[int, typer.Option("--round", help="Round, from 1.")]
+Model = Annotated[str | None, typer.Option("--model", help="Base checkpoint folder [embedded model].")]
+Data = Annotated[str | None, typer.Option("--data", help="`shapes`, or a folder with items.jsonl.")]
+Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of sampling and training.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Number of items.")]
+Candidates = Annotated[int | None, typer.Option("--n", help="Candidates of each kind for each item.")]
+
+DEFAULT_RUN = Path("runs/default")
+
+
+def _options(**given: Any) -> dict[str, Any]:
+    """Options that were given, as a settings tree; `a__b` is table a, key b."""
+    tree: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        *tables, leaf = name.split("__")
+        inner = tree
+        for table in tables:
+            inner = inner.setdefault(table, {})
+        inner[leaf] = value
+    return tree
+
+
+def _open_run(
+    run: Path, config: Path | None, assignments: list[str] | None, options: dict[str, Any]
+) -> tuple[RunFolder, RunSettings]:
+    from hermes_cli.run_folder import RunFolder
+    from hermes_cli.settings import load_settings
+
+    settings = load_settings(run / "run.json", config, assignments or [], options)
+    return RunFolder(run, settings.model), settings
+
+
+@app.command()
+def curate(
+    run: Run = DEFAULT_RUN,
+    round_number: Round = 1,
+    n: Candidates = None,
+    limit: Limit = None,
+    model: Model = None,
+    data: Data = None,
+    config: Config = None,
+    assignments: Set = None,
+    seed: Seed = None,
+) -> None:
+    """Sample n captions and n images for every item, score them, and choose winners and losers."""
+    given = _options(curate__n=n, curate__limit=limit, model=model, data=data, seed=seed)
+    folder, settings = _open_run(run, config, assignments, given)
+    from hermes_cli.stages import curate_round, open_engine, training_source
+
+    folder.require_weights_before(round_number)
+    source = training_source(settings)
+    with open_engine(settings, folder.checkpoint(round_number - 1)) as engine:
+        curate_round(engine, folder, settings, round_number, source)
+
+
+@app.command()
+def reference(
+    run: Run = DEFAULT_RUN,
+    round_number: Round = 1,
+    config: Config = None,
+    assignments: Set = None,
+    seed: Seed = None,
+) -> None:
+    """Score a round's pairs under the frozen reference model; `hermes train` does it where it is missing."""
+    folder, settings = _open_run(run, config, assignments, _options(seed=seed))
+    folder.require_pairs(round_number)
+    from hermes_cli.train_stage import reference_round
+
+    reference_round(folder, settings, round_number)
+
+
+@app.command()
+def train(
+    run: Run = DEFAULT_RUN,
+    round_number: Round = 1,
+    config: Config = None,
+    assignments: Set = None,
+    seed: Seed = None,
+) -> None:
+    """Train on a round's pairs by Pair-DPO; the reference is the model that sampled them."""
+    folder, settings = _open_run(run, config, assignments, _options(seed=seed))
+    folder.require_pairs(round_number)
+    from hermes_cli.train_stage import train_round
+
+    train_round(folder, settings, round_number)
+
+
+@app.command("eval")
+def evaluate(
+    run: Run = DEFAULT_RUN,
+    limit: Limit = None,
+    model: Model = None,
+    data: Data = None,
+    config: Config = None,
+    assignments: Set = None,
+) -> None:
+    """Measure understanding, generation and their gap on held-out items, for every round trained."""
+    given = _options(eval__limit=limit, model=model, data=data)
+    folder, settings = _open_run(run, config, assignments, given)
+    folder.require_base()
+    from hermes_cli.stages import evaluate_round, evaluated, finish, held_out_source, open_engine
+
+    source = held_out_source(settings)
+    waiting = [number for number in folder.rounds() if not evaluated(folder, settings, number)]
+    if waiting:
+        with open_engine(settings, folder.checkpoint(waiting[0])) as engine:
+            for number in waiting:
+                if number != waiting[0]:
+                    engine.swap(folder.checkpoint(number))
+                evaluate_round(engine, folder, settings, number, source)
+    finish(folder)
+
+
+@app.command("run")
+def run_command(
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of self-play.")] = 1,
+    run: Run = DEFAULT_RUN,
+    n: Candidates = None,
+    limit: Limit = None,
+    model: Model = None,
+    data: Data = None,
+    config: Config = None,
+    assignments: Set = None,
+    seed: Seed = None,
+) -> None:
+    """Everything: evaluate, then curate, train, swap and evaluate for each round."""
+    given = _options(curate__n=n, curate__limit=limit, model=model, data=data, seed=seed)
+    folder, settings = _open_run(run, config, assignments, given)
+    from hermes_cli.iterate import run_rounds
+
+    run_rounds(folder, settings, rounds)
+
+
+@app.command()
+def demo(run: Run = Path("runs/demo")) -> None:
+    """One round on a few dozen items of the embedded world, in minutes."""
+    from hermes_cli.demo import run_demo
+
+    run_demo(run)
+
+
+@app.command()
+def pretrain(
+    to: Annotated[Path, typer.Option("--to", help="Folder to train in; an interrupted run goes on.")],
+    config: Config = None,
+    assignments: Set = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Train the embedded model from scratch: image tokenizer, then Show-o, then its card."""
+    from hermes_cli.pretrain import run_pretraining
+
+    run_pretraining(to, config, assignments or [], threads)
+
+
+def main() -> None:
+    """Runs the command line; an error that a user can mend is one line and status 1."""
+    from engine.errors import HermesError
+
+    try:
+        app()
+    except HermesError as error:
+        typer.secho(f"hermes: {error}", fg="red", err=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("hermes: stopped; the same command goes on from here", fg="yellow", err=True)
+        # Worker threads of torch and vLLM may hold the interpreter at exit after an interrupt.
+        os._exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""`hermes pretrain`: the embedded model from scratch: image tokenizer, then Show-o, then the card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from curate.shapes.examples import CAPTION_PROMPT, VQA_PROMPT, lesson, words
+from curate.shapes.scene import CANVAS, render
+from curate.shapes.world import draw
+from engine.errors import ConfigError, StaleError
+from engine.models.showo import Showo
+from engine.models.showo_config import ShowoConfig
+from engine.records import Record
+from engine.tokenizers.image import (
+    PatchLfq,
+    PatchLfqConfig,
+    load_image_tokenizer,
+    save_image_tokenizer,
+    to_pixels,
+)
+from engine.tokenizers.text import TextTokenizer, word_tokenizer
+from engine.weights import save_checkpoint
+from hermes_cli.card import measure_card, write_card
+from hermes_cli.settings import merge, parse_assignment, read_toml
+from hermes_cli.view import say
+from train.image_tokenizer import TokenizerStep, TokenizerTraining, train_image_tokenizer
+from train.pretrain import PretrainPhase, PretrainSettings, PretrainStep, pretrain
+from train.pretrain_batch import PretrainExample
+
+
+class PretrainPlan(Record, forbid_unknown_fields=True):
+    """Everything that decides the shipped weights."""
+
+    layers: int = 5
+    heads: int = 5
+    width: int = 160
+    tokenizer: TokenizerTraining = TokenizerTraining(steps=3000, batch=32)
+    image: PatchLfqConfig = PatchLfqConfig()
+    tokenizer_images: int = 6000
+    lessons: int = 48_000
+    model: PretrainSettings = PretrainSettings(
+        phases=(
+            PretrainPhase(steps=2200, images=32, texts=32, learning_rate=1.5e-3, warmup=150, span=3600),
+            PretrainPhase(steps=300, images=96, texts=16, hard=8, learning_rate=1e-3, warmup=20, span=2000),
+            PretrainPhase(steps=1100, images=96, texts=16, hard=8, learning_rate=9.5e-4, warmup=0, span=1100),
+        )
+    )
+    """First both skills alike; then, with understanding ahead, mostly painting and hard questions."""
+
+
+def image_pool(count: int) -> Tensor:
+    """Renders of the train split, uint8 [count, CANVAS, CANVAS, 3]."""
+    return torch.from_numpy(np.stack([render(draw("train", 1, i)[1]) for i in range(count)]))
+
+
+def fit_tokenizer(plan: PretrainPlan, folder: Path, report: Callable[[TokenizerStep], None]) -> PatchLfq:
+    """The image tokenizer in `folder`, trained first where there is none."""
+    if not (folder / "config.json").is_file():
+        pool = image_pool(plan.tokenizer_images)
+        rng = np.random.default_rng(plan.tokenizer.seed)
+
+        def images(_: int, batch: int) -> Tensor:
+            return pool[torch.from_numpy(rng.integers(0, len(pool), batch))]
+
+        trained = train_image_tokenizer(plan.image, plan.tokenizer, images, report)
+        save_image_tokenizer(trained, folder)
+    return load_image_tokenizer(folder)
+
+
+def examples(plan: PretrainPlan, text: TextTokenizer, image: PatchLfq) -> tuple[list[PretrainExample], int]:
+    """All lessons as ids, and the length of the longest caption."""
+    found, longest = [], 0
+    caption_prompt = tuple(text.encode(CAPTION_PROMPT))
+    for start in range(0, plan.lessons, 256):
+        lessons = [lesson("train", 0, i) for i in range(start, min(start + 256, plan.lessons))]
+        pixels = to_pixels(torch.from_numpy(np.stack([one.image for one in lessons])))
+        for one, codes in zip(lessons, image.encode(pixels).tolist(), strict=True):
+            caption = tuple(text.encode(one.caption))
+            longest = max(longest, len(caption))
+            asked = (
+                (tuple(text.encode(VQA_PROMPT.format(question=q))), tuple(text.encode(a)))
+                for q, a in one.questions
+            )
+            found.append(
+                PretrainExample(
+                    codes=tuple(codes),
+                    caption=caption,
+                    texts=((caption_prompt, caption), *asked),
+                    hard=one.asks_relation,
+                )
+            )
+    return found, longest
+
+
+def batches_of(
+    found: Sequence[PretrainExample], settings: PretrainSettings
+) -> Callable[[int], tuple[list[PretrainExample], list[PretrainExample]]]:
+    """A pure function from step to batch: every epoch is a permutation seeded by its number."""
+
+    def batch(step: int) -> tuple[list[PretrainExample], list[PretrainExample]]:
+        phase, inside = settings.place(step)
+        epoch, place = divmod(inside, len(found) // phase.images)
+        order = np.random.default_rng((settings.seed, epoch)).permutation(len(found))
+        painted = [found[i] for i in order[place * phase.images : (place + 1) * phase.images]]
+        hard = [one for one in painted if one.hard][: phase.hard]
+        others = [one for one in painted if not (phase.hard and one.hard)]
+        return painted, [*hard, *others][: phase.texts]
+
+    return batch
+
+
+def train_from_scratch(plan: PretrainPlan, folder: Path, say: Callable[[str], None]) -> Path:
+    """Trains into `folder`, resuming what is there; returns the checkpoint's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan)))
+    checkpoint = folder / "checkpoint"
+    image = fit_tokenizer(plan, checkpoint / "image_tokenizer", lambda s: say(_line(s)))
+    text = word_tokenizer(words())
+    text.save(checkpoint / "tokenizer.json")
+    found, longest = examples(plan, text, image)
+    say(f"{len(found)} lessons, {text.size} words, longest caption {longest} words")
+    config = ShowoConfig(
+        hidden_size=plan.width,
+        intermediate_size=4 * plan.width,
+        num_hidden_layers=plan.layers,
+        num_attention_heads=plan.heads,
+        max_position_embeddings=128,
+        text_vocab_size=text.size,
+        codebook_size=2**plan.image.bits,
+        num_image_tokens=(CANVAS // plan.image.patch) ** 2,
+        max_text_len=24,
+        caption_prompt=CAPTION_PROMPT,
+        vqa_prompt=VQA_PROMPT,
+        bos_token_id=text.size - 1,
+    )
+    log = folder / "log.jsonl"
+
+    def report(step: PretrainStep, model: Showo) -> None:
+        with log.open("ab") as lines:
+            lines.write(msgspec.json.encode(step) + b"\n")
+        say(_line(step))
+        save_checkpoint(model, checkpoint)
+
+    pretrain(config, plan.model, batches_of(found, plan.model), folder / "state.safetensors", report)
+    return checkpoint
+
+
+def _line(record: TokenizerStep | PretrainStep) -> str:
+    return "  ".join(
+        f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in msgspec.structs.asdict(record).items()
+    )
+
+
+def load_plan(config: Path | None, assignments: list[str]) -> PretrainPlan:
+    """The default plan with a TOML file and assignments on top.
+
+    Raises:
+        ConfigError: a name is unknown or a value does not fit.
+    """
+    tree = read_toml(config) if config else {}
+    for assignment in assignments:
+        tree = merge(tree, parse_assignment(assignment))
+    try:
+        return msgspec.convert(merge(msgspec.to_builtins(PretrainPlan()), tree), PretrainPlan)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"pretraining plan: {error}") from error
+
+
+def run_pretraining(to: Path, config: Path | None, assignments: list[str], threads: int) -> None:
+    """`hermes pretrain`: trains, measures and writes the card; a model that fails a gate is said to."""
+    plan = load_plan(config, assignments)
+    stored = to / "plan.json"
+    if stored.is_file() and msgspec.json.decode(stored.read_bytes(), type=PretrainPlan) != plan:
+        raise StaleError(f"{to}: holds a pretraining under another plan; train in another --to folder")
+    torch.set_num_threads(threads)
+    checkpoint = train_from_scratch(plan, to, say)
+    for name, kept in (("plan.json", "plan.json"), ("log.jsonl", "training.jsonl")):
+        shutil.copyfile(to / name, checkpoint / kept)
+    card = measure_card(checkpoint)
+    write_card(checkpoint, card)
+    for problem in card.problems:
+        say(f"not fit to ship: {problem}")
+    say(f"checkpoint and card: {checkpoint}")

@@ -1,0 +1,109 @@
+"""A run's folder: where each stage's files lie, and what must exist before a stage can start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from curate.store import PAIRS, write_file
+from engine.checkpoints import WEIGHTS, resolve_model
+from engine.errors import CheckpointError, ConfigError, StageOrderError
+
+
+class RunFolder:
+    """Paths of one run. Round 0 is the base model."""
+
+    def __init__(self, root: Path, model: str) -> None:
+        self.root = root
+        self._base = resolve_model(model)
+
+    def round(self, number: int) -> Path:
+        """The folder of a round."""
+        return self.root / f"round-{number}"
+
+    def curation(self, number: int) -> Path:
+        """Candidates, pairs, summary, sheet and images of a round."""
+        return self.round(number) / "curate"
+
+    def pairs(self, number: int) -> Path:
+        """The preferences of a round."""
+        return self.curation(number) / PAIRS
+
+    def reference(self, number: int) -> Path:
+        """Reference log-probs of a round."""
+        return self.round(number) / "reference.zarr"
+
+    def checkpoint(self, number: int) -> Path:
+        """Weights after a round; the base model for round 0."""
+        return self.round(number) / "checkpoint" if number else self._base
+
+    def training(self, number: int) -> Path:
+        """Metrics and resumable state of a round's training."""
+        return self.round(number) / "checkpoint.training"
+
+    def evaluation(self, number: int) -> Path:
+        """The gap after a round."""
+        return self.round(number) / "eval.json"
+
+    @property
+    def settings(self) -> Path:
+        """The run's settings, as its commands found them."""
+        return self.root / "run.json"
+
+    @property
+    def report(self) -> Path:
+        """The run's report."""
+        return self.root / "report.json"
+
+    def trained(self, number: int) -> bool:
+        """Whether a round's weights are complete."""
+        return (self.checkpoint(number) / WEIGHTS).is_file()
+
+    def rounds(self) -> list[int]:
+        """The rounds that have weights, the base first."""
+        numbers = [0]
+        while self.trained(numbers[-1] + 1):
+            numbers.append(numbers[-1] + 1)
+        return numbers
+
+    def require_base(self) -> None:
+        """Raises CheckpointError where the base model is missing."""
+        if not self.trained(0):
+            raise CheckpointError(f"{self._base}: no {WEIGHTS} here; name a checkpoint folder with --model")
+
+    def require_weights_before(self, number: int) -> None:
+        """Raises StageOrderError unless the round before is trained."""
+        if number < 1:
+            raise ConfigError(f"--round {number}: rounds count from 1")
+        self.require_base()
+        for earlier in range(1, number):
+            if not self.pairs(earlier).is_file():
+                raise StageOrderError(
+                    f"round {number} builds on round {earlier}, which has no pairs in {self.root}: "
+                    f"run `hermes curate --round {earlier}` first"
+                )
+            if not self.trained(earlier):
+                raise StageOrderError(
+                    f"round {number} builds on round {earlier}, which is not trained in {self.root}: "
+                    f"run `hermes train --round {earlier}` first"
+                )
+
+    def require_pairs(self, number: int) -> None:
+        """Raises StageOrderError unless a round is curated."""
+        self.require_weights_before(number)
+        if not self.pairs(number).is_file():
+            raise StageOrderError(
+                f"round {number} has no pairs in {self.root}: run `hermes curate --round {number}` first"
+            )
+
+    def add_seconds(self, number: int, stage: str, seconds: float) -> None:
+        """Adds to a stage's time; a resumed stage sums its parts."""
+        times = self.seconds(number)
+        times[stage] = times.get(stage, 0.0) + seconds
+        write_file(self.round(number) / "seconds.json", msgspec.json.encode(times))
+
+    def seconds(self, number: int) -> dict[str, float]:
+        """Stage -> seconds of a round."""
+        path = self.round(number) / "seconds.json"
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, float]) if path.is_file() else {}

@@ -1,0 +1,112 @@
+"""All settings of a run: defaults, the run's own file, a TOML file, `--set`, options, each over the last."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.quality.config import EvalConfig
+from curate.config import CurateConfig
+from curate.store import write_file
+from engine.errors import ConfigError
+from engine.records import Record
+from train.config import TrainConfig
+
+Tree = dict[str, Any]
+
+
+class EngineSettings(Record, forbid_unknown_fields=True):
+    """How the engine serves."""
+
+    dtype: str = "float32"
+    """float32, or bfloat16 where the machine multiplies it natively."""
+    max_sequences: int = 128
+    """Sequences in flight."""
+    kv_cache_gib: float = 0.5
+    """Memory for keys and values."""
+
+
+class RunSettings(Record, forbid_unknown_fields=True):
+    """Everything that decides a run."""
+
+    model: str = ""
+    """Folder of the base checkpoint; empty is the embedded model."""
+    data: str = "shapes"
+    """`shapes`, or a folder with items.jsonl."""
+    seed: int = 0
+    engine: EngineSettings = EngineSettings()
+    curate: CurateConfig = CurateConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+
+
+def merge(base: Tree, over: Tree) -> Tree:
+    """`over` laid on `base`, table by table."""
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def parse_assignment(text: str) -> Tree:
+    """`train.steps=200` as a tree; a value that is no TOML is taken as a string.
+
+    Raises:
+        ConfigError: there is no `=`.
+    """
+    name, equals, raw = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set {text!r}: write it as key=value, for example --set train.steps=200")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw
+    tree: Tree = {}
+    inner = tree
+    *tables, leaf = name.strip().split(".")
+    for table in tables:
+        inner = inner.setdefault(table, {})
+    inner[leaf] = value
+    return tree
+
+
+def read_toml(path: Path) -> Tree:
+    """A configuration file.
+
+    Raises:
+        ConfigError: the file is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"--config {path}: {error}") from error
+
+
+def settle(tree: Tree) -> RunSettings:
+    """The settings of a tree.
+
+    Raises:
+        ConfigError: a name is unknown, or a value is of the wrong type or out of range.
+    """
+    try:
+        return msgspec.convert(tree, RunSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"settings: {error}") from error
+
+
+def load_settings(stored: Path, config: Path | None, assignments: list[str], options: Tree) -> RunSettings:
+    """Merges all layers and stores the result for the run's next command."""
+    tree: Tree = {}
+    if stored.is_file():
+        tree = msgspec.json.decode(stored.read_bytes())
+    if config is not None:
+        tree = merge(tree, read_toml(config))
+    for assignment in assignments:
+        tree = merge(tree, parse_assignment(assignment))
+    settings = settle(merge(tree, options))
+    write_file(stored, msgspec.json.format(msgspec.json.encode(settings)))
+    return settings

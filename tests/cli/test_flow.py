@@ -1,0 +1,160 @@
+"""The commands as a user types them, in an empty directory, on the embedded model and world."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engine.weights import fingerprint
+
+SMALL = ("--set", "curate.chunk=4", "--set", "train.steps=6", "--set", "train.warmup=1")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "hermes_cli.main", *arguments]
+
+
+def hermes(cwd: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Two rounds, command by command; the folder and what each command printed."""
+    cwd = tmp_path_factory.mktemp("user")
+    printed = [
+        hermes(cwd, "curate", "--n", "8", "--limit", "8", *SMALL),
+        hermes(cwd, "train"),
+        hermes(cwd, "eval", "--limit", "12"),
+        hermes(cwd, "curate", "--n", "8", "--round", "2"),
+        hermes(cwd, "train", "--round", "2"),
+        hermes(cwd, "eval"),
+    ]
+    return cwd / "runs/default", printed
+
+
+def test_the_commands_of_two_rounds_leave_what_they_promise(steps: tuple[Path, list[str]]) -> None:
+    run, printed = steps
+    assert "8 items" in printed[0]
+    assert "candidate sheet" in printed[0]
+    assert "understanding" in printed[2]
+    report = json.loads((run / "report.json").read_text())
+    assert [one["round"] for one in report["rounds"]] == [0, 1, 2]
+    assert report["judge"] == "pixel oracle"
+    for one in report["rounds"]:
+        assert {"und", "und_se", "gen", "gen_se", "gap", "by_category", "pairs", "seconds"} <= one.keys()
+        assert one["gap"] == pytest.approx(one["und"] - one["gen"])
+        assert set(one["by_category"]) == {
+            "single_object", "two_object", "counting", "colors", "position", "color_attr",
+        }  # fmt: skip
+    assert report["rounds"][1]["pairs"]["images"] > 0
+
+
+def test_each_round_trains_new_weights_from_the_last(steps: tuple[Path, list[str]]) -> None:
+    run, _ = steps
+    report = json.loads((run / "report.json").read_text())
+    prints = [one["fingerprint"] for one in report["rounds"]]
+    assert len(set(prints)) == 3
+    for number in (1, 2):
+        assert fingerprint(run / f"round-{number}/checkpoint") == prints[number]
+        origin = json.loads((run / f"round-{number}/curate/origin.json").read_text())
+        assert origin["model"] == prints[number - 1]
+
+
+def test_round_two_pairs_follow_equation_10(steps: tuple[Path, list[str]]) -> None:
+    run, _ = steps
+    rounds = [
+        [json.loads(line) for line in (run / f"round-{number}/curate/pairs.jsonl").read_text().splitlines()]
+        for number in (1, 2)
+    ]
+    before = {pair["id"]: pair for pair in rounds[0]}
+    checked = 0
+    for pair in rounds[1]:
+        for side in ("captions", "images"):
+            old, new = before[pair["id"]][side], pair[side]
+            if old and new:
+                beaten = new["win"]["score"] > old["win"]["score"]
+                assert new["lose"] == (old["win"] if beaten else old["lose"])
+                assert new["lose_round"] == 1
+                checked += 1
+    assert checked > 0
+
+
+def test_people_get_pictures(steps: tuple[Path, list[str]]) -> None:
+    run, _ = steps
+    with Image.open(run / "round-1/curate/sheet.png") as sheet:
+        assert sheet.width > 900
+        assert len(sheet.getcolors(1 << 24)) > 100
+    with Image.open(run / "round-1/training.png") as curves:
+        assert curves.width > 1000
+    assert list((run / "round-1/curate/images").glob("*/win.png"))
+
+
+def test_a_finished_stage_is_not_done_again(steps: tuple[Path, list[str]]) -> None:
+    run, _ = steps
+    kept = {
+        name: (run / name).stat().st_mtime_ns
+        for name in ("round-1/checkpoint/model.safetensors", "round-1/eval.json")
+    }
+    hermes(run.parents[1], "train")
+    assert "starting the engine" not in hermes(run.parents[1], "eval")
+    assert kept == {name: (run / name).stat().st_mtime_ns for name in kept}
+
+
+def test_other_settings_in_a_curated_folder_are_refused(steps: tuple[Path, list[str]]) -> None:
+    run, _ = steps
+    done = subprocess.run(
+        command("curate", "--n", "4", "--run", str(run)), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "n 8 -> 4" in done.stderr
+    assert len((run / "round-1/curate/candidates.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_killed_curation_resumes_without_losing_or_repeating_an_item(
+    steps: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    run, _ = steps
+    log = tmp_path / "runs/default/round-1/curate/candidates.jsonl"
+    given = ("curate", "--n", "8", "--limit", "8", *SMALL)
+    victim = subprocess.Popen(
+        command(*given), cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
+    while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:
+        assert victim.poll() is None
+        time.sleep(0.02)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    survived = log.read_bytes()
+    assert survived
+    hermes(tmp_path, *given)
+    assert log.read_bytes().startswith(survived[: survived.rfind(b"\n") + 1])
+    pairs = "round-1/curate/pairs.jsonl"
+    assert (tmp_path / "runs/default" / pairs).read_bytes() == (run / pairs).read_bytes()
+
+
+def test_run_does_all_rounds_with_one_engine(steps: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run, _ = steps
+    given = ("--n", "8", "--limit", "8", *SMALL, "--set", "eval.limit=12")
+    printed = hermes(tmp_path, "run", "--rounds", "2", *given)
+    assert printed.count("starting the engine") == 1
+    assert printed.count("swapped to the weights") == 2
+    ours = json.loads((tmp_path / "runs/default/report.json").read_text())["rounds"]
+    theirs = json.loads((run / "report.json").read_text())["rounds"]
+    # The swapped engine samples, answers and paints exactly as the fresh engines of the single commands.
+    for one, other in zip(ours, theirs, strict=True):
+        for name in ("fingerprint", "und", "gen", "by_kind", "pairs"):
+            assert one[name] == other[name], name

@@ -1,0 +1,74 @@
+"""Mistakes at the command line: one clear line, status 1, nothing lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hermes_cli.main", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train",), "run `hermes curate --round 1` first"),
+        (("train", "--round", "3"), "run `hermes curate --round 1` first"),
+        (("curate", "--round", "2"), "run `hermes curate --round 1` first"),
+        (("curate", "--round", "0"), "rounds count from 1"),
+        (("curate", "--n", "1"), "a pair needs at least 2 candidates"),
+        (("curate", "--model", "nowhere"), "name a checkpoint folder with --model"),
+        (("curate", "--set", "curate.candidates=4"), "unknown field `candidates`"),
+        (("curate", "--set", "train.steps"), "write it as key=value"),
+        (("curate", "--set", "train.steps=many"), "Expected `int`, got `str`"),
+        (("curate", "--config", "missing.toml"), "missing.toml"),
+        (("train", "--set", "train.beta=-1"), "beta"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    done = hermes(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("hermes: ")
+    assert done.stderr.strip().count("\n") == 0
+    assert words in done.stderr
+
+
+def test_a_refused_setting_leaves_the_stored_settings_alone(tmp_path: Path) -> None:
+    assert hermes(tmp_path, "train", "--seed", "7").returncode == 1
+    stored = (tmp_path / "runs/default/run.json").read_bytes()
+    assert b'"seed": 7' in stored
+    assert hermes(tmp_path, "train", "--set", "train.lr=1").returncode == 1
+    assert (tmp_path / "runs/default/run.json").read_bytes() == stored
+
+
+def test_a_folder_without_a_listing_is_refused_before_the_engine_starts(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    done = hermes(tmp_path, "curate", "--data", "photos")
+    assert done.returncode == 1
+    assert "no items.jsonl here" in done.stderr
+    assert "starting the engine" not in done.stdout
+
+
+def test_help_needs_no_heavy_library(tmp_path: Path) -> None:
+    probe = (
+        "import sys; from hermes_cli.main import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'vllm', 'transformers', 'deepspeed', 'numpy', 'zarr'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "curate" in done.stdout

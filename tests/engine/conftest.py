@@ -1,0 +1,95 @@
+"""A small random Show-o checkpoint, the engine that serves it, and the place of the golden files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.models.showo import Showo
+from engine.models.showo_config import ShowoConfig
+from engine.records import ImageTokens
+from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
+from engine.tokenizers.text import word_tokenizer
+from engine.weights import load_model, save_checkpoint
+
+GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
+WORDS = "caption : what color is the how many red green blue circle square two three a and ?"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of golden files, kept outside the repository."""
+    if not GOLDEN.is_dir():
+        pytest.skip(f"no golden files at {GOLDEN}")
+    return GOLDEN
+
+
+@torch.no_grad()
+def randomised(model: Showo, seed: int) -> Showo:
+    """Random values everywhere, norms and biases too, with a head sharp enough to prefer some tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "layernorm" in name:
+            parameter.copy_(noise * 0.2 + (1.0 if name.endswith("weight") else 0.0))
+        elif name.endswith("bias"):
+            parameter.copy_(noise * 0.2)
+        else:
+            parameter.copy_(noise * (1.0 if "embed" in name else 2 * parameter.shape[1] ** -0.5))
+    return model
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two checkpoints of one configuration with different weights and the same tokenizers."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    text = word_tokenizer([WORDS])
+    config = ShowoConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=96,
+        text_vocab_size=text.size,
+        codebook_size=64,
+        num_image_tokens=36,
+        max_text_len=8,
+        caption_prompt="caption:",
+        vqa_prompt="{question}",
+        bos_token_id=text.size - 1,
+    )
+    companions = root / "companions"
+    torch.manual_seed(0)
+    save_image_tokenizer(PatchLfq(PatchLfqConfig(bits=6, width=8)), companions / "image_tokenizer")
+    text.save(companions / "tokenizer.json")
+    for seed in (1, 2):
+        save_checkpoint(randomised(Showo(config), seed), root / str(seed), companions)
+    return root / "1", root / "2"
+
+
+@pytest.fixture(scope="session")
+def model(checkpoints: tuple[Path, Path]) -> Showo:
+    """The training module of the first checkpoint."""
+    return load_model(checkpoints[0])
+
+
+@pytest.fixture(scope="session")
+def engine(checkpoints: tuple[Path, Path]) -> Iterator[object]:
+    """The first checkpoint served by vLLM; a test that swaps must swap back."""
+    pytest.importorskip("vllm")
+    from engine.vllm_engine import Engine
+
+    with Engine(checkpoints[0], kv_cache_gib=0.125) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def images() -> list[ImageTokens]:
+    """Eight random images of the small model."""
+    generator = torch.Generator().manual_seed(3)
+    return [
+        ImageTokens(codes=tuple(row)) for row in torch.randint(0, 64, (8, 36), generator=generator).tolist()
+    ]

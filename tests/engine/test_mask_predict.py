@@ -1,0 +1,163 @@
+"""The mask-predict sampler against the official code's stored runs and against a plain dense loop."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from engine.models.masks import t2i_mask
+from engine.models.showo import Showo
+from engine.models.showo_config import ShowoConfig
+from engine.records import PaintSettings
+from engine.samplers.mask_predict import Canvas, paint, randoms, text_prefix
+from engine.samplers.mask_predict_rule import (
+    SMALLEST,
+    draw,
+    guide,
+    gumbel,
+    hide_again,
+    left_hidden,
+    temperatures,
+)
+
+CASES = [("case4a_gen_g0.npz", 0.0), ("case4b_gen_g3.npz", 3.0)]
+
+
+@pytest.fixture(scope="module")
+def official(golden: Path) -> Showo:
+    """The golden model."""
+    config = ShowoConfig(
+        hidden_size=64,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        text_vocab_size=200,
+        codebook_size=64,
+        num_image_tokens=16,
+        max_text_len=12,
+        bos_token_id=199,
+    )
+    model = Showo(config)
+    model.load_state_dict(load_file(golden / "weights.safetensors"))
+    return model.eval()
+
+
+@pytest.mark.parametrize(("file", "guidance"), CASES)
+def test_every_step_of_the_official_run_follows_the_rule(golden: Path, file: str, guidance: float) -> None:
+    run = {name: torch.from_numpy(array) for name, array in np.load(golden / file).items()}
+    steps, _, tokens = run["draws"].shape
+    ours = temperatures(1.0, steps)
+    assert ours == pytest.approx(run["temperature"].tolist(), abs=1e-12)
+    for step in range(steps):
+        unknown = run["unknown_before_step"][step]
+        logp = run["logits"][step].log_softmax(-1).gather(-1, run["draws"][step][..., None])[..., 0]
+        left = left_hidden(unknown.sum(-1), tokens, step, steps)
+        hidden = hide_again(logp, unknown, run["gumbel"][step], ours[step], left)
+        assert left.tolist() == run["mask_len"][step, :, 0].long().tolist()
+        assert torch.equal(hidden, run["masking"][step])
+    known = run["step_input_ids"][-1][: len(unknown), -tokens - 1 : -1] - 210
+    assert torch.equal(torch.where(unknown, run["draws"][-1], known), run["final_ids"])
+
+
+@pytest.mark.parametrize(("file", "guidance"), CASES)
+def test_a_canvas_behind_a_stored_prefix_has_the_official_logits(
+    golden: Path, official: Showo, file: str, guidance: float
+) -> None:
+    run = {name: torch.from_numpy(array) for name, array in np.load(golden / file).items()}
+    prompts = [run["prompt_ids"], *([run["uncond_prompt_ids"]] if guidance else [])]
+    texts = [[i for i in row[:13].tolist() if i != 200] for prompt in prompts for row in prompt]
+    with torch.no_grad():
+        canvas = Canvas(official, [text_prefix(official, text) for text in texts])
+        for step, unknown in enumerate(run["unknown_before_step"]):
+            ids = run["step_input_ids"][step][: len(unknown), -17:-1]
+            codes = torch.where(ids == 274, -1, ids - 210)
+            logits = canvas.logits(codes, guidance)
+            assert (logits - run["logits"][step][unknown]).abs().max() < 2e-5
+
+
+def dense_paint(model: Showo, text: list[int], seed: int, settings: PaintSettings) -> list[int]:
+    """The official loop, plainly: left-padded rows through the dense forward, all positions, no cache."""
+    config, vocabulary = model.config, model.config.vocabulary
+    tokens, steps = config.num_image_tokens, settings.steps
+    rows = []
+    for ids in (text, []):
+        prompt = vocabulary.t2i_text(ids, config.max_text_len)
+        pads = [vocabulary.pad] * vocabulary.t2i_pad(prompt, config.max_text_len)
+        rows.append([*pads, *prompt, *vocabulary.image([-1] * tokens)])
+    ids = torch.tensor(rows)
+    mask = t2i_mask(ids, vocabulary.pad, vocabulary.soi, vocabulary.eoi)
+    codes, sampled = torch.full((tokens,), -1), torch.empty(0)
+    uniform = randoms(seed, steps, tokens)
+    for step, temperature in enumerate(temperatures(settings.temperature, steps)):
+        ids[:, -tokens - 1 : -1] = torch.where(codes < 0, vocabulary.mask, codes + vocabulary.code_offset)
+        with torch.no_grad():
+            logits = model.head(model(ids, mask))[:, -tokens - 1 : -1, vocabulary.code_offset : -1]
+        drawn, logp = draw(guide(logits[0], logits[1], settings.guidance), uniform[step, 0])
+        unknown = codes < 0
+        sampled = torch.where(unknown, drawn, codes)
+        left = left_hidden(unknown.sum()[None], tokens, step, steps)
+        again = hide_again(logp[None], unknown[None], gumbel(uniform[step, 1])[None], temperature, left)[0]
+        codes = torch.where(again, -1, sampled)
+    return sampled.tolist()
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_the_batched_sampler_equals_a_plain_dense_loop(model: Showo, guidance: float) -> None:
+    settings = PaintSettings(steps=9, guidance=guidance)
+    texts: list[list[int]] = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11, 12, 13]]
+    seeds = [[11, 12], [13], [14, 15, 16]]
+    painted = paint(model, texts, seeds, settings, batch=4)
+    for text, of_text, found in zip(texts, seeds, painted, strict=True):
+        assert found == [dense_paint(model, text, seed, settings) for seed in of_text]
+
+
+def test_a_painted_candidate_is_the_same_alone_or_in_any_batch(model: Showo) -> None:
+    settings = PaintSettings()
+    texts, seeds = [[1, 2, 3], [4], [5, 6]], [list(range(5)), list(range(5, 10)), list(range(10, 15))]
+    together = paint(model, texts, seeds, settings, batch=16)
+    assert paint(model, texts, seeds, settings, batch=4) == together
+    for text, of_text, found in zip(texts, seeds, together, strict=True):
+        assert [paint(model, [text], [[seed]], settings, batch=1)[0][0] for seed in of_text] == found
+
+
+def test_every_position_of_a_painted_image_is_a_code(model: Showo) -> None:
+    for steps in (1, 2, 36, 50):
+        codes = paint(model, [[1]], [[5]], PaintSettings(steps=steps), batch=1)[0][0]
+        assert len(codes) == 36
+        assert all(0 <= code < 64 for code in codes)
+
+
+def test_draws_follow_the_distribution() -> None:
+    logits = torch.tensor([2.0, 0.0, -1.0, 0.5, -30.0])
+    uniform = torch.rand(40_000, generator=torch.Generator().manual_seed(0))
+    codes, logp = draw(logits.expand(len(uniform), -1), uniform)
+    wanted = logits.softmax(-1)
+    assert (codes.bincount(minlength=5) / len(uniform) - wanted).abs().max() < 0.01
+    assert torch.allclose(logp, wanted.log()[codes], atol=1e-6)
+
+
+def test_the_extremes_of_a_uniform_draw_are_codes_and_finite_noise() -> None:
+    edges = torch.tensor([0.0, 1 - 2**-24])
+    codes, logp = draw(torch.zeros(2, 7), edges)
+    assert codes.tolist() == [0, 6]
+    assert torch.isfinite(logp).all()
+    assert torch.isfinite(gumbel(torch.tensor([0.0, 1.0, 0.5]))).all()
+
+
+def test_temperature_compounds_and_ends_at_zero() -> None:
+    assert temperatures(1.0, 8)[:3] == pytest.approx([0.875, 0.65625, 0.41015625])
+    assert temperatures(1.0, 8)[-1] == 0.0
+
+
+def test_a_known_position_is_never_hidden_again() -> None:
+    unknown: Tensor = torch.tensor([[True, True, True, False]])
+    logp = torch.full((1, 4), math.log(SMALLEST))
+    noise = torch.tensor([[9.0, 8.0, 7.0, -40.0]])
+    hidden = hide_again(logp, unknown, noise, 1.0, torch.tensor([2]))
+    assert hidden.tolist() == [[False, True, True, False]]

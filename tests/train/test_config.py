@@ -1,0 +1,50 @@
+"""The training configuration refuses what it cannot mean."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from engine.errors import ConfigError
+from train.config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"beta": 0.0},
+        {"beta": float("nan")},
+        {"steps": 0},
+        {"warmup": 100},
+        {"warmup": -1},
+        {"masks_per_step": 5},
+        {"weight_decay": -0.1},
+        {"objective": "und", "image_weight": 0.5},
+        {"caption_weight": 0.0, "image_weight": 0.0},
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(wrong: dict) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig(**wrong)
+    assert any(name in str(caught.value) for name in wrong)
+
+
+def test_a_mistyped_setting_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="learning_rat"):
+        msgspec.json.decode(b'{"learning_rat": 1e-4}', type=TrainConfig)
+
+
+def test_the_rate_warms_up_to_its_peak_and_falls_to_almost_nothing() -> None:
+    config = TrainConfig(steps=100, warmup=10, learning_rate=1.0)
+    rates = [config.learning_rate_at(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert max(rates) == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 1e-3
+
+
+def test_objectives_use_only_the_sides_that_they_weigh() -> None:
+    assert not TrainConfig(objective="und").uses_images
+    assert not TrainConfig(objective="gen").uses_captions
+    assert not TrainConfig(caption_weight=0.0).uses_captions
+    assert TrainConfig(objective="product").uses_captions

@@ -1,0 +1,206 @@
+"""Preferences as tensors: one row a candidate, all rows of a step in one forward pass.
+
+Legend: R rows, T tokens, P preferences of a step, C of them with captions, I with images, S masks a step.
+
+A label stands at the position whose hidden state predicts it: the next token in caption rows, the hidden
+code itself in image rows. Prompt, text, soi and eoi carry no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.errors import DataError
+from engine.models.masks import mmu_mask, t2i_mask
+from engine.models.showo_config import ShowoConfig
+from engine.records import Preference
+from engine.tokenizers.text import TextTokenizer
+from engine.vocabulary import Vocabulary
+from engine.weights import load_config
+
+IGNORE = -100
+
+
+class Row(NamedTuple):
+    """One sequence before padding."""
+
+    ids: list[int]
+    labels: list[int]
+    first: int
+    """Position of the first id: text-to-image rows start where their left padding would end."""
+    paints: bool
+    """True for text to image, False for understanding."""
+
+
+class Rows(NamedTuple):
+    """Sequences padded on the right to one length; padding is seen by nobody."""
+
+    ids_RT: Tensor
+    mask: Tensor
+    """[R, 1, T, T] boolean, True = may attend."""
+    positions_RT: Tensor
+    labels_RT: Tensor
+    """IGNORE where nothing is predicted."""
+
+    def to(self, device: torch.device | str) -> Rows:
+        """The same rows on another device."""
+        return Rows(*(tensor.to(device) for tensor in self))
+
+
+class Layout:
+    """How a checkpoint wants its sequences: exactly as its sampler builds them."""
+
+    def __init__(self, config: ShowoConfig, text: TextTokenizer) -> None:
+        self.config = config
+        self.words: Vocabulary = config.vocabulary
+        self._text = text
+        self._caption_prompt = text.encode(config.caption_prompt)
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> Layout:
+        """The layout of a checkpoint folder.
+
+        Raises:
+            CheckpointError: config.json or tokenizer.json is missing or broken.
+        """
+        return cls(load_config(checkpoint), TextTokenizer.load(checkpoint / "tokenizer.json"))
+
+    def caption_row(self, codes: Sequence[int], token_ids: Sequence[int]) -> Row:
+        """`[mmu][soi] codes [eoi][bos] prompt caption [eos]`, labels on the caption and its eos."""
+        prompt = self.words.mmu_prompt(codes, self._caption_prompt)
+        caption = [*token_ids]
+        if not caption or caption[-1] != self.words.eos:
+            caption.append(self.words.eos)
+        labels = [IGNORE] * (len(prompt) - 1) + caption + [IGNORE]
+        return Row(prompt + caption, labels, first=0, paints=False)
+
+    def image_row(self, caption: str, codes: Sequence[int], hidden: NDArray[np.bool_]) -> Row:
+        """`[t2i][bos] caption [eos][soi] codes [eoi]`, labels on the hidden codes alone.
+
+        `hidden` [tokens] is True where a code is replaced by the mask token. The row starts at the position
+        where its text stands after left padding to the longest text; the padding itself is left out.
+        """
+        text = self.words.t2i_text(self._text.encode(caption), self.config.max_text_len)
+        seen = np.where(hidden, -1, codes)
+        chosen = np.where(hidden, np.asarray(codes) + self.words.code_offset, IGNORE)
+        labels = [IGNORE] * (len(text) + 1) + chosen.tolist() + [IGNORE]
+        first = self.words.t2i_pad(text, self.config.max_text_len)
+        return Row(text + self.words.image(seen.tolist()), labels, first, paints=True)
+
+    def stack(self, rows: Sequence[Row]) -> Rows:
+        """Rows of any kinds and lengths as one padded batch."""
+        width = max(len(row.ids) for row in rows)
+        ids = torch.full((len(rows), width), self.words.pad)
+        labels = torch.full((len(rows), width), IGNORE)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.ids)] = torch.tensor(row.ids)
+            labels[i, : len(row.labels)] = torch.tensor(row.labels)
+        paints = torch.tensor([row.paints for row in rows])
+        mask = torch.where(
+            paints[:, None, None, None],
+            t2i_mask(ids, self.words.pad, self.words.soi, self.words.eoi),
+            mmu_mask(ids, self.words.eoi),
+        )
+        positions = torch.tensor([row.first for row in rows])[:, None] + torch.arange(width)
+        return Rows(ids, mask, positions, labels)
+
+    def check(self, preferences: Sequence[Preference]) -> None:
+        """Refuses preferences that were sampled from a model of another shape.
+
+        Raises:
+            DataError: names the first preference whose codes or caption ids do not fit the checkpoint.
+        """
+        tokens, codebook, texts = self.config.num_image_tokens, self.words.codebook_size, self.words.text_size
+        for one in preferences:
+            images = [one.image_codes] if one.captions else []
+            images += [one.images.win.codes, one.images.lose.codes] if one.images else []
+            for codes in images:
+                if len(codes) != tokens or not all(0 <= code < codebook for code in codes):
+                    raise DataError(
+                        f"preference {one.id}: an image of {len(codes)} codes up to {max(codes, default=-1)} "
+                        f"does not fit this checkpoint ({tokens} codes below {codebook}): curate again"
+                    )
+            captions = [one.captions.win, one.captions.lose] if one.captions else []
+            if any(not 0 <= token < texts for caption in captions for token in caption.token_ids):
+                raise DataError(
+                    f"preference {one.id}: a caption holds ids beyond this checkpoint's {texts} text ids; "
+                    "curate with it first"
+                )
+
+
+class PairRows(NamedTuple):
+    """A step's rows, and which preference each of them belongs to."""
+
+    rows: Rows
+    """Order: C caption winners, C caption losers, I x S image winners, I x S image losers."""
+    size: int
+    """P."""
+    captions: list[int]
+    """Places 0..P-1 of the preferences with captions, [C]."""
+    images: list[int]
+    """Places of the preferences with images, [I]."""
+    masks: int
+    """S."""
+
+    def split(self, values_R: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values of each row as caption winners and losers [P], image winners and losers [P].
+
+        Images are averaged over their masks; a side that a preference lacks is 0.
+        """
+        count, draws = len(self.captions), len(self.images) * self.masks
+        win_C, lose_C, win_IS, lose_IS = values_R.split([count, count, draws, draws])
+        return (
+            self._place(win_C, self.captions),
+            self._place(lose_C, self.captions),
+            self._place(win_IS.view(-1, self.masks).mean(1), self.images),
+            self._place(lose_IS.view(-1, self.masks).mean(1), self.images),
+        )
+
+    def _place(self, values: Tensor, places: list[int]) -> Tensor:
+        index = torch.tensor(places, dtype=torch.long, device=values.device)
+        return values.new_zeros(self.size).index_copy(0, index, values)
+
+    def has(self, places: list[int]) -> Tensor:
+        """bool [P], True at the given places."""
+        found = torch.zeros(self.size, dtype=torch.bool)
+        found[places] = True
+        return found
+
+
+def pair_rows(
+    layout: Layout,
+    preferences: Sequence[Preference],
+    hidden: Sequence[Sequence[NDArray[np.bool_]]],
+    captions: bool = True,
+    images: bool = True,
+) -> PairRows:
+    """All rows of a step.
+
+    `hidden[p]` are the S masks of preference p, the same for its winner and its loser. `captions` and
+    `images` tell which sides the objective uses; a preference that lacks a side contributes the other.
+    """
+    with_captions = [i for i, one in enumerate(preferences) if captions and one.captions]
+    with_images = [i for i, one in enumerate(preferences) if images and one.images]
+    rows = []
+    for side in ("win", "lose"):
+        for i in with_captions:
+            candidate = getattr(preferences[i].captions, side)
+            rows.append(layout.caption_row(preferences[i].image_codes, candidate.token_ids))
+    for side in ("win", "lose"):
+        for i in with_images:
+            codes = getattr(preferences[i].images, side).codes
+            rows += [layout.image_row(preferences[i].caption, codes, mask) for mask in hidden[i]]
+    return PairRows(
+        rows=layout.stack(rows),
+        size=len(preferences),
+        captions=with_captions,
+        images=with_images,
+        masks=max(len(masks) for masks in hidden),
+    )

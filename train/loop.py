@@ -1,0 +1,157 @@
+"""The Pair-DPO loop. Everything it leans on lives elsewhere; the method is `batch_loss`.
+
+Legend: R rows, P preferences of this rank, K masks of a preference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.records import Preference
+from train.batch import IGNORE, Layout, PairRows, pair_rows
+from train.config import TrainConfig
+from train.journal import Journal, RunBasis
+from train.loss import Side, batch_loss
+from train.metrics import TrainStep, tally, train_step
+from train.preferences import usable
+from train.reference import Reference, ReferenceBasis, open_reference
+from train.schedule import Visit, visits
+from train.zero3 import open_policy
+
+
+def train(
+    config: TrainConfig,
+    preferences: Sequence[Preference],
+    checkpoint_in: Path,
+    out: Path,
+    reference: Path,
+    report: Callable[[TrainStep], None],
+) -> Path:
+    """Trains from `checkpoint_in` into `out`, a new checkpoint folder, and returns it.
+
+    `reference` is the finished store of `compute_reference` for the same preferences, checkpoint and
+    config. The run's metrics and resumable state live in `<out>.training`. A killed run goes on from its
+    latest state and ends with the weights of an uninterrupted one; a complete run is not repeated. Under a
+    launcher every rank calls this with the same arguments, and `report` is called on rank 0 alone.
+
+    Raises:
+        StaleError: `reference` or `<out>.training` belongs to other weights, preferences or settings.
+        StageOrderError: there is no reference store.
+        DataError: the preferences do not fit the checkpoint, or none suits the objective.
+        CheckpointError, ConfigError: see `open_policy`.
+    """
+    basis = ReferenceBasis.of(checkpoint_in, preferences, config)
+    journal = Journal(out, RunBasis(config=config, reference=basis))
+    if journal.is_complete():
+        journal.close()
+        return out
+    source = PairSource(config, preferences, Layout.load(checkpoint_in), open_reference(reference, basis))
+    with open_policy(config, checkpoint_in) as policy:
+        for step in range(journal.resume(policy), config.steps):
+            started = time.perf_counter()
+            chosen = source.visits(step)
+            mine = chosen[policy.rank :: policy.world]
+            batch = source.rows(mine)
+            captions, images = source.sides(mine, batch, policy(batch.rows).cpu())
+            loss = batch_loss(captions, images, config)
+            rate = config.learning_rate_at(step)
+            grad_norm = policy.step(loss.total.to(policy.device), rate)
+            record = train_step(
+                policy.total(tally(loss, captions, images)),
+                step=step + 1,
+                grad_norm=grad_norm,
+                learning_rate=rate,
+                epoch=chosen[0].epoch,
+                skipped=source.skipped,
+                seconds=time.perf_counter() - started,
+            )
+            if policy.rank == 0:
+                journal.append(record)
+                report(record)
+            if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
+                journal.save(policy, step + 1)
+        policy.publish(out)
+    journal.close()
+    return out
+
+
+class PairSource:
+    """Steps' rows and reference log-probs, from preferences and their store."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        preferences: Sequence[Preference],
+        layout: Layout,
+        reference: Reference,
+    ) -> None:
+        layout.check(preferences)
+        self._config = config
+        self._preferences = preferences
+        self._layout = layout
+        self._reference = reference
+        self._usable = usable(preferences, config)
+        self.skipped = len(preferences) - len(self._usable)
+
+    def visits(self, step: int) -> list[Visit]:
+        """All ranks' visits of a 0-based step."""
+        return visits(
+            step,
+            count=len(self._usable),
+            batch=self._config.batch,
+            mask_draws=self._config.mask_draws,
+            masks_per_step=self._config.masks_per_step,
+            seed=self._config.seed,
+        )
+
+    def rows(self, chosen: Sequence[Visit]) -> PairRows:
+        """The rows of some visits, under the very masks that the reference saw."""
+        tokens = self._layout.config.num_image_tokens
+        indices = [self._usable[visit.place] for visit in chosen]
+        return pair_rows(
+            self._layout,
+            [self._preferences[i] for i in indices],
+            [
+                [self._reference.hidden(i, draw, tokens) for draw in visit.draws]
+                for i, visit in zip(indices, chosen, strict=True)
+            ],
+            captions=self._config.uses_captions,
+            images=self._config.uses_images,
+        )
+
+    def sides(self, chosen: Sequence[Visit], batch: PairRows, logp_R: Tensor) -> tuple[Side, Side]:
+        """(captions, images) of some visits, from their rows' log-probs under the policy."""
+        stored = self._reference
+        pairs = np.array([self._usable[visit.place] for visit in chosen])
+        draws = np.array([visit.draws for visit in chosen])
+        caption_win, caption_lose, image_win, image_lose = batch.split(logp_R)
+        labels_R = (batch.rows.labels_RT != IGNORE).sum(1).to(logp_R.dtype)
+        caption_tokens, _, image_tokens, _ = batch.split(labels_R)
+        captions = Side(
+            policy_win_P=caption_win,
+            policy_lose_P=caption_lose,
+            reference_win_P=_stored(stored.caption_win[pairs]),
+            reference_lose_P=_stored(stored.caption_lose[pairs]),
+            tokens_win_P=caption_tokens,
+            has_P=batch.has(batch.captions),
+        )
+        images = Side(
+            policy_win_P=image_win,
+            policy_lose_P=image_lose,
+            reference_win_P=_stored(stored.image_win[pairs[:, None], draws].mean(1)),
+            reference_lose_P=_stored(stored.image_lose[pairs[:, None], draws].mean(1)),
+            tokens_win_P=image_tokens,
+            has_P=batch.has(batch.images),
+        )
+        return captions, images
+
+
+def _stored(values: np.ndarray) -> Tensor:
+    """As a tensor; the NaN of a pair that does not exist must not reach a gradient."""
+    return torch.from_numpy(np.nan_to_num(values, nan=0.0))

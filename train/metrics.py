@@ -1,0 +1,111 @@
+"""What one training step reports, summed over the ranks.
+
+Legend: P preferences of this rank.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engine.records import Record
+from train.loss import BatchLoss, Dpo, Side
+
+
+class SideMetrics(Record):
+    """Means over the step's preferences that have this side."""
+
+    pairs: int
+    loss: float
+    """-log sigmoid(margin), nats."""
+    margin: float
+    """beta times the log-ratio difference between winner and loser."""
+    accuracy: float
+    """Share of margins above 0."""
+    win_gain: float
+    """log p(winner) under the policy minus the reference's, nats; below 0 the winner became less likely."""
+    lose_gain: float
+    """The same of the loser."""
+
+
+class TrainStep(Record):
+    """One step, as written to the metrics file."""
+
+    step: int
+    """1-based."""
+    loss: float
+    """What was minimised: mean over the step's preferences, anchors included."""
+    margin: float
+    """Mean over all pairs of both sides."""
+    accuracy: float
+    captions: SideMetrics | None
+    """None where the step held no caption pair."""
+    images: SideMetrics | None
+    grad_norm: float
+    """Before clipping."""
+    learning_rate: float
+    epoch: int
+    """Number of complete passes over the usable preferences before this step's first."""
+    skipped: int
+    """Preferences of the file that lack the pairs which the objective needs; they are never drawn."""
+    seconds: float
+
+
+def tally(loss: BatchLoss, captions: Side, images: Side) -> Tensor:
+    """Sums to be added over the ranks, float64 [14]: total and count, then six numbers a side."""
+    count = loss.counted_P.sum()
+    head = torch.stack((loss.total.detach() * count, count.to(loss.total.dtype))).double()
+    return torch.cat((head, _sums(loss.captions, captions), _sums(loss.images, images)))
+
+
+def train_step(
+    sums: Tensor,
+    *,
+    step: int,
+    grad_norm: float,
+    learning_rate: float,
+    epoch: int,
+    skipped: int,
+    seconds: float,
+) -> TrainStep:
+    """The record of a step from the ranks' summed tallies."""
+    captions, images = _side(sums[2:8]), _side(sums[8:14])
+    sides = [side for side in (captions, images) if side is not None]
+    pairs = sum(side.pairs for side in sides)
+    return TrainStep(
+        step=step,
+        loss=float(sums[0] / sums[1]),
+        margin=sum(side.margin * side.pairs for side in sides) / pairs,
+        accuracy=sum(side.accuracy * side.pairs for side in sides) / pairs,
+        captions=captions,
+        images=images,
+        grad_norm=grad_norm,
+        learning_rate=learning_rate,
+        epoch=epoch,
+        skipped=skipped,
+        seconds=seconds,
+    )
+
+
+def _sums(result: Dpo, side: Side) -> Tensor:
+    rows = torch.stack(
+        (
+            torch.ones_like(result.loss_P),
+            result.loss_P,
+            result.margin_P,
+            (result.margin_P > 0).to(result.loss_P.dtype),
+            side.policy_win_P - side.reference_win_P,
+            side.policy_lose_P - side.reference_lose_P,
+        )
+    )
+    return torch.where(side.has_P, rows.detach(), 0.0).double().sum(1)
+
+
+def _side(sums: Tensor) -> SideMetrics | None:
+    pairs = int(sums[0])
+    if not pairs:
+        return None
+    loss, margin, accuracy, win_gain, lose_gain = (sums[1:] / pairs).tolist()
+    return SideMetrics(
+        pairs=pairs, loss=loss, margin=margin, accuracy=accuracy, win_gain=win_gain, lose_gain=lose_gain
+    )

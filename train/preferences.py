@@ -1,0 +1,72 @@
+"""Preference files: reading, digest, and which preferences an objective can use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from engine.errors import DataError
+from engine.records import Preference
+from train.config import TrainConfig
+
+
+def load_preferences(path: Path) -> list[Preference]:
+    """The records of a JSON-lines file, in file order.
+
+    Raises:
+        DataError: the file is missing or empty, a line is no preference, or an id occurs twice; the
+            message names file and line.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; `hermes curate` writes it")
+    decoder = msgspec.json.Decoder(Preference)
+    found: dict[str, Preference] = {}
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                preference = decoder.decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise DataError(f"{path}, line {number}: not a preference: {error}") from error
+            if preference.id in found:
+                raise DataError(f"{path}, line {number}: the id {preference.id!r} occurs a second time")
+            found[preference.id] = preference
+    if not found:
+        raise DataError(f"{path}: holds no preferences; run `hermes curate` again with more items")
+    return list(found.values())
+
+
+def digest(preferences: Sequence[Preference]) -> str:
+    """Sixteen hex digits of the preferences' content and order, whatever the file's layout."""
+    found = hashlib.blake2b(digest_size=8)
+    for preference in preferences:
+        found.update(msgspec.msgpack.encode(preference))
+    return found.hexdigest()
+
+
+def usable(preferences: Sequence[Preference], config: TrainConfig) -> list[int]:
+    """Indices of the preferences that the objective can learn from.
+
+    `product` needs both sides of a preference; every other objective takes what is there.
+
+    Raises:
+        DataError: there is none.
+    """
+    chosen = []
+    for index, preference in enumerate(preferences):
+        sides = (
+            config.uses_captions and preference.captions is not None,
+            config.uses_images and preference.images is not None,
+        )
+        if all(sides) if config.objective == "product" else any(sides):
+            chosen.append(index)
+    if not chosen:
+        raise DataError(
+            f"none of the {len(preferences)} preferences has the pairs that objective {config.objective} "
+            "needs; curate more items or choose another objective"
+        )
+    return chosen
