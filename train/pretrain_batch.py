@@ -92,8 +92,8 @@ def mmu_rows(
             column.append(values)
     width = max(map(len, columns[0]))
     fills = (vocabulary.pad, 0, -1, IGNORE)
-    ids, positions, segments, labels = (
+    ids_BU, positions_BU, segments_BU, labels_BU = (
         torch.tensor([row + [fill] * (width - len(row)) for row in column])
         for column, fill in zip(columns, fills, strict=True)
     )
-    return ids, positions, segments, labels
+    return ids_BU, positions_BU, segments_BU, labels_BU
