@@ -119,9 +119,9 @@ class PaintSettings(Record):
     """Mask-predict sampling (Show-o's `t2i_generate`)."""
 
     steps: int = 12
-    guidance: float = 2.0
+    guidance: float = 1.0
     """w in (1 + w) * conditional - w * unconditional."""
-    temperature: float = 1.0
+    temperature: float = 8.0
     """Start of the confidence noise; it compounds by (1 - t/T) each step, as in the official code."""
 
 

@@ -40,9 +40,10 @@ class ServedAttention(nn.Module):
         self.q_layernorm = nn.LayerNorm(head, eps=config.layer_norm_eps)
         self.k_layernorm = nn.LayerNorm(head, eps=config.layer_norm_eps)
         self.heads = self.qkv_proj.num_heads
+        self.paged_head = paged_head_size(head)
         self.attn = Attention(
             self.heads,
-            head,
+            self.paged_head,
             head**-0.5,
             cache_config=vllm_config.cache_config,
             prefix=f"{prefix}.attn",
@@ -161,8 +162,10 @@ class ShowoForUnifiedGeneration(nn.Module):
         return self.final_norm(hidden)
 
     def _paged_attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = self.layers[layer].self_attn.attn(q.flatten(-2), k.flatten(-2), v.flatten(-2))
-        return out.view(q.shape)
+        attention, head = self.layers[layer].self_attn, q.shape[-1]
+        room = (0, attention.paged_head - head)
+        out = attention.attn(*(F.pad(x, room).flatten(-2) for x in (q, k, v)))
+        return out.view(*q.shape[:-1], -1)[..., :head]
 
     def compute_logits(self, hidden: Tensor) -> Tensor | None:
         """Normed hidden states [T, D] -> logits over the whole vocabulary."""
@@ -191,6 +194,20 @@ class ShowoForUnifiedGeneration(nn.Module):
         if problems:
             raise CheckpointError(f"the weights do not fit the served model: {'; '.join(problems)}")
         return set(held)
+
+
+def paged_head_size(head: int) -> int:
+    """The least head size that vLLM's paged attention takes and that has room for `head` dimensions.
+
+    Zeros fill what is left: they add nothing to a dot product, and their outputs are cut off.
+
+    Raises:
+        CheckpointError: no size is large enough.
+    """
+    sizes = [size for size in ImagePrefixBackend.get_supported_head_sizes() if size >= head]
+    if not sizes:
+        raise CheckpointError(f"heads of {head} dimensions are more than vLLM's paged attention takes")
+    return min(sizes)
 
 
 def held_name(official: str) -> tuple[str, tuple[str, ...]]:

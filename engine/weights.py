@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.checkpoints import WEIGHTS
 from engine.errors import CheckpointError
@@ -68,7 +68,9 @@ def load_config(folder: Path) -> ShowoConfig:
     return config
 
 
-def check_tensors(found: dict[str, tuple[tuple[int, ...], torch.dtype]], model: Showo, where: Path) -> None:
+def check_tensors(
+    found: dict[str, tuple[tuple[int, ...], torch.dtype]], model: nn.Module, where: Path
+) -> None:
     """Compares names and shapes with the model's.
 
     Raises:

@@ -14,7 +14,7 @@ from engine.records import PaintSettings, Record
 from hermes_cli.settings import EngineSettings, RunSettings
 from hermes_cli.view import encode_pretty, progress_bar, say
 
-GUIDANCES = (0.0, 1.0, 2.0, 3.0, 5.0)
+GUIDANCES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 UND_RANGE = (0.80, 0.95)
 GAP_RANGE = (0.10, 0.30)
 LEAST_UND = 0.70
@@ -118,7 +118,8 @@ def write_card(checkpoint: Path, card: Card) -> None:
         "`training.jsonl` the losses.",
         "",
         f"Measured on {one.items} held-out items, {one.config.images} images a prompt, "
-        f"{one.config.paint.steps} steps, guidance {one.config.paint.guidance:g}; +- is one standard error, "
+        f"{one.config.paint.steps} steps, guidance {one.config.paint.guidance:g}, temperature "
+        f"{one.config.paint.temperature:g}; +- is one standard error, "
         "clustered by item. Generated images are judged by the pixel oracle.",
         "",
         "| | understanding | generation | gap | items |",

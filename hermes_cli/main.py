@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hermes_cli.exchange import export_release, import_release
+
 if TYPE_CHECKING:
     from hermes_cli.run_folder import RunFolder
     from hermes_cli.settings import RunSettings
@@ -180,6 +182,10 @@ def pretrain(
     from hermes_cli.pretrain import run_pretraining
 
     run_pretraining(to, config, assignments or [], threads)
+
+
+app.command("import")(import_release)
+app.command("export")(export_release)
 
 
 def main() -> None:

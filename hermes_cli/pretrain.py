@@ -19,7 +19,7 @@ from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
 from engine.tokenizers.image import (
-    PatchLfq,
+    ImageTokenizer,
     PatchLfqConfig,
     load_image_tokenizer,
     save_image_tokenizer,
@@ -48,11 +48,10 @@ class PretrainPlan(Record, forbid_unknown_fields=True):
     model: PretrainSettings = PretrainSettings(
         phases=(
             PretrainPhase(steps=2200, images=32, texts=32, learning_rate=1.5e-3, warmup=150, span=3600),
-            PretrainPhase(steps=300, images=96, texts=16, hard=8, learning_rate=1e-3, warmup=20, span=2000),
-            PretrainPhase(steps=1100, images=96, texts=16, hard=8, learning_rate=9.5e-4, warmup=0, span=1100),
+            PretrainPhase(steps=300, images=64, texts=4, drill=24, learning_rate=1e-3, warmup=20, span=400),
         )
     )
-    """First both skills alike; then, with understanding ahead, mostly painting and hard questions."""
+    """Both skills alike; then mostly painting, which is learned slowly, and relations, learned last."""
 
 
 def image_pool(count: int) -> Tensor:
@@ -60,7 +59,9 @@ def image_pool(count: int) -> Tensor:
     return torch.from_numpy(np.stack([render(draw("train", 1, i)[1]) for i in range(count)]))
 
 
-def fit_tokenizer(plan: PretrainPlan, folder: Path, report: Callable[[TokenizerStep], None]) -> PatchLfq:
+def fit_tokenizer(
+    plan: PretrainPlan, folder: Path, report: Callable[[TokenizerStep], None]
+) -> ImageTokenizer:
     """The image tokenizer in `folder`, trained first where there is none."""
     if not (folder / "config.json").is_file():
         pool = image_pool(plan.tokenizer_images)
@@ -74,7 +75,9 @@ def fit_tokenizer(plan: PretrainPlan, folder: Path, report: Callable[[TokenizerS
     return load_image_tokenizer(folder)
 
 
-def examples(plan: PretrainPlan, text: TextTokenizer, image: PatchLfq) -> tuple[list[PretrainExample], int]:
+def examples(
+    plan: PretrainPlan, text: TextTokenizer, image: ImageTokenizer
+) -> tuple[list[PretrainExample], int]:
     """All lessons as ids, and the length of the longest caption."""
     found, longest = [], 0
     caption_prompt = tuple(text.encode(CAPTION_PROMPT))
@@ -84,16 +87,19 @@ def examples(plan: PretrainPlan, text: TextTokenizer, image: PatchLfq) -> tuple[
         for one, codes in zip(lessons, image.encode(pixels).tolist(), strict=True):
             caption = tuple(text.encode(one.caption))
             longest = max(longest, len(caption))
-            asked = (
-                (tuple(text.encode(VQA_PROMPT.format(question=q))), tuple(text.encode(a)))
-                for q, a in one.questions
+            asked, drill = (
+                tuple(
+                    (tuple(text.encode(VQA_PROMPT.format(question=q))), tuple(text.encode(a)))
+                    for q, a in questions
+                )
+                for questions in (one.questions, one.relations)
             )
             found.append(
                 PretrainExample(
                     codes=tuple(codes),
                     caption=caption,
                     texts=((caption_prompt, caption), *asked),
-                    hard=one.asks_relation,
+                    drill=drill,
                 )
             )
     return found, longest
@@ -109,9 +115,11 @@ def batches_of(
         epoch, place = divmod(inside, len(found) // phase.images)
         order = np.random.default_rng((settings.seed, epoch)).permutation(len(found))
         painted = [found[i] for i in order[place * phase.images : (place + 1) * phase.images]]
-        hard = [one for one in painted if one.hard][: phase.hard]
-        others = [one for one in painted if not (phase.hard and one.hard)]
-        return painted, [*hard, *others][: phase.texts]
+        drilled = [one for one in painted if one.drill][: phase.drill]
+        return painted, [
+            *painted[: phase.texts],
+            *(msgspec.structs.replace(one, texts=one.drill) for one in drilled),
+        ]
 
     return batch
 

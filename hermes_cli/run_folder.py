@@ -97,10 +97,10 @@ class RunFolder:
                 f"round {number} has no pairs in {self.root}: run `hermes curate --round {number}` first"
             )
 
-    def add_seconds(self, number: int, stage: str, seconds: float) -> None:
-        """Adds to a stage's time; a resumed stage sums its parts."""
+    def keep_seconds(self, number: int, stage: str, seconds: float, resumed: bool) -> None:
+        """Stores a stage's time; a stage that resumes what was done sums its parts."""
         times = self.seconds(number)
-        times[stage] = times.get(stage, 0.0) + seconds
+        times[stage] = seconds + (times.get(stage, 0.0) if resumed else 0.0)
         write_file(self.round(number) / "seconds.json", msgspec.json.encode(times))
 
     def seconds(self, number: int) -> dict[str, float]:

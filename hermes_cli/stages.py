@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from curate.store import PAIRS, CandidateLog, read_records, write_file
+from curate.store import CANDIDATES, PAIRS, CandidateLog, read_records, write_file
 from engine.checkpoints import resolve_model
 from engine.records import Preference
 from hermes_cli.report import Report, write_report
@@ -40,13 +40,13 @@ def open_engine(settings: RunSettings, checkpoint: Path) -> Iterator[Engine]:
 
 
 @contextmanager
-def timed(folder: RunFolder, number: int, stage: str) -> Iterator[None]:
-    """Adds the time inside the block to a stage of a round, also where the block is interrupted."""
+def timed(folder: RunFolder, number: int, stage: str, resumes: bool = True) -> Iterator[None]:
+    """Stores the time inside the block, also where it is interrupted; a stage that resumes adds up."""
     start = time.monotonic()
     try:
         yield
     finally:
-        folder.add_seconds(number, stage, time.monotonic() - start)
+        folder.keep_seconds(number, stage, time.monotonic() - start, resumes)
 
 
 def image_size(settings: RunSettings) -> int:
@@ -89,7 +89,7 @@ def curate_round(
             engine, similarity, source, settings.curate, target, number, settings.seed, earlier, advance
         )
     wanted = {item.id for item in source.items}
-    records = [one for one in CandidateLog(target / "candidates.jsonl").read() if one.id in wanted]
+    records = [one for one in CandidateLog(target / CANDIDATES).read() if one.id in wanted]
     preferences = list(read_records(target / PAIRS, Preference))
     draw_sheet(records, preferences, engine.decode, f"round {number}: {settings.curate.n} candidates").save(
         target / "sheet.png"
@@ -120,7 +120,7 @@ def evaluate_round(
 
     similarity = load_similarity(settings.curate.similarity)
     label = "evaluate base" if number == 0 else f"evaluate round {number}"
-    with timed(folder, number, "eval"), progress_bar(label, len(source.items)) as advance:
+    with timed(folder, number, "eval", resumes=False), progress_bar(label, len(source.items)) as advance:
         report = measure_gap(engine, similarity, source, settings.eval, advance)
     write_file(folder.evaluation(number), encode_pretty(report))
 

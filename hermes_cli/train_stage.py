@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import msgspec
-
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages import timed
 from hermes_cli.view import progress_bar, say
 from train.command import precompute, run_training
+from train.journal import METRICS, read_metrics
 from train.metrics import TrainStep
 
 
@@ -51,16 +48,8 @@ def train_round(folder: RunFolder, settings: RunSettings, number: int) -> None:
 
         run_training(folder.pairs(number), before, after, folder.reference(number), settings.train, report)
     picture = folder.round(number) / "training.png"
-    metrics = read_metrics(folder, number)
-    if metrics:
-        from hermes_cli.curves import draw_training
+    from hermes_cli.curves import draw_training
 
-        draw_training(metrics, picture, f"round {number}, objective {settings.train.objective}")
+    metrics = read_metrics(folder.training(number) / METRICS)
+    draw_training(metrics, picture, f"round {number}, objective {settings.train.objective}")
     say(f"weights: {after}   curves: {picture}")
-
-
-def read_metrics(folder: RunFolder, number: int) -> list[TrainStep]:
-    """All steps of a round's training."""
-    path: Path = folder.training(number) / "metrics.jsonl"
-    decoder = msgspec.json.Decoder(TrainStep)
-    return [decoder.decode(line) for line in path.read_bytes().splitlines()] if path.is_file() else []

@@ -20,6 +20,8 @@ from train.config import TrainConfig
 from train.metrics import TrainStep
 from train.reference import ReferenceBasis
 
+METRICS = "metrics.jsonl"
+
 
 class RunBasis(Record):
     """What decides a run's final weights."""
@@ -47,7 +49,7 @@ class Journal:
 
     def __init__(self, out: Path, basis: RunBasis) -> None:
         self.folder = out.with_name(out.name + ".training")
-        self.metrics = self.folder / "metrics.jsonl"
+        self.metrics = self.folder / METRICS
         self._basis = basis
         self._out = out
 

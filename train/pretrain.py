@@ -33,8 +33,8 @@ class PretrainPhase(Record, forbid_unknown_fields=True):
     warmup: int
     span: int
     """Steps from the start of the phase to the end of its cosine, which the phase may leave early."""
-    hard: int = 0
-    """How many of the `texts` are hard examples, where the batch has so many."""
+    drill: int = 0
+    """Further images, of the `images` that have any, whose drill alone is learned a step."""
 
     def rate(self, step: int) -> float:
         """Learning rate of a step of the phase: linear warm-up, then a cosine to a twentieth."""
@@ -89,11 +89,13 @@ def step_losses(
     drop_text: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """(image loss of `painted`, text loss of `told`)."""
+    """(image loss of `painted`, text loss of `told`); the loss of no examples is zero."""
     words = model.config.vocabulary
     ids, positions, labels = t2i_rows(painted, words, model.config.max_text_len, drop_text, generator)
     hidden = model(ids, t2i_mask(ids, words.pad, words.soi, words.eoi), positions)
     image_loss = label_loss(model, hidden, labels)
+    if not told:
+        return image_loss, torch.zeros(())
     ids, positions, segments, labels = mmu_rows(told, words)
     hidden = model(ids, segment_mask(segments), positions)
     return image_loss, label_loss(model, hidden, labels)

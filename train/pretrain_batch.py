@@ -28,8 +28,8 @@ class PretrainExample(Record):
     caption: tuple[int, ...]
     texts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     """(prompt ids, completion ids): a caption prompt with its caption, and questions with answers."""
-    hard: bool = False
-    """Whether its texts ask what is learned last; phases may show more of these."""
+    drill: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    """The same of what is learned last; phases may show more of these."""
 
 
 def segment_mask(segments: Tensor) -> Tensor:

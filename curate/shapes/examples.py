@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curate.shapes.captions import RELATION_WORDS, plural, write_caption
-from curate.shapes.questions import write_questions
+from curate.shapes.questions import relation_questions, write_questions
 from curate.shapes.scene import COLORS, NUMBERS, SHAPES, render
 from curate.shapes.world import draw, image_facts
 from engine.records import Record
 
 CAPTION_PROMPT = "caption:"
 VQA_PROMPT = "{question}"
-_RELATION = re.compile("|".join(("relative", *RELATION_WORDS.values())))
 
 
 class Lesson(Record):
@@ -26,15 +24,17 @@ class Lesson(Record):
     caption: str
     questions: tuple[tuple[str, str], ...]
     """(question, answer)."""
-    asks_relation: bool
+    relations: tuple[tuple[str, str], ...]
+    """All relation questions that the image answers; they are learned last."""
 
 
 def lesson(split: str, seed: int, index: int) -> Lesson:
     """Lesson number `index`: questions about the caption's facts and about the image's."""
     facts, scene, rng = draw(split, seed, index)
     caption = write_caption(facts, rng)
-    asked = {q.question: q.answer for q in write_questions(facts, rng)}
-    shown = write_questions(image_facts(scene), rng)
+    asked = {q.question: q.answer for q in write_questions(facts, rng, sides=1)}
+    seen = image_facts(scene)
+    shown = write_questions(seen, rng, sides=1)
     asked |= {q.question: q.answer for q in shown}
     names = sorted(asked)
     picked = [names[i] for i in rng.permutation(len(names))[:6]]
@@ -42,7 +42,7 @@ def lesson(split: str, seed: int, index: int) -> Lesson:
         image=render(scene),
         caption=caption,
         questions=tuple((name, asked[name]) for name in picked),
-        asks_relation=any(_RELATION.search(name) for name in picked),
+        relations=tuple((q.question, q.answer) for q in relation_questions(seen)),
     )
 
 

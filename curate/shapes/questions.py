@@ -94,37 +94,40 @@ def _count(facts: Facts, rng: np.random.Generator) -> Question | None:
     )
 
 
-def _where(facts: Facts) -> Question | None:
+def relation_questions(facts: Facts) -> list[Question]:
+    """Everything that can be asked of a relation, from either object's side: where, and a yes and a no."""
     if facts.relation is None:
-        return None
+        return []
     first, second = (group.shape for group in facts.groups)
-    return Question(
-        question=f"where is the {first} relative to the {second}?",
-        choices=RELATIONS,
-        answer=facts.relation,
-        kind="relation",
-    )
+    asked = []
+    for one, other, relation in (
+        (first, second, facts.relation),
+        (second, first, _OPPOSITE[facts.relation]),
+    ):
+        where = f"where is the {one} relative to the {other}?"
+        asked.append(Question(question=where, choices=RELATIONS, answer=relation, kind="relation"))
+        for answer, said in (("yes", relation), ("no", _OPPOSITE[relation])):
+            is_it = f"is the {one} {RELATION_WORDS[said]} the {other}?"
+            asked.append(Question(question=is_it, choices=YES_NO, answer=answer, kind="relation"))
+    return asked
 
 
-def _is_relation(facts: Facts, rng: np.random.Generator) -> Question | None:
-    if facts.relation is None:
-        return None
-    first, second = (group.shape for group in facts.groups)
-    answer = str(rng.choice(YES_NO))
-    relation = facts.relation if answer == "yes" else _OPPOSITE[facts.relation]
-    return Question(
-        question=f"is the {first} {RELATION_WORDS[relation]} the {second}?",
-        choices=YES_NO,
-        answer=answer,
-        kind="relation",
-    )
+def _relations(facts: Facts, rng: np.random.Generator, sides: int) -> list[Question]:
+    """Where, from the first object's side or from both; and a yes or a no, or a yes and a no."""
+    asked = relation_questions(facts)
+    if not asked:
+        return []
+    where, yes, no, back, back_yes, back_no = asked
+    told, back_told = (yes, back_no) if rng.choice(YES_NO) == "yes" else (no, back_yes)
+    return [where, told, back, back_told][: 2 * sides]
 
 
-def write_questions(facts: Facts, rng: np.random.Generator) -> tuple[Question, ...]:
-    """The questions of one item: all kinds that its facts alone can answer, three to nine of them.
+def write_questions(facts: Facts, rng: np.random.Generator, sides: int = 2) -> tuple[Question, ...]:
+    """The questions of one item: all kinds that its facts alone can answer, three to eleven of them.
 
-    As many existence questions have the answer yes as no; counts are thinned to equal shares; relations
-    are balanced by symmetry.
+    As many existence and relation questions have the answer yes as no; counts are thinned to equal shares;
+    open relation questions are balanced by symmetry. `sides` is 1 for relation questions from the first
+    object's side alone.
     """
     pairs = min(2, len(facts.groups))
     possible = (
@@ -133,8 +136,7 @@ def write_questions(facts: Facts, rng: np.random.Generator) -> tuple[Question, .
         _shape(facts, rng),
         _color(facts, rng),
         _count(facts, rng),
-        _where(facts),
-        _is_relation(facts, rng),
+        *_relations(facts, rng, sides),
     )
     return tuple(question for question in possible if question is not None)
 

@@ -1,21 +1,24 @@
-"""The image tokenizer protocol, and the small lookup-free one of the embedded model.
+"""The image tokenizer protocol, the small lookup-free one of the embedded model, and the files of both kinds.
 
 Legend: B batch, H W pixels, h w tokens, K bits of a code.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.errors import CheckpointError
+from engine.checkpoints import WEIGHTS
+from engine.errors import CheckpointError, ConfigError
 from engine.records import Record
+from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config, magvit_v2_from
 
 
 class ImageTokenizer(Protocol):
@@ -109,27 +112,38 @@ def to_uint8(pixels: Tensor) -> Tensor:
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def save_image_tokenizer(tokenizer: PatchLfq, folder: Path) -> None:
-    """Writes config.json and model.safetensors."""
-    import msgspec
+class _Kind(Record):
+    """The one field of config.json that says which tokenizer it configures."""
 
+    kind: str = ""
+
+
+def save_image_tokenizer(tokenizer: PatchLfq | MagvitV2, folder: Path) -> None:
+    """Writes config.json and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(tokenizer.config)))
-    save_file(tokenizer.state_dict(), folder / "model.safetensors")
+    save_file(tokenizer.state_dict(), folder / WEIGHTS)
 
 
-def load_image_tokenizer(folder: Path) -> PatchLfq:
+def load_image_tokenizer(folder: Path) -> PatchLfq | MagvitV2:
     """Reads what `save_image_tokenizer` wrote.
 
     Raises:
         CheckpointError: files are missing or do not fit each other.
     """
-    import msgspec
-
     try:
-        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=PatchLfqConfig)
-        tokenizer = PatchLfq(config)
-        tokenizer.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, RuntimeError, msgspec.MsgspecError, json.JSONDecodeError) as error:
+        raw = (folder / "config.json").read_bytes()
+        match msgspec.json.decode(raw, type=_Kind).kind:
+            case "patch_lfq":
+                tokenizer = PatchLfq(msgspec.json.decode(raw, type=PatchLfqConfig))
+                tokenizer.load_state_dict(load_file(folder / WEIGHTS))
+                return tokenizer.eval()
+            case "magvit_v2":
+                config = msgspec.json.decode(raw, type=MagvitV2Config)
+                return magvit_v2_from(config, load_file(folder / WEIGHTS), folder)
+            case other:
+                raise ConfigError(
+                    f"its config.json has kind {other!r}, known are 'patch_lfq' and 'magvit_v2'"
+                )
+    except (OSError, RuntimeError, msgspec.MsgspecError, SafetensorError, ConfigError) as error:
         raise CheckpointError(f"{folder}: no usable image tokenizer: {error}") from error
-    return tokenizer.eval()

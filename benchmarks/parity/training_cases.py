@@ -1,0 +1,97 @@
+"""Summed log-probs, both DPO terms, their gradients, and the masks of winner and loser.
+
+The reference implementation sums a batch before its sigmoid; its terms are reproduced from our row
+log-probs summed the same way. What our training does instead, a term for each pair, is the batch of one.
+
+Legend: R rows, L positions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.parity.folder import Golden
+from benchmarks.parity.records import Differences, close, equal
+from train.batch import IGNORE
+from train.image_mask import mask_from_uniforms
+from train.loss import dpo
+from train.row_logps import RowLogps
+
+LOG_PROBS = 1e-4
+"""Sums near 100 in float32: a step of the last digit is 8e-6."""
+GRADIENTS = 1e-4
+SIDES = ("win", "lose")
+
+
+def _shifted(labels: Tensor) -> Tensor:
+    return torch.cat((labels[:, 1:], torch.full((len(labels), 1), IGNORE)), 1)
+
+
+def preference(golden: Golden, arrays: dict[str, Tensor], case: str) -> Differences:
+    """case3: row log-probs of policy and reference, both terms and the loss, and its gradient."""
+    policy, reference = (RowLogps(golden.model(name)) for name in ("policy", "weights"))
+    half = golden.texts[case]["batch_t2i"]
+    # What the reference implementation scores in an image row: soi, the hidden codes and eoi.
+    room = int((arrays["input_ids_win"][:half] == golden.config.vocabulary.soi).int().argmax(1)[0])
+    mask_id = golden.config.vocabulary.mask
+    sums: dict[tuple[str, str, str], Tensor] = {}
+    for side in SIDES:
+        ids, mask, labels = (arrays[f"{name}_{side}"] for name in ("input_ids", "mask", "labels"))
+        positions = torch.arange(ids.shape[1]).expand_as(ids)
+        image = labels[:half].clone()
+        image[:, :room] = IGNORE
+        hidden = torch.where(ids[:half] == mask_id, labels[:half], IGNORE)
+        texts = _shifted(labels[half:])
+        for who, scorer in (("policy", policy), ("reference", reference)):
+            with torch.set_grad_enabled(who == "policy"):
+                found = scorer(ids, mask, positions, torch.cat((image, texts)))
+                codes = scorer(ids[:half], mask[:half], positions[:half], hidden)
+            name = f"{side}_{who}"
+            for what, rows in (
+                ("t2i_per_row", found[:half]),
+                ("mmu_per_row", found[half:]),
+                ("t2i_image_only", codes),
+            ):
+                stored = arrays[f"derived_{what}_{name}"]
+                yield close(case, f"log-probs {what} {name}", rows.detach(), stored, LOG_PROBS)
+            sums["t2i", side, who] = found[:half].sum()[None]
+            sums["mmu", side, who] = found[half:].sum()[None]
+    beta = golden.texts[case]["beta"]
+    loss = torch.zeros(())
+    for kind in ("t2i", "mmu"):
+        win, lose, reference_win, reference_lose = (
+            sums[kind, side, who] for who in ("policy", "reference") for side in SIDES
+        )
+        term = dpo(win, lose, reference_win, reference_lose, beta)
+        stored = arrays[f"fixed_delta_{kind}"] * beta
+        yield close(case, f"margin {kind}", term.margin_P[0].detach(), stored, LOG_PROBS)
+        yield close(
+            case, f"loss {kind}", term.loss_P[0].detach(), arrays[f"fixed_dpo_loss_{kind}"], LOG_PROBS
+        )
+        loss = loss + term.loss_P.sum()
+    yield close(case, "loss", loss.detach(), arrays["fixed_loss"], LOG_PROBS)
+    loss.backward()
+    held = dict(policy.model.named_parameters())
+    for name, stored in arrays.items():
+        if name.startswith("fixed_grad::"):
+            parameter = name.removeprefix("fixed_grad::")
+            yield close(case, f"gradient {parameter}", held[parameter].grad, stored, GRADIENTS)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in held.values() if p.grad is not None])
+    yield close(case, "gradient norm", norm, arrays["fixed_grad_norm_total"], GRADIENTS * 10)
+
+
+def masking(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
+    """case6: which codes are hidden, the same for winner and loser."""
+    case = "case6_mask"
+    shares, ranks = arrays["timesteps"].tolist(), arrays["rand_perm_uniform"].numpy()
+    found = torch.from_numpy(
+        np.stack([mask_from_uniforms(share, rank) for share, rank in zip(shares, ranks, strict=True)])
+    )
+    for side in SIDES:
+        yield equal(case, f"mask {side}", found, arrays[f"mask_{side}"])
+        tokens = arrays[f"tokens_{side}"]
+        ids = torch.where(found, golden.config.vocabulary.mask, tokens)
+        yield equal(case, f"ids {side}", ids, arrays[f"input_ids_{side}"])
+        yield equal(case, f"labels {side}", torch.where(found, tokens, IGNORE), arrays[f"labels_{side}"])

@@ -1,0 +1,240 @@
+"""The official Show-o layout: what its config.json says, and which tensors of which shape a release holds.
+
+Source: Show-o (arXiv 2408.12528) and HermesFlow (arXiv 2502.12148), released code. Our module bears the
+official parameter names, so no tensor is renamed. The official config.json holds the vocabulary and the image
+size only; the sizes of the transformer come from the language model that it names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from engine.errors import CheckpointError
+from engine.models.showo_config import ShowoConfig
+from engine.records import Record
+from engine.tokenizers.text import END_OF_TEXT
+
+MODEL_CLASS = "Showo"
+LLM = "microsoft/phi-1_5"
+NEW_TOKENS = (
+    "[PAD]",
+    "<|soi|>",
+    "<|eoi|>",
+    "<|sov|>",
+    "<|eov|>",
+    "<|t2i|>",
+    "<|mmu|>",
+    "<|t2v|>",
+    "<|v2v|>",
+    "<|lvg|>",
+)
+"""What the official prompting adds to Phi's tokenizer, in its order, after the text vocabulary's last id."""
+
+
+class PhiSizes(Record, kw_only=True):
+    """The sizes of Phi-1.5, under transformers' names."""
+
+    hidden_size: int = 2048
+    intermediate_size: int = 8192
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 32
+    max_position_embeddings: int = 2048
+    layer_norm_eps: float = 1e-5
+    partial_rotary_factor: float = 0.5
+    rope_theta: float = 10000.0
+
+
+class OfficialConfig(Record, kw_only=True):
+    """What a release's config.json says about the model; its other fields tell how it was trained."""
+
+    vocab_size: int
+    llm_vocab_size: int
+    w_clip_vit: bool = False
+    llm_model_path: str = LLM
+    codebook_size: int = 8192
+    num_vq_tokens: int = 256
+    num_new_special_tokens: int = len(NEW_TOKENS)
+    mask_token_id: int | None = None
+
+
+class Wording(Record, kw_only=True):
+    """What the official scripts keep in their yaml files and code, and our checkpoints in config.json."""
+
+    max_text_len: int
+    caption_prompt: str
+    vqa_prompt: str
+
+
+def parse_config(raw: dict[str, Any], where: str) -> OfficialConfig:
+    """The official configuration, checked.
+
+    Raises:
+        CheckpointError: another family, a variant that is not served, or numbers that contradict each other.
+    """
+    found = raw.get("_class_name") or raw.get("model_type") or "no class"
+    if found != MODEL_CLASS:
+        raise CheckpointError(
+            f"{where}: names {found}, not {MODEL_CLASS}; give the folder of a Show-o or HermesFlow release"
+        )
+    try:
+        config = msgspec.convert(raw, OfficialConfig)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"{where}: not the config.json of a Show-o release: {error}") from error
+    if config.w_clip_vit:
+        raise CheckpointError(unserved_variant(where))
+    wanted = config.llm_vocab_size + len(NEW_TOKENS) + config.codebook_size + 1
+    problems = []
+    if config.num_new_special_tokens != len(NEW_TOKENS):
+        problems.append(f"num_new_special_tokens is {config.num_new_special_tokens}, not {len(NEW_TOKENS)}")
+    if config.vocab_size != wanted:
+        problems.append(
+            f"vocab_size is {config.vocab_size}, but {config.llm_vocab_size} text ids + {len(NEW_TOKENS)}"
+            f" specials + {config.codebook_size} codes + 1 mask are {wanted}"
+        )
+    if config.mask_token_id not in (None, wanted - 1):
+        problems.append(f"mask_token_id is {config.mask_token_id}, not the last id {wanted - 1}")
+    if problems:
+        raise CheckpointError(f"{where}: {'; '.join(problems)}; download the release's own file")
+    return config
+
+
+def unserved_variant(where: str) -> str:
+    """The one line that refuses a release whose understanding goes through CLIP."""
+    return (
+        f"{where}: a Show-o variant with CLIP-ViT features (w_clip_vit), which is not served yet;"
+        " import show-o, show-o-512x512, show-o-512x512-wo-llava-tuning or HermesFlow"
+    )
+
+
+def parse_phi(raw: dict[str, Any], where: str) -> PhiSizes:
+    """Phi's sizes from its own config.json, in the spelling of transformers 4 or 5.
+
+    Raises:
+        CheckpointError: not Phi, or a Phi that Show-o cannot be.
+    """
+    if raw.get("model_type") != "phi":
+        raise CheckpointError(
+            f"{where}: model_type is {raw.get('model_type')!r}, Show-o's text side is 'phi'"
+        )
+    rotary = raw.get("rope_parameters") or {}
+    try:
+        sizes = msgspec.convert({**rotary, **raw}, PhiSizes)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"{where}: not a usable Phi config.json: {error}") from error
+    problems = []
+    if raw.get("num_key_value_heads") not in (None, sizes.num_attention_heads):
+        problems.append("key and value heads are shared between queries")
+    if raw.get("hidden_act", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh"):
+        problems.append(f"hidden_act is {raw['hidden_act']!r}")
+    if raw.get("tie_word_embeddings"):
+        problems.append("the head is tied to the embedding")
+    if raw.get("rope_scaling") or rotary.get("rope_type", "default") != "default":
+        problems.append("the rotary positions are scaled")
+    if sizes.hidden_size % sizes.num_attention_heads:
+        problems.append("hidden_size is no multiple of num_attention_heads")
+    if problems:
+        raise CheckpointError(f"{where}: Show-o cannot be built from this Phi: {'; '.join(problems)}")
+    return sizes
+
+
+def to_ours(official: OfficialConfig, phi: PhiSizes, bos: int, wording: Wording | None) -> ShowoConfig:
+    """Our configuration of a release."""
+    return ShowoConfig(
+        **msgspec.structs.asdict(phi),
+        **(msgspec.structs.asdict(wording) if wording else {}),
+        text_vocab_size=official.llm_vocab_size,
+        codebook_size=official.codebook_size,
+        num_image_tokens=official.num_vq_tokens,
+        bos_token_id=bos,
+    )
+
+
+def phi_sizes(config: ShowoConfig) -> PhiSizes:
+    """The transformer's sizes in our configuration."""
+    return msgspec.convert(config, PhiSizes, from_attributes=True)
+
+
+def wording(config: ShowoConfig) -> Wording:
+    """The prompts of our configuration."""
+    return msgspec.convert(config, Wording, from_attributes=True)
+
+
+def to_official(config: ShowoConfig, llm: str) -> dict[str, Any]:
+    """The official config.json; `llm` is where the official code finds the language model's sizes."""
+    return {
+        "_class_name": MODEL_CLASS,
+        "_diffusers_version": "0.30.1",
+        "codebook_size": config.codebook_size,
+        "llm_model_path": llm,
+        "llm_vocab_size": config.text_vocab_size,
+        # False would make the official constructor read Phi's own weights first, to overwrite them.
+        "load_from_showo": True,
+        "mask_token_id": config.vocab_size - 1,
+        "num_new_special_tokens": len(NEW_TOKENS),
+        "num_vq_tokens": config.num_image_tokens,
+        "vocab_size": config.vocab_size,
+        "w_clip_vit": False,
+    }
+
+
+def to_phi(config: ShowoConfig) -> dict[str, Any]:
+    """A Phi config.json with our sizes, as transformers reads it."""
+    return {
+        "architectures": ["PhiForCausalLM"],
+        "model_type": "phi",
+        **msgspec.structs.asdict(phi_sizes(config)),
+        "num_key_value_heads": config.num_attention_heads,
+        "hidden_act": "gelu_new",
+        "qk_layernorm": True,
+        "tie_word_embeddings": False,
+        "attention_dropout": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "vocab_size": config.vocab_size,
+    }
+
+
+def tokenizer_settings() -> dict[str, Any]:
+    """A tokenizer_config.json under which the official scripts read the tokenizer.json beside it."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_prefix_space": False,
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "unk_token": END_OF_TEXT,
+        "model_max_length": 2048,
+    }
+
+
+def tensor_shapes(config: ShowoConfig) -> dict[str, tuple[int, ...]]:
+    """Official tensor name -> shape. Linear weights are [out, in]; the head is not tied to the embedding."""
+    width, inner, head = config.hidden_size, config.intermediate_size, config.head_dim
+    in_a_layer: dict[str, tuple[int, ...]] = {
+        **_affine("input_layernorm", width),
+        **_linear("mlp.fc1", inner, width),
+        **_linear("mlp.fc2", width, inner),
+        **_affine("self_attn.q_layernorm", head),
+        **_affine("self_attn.k_layernorm", head),
+    }
+    for name in ("q_proj", "k_proj", "v_proj", "dense"):
+        in_a_layer |= _linear(f"self_attn.{name}", width, width)
+    shapes: dict[str, tuple[int, ...]] = {
+        "showo.model.embed_tokens.weight": (config.vocab_size, width),
+        **_affine("showo.model.final_layernorm", width),
+        **_linear("showo.lm_head", config.vocab_size, width),
+    }
+    for layer in range(config.num_hidden_layers):
+        shapes |= {f"showo.model.layers.{layer}.{name}": shape for name, shape in in_a_layer.items()}
+    return shapes
+
+
+def _affine(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
