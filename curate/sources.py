@@ -14,15 +14,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from curate.images import read_rgb, square
 from curate.shapes import world
 from engine.errors import DataError
 from engine.records import Item, Record
 
 SHAPES = "shapes"
-MAX_PIXELS = 64_000_000
-"""Larger images are refused before they are decoded."""
 
 
 class Quarantined(Record):
@@ -80,7 +78,7 @@ def _folder_source(folder: Path, split: str, limit: int, image_size: int) -> Sou
     return Source(
         name=str(folder),
         items=tuple(itertools.islice(chosen, limit or None)),
-        image=lambda item: _square(folder / item.image, image_size),
+        image=lambda item: square(read_rgb(folder / item.image), image_size),
         oracle=False,
         quarantined=tuple(bad),
     )
@@ -109,23 +107,10 @@ def _checked(row: bytes, folder: Path, seen: set[str]) -> Item | str:
     if not path.is_relative_to(folder.resolve()):
         return f"image {item.image!r} lies outside the data set's folder"
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return f"image {item.image!r} has more than {MAX_PIXELS} pixels"
-            image.verify()
-    except (OSError, SyntaxError) as error:
-        return f"image {item.image!r} cannot be read: {error}"
+        read_rgb(path)
+    except DataError as error:
+        return str(error)
     for question in item.questions:
         if question.answer not in question.choices:
             return f"answer {question.answer!r} is not among the choices of {question.question!r}"
     return item
-
-
-def _square(path: Path, size: int) -> NDArray[np.uint8]:
-    """Centre crop and resize to [size, size, 3] (official `image_transform`)."""
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
-    side = min(rgb.size)
-    left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-    crop = rgb.crop((left, top, left + side, top + side))
-    return np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC))
