@@ -118,7 +118,7 @@ class ImageTokens(Record):
 class PaintSettings(Record):
     """Mask-predict sampling (Show-o's `t2i_generate`)."""
 
-    steps: int = 12
+    steps: int = 18
     guidance: float = 1.0
     """w in (1 + w) * conditional - w * unconditional."""
     temperature: float = 8.0

@@ -19,6 +19,7 @@ import torch
 
 from engine import vllm_launch
 from engine.errors import EngineError
+from engine.kv_cache import planned_gib
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, ImageTokens, PaintSettings, SampledCaption, SampledImage
 from engine.seeds import sample_seed
@@ -48,10 +49,13 @@ class Engine:
         *,
         dtype: str = "float32",
         max_sequences: int = 128,
-        kv_cache_gib: float = 0.5,
+        kv_cache_gib: float = 0.0,
         paint_batch: int | None = None,
     ) -> None:
-        """`paint_batch` is the number of canvases that share a forward pass (16 where None)."""
+        """`paint_batch` is the number of canvases that share a forward pass (16 where None).
+
+        A `kv_cache_gib` of 0 is planned from the model's sizes.
+        """
         self._config = load_config(checkpoint)
         check_weights(checkpoint, self._config)
         self._text = TextTokenizer.load(checkpoint / "tokenizer.json")
@@ -61,7 +65,8 @@ class Engine:
         self._version = 0
         self._paint_batch = paint_batch or 16
         self._broken = ""
-        self._llm = vllm_launch.start(checkpoint, self._config, dtype, max_sequences, kv_cache_gib)
+        room = kv_cache_gib or planned_gib(self._config, dtype, max_sequences)
+        self._llm = vllm_launch.start(checkpoint, self._config, dtype, max_sequences, room)
         self._closed = False
 
     @property

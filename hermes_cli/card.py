@@ -14,7 +14,8 @@ from engine.records import PaintSettings, Record
 from hermes_cli.settings import EngineSettings, RunSettings
 from hermes_cli.view import encode_pretty, progress_bar, say
 
-GUIDANCES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+GUIDANCES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+TRIAL_ITEMS = 150
 UND_RANGE = (0.80, 0.95)
 GAP_RANGE = (0.10, 0.30)
 LEAST_UND = 0.70
@@ -58,7 +59,7 @@ def gate(report: GapReport) -> tuple[str, ...]:
     return tuple(problems)
 
 
-def measure_card(checkpoint: Path, limit: int = 600) -> Card:
+def measure_card(checkpoint: Path, limit: int = 400) -> Card:
     """Measures a checkpoint through the engine, choosing the guidance on the validation split."""
     from benchmarks.quality.gap import measure_gap
     from curate.similarity import load_similarity
@@ -81,7 +82,7 @@ def measure_card(checkpoint: Path, limit: int = 600) -> Card:
 
         trials = []
         for guidance in GUIDANCES:
-            found = measure("validation", limit // 2, guidance)
+            found = measure("validation", TRIAL_ITEMS, guidance)
             trials.append(GuidanceTrial(guidance=guidance, gen=found.gen, gen_se=found.gen_se))
             say(f"guidance {guidance:g}: und {found.und:.3f}, gen {found.gen:.3f}")
         best = max(trials, key=lambda trial: trial.gen)

@@ -49,10 +49,9 @@ class PretrainPlan(Record, forbid_unknown_fields=True):
         phases=(
             PretrainPhase(steps=2200, images=32, texts=32, learning_rate=1.5e-3, warmup=150, span=3600),
             PretrainPhase(steps=200, images=64, texts=4, drill=24, learning_rate=1e-3, warmup=20, span=400),
-            PretrainPhase(steps=150, images=96, texts=8, learning_rate=6e-4, warmup=0, span=150),
         )
     )
-    """Both skills; then painting, which is learned slowly, and relations, learned last; then painting."""
+    """Both skills; then painting, learned slowly, and relations, learned last and left half-way."""
 
 
 def image_pool(count: int) -> Tensor:

@@ -25,8 +25,8 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     """float32, or bfloat16 where the machine multiplies it natively."""
     max_sequences: int = 128
     """Sequences in flight."""
-    kv_cache_gib: float = 0.5
-    """Memory for keys and values."""
+    kv_cache_gib: float = 0.0
+    """Memory for keys and values; 0 plans it from the model's sizes."""
 
 
 class RunSettings(Record, forbid_unknown_fields=True):

@@ -1,0 +1,26 @@
+"""How much memory the engine's keys and values get where the user does not say."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.models.showo_config import ShowoConfig
+
+LEAST, MOST = 0.5, 4.0
+"""GiB between which the plan stays, unless a single sequence needs more."""
+TEXT_TOKENS = 64
+"""Tokens after the image that a sequence is planned for."""
+
+
+def token_bytes(config: ShowoConfig, dtype: str) -> int:
+    """Bytes of one token's keys and values in all layers."""
+    width = config.num_attention_heads * max(32, config.head_dim)
+    return 2 * config.num_hidden_layers * width * getattr(torch, dtype).itemsize
+
+
+def planned_gib(config: ShowoConfig, dtype: str, max_sequences: int) -> float:
+    """GiB for `max_sequences` captions in flight, within bounds, and always for the longest sequence."""
+    of_token = token_bytes(config, dtype) / 2**30
+    wanted = max_sequences * (config.num_image_tokens + TEXT_TOKENS) * of_token
+    # An eighth more than one sequence of full length: vLLM counts in whole blocks and keeps one aside.
+    return max(LEAST, min(wanted, MOST), 1.125 * config.max_position_embeddings * of_token)
