@@ -1,4 +1,8 @@
-"""Checkpoints: `config.json`, `model.safetensors`, `tokenizer.json`, `image_tokenizer/`, `clip/`; and fingerprints."""
+"""Checkpoints and their fingerprints.
+
+A checkpoint holds `config.json`, `model.safetensors`, `tokenizer.json`, `image_tokenizer/`, and `clip/` where
+understanding sees CLIP features.
+"""
 
 from __future__ import annotations
 

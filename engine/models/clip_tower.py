@@ -10,6 +10,7 @@ Legend: B images, H W pixels, N patches, F features.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -29,11 +30,17 @@ DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ClipTower:
-    """Images to features, one at a time: an image's features must not depend on its batch."""
+    """Images to features, one at a time: an image's features must not depend on its batch.
+
+    `size` is the side of the square it sees, in pixels; `tokens` is N and `width` F.
+    """
 
     def __init__(self, model: CLIPVisionModel) -> None:
         self._model = model.eval().requires_grad_(False)
         self.config: CLIPVisionConfig = model.config
+        self.size = cast(int, model.config.image_size)
+        self.tokens = (self.size // cast(int, model.config.patch_size)) ** 2
+        self.width = cast(int, model.config.hidden_size)
 
     @classmethod
     def load(cls, folder: Path) -> ClipTower:
@@ -52,23 +59,14 @@ class ClipTower:
             raise CheckpointError(f"{folder}: no usable CLIP vision tower: {error}") from error
         return cls(model.float())
 
-    @property
-    def tokens(self) -> int:
-        """N."""
-        return (self.config.image_size // self.config.patch_size) ** 2
-
-    @property
-    def width(self) -> int:
-        """F."""
-        return self.config.hidden_size
+    def state(self) -> dict[str, Tensor]:
+        """The weights, under the module's own names."""
+        return dict(self._model.state_dict())
 
     @torch.no_grad()
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [B, H, W, 3] -> [B, N, F]."""
-        found = [
-            self._model(pixels(image, self.config.image_size)[None], output_hidden_states=True)
-            for image in images
-        ]
+        found = [self._model(pixels(image, self.size)[None], output_hidden_states=True) for image in images]
         rows = [one.hidden_states[-2][0, 1:] for one in found]
         return torch.stack(rows).numpy() if rows else np.zeros((0, self.tokens, self.width), np.float32)
 

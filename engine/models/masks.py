@@ -27,7 +27,7 @@ def t2i_mask(ids: Tensor, pad: int, soi: int, eoi: int) -> Tensor:
 
 
 def feature_mask(length: int, start: int, count: int) -> Tensor:
-    """Understanding of CLIP features, [1, 1, T, T]: causal, and everyone sees all `count` features from `start`.
+    """Understanding of CLIP features, [1, 1, T, T]: causal, and all see the `count` features from `start`.
 
     The system prompt before the features sees them too, but of itself only what is past.
     """

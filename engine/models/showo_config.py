@@ -15,8 +15,8 @@ class ShowoConfig(PreTrainedConfig):
 
     `vocab_size` is text_vocab_size + 10 specials + codebook_size + 1 mask token (Show-o's layout).
 
-    With `w_clip_vit`, understanding sees `clip_tokens` projected CLIP features of `clip_size` instead of codes,
-    after a system prompt of `system_ids`; painting is the same.
+    With `w_clip_vit`, understanding sees `clip_tokens` projected CLIP features of `clip_size` instead of
+    codes, after a system prompt of `system_ids`; painting is the same.
     """
 
     model_type = "hermes_showo"
@@ -92,8 +92,13 @@ class ShowoConfig(PreTrainedConfig):
 
     @property
     def prefix_length(self) -> int:
-        """Tokens of an understanding prompt that later image tokens reach back to: all that an image decides."""
+        """Tokens of an understanding prompt that the tokens of its image see, wherever they stand."""
         return self.image_start + self.clip_tokens if self.w_clip_vit else self.num_image_tokens + 3
+
+    @property
+    def prefix_queries(self) -> int:
+        """Leading tokens of a served prompt that see the whole prefix; those after them see what is past."""
+        return self.clip_tokens if self.w_clip_vit else self.prefix_length
 
     @property
     def rotary_dim(self) -> int:

@@ -15,7 +15,7 @@ from engine.models.showo_config import ShowoConfig
 from engine.records import ImageTokens
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
 from engine.tokenizers.text import word_tokenizer
-from engine.weights import load_model, save_checkpoint
+from engine.weights import load_config, load_model, save_checkpoint
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 WORDS = "caption : what color is the how many red green blue circle square two three a and ?"
@@ -97,8 +97,8 @@ def images() -> list[ImageTokens]:
     ]
 
 
-def clip_model(seed: int) -> CLIPVisionModel:
-    """A small random CLIP vision tower: 25 patches of 24 features."""
+def clip_model(seed: int, image_size: int = 40, patch_size: int = 8) -> CLIPVisionModel:
+    """A small random CLIP vision tower, by default of 25 patches, with 24 features each."""
     torch.manual_seed(seed)
     return CLIPVisionModel(
         CLIPVisionConfig(
@@ -106,8 +106,8 @@ def clip_model(seed: int) -> CLIPVisionModel:
             intermediate_size=48,
             num_hidden_layers=3,
             num_attention_heads=2,
-            image_size=40,
-            patch_size=8,
+            image_size=image_size,
+            patch_size=patch_size,
             projection_dim=16,
             initializer_factor=4.0,
         )
@@ -145,3 +145,17 @@ def clip_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
     for seed in (1, 2):
         save_checkpoint(randomised(Showo(config), seed), root / str(seed), companions)
     return root / "1", root / "2"
+
+
+@pytest.fixture(scope="session")
+def long_clip_checkpoint(
+    clip_checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A small checkpoint with the lengths of the release: 576 features of 336 pixels, 28 ids before them."""
+    folder = tmp_path_factory.mktemp("long-clip")
+    config = load_config(clip_checkpoints[0])
+    config.max_position_embeddings, config.clip_tokens = 768, 576
+    config.system_ids = [1 + i % 17 for i in range(28)]
+    save_checkpoint(randomised(Showo(config), 3), folder, clip_checkpoints[0])
+    clip_model(6, image_size=336, patch_size=14).save_pretrained(folder / CLIP_FOLDER)
+    return folder

@@ -1,4 +1,4 @@
-"""The variant that understands CLIP features: the tower, the layout, the mask and the projected embeddings."""
+"""The variant that understands CLIP features: the tower, layout, mask and projected embeddings."""
 
 from __future__ import annotations
 
