@@ -27,7 +27,7 @@ from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, ImageTokens, PaintSettings, SampledCaption, SampledImage
 from engine.seeds import sample_seed
 from engine.swap_check import check_swap, check_weights
-from engine.tokenizers.image import load_image_tokenizer, to_pixels, to_uint8
+from engine.tokenizers.image import load_image_tokenizer, scaled, to_pixels, to_uint8
 from engine.tokenizers.text import TextTokenizer
 from engine.vllm_prompts import CodePrompts, FeaturePrompts
 from engine.weights import WEIGHTS, fingerprint, load_config
@@ -86,13 +86,21 @@ class Engine:
         return self._version
 
     def encode(self, images: np.ndarray) -> list[ImageTokens]:
-        """uint8 [B, H, W, 3] -> the codes of each, and its features where understanding sees those."""
+        """uint8 [B, H, W, 3] -> the codes of each, and its features where understanding sees those.
+
+        With features, square images of any size will do: CLIP sees them as they are, and they are scaled for
+        the codes.
+        """
+        if not isinstance(self._prompts, FeaturePrompts):
+            return [ImageTokens(codes=codes) for codes in self._codes(images)]
+        codes = self._codes(scaled(images, self._image.config.image_size))
+        features = self._prompts.features(images)
+        return [ImageTokens(codes=one, features=seen) for one, seen in zip(codes, features, strict=True)]
+
+    def _codes(self, images: np.ndarray) -> list[tuple[int, ...]]:
         pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(images)))
-        codes = [row for part in pixels.split(PIXEL_BATCH) for row in self._image.encode(part).tolist()]
-        if isinstance(self._prompts, FeaturePrompts):
-            seen = zip(codes, self._prompts.features(images), strict=True)
-            return [ImageTokens(codes=tuple(row), features=features) for row, features in seen]
-        return [ImageTokens(codes=tuple(row)) for row in codes]
+        parts = [self._image.encode(part) for part in pixels.split(PIXEL_BATCH)]
+        return [tuple(row) for part in parts for row in part.tolist()]
 
     def decode(self, codes: Sequence[Sequence[int]]) -> np.ndarray:
         """Codes of B images -> uint8 [B, H, W, 3]."""

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import engine as package
 from engine.errors import CheckpointError, EngineError
+from engine.models.clip_tower import ClipTower
 from engine.models.masks import feature_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, PaintSettings, SampledCaption
@@ -140,6 +141,14 @@ def test_a_painted_image_is_seen_through_its_pixels(served: Engine, plain: Showo
     assert len(looked.features) == 4 * 25 * 24
     assert served.score([painted.tokens], ["a circle"]) == served.score([looked], ["a circle"])
     assert served.answer([painted.tokens], [["how many?"]]) == served.answer([looked], [["how many?"]])
+
+
+def test_clip_sees_a_larger_image_as_it_is(served: Engine, clip_checkpoints: tuple[Path, Path]) -> None:
+    large = np.random.default_rng(4).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    tower = ClipTower.load(clip_checkpoints[0] / "clip")
+    for image, features in zip(served.encode(large), tower.features(large), strict=True):
+        assert image.features == features.tobytes()
+        assert len(image.codes) == 36
 
 
 def test_images_that_share_their_first_features_never_share_blocks(
