@@ -50,7 +50,7 @@ def timed(folder: RunFolder, number: int, stage: str, resumes: bool = True) -> I
 
 
 def image_size(settings: RunSettings) -> int:
-    """Pixels on a side of the images that the base model takes: its tokenizer, or its CLIP tower if larger."""
+    """Pixels on a side of the images that the base model takes: its tokenizer, or its tower if larger."""
     base = resolve_model(settings.model)
     files = [base / folder / "config.json" for folder in ("image_tokenizer", CLIP_FOLDER)]
     return max(int(msgspec.json.decode(one.read_bytes())["image_size"]) for one in files if one.is_file())
