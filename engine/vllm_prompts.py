@@ -111,21 +111,28 @@ class FeaturePrompts:
             )
         features = torch.from_numpy(np.frombuffer(image.features, "<f4").reshape(shape).copy())
         embedded, salt = self._project(features), image.salt()
-        return [self._request(embedded, salt, text, room) for text in texts]
-
-    def _request(self, embedded: Tensor, salt: str, text: Sequence[int], room: int) -> dict[str, Any]:
-        config, count = self._config, len(embedded)
-        usual = config.vocabulary.feature_prompt(config.system_ids, count, text)
-        start, stop = config.image_start, config.image_start + count
-        ids = [*usual[start:stop], *usual[:start], *usual[stop:]]
-        fitting(ids, room, config)
-        rest = embedded.new_zeros(len(ids) - count, embedded.shape[1])
-        return {
-            "prompt_embeds": torch.cat((embedded, rest)),
-            "prompt_token_ids": ids,
-            "prompt_is_token_ids": [place >= count for place in range(len(ids))],
-            "cache_salt": salt,
+        every = [fitting(self._ids(text), room, config) for text in texts]
+        # Behind the features only the length counts, so an image's prompts of one length share a tensor.
+        padded = {
+            length: torch.cat((embedded, embedded.new_zeros(length - shape[0], embedded.shape[1])))
+            for length in {len(ids) for ids in every}
         }
+        return [
+            {
+                "prompt_embeds": padded[len(ids)],
+                "prompt_token_ids": ids,
+                "prompt_is_token_ids": [place >= shape[0] for place in range(len(ids))],
+                "cache_salt": salt,
+            }
+            for ids in every
+        ]
+
+    def _ids(self, text: Sequence[int]) -> list[int]:
+        """The prompt in the served order."""
+        config = self._config
+        usual = config.vocabulary.feature_prompt(config.system_ids, config.clip_tokens, text)
+        start, stop = config.image_start, config.image_start + config.clip_tokens
+        return [*usual[start:stop], *usual[:start], *usual[stop:]]
 
 
 def served_positions(positions: Tensor, config: ShowoConfig) -> Tensor:
