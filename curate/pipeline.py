@@ -26,6 +26,7 @@ from curate.store import (
     write_records,
 )
 from engine.errors import StaleError
+from engine.feature_files import FEATURES, save_features
 from engine.records import (
     Candidates,
     CaptionCandidate,
@@ -99,8 +100,9 @@ def sample_chunk(
     config: CurateConfig,
     round_number: int,
     seed: int,
+    features: Path,
 ) -> list[Candidates]:
-    """All candidates of some items, scored."""
+    """All candidates of some items, scored; `features` is the folder for CLIP features of real images."""
     keys = [f"{round_number}/{item.id}" for item in items]
     real = model.encode(np.stack([source.image(item) for item in items]))
     captions = model.caption(real, config.n, keys, seed, config.caption)
@@ -125,6 +127,7 @@ def sample_chunk(
                 objects=item.objects,
                 questions=item.questions,
                 image_codes=image.codes,
+                image_features=save_features(features, image),
                 captions=tuple(
                     CaptionCandidate(
                         index=i, text=one.text, token_ids=one.token_ids, seed=one.seed, score=score
@@ -160,6 +163,7 @@ def pair_item(
         id=candidates.id,
         caption=candidates.caption,
         image_codes=candidates.image_codes,
+        image_features=candidates.image_features,
         captions=captions,
         images=images,
         caption_reason=caption_reason,
@@ -202,7 +206,8 @@ def curate(
     progress(len(source.items) - len(waiting))
     for start in range(0, len(waiting), config.chunk):
         chunk = waiting[start : start + config.chunk]
-        log.append(sample_chunk(model, similarity, source, chunk, config, round_number, seed))
+        features = folder / FEATURES
+        log.append(sample_chunk(model, similarity, source, chunk, config, round_number, seed, features))
         progress(len(chunk))
     wanted = {item.id for item in source.items}
     everything = [record for record in log.read() if record.id in wanted]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 WEIGHTS = "model.safetensors"
+CLIP_FOLDER = "clip"
 SHOWO_SHAPES = Path(__file__).parent / "embedded" / "showo-shapes"
 
 

@@ -21,6 +21,6 @@ def token_bytes(config: ShowoConfig, dtype: str) -> int:
 def planned_gib(config: ShowoConfig, dtype: str, max_sequences: int) -> float:
     """GiB for `max_sequences` captions in flight, within bounds, and always for the longest sequence."""
     of_token = token_bytes(config, dtype) / 2**30
-    wanted = max_sequences * (config.num_image_tokens + TEXT_TOKENS) * of_token
+    wanted = max_sequences * (config.prefix_length + TEXT_TOKENS) * of_token
     # An eighth more than one sequence of full length: vLLM counts in whole blocks and keeps one aside.
     return max(LEAST, min(wanted, MOST), 1.125 * config.max_position_embeddings * of_token)

@@ -89,6 +89,8 @@ class Preference(Record):
     images: ImagePair | None
     caption_reason: str = ""
     image_reason: str = ""
+    image_features: str = ""
+    """Name of the file that holds the CLIP features of x, where understanding needs them."""
 
 
 class Candidates(Record):
@@ -103,16 +105,20 @@ class Candidates(Record):
     image_codes: tuple[int, ...]
     captions: tuple[CaptionCandidate, ...]
     images: tuple[ImageCandidate, ...]
+    image_features: str = ""
 
 
 class ImageTokens(Record):
     """An image as codes, with the fingerprint that salts the engine's prefix cache."""
 
     codes: tuple[int, ...]
+    features: bytes = b""
+    """What CLIP sees of its pixels, where understanding needs it: little-endian float32, patch by patch."""
 
     def salt(self) -> str:
-        """Digest of all codes: two images that share first tokens must not share cache blocks."""
-        return hashlib.blake2b(msgspec.msgpack.encode(self.codes), digest_size=12).hexdigest()
+        """Digest of the whole image: two images that share first tokens must not share cache blocks."""
+        whole = msgspec.msgpack.encode((self.codes, self.features))
+        return hashlib.blake2b(whole, digest_size=12).hexdigest()
 
 
 class PaintSettings(Record):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import filecmp
 from pathlib import Path
 
 import torch
 
+from engine.checkpoints import CLIP_FOLDER, WEIGHTS
 from engine.errors import CheckpointError
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
-from engine.weights import WEIGHTS, check_tensors, load_config, tensor_layout
+from engine.weights import check_tensors, load_config, tensor_layout
 
-COMPANIONS = ("tokenizer.json", "image_tokenizer/config.json", "image_tokenizer/model.safetensors")
+COMPANIONS = (
+    "tokenizer.json",
+    *(f"{folder}/{name}" for folder in ("image_tokenizer", CLIP_FOLDER) for name in ("config.json", WEIGHTS)),
+)
 IGNORED = {"transformers_version", "dtype", "_name_or_path", "architectures"}
 
 
@@ -60,5 +65,5 @@ def _companion_problems(new: Path, old: Path) -> list[str]:
         for name in COMPANIONS
         if (new / name).is_file()
         and (old / name).is_file()
-        and (new / name).read_bytes() != (old / name).read_bytes()
+        and not filecmp.cmp(new / name, old / name, shallow=False)
     ]

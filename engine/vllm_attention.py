@@ -1,8 +1,11 @@
 """Paged attention with Show-o's bidirectional image prefix, exact.
 
-`[mmu][soi] codes [eoi]` attends to itself in both directions, everything after it causally. vLLM's CPU
-kernel takes one causal flag a row, so a request whose queries reach into the prefix becomes two rows of
-the same block table: the queries inside the prefix with the prefix as their whole sequence and causality
+`[mmu][soi] codes [eoi]` attends to itself in both directions, everything after it causally. CLIP features are
+served first (`vllm_prompts`) and see all of `features [mmu] system [soi]`; everything after the features is
+causal, so not all queries of this prefix see the whole of it.
+
+vLLM's CPU kernel takes one causal flag a row, so a request whose queries reach into the prefix becomes two
+rows of the same block table: the queries that see the whole prefix, with it as their sequence and causality
 off, and the rest with the full sequence and causality on. Requests that only decode stay one row.
 
 Every request this engine admits starts with an image. The prefix must be computed in one piece, because
@@ -42,18 +45,21 @@ class Rows:
     """[S] int32."""
 
 
-def split_prefix(query_start: Tensor, seq_lens: Tensor, prefix: int) -> Rows | None:
+def split_prefix(
+    query_start: Tensor, seq_lens: Tensor, prefix: int, seeing: int | None = None
+) -> Rows | None:
     """Rows for a batch of R requests, or None where no query lies inside a prefix (plain causal attention).
 
     query_start [R + 1] and seq_lens [R], as vLLM gives them: a request's queries are the last ones of its
-    sequence so far. Queries stay in their order.
+    sequence so far. Queries stay in their order. The first `seeing` tokens of a
+    request (all of the prefix where None) see the whole prefix; the others are causal.
 
     Raises:
         EngineError: a request's queries start inside the prefix and end there.
     """
     queries = (query_start[1:] - query_start[:-1]).long()
     first = seq_lens.long() - queries
-    inside = (prefix - first).clamp(min=0)
+    inside = ((prefix if seeing is None else seeing) - first).clamp(min=0)
     if not bool((inside > 0).any()):
         return None
     cut = (inside > 0) & (seq_lens < prefix)
@@ -83,8 +89,10 @@ class ImagePrefixBuilder(CPUAttentionMetadataBuilder):
         fast_build: bool = False,
     ) -> CPUAttentionMetadata:
         common = common_attn_metadata
-        prefix = self.vllm_config.model_config.hf_config.num_image_tokens + 3
-        rows = split_prefix(common.query_start_loc, common.seq_lens, prefix)
+        config = self.vllm_config.model_config.hf_config
+        rows = split_prefix(
+            common.query_start_loc, common.seq_lens, config.prefix_length, config.prefix_queries
+        )
         if rows is not None:
             common = replace(
                 common,

@@ -1,7 +1,8 @@
 """The serving engine: captions, answers and images from one set of weights held by vLLM, swapped in place.
 
-Prompts are token ids. Every request that reaches vLLM starts with a whole image, whose digest salts its
-cache blocks; images are painted by the mask-predict sampler inside vLLM's worker, on the same weights.
+Prompts are token ids, or projected CLIP features among them (`vllm_prompts`). Every request that reaches vLLM
+starts with a whole image, whose digest salts its cache blocks; images are painted by the mask-predict sampler
+inside vLLM's worker, on the same weights.
 
 Legend: B images, H W pixels.
 """
@@ -16,16 +17,20 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from engine import vllm_launch
-from engine.errors import EngineError
+from engine.checkpoints import CLIP_FOLDER
+from engine.errors import CheckpointError, EngineError
 from engine.kv_cache import planned_gib
+from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, ImageTokens, PaintSettings, SampledCaption, SampledImage
 from engine.seeds import sample_seed
 from engine.swap_check import check_swap, check_weights
-from engine.tokenizers.image import load_image_tokenizer, to_pixels, to_uint8
+from engine.tokenizers.image import load_image_tokenizer, scaled, to_pixels, to_uint8
 from engine.tokenizers.text import TextTokenizer
+from engine.vllm_prompts import CodePrompts, FeaturePrompts
 from engine.weights import WEIGHTS, fingerprint, load_config
 
 if TYPE_CHECKING:
@@ -62,6 +67,7 @@ class Engine:
         self._image = load_image_tokenizer(checkpoint / "image_tokenizer")
         self._fingerprint = fingerprint(checkpoint)
         self._checkpoint = self._tokenizers = checkpoint
+        self._prompts = self._open_prompts(checkpoint)
         self._version = 0
         self._paint_batch = paint_batch or 16
         self._broken = ""
@@ -85,10 +91,21 @@ class Engine:
         return self._version
 
     def encode(self, images: np.ndarray) -> list[ImageTokens]:
-        """uint8 [B, H, W, 3] -> the codes of each."""
+        """uint8 [B, H, W, 3] -> the codes of each, and its features where understanding sees those.
+
+        With features, square images of any size will do: CLIP sees them as they are, and they are scaled for
+        the codes.
+        """
+        if not isinstance(self._prompts, FeaturePrompts):
+            return [ImageTokens(codes=codes) for codes in self._codes(images)]
+        codes = self._codes(scaled(images, self._image.config.image_size))
+        features = self._prompts.features(images)
+        return [ImageTokens(codes=one, features=seen) for one, seen in zip(codes, features, strict=True)]
+
+    def _codes(self, images: np.ndarray) -> list[tuple[int, ...]]:
         pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(images)))
-        codes = [row for part in pixels.split(PIXEL_BATCH) for row in self._image.encode(part).tolist()]
-        return [ImageTokens(codes=tuple(row)) for row in codes]
+        parts = [self._image.encode(part) for part in pixels.split(PIXEL_BATCH)]
+        return [tuple(row) for part in parts for row in part.tolist()]
 
     def decode(self, codes: Sequence[Sequence[int]]) -> np.ndarray:
         """Codes of B images -> uint8 [B, H, W, 3]."""
@@ -111,7 +128,6 @@ class Engine:
         self._same_length("keys", keys, images)
         eos, prompt = self._config.vocabulary.eos, self._text.encode(self._config.caption_prompt)
         seeds = [[sample_seed(seed, key, "caption", i) for i in range(n)] for key in keys]
-        requests = [self._request(image, prompt, settings.max_tokens) for image in images for _ in range(n)]
         params = [
             self._sampling(
                 temperature=settings.temperature,
@@ -124,7 +140,8 @@ class Engine:
             for one in chain(*seeds)
         ]
         found = []
-        for output, one in zip(self._generate(requests, params), chain(*seeds), strict=True):
+        outputs = self._continue(images, [[prompt] * n for _ in images], settings.max_tokens, params)
+        for output, one in zip(outputs, chain(*seeds), strict=True):
             ids, steps = output.outputs[0].token_ids, output.outputs[0].logprobs
             logprobs = tuple(step[token].logprob for token, step in zip(ids, steps, strict=True))
             kept = tuple(token for token in ids if token != eos)
@@ -135,16 +152,15 @@ class Engine:
     def answer(self, images: Sequence[ImageTokens], questions: Sequence[Sequence[str]]) -> list[list[str]]:
         """The greedy free text to every question of every image; an image's questions share its prefix."""
         self._same_length("questions", questions, images)
-        requests = [
-            self._request(image, self._text.encode(self._config.vqa_prompt.format(question=q)), ANSWER_TOKENS)
-            for image, asked in zip(images, questions, strict=True)
-            for q in asked
+        prompts = [
+            [self._text.encode(self._config.vqa_prompt.format(question=q)) for q in asked]
+            for asked in questions
         ]
-        greedy = self._sampling(temperature=0.0, max_tokens=ANSWER_TOKENS)
+        greedy = [self._sampling(temperature=0.0, max_tokens=ANSWER_TOKENS)] * sum(map(len, prompts))
         eos = self._config.vocabulary.eos
         texts = iter(
             self._text.decode([token for token in output.outputs[0].token_ids if token != eos])
-            for output in self._generate(requests, [greedy] * len(requests))
+            for output in self._continue(images, prompts, ANSWER_TOKENS, greedy)
         )
         return [[next(texts) for _ in asked] for asked in questions]
 
@@ -168,10 +184,8 @@ class Engine:
         self._same_length("texts", texts, images)
         prompt, eos = self._text.encode(self._config.caption_prompt), self._config.vocabulary.eos
         tails = [[*self._text.encode(text), eos] for text in texts]
-        texts_after = zip(images, ([*prompt, *tail] for tail in tails), strict=True)
-        requests = [self._request(image, text, 1) for image, text in texts_after]
         params = self._sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0)
-        outputs = self._generate(requests, [params] * len(requests))
+        outputs = self._continue(images, [[[*prompt, *tail]] for tail in tails], 1, [params] * len(tails))
         return [
             [step[token].logprob for token, step in zip(tail, out.prompt_logprobs[-len(tail) :], strict=True)]
             for tail, out in zip(tails, outputs, strict=True)
@@ -225,26 +239,46 @@ class Engine:
         with vllm_launch.translated(what):
             return self._llm.collective_rpc(method, args=args)[0]
 
-    def _request(self, image: ImageTokens, text: Sequence[int], room: int) -> dict[str, Any]:
-        """A prompt for vLLM that leaves `room` tokens for the answer.
-
-        Raises:
-            EngineError: the codes are not an image of this model, or the text is too long.
-        """
+    def _open_prompts(self, checkpoint: Path) -> CodePrompts | FeaturePrompts:
         config = self._config
-        codes = image.codes
-        if len(codes) != config.num_image_tokens or not all(0 <= c < config.codebook_size for c in codes):
-            raise EngineError(
-                f"an image is {config.num_image_tokens} codes below {config.codebook_size},"
-                f" not {len(codes)} codes from {min(codes, default=0)} to {max(codes, default=0)}"
+        if not config.w_clip_vit:
+            return CodePrompts(config)
+        tower = ClipTower.load(checkpoint / CLIP_FOLDER)
+        if (tower.tokens, tower.width) != (config.clip_tokens, config.clip_size):
+            raise CheckpointError(
+                f"{checkpoint / CLIP_FOLDER}: gives {tower.tokens} features of {tower.width},"
+                f" the model takes {config.clip_tokens} of {config.clip_size}"
             )
-        ids = config.vocabulary.mmu_prompt(codes, text)
-        if len(ids) + room > config.max_position_embeddings:
-            raise EngineError(
-                f"{len(ids)} prompt tokens and {room} to generate exceed the model's"
-                f" {config.max_position_embeddings} positions; shorten the text or lower max_tokens"
-            )
-        return {"prompt_token_ids": ids, "cache_salt": image.salt()}
+        return FeaturePrompts(config, tower, self.decode, self._project)
+
+    def _project(self, features: Tensor) -> Tensor:
+        return self._rpc("projecting features failed", "hermes_project", features)
+
+    def _request(self, image: ImageTokens, text: Sequence[int], room: int) -> dict[str, Any]:
+        """A prompt for vLLM that leaves `room` tokens for the answer."""
+        (seen,) = self._prompts.seen([image])
+        return self._prompts.requests(seen, [text], room)[0]
+
+    def _continue(
+        self,
+        images: Sequence[ImageTokens],
+        texts: Sequence[Sequence[Sequence[int]]],
+        room: int,
+        params: Sequence[SamplingParams],
+    ) -> list[Any]:
+        """vLLM's outputs to every text of every image, in order; `params` has one for each text."""
+        self._ready()
+        outputs: list[Any] = []
+        window = self._prompts.window or max(1, len(images))
+        for start in range(0, len(images), window):
+            seen = self._prompts.seen(images[start : start + window])
+            requests = [
+                request
+                for image, after in zip(seen, texts[start : start + window], strict=True)
+                for request in self._prompts.requests(image, after, room)
+            ]
+            outputs += self._generate(requests, params[len(outputs) : len(outputs) + len(requests)])
+        return outputs
 
     def _sampling(self, **settings: Any) -> SamplingParams:
         from vllm import SamplingParams
@@ -252,13 +286,13 @@ class Engine:
         with vllm_launch.translated("vLLM refused the sampling settings"):
             return SamplingParams(detokenize=False, stop_token_ids=[self._config.vocabulary.eos], **settings)
 
-    def _generate(self, requests: list[dict[str, Any]], params: list[SamplingParams]) -> list[Any]:
+    def _generate(self, requests: list[dict[str, Any]], params: Sequence[SamplingParams]) -> list[Any]:
         self._ready()
         if not requests:
             return []
         with vllm_launch.translated("vLLM failed while generating"):
             try:
-                return self._llm.generate(cast(Any, requests), params, use_tqdm=False)
+                return self._llm.generate(cast(Any, requests), list(params), use_tqdm=False)
             finally:
                 # Requests left over from a failed call would answer the next one.
                 if self._llm.llm_engine.has_unfinished_requests():

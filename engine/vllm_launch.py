@@ -44,11 +44,6 @@ def translated(what: str) -> Iterator[None]:
         raise EngineError(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def prefix_length(config: ShowoConfig) -> int:
-    """Tokens of `[mmu][soi] codes [eoi]`."""
-    return config.num_image_tokens + 3
-
-
 def block_size(prefix: int) -> int:
     """The KV block size, a multiple of 32 for the CPU kernel: the largest that caches most of the prefix.
 
@@ -94,7 +89,8 @@ def start(checkpoint: Path, config: ShowoConfig, dtype: str, max_sequences: int,
                 # A cut inside the bidirectional image prefix would change its attention.
                 enable_chunked_prefill=False,
                 enable_prefix_caching=True,
-                block_size=block_size(prefix_length(config)),
+                block_size=block_size(config.prefix_length),
+                enable_prompt_embeds=config.w_clip_vit,
                 kv_cache_memory_bytes=int(kv_cache_gib * 2**30),
                 worker_extension_cls="engine.vllm_worker.HermesWorker",
                 use_tqdm_on_load=False,

@@ -23,8 +23,10 @@ from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
 from engine.errors import CheckpointError
 from engine.models.phi import rotary_tables, run_layers
+from engine.models.showo import projector
 from engine.models.showo_config import ShowoConfig
 from engine.vllm_attention import ImagePrefixBackend
+from engine.vllm_prompts import served_positions
 
 SHARDS = {"q_proj": "q", "k_proj": "k", "v_proj": "v"}
 
@@ -119,6 +121,8 @@ class ShowoForUnifiedGeneration(nn.Module):
         assert isinstance(config, ShowoConfig), "`register` tells transformers which class reads this config"
         self.config = config
         self.showo = ServedLanguage(self.config, vllm_config, f"{prefix}.showo" if prefix else "showo")
+        if self.config.w_clip_vit:
+            self.mm_projector = projector(self.config)
         self.logits_processor = LogitsProcessor(self.config.vocab_size)
 
     @property
@@ -130,7 +134,9 @@ class ShowoForUnifiedGeneration(nn.Module):
         """ids [...] -> [..., D]."""
         return self.showo.model.embed_tokens(ids)
 
-    embed_input_ids = embed
+    def embed_input_ids(self, input_ids: Tensor) -> Tensor:
+        """`embed` under the name that vLLM calls."""
+        return self.embed(input_ids)
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Rotary tables of positions [T]."""
@@ -157,7 +163,7 @@ class ShowoForUnifiedGeneration(nn.Module):
     ) -> Tensor:
         """Hidden states after the final LayerNorm, [T, D], of a flat batch of tokens."""
         hidden = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
-        cos, sin = self.rotary(positions)
+        cos, sin = self.rotary(served_positions(positions, self.config))
         hidden = run_layers(self.layers, hidden, cos, sin, self._paged_attention)
         return self.final_norm(hidden)
 

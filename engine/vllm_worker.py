@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from safetensors.torch import load_file
+from torch import Tensor
 
 from engine.records import PaintSettings
 from engine.samplers.mask_predict import paint
@@ -30,6 +31,11 @@ class HermesWorker:
     ) -> list[list[list[int]]]:
         """`engine.samplers.mask_predict.paint` on the weights that serve."""
         return paint(self.model_runner.get_model(), texts, seeds, settings, batch)
+
+    def hermes_project(self, features: Tensor) -> Tensor:
+        """CLIP features [N, F] through the projector that serves, [N, D] on the CPU."""
+        model = self.model_runner.get_model()
+        return model.mm_projector(features.to(self.model_runner.model_config.dtype)).detach().cpu()
 
     def hermes_load(self, path: str) -> None:
         """Lets the weights of a safetensors file serve; on any error the old ones do."""

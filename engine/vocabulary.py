@@ -83,6 +83,13 @@ class Vocabulary(Record):
         """`[mmu][soi] codes [eoi]`, the part that attends to itself in both directions."""
         return [self.mmu, *self.image(codes)]
 
+    def feature_prompt(self, system: Sequence[int], count: int, text_ids: Sequence[int]) -> list[int]:
+        """`[mmu] system [soi] features [eoi] text`, pads standing for the `count` features.
+
+        The official code puts no `<|sot|>` here.
+        """
+        return [self.mmu, *system, self.soi, *[self.pad] * count, self.eoi, *text_ids]
+
     def mmu_prompt(self, codes: Sequence[int], text_ids: Sequence[int]) -> list[int]:
         """`[mmu][soi] codes [eoi][sot] text`, ready for a continuation that ends with eos."""
         return [*self.mmu_prefix(codes), self.bos, *text_ids]

@@ -1,4 +1,8 @@
-"""Checkpoints: `config.json`, `model.safetensors`, `tokenizer.json`, `image_tokenizer/`; and fingerprints."""
+"""Checkpoints and their fingerprints.
+
+A checkpoint holds `config.json`, `model.safetensors`, `tokenizer.json`, `image_tokenizer/`, and `clip/` where
+understanding sees CLIP features.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from engine.checkpoints import WEIGHTS
+from engine.checkpoints import CLIP_FOLDER, WEIGHTS
 from engine.errors import CheckpointError
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
@@ -49,6 +53,8 @@ def save_state(
     if companions is not None:
         shutil.copyfile(companions / "tokenizer.json", folder / "tokenizer.json")
         shutil.copytree(companions / "image_tokenizer", folder / "image_tokenizer", dirs_exist_ok=True)
+        if config.w_clip_vit:
+            shutil.copytree(companions / CLIP_FOLDER, folder / CLIP_FOLDER, dirs_exist_ok=True)
     beside = folder / (WEIGHTS + ".new")
     save_file(state, beside, metadata={"format": "pt"})
     beside.replace(folder / WEIGHTS)

@@ -65,6 +65,7 @@ def export_release(
     ],
 ) -> None:
     """Write a checkpoint in the official layout, for the official scripts."""
+    from engine.checkpoints import CLIP_FOLDER
     from engine.official.showo import LLM_FOLDER, VQ_FOLDER, export_showo
 
     export_showo(checkpoint, to)
@@ -72,3 +73,5 @@ def export_release(
     typer.echo(f"  model.showo.pretrained_model_path: {to.absolute()}")
     typer.echo(f"  model.showo.llm_model_path: {to.absolute() / LLM_FOLDER}")
     typer.echo(f"  model.vq_model.vq_model_name: {to.absolute() / VQ_FOLDER}")
+    if (to / CLIP_FOLDER).is_dir():
+        typer.echo(f"and in inference_mmu.py vision_tower_name = {str(to.absolute() / CLIP_FOLDER)!r}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from curate.store import CANDIDATES, PAIRS, CandidateLog, read_records, write_file
-from engine.checkpoints import resolve_model
+from engine.checkpoints import CLIP_FOLDER, resolve_model
 from engine.records import Preference
 from hermes_cli.report import Report, write_report
 from hermes_cli.run_folder import RunFolder
@@ -50,9 +50,10 @@ def timed(folder: RunFolder, number: int, stage: str, resumes: bool = True) -> I
 
 
 def image_size(settings: RunSettings) -> int:
-    """Pixels on a side of the images that the base model's tokenizer takes."""
-    path = resolve_model(settings.model) / "image_tokenizer" / "config.json"
-    return int(msgspec.json.decode(path.read_bytes())["image_size"])
+    """Pixels on a side of the images that the base model takes: its tokenizer, or its tower if larger."""
+    base = resolve_model(settings.model)
+    files = [base / folder / "config.json" for folder in ("image_tokenizer", CLIP_FOLDER)]
+    return max(int(msgspec.json.decode(one.read_bytes())["image_size"]) for one in files if one.is_file())
 
 
 def training_source(settings: RunSettings) -> Source:

@@ -1,6 +1,7 @@
 """Preferences as tensors: one row a candidate, all rows of a step in one forward pass.
 
-Legend: R rows, T tokens, P preferences of a step, C of them with captions, I with images, S masks a step.
+Legend: R rows, T tokens, P preferences of a step, C of them with captions, I with images, S masks a step,
+N CLIP features of an image, F their width.
 
 A label stands at the position whose hidden state predicts it: the next token in caption rows, the hidden
 code itself in image rows. Prompt, text, soi and eoi carry no label.
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import DataError
-from engine.models.masks import mmu_mask, t2i_mask
+from engine.feature_files import FEATURES, open_features
+from engine.models.masks import feature_mask, mmu_mask, t2i_mask
 from engine.models.showo_config import ShowoConfig
 from engine.records import Preference
 from engine.tokenizers.text import TextTokenizer
@@ -37,6 +39,8 @@ class Row(NamedTuple):
     """Position of the first id: text-to-image rows start where their left padding would end."""
     paints: bool
     """True for text to image, False for understanding."""
+    features: NDArray[np.float32] | None = None
+    """CLIP features of an understanding row, [N, F], where the model sees those."""
 
 
 class Rows(NamedTuple):
@@ -48,38 +52,55 @@ class Rows(NamedTuple):
     positions_RT: Tensor
     labels_RT: Tensor
     """IGNORE where nothing is predicted."""
+    features: Tensor | None = None
+    """[understanding rows, N, F] in the order of the rows; None where the model sees codes."""
 
     def to(self, device: torch.device | str) -> Rows:
         """The same rows on another device."""
-        return Rows(*(tensor.to(device) for tensor in self))
+        features = None if self.features is None else self.features.to(device)
+        ids, mask, positions, labels = (tensor.to(device) for tensor in self[:4])
+        return Rows(ids, mask, positions, labels, features)
 
 
 class Layout:
     """How a checkpoint wants its sequences: exactly as its sampler builds them."""
 
-    def __init__(self, config: ShowoConfig, text: TextTokenizer) -> None:
+    def __init__(self, config: ShowoConfig, text: TextTokenizer, features: Path | None = None) -> None:
+        """`features` is the folder of `engine.feature_files`, which a model that sees CLIP features needs."""
         self.config = config
         self.words: Vocabulary = config.vocabulary
         self._text = text
+        self._features = features or Path(FEATURES)
         self._caption_prompt = text.encode(config.caption_prompt)
 
     @classmethod
-    def load(cls, checkpoint: Path) -> Layout:
+    def load(cls, checkpoint: Path, features: Path | None = None) -> Layout:
         """The layout of a checkpoint folder.
 
         Raises:
             CheckpointError: config.json or tokenizer.json is missing or broken.
         """
-        return cls(load_config(checkpoint), TextTokenizer.load(checkpoint / "tokenizer.json"))
+        return cls(load_config(checkpoint), TextTokenizer.load(checkpoint / "tokenizer.json"), features)
 
-    def caption_row(self, codes: Sequence[int], token_ids: Sequence[int]) -> Row:
-        """`[mmu][soi] codes [eoi][bos] prompt caption [eos]`, labels on the caption and its eos."""
-        prompt = self.words.mmu_prompt(codes, self._caption_prompt)
+    def caption_row(self, codes: Sequence[int], token_ids: Sequence[int], features: str = "") -> Row:
+        """`[mmu][soi] codes [eoi][bos] prompt caption [eos]`, labels on the caption and its eos.
+
+        `features` names the file of the image's CLIP features; a model that understands those has
+        `[mmu] system [soi] features [eoi] prompt caption [eos]`.
+        """
+        seen = self._seen(features) if self.config.w_clip_vit else None
+        if seen is None:
+            prompt = self.words.mmu_prompt(codes, self._caption_prompt)
+        else:
+            prompt = self.words.feature_prompt(self.config.system_ids, len(seen), self._caption_prompt)
         caption = [*token_ids]
         if not caption or caption[-1] != self.words.eos:
             caption.append(self.words.eos)
         labels = [IGNORE] * (len(prompt) - 1) + caption + [IGNORE]
-        return Row(prompt + caption, labels, first=0, paints=False)
+        return Row(prompt + caption, labels, first=0, paints=False, features=seen)
+
+    def _seen(self, name: str) -> NDArray[np.float32]:
+        return open_features(self._features, name, self.config.clip_tokens, self.config.clip_size)
 
     def image_row(self, caption: str, codes: Sequence[int], hidden: NDArray[np.bool_]) -> Row:
         """`[t2i][bos] caption [eos][soi] codes [eoi]`, labels on the hidden codes alone.
@@ -103,19 +124,27 @@ class Layout:
             ids[i, : len(row.ids)] = torch.tensor(row.ids)
             labels[i, : len(row.labels)] = torch.tensor(row.labels)
         paints = torch.tensor([row.paints for row in rows])
+        config, features = self.config, None
+        understood = mmu_mask(ids, self.words.eoi)
+        if config.w_clip_vit:
+            understood = feature_mask(width, config.image_start, config.clip_tokens)
+            seen = [torch.from_numpy(np.array(row.features)) for row in rows if not row.paints]
+            none = torch.zeros(0, config.clip_tokens, config.clip_size)
+            features = torch.stack(seen) if seen else none
         mask = torch.where(
             paints[:, None, None, None],
             t2i_mask(ids, self.words.pad, self.words.soi, self.words.eoi),
-            mmu_mask(ids, self.words.eoi),
+            understood,
         )
         positions = torch.tensor([row.first for row in rows])[:, None] + torch.arange(width)
-        return Rows(ids, mask, positions, labels)
+        return Rows(ids, mask, positions, labels, features)
 
     def check(self, preferences: Sequence[Preference]) -> None:
         """Refuses preferences that were sampled from a model of another shape.
 
         Raises:
-            DataError: names the first preference whose codes or caption ids do not fit the checkpoint.
+            DataError: names the first preference whose codes or caption ids do not fit the checkpoint, or the
+                file of features that is missing.
         """
         tokens, codebook, texts = self.config.num_image_tokens, self.words.codebook_size, self.words.text_size
         for one in preferences:
@@ -127,6 +156,8 @@ class Layout:
                         f"preference {one.id}: an image of {len(codes)} codes up to {max(codes, default=-1)} "
                         f"does not fit this checkpoint ({tokens} codes below {codebook}): curate again"
                     )
+            if one.captions and self.config.w_clip_vit:
+                self._seen(one.image_features)
             captions = [one.captions.win, one.captions.lose] if one.captions else []
             if any(not 0 <= token < texts for caption in captions for token in caption.token_ids):
                 raise DataError(
@@ -192,7 +223,8 @@ def pair_rows(
     for side in ("win", "lose"):
         for i in with_captions:
             candidate = getattr(preferences[i].captions, side)
-            rows.append(layout.caption_row(preferences[i].image_codes, candidate.token_ids))
+            one = preferences[i]
+            rows.append(layout.caption_row(one.image_codes, candidate.token_ids, one.image_features))
     for side in ("win", "lose"):
         for i in with_images:
             codes = getattr(preferences[i].images, side).codes

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from engine.feature_files import FEATURES
 from engine.weights import load_model
 from train.batch import Layout
 from train.config import TrainConfig
@@ -37,7 +38,8 @@ def precompute(
     preferences = load_preferences(pairs)
     basis = ReferenceBasis.of(checkpoint, preferences, config)
     model = RowLogps(load_model(checkpoint, getattr(torch, config.dtype)).to(config.device))
-    return compute_reference(store, basis, preferences, Layout.load(checkpoint), model, report)
+    layout = Layout.load(checkpoint, pairs.parent / FEATURES)
+    return compute_reference(store, basis, preferences, layout, model, report)
 
 
 def run_training(
@@ -56,4 +58,5 @@ def run_training(
     Raises:
         HermesError: see `train.loop.train`.
     """
-    return train(config, load_preferences(pairs), checkpoint, out, store, report)
+    features = pairs.parent / FEATURES
+    return train(config, load_preferences(pairs), checkpoint, out, store, report, features)

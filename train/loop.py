@@ -32,13 +32,15 @@ def train(
     out: Path,
     reference: Path,
     report: Callable[[TrainStep], None],
+    features: Path | None = None,
 ) -> Path:
     """Trains from `checkpoint_in` into `out`, a new checkpoint folder, and returns it.
 
     `reference` is the finished store of `compute_reference` for the same preferences, checkpoint and
-    config. The run's metrics and resumable state live in `<out>.training`. A killed run goes on from its
-    latest state and ends with the weights of an uninterrupted one; a complete run is not repeated. Under a
-    launcher every rank calls this with the same arguments, and `report` is called on rank 0 alone.
+    config; `features` is the folder of the real images' CLIP features, where understanding needs them. The
+    run's metrics and resumable state live in `<out>.training`. A killed run goes on from its latest state and
+    ends with the weights of an uninterrupted one; a complete run is not repeated. Under a launcher every rank
+    calls this with the same arguments, and `report` is called on rank 0 alone.
 
     Raises:
         StaleError: `reference` or `<out>.training` belongs to other weights, preferences or settings.
@@ -51,7 +53,8 @@ def train(
     if journal.is_complete():
         journal.close()
         return out
-    source = PairSource(config, preferences, Layout.load(checkpoint_in), open_reference(reference, basis))
+    layout = Layout.load(checkpoint_in, features)
+    source = PairSource(config, preferences, layout, open_reference(reference, basis))
     with open_policy(config, checkpoint_in) as policy:
         for step in range(journal.resume(policy), config.steps):
             started = time.perf_counter()

@@ -160,7 +160,8 @@ def score_block(
         for side in ("win", "lose"):
             if one.captions:
                 tokens = getattr(one.captions, side).token_ids
-                work.append((layout.caption_row(one.image_codes, tokens), f"caption_{side}", (i,)))
+                row = layout.caption_row(one.image_codes, tokens, one.image_features)
+                work.append((row, f"caption_{side}", (i,)))
             for draw in range(draws if one.images else 0):
                 codes = getattr(one.images, side).codes
                 hidden = mask_from_seed(int(seeds[i, draw]), basis.image_tokens)

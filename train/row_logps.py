@@ -25,12 +25,20 @@ class RowLogps(nn.Module):
         self.model = model
         self.head_logps = HeadLogps(model.head)
 
-    def forward(self, ids_RT: Tensor, mask: Tensor, positions_RT: Tensor, labels_RT: Tensor) -> Tensor:
+    def forward(
+        self,
+        ids_RT: Tensor,
+        mask: Tensor,
+        positions_RT: Tensor,
+        labels_RT: Tensor,
+        features: Tensor | None = None,
+    ) -> Tensor:
         """Sum over the labels of each row of log p(label), [R] float32.
 
-        mask [R, 1, T, T] boolean, True = may attend; labels are IGNORE where nothing is predicted.
+        mask [R, 1, T, T] boolean, True = may attend; labels are IGNORE where nothing is predicted;
+        features as in `Rows`.
         """
-        hidden_RTD = self.model(ids_RT, mask, positions_RT)
+        hidden_RTD = self.model(ids_RT, mask, positions_RT, features)
         labelled = labels_RT != IGNORE
         logp = self.head_logps(hidden_RTD[labelled], labels_RT[labelled])
         # Scattered into a full matrix and summed along it: unlike index_add, the same on every run.

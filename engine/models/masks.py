@@ -26,6 +26,16 @@ def t2i_mask(ids: Tensor, pad: int, soi: int, eoi: int) -> Tensor:
     return mask[:, None]
 
 
+def feature_mask(length: int, start: int, count: int) -> Tensor:
+    """Understanding of CLIP features, [1, 1, T, T]: causal, and all see the `count` features from `start`.
+
+    The system prompt before the features sees them too, but of itself only what is past.
+    """
+    mask = torch.ones(length, length, dtype=torch.bool).tril()
+    mask[:, start : start + count] = True
+    return mask[None, None]
+
+
 def mmu_mask(ids: Tensor, eoi: int) -> Tensor:
     """Understanding, [B, 1, T, T]: everything up to the first eoi sees itself both ways, then causal.
 

@@ -1,7 +1,8 @@
 """Show-o as a plain torch module: the model that trains, under the official parameter names.
 
 Source: Show-o (arXiv 2408.12528), released code; Phi-1.5 with QK layer norm, parallel attention and MLP.
-Legend: B batch, T tokens, H heads, E head dimension, D hidden, V vocabulary.
+Legend: B batch, T tokens, H heads, E head dimension, D hidden, V vocabulary, N features of an
+image, F their width.
 """
 
 from __future__ import annotations
@@ -88,6 +89,15 @@ class Language(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
 
 
+def projector(config: ShowoConfig) -> nn.Sequential:
+    """CLIP features [..., F] -> embeddings [..., D], under the official names 0 and 2."""
+    return nn.Sequential(
+        nn.Linear(config.clip_size, config.hidden_size),
+        nn.GELU(),
+        nn.Linear(config.hidden_size, config.hidden_size),
+    )
+
+
 class Showo(nn.Module):
     """The unified model. `forward` gives hidden states; only the positions that need it meet the head."""
 
@@ -95,6 +105,8 @@ class Showo(nn.Module):
         super().__init__()
         self.config = config
         self.showo = Language(config)
+        if config.w_clip_vit:
+            self.mm_projector = projector(config)
 
     @property
     def layers(self) -> list[Block]:
@@ -110,6 +122,19 @@ class Showo(nn.Module):
         """ids [B, T] -> [B, T, D]."""
         return self.showo.model.embed_tokens(ids)
 
+    def embed_seen(self, ids: Tensor, features: Tensor) -> Tensor:
+        """ids [B, T] -> [B, T, D], with projected CLIP features in place of the ids that stand for them.
+
+        features [R, N, F] belong to the R rows that begin with `<|mmu|>`, in their order.
+        """
+        config = self.config
+        hidden = self.embed(ids)
+        # Projected even where no row needs it: sharded ranks gather the projector together.
+        seen = self.mm_projector(features.to(hidden.dtype)).to(hidden.dtype)
+        rows = (ids[:, 0] == config.vocabulary.mmu).nonzero()
+        places = torch.arange(config.clip_tokens, device=ids.device) + config.image_start
+        return hidden.index_put((rows, places), seen)
+
     def final_norm(self, hidden: Tensor) -> Tensor:
         """The LayerNorm before the head."""
         return self.showo.model.final_layernorm(hidden)
@@ -124,15 +149,19 @@ class Showo(nn.Module):
         """Rotary tables of positions [B, T] (or [T])."""
         return rotary_tables(positions, self.config.rotary_dim, self.config.rope_theta)
 
-    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, mask: Tensor, positions: Tensor | None = None, features: Tensor | None = None
+    ) -> Tensor:
         """Hidden states after the final LayerNorm, [B, T, D].
 
         ids [B, T]; mask [B or 1, 1, T, T] boolean, True = may attend; positions [B, T], 0..T-1 by default.
+        features are those of `embed_seen`; a variant without CLIP has none.
         """
         if positions is None:
             positions = torch.arange(ids.shape[-1], device=ids.device)
         cos, sin = self.rotary(positions)
-        hidden = run_layers(self.layers, self.embed(ids), cos, sin, dense_attention(mask))
+        hidden = self.embed(ids) if features is None else self.embed_seen(ids, features)
+        hidden = run_layers(self.layers, hidden, cos, sin, dense_attention(mask))
         return self.final_norm(hidden)
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -13,6 +14,9 @@ class ShowoConfig(PreTrainedConfig):
     """Sizes under the names that Phi uses in transformers, and what a unified model adds to them.
 
     `vocab_size` is text_vocab_size + 10 specials + codebook_size + 1 mask token (Show-o's layout).
+
+    With `w_clip_vit`, understanding sees `clip_tokens` projected CLIP features of `clip_size` instead of
+    codes, after a system prompt of `system_ids`; painting is the same.
     """
 
     model_type = "hermes_showo"
@@ -34,6 +38,10 @@ class ShowoConfig(PreTrainedConfig):
         caption_prompt: str = "USER: \nGive a caption for this image. ASSISTANT:",
         vqa_prompt: str = "USER: \n{question} ASSISTANT:",
         bos_token_id: int = 50256,
+        w_clip_vit: bool = False,
+        clip_tokens: int = 576,
+        clip_size: int = 1024,
+        system_ids: Sequence[int] = (),
         tie_word_embeddings: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -53,6 +61,10 @@ class ShowoConfig(PreTrainedConfig):
         self.max_text_len = max_text_len
         self.caption_prompt = caption_prompt
         self.vqa_prompt = vqa_prompt
+        self.w_clip_vit = w_clip_vit
+        self.clip_tokens = clip_tokens
+        self.clip_size = clip_size
+        self.system_ids = list(system_ids)
         self.vocab_size = text_vocab_size + 10 + codebook_size + 1
         for derived in ("vocab_size", "head_dim", "num_key_value_heads", "eos_token_id", "pad_token_id"):
             kwargs.pop(derived, None)
@@ -72,6 +84,21 @@ class ShowoConfig(PreTrainedConfig):
             codebook_size=self.codebook_size,
             bos=self.bos_token_id,
         )
+
+    @property
+    def image_start(self) -> int:
+        """Position of the first code or feature of an image to understand."""
+        return len(self.system_ids) + 2 if self.w_clip_vit else 2
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens of an understanding prompt that the tokens of its image see, wherever they stand."""
+        return self.image_start + self.clip_tokens if self.w_clip_vit else self.num_image_tokens + 3
+
+    @property
+    def prefix_queries(self) -> int:
+        """Leading tokens of a served prompt that see the whole prefix; those after them see what is past."""
+        return self.clip_tokens if self.w_clip_vit else self.prefix_length
 
     @property
     def rotary_dim(self) -> int:

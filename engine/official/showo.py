@@ -5,6 +5,7 @@
 | config.json (vocabulary, image size), the weights | config.json, model.safetensors |
 | the language model's folder (sizes, tokenizer) | config.json, tokenizer.json |
 | the MAGVIT-v2 folder | image_tokenizer/ |
+| the CLIP folder of a variant that sees through one | clip/ |
 | nothing: prompts stand in the scripts and their yaml files | config.json; hermes.json in an export |
 """
 
@@ -20,10 +21,12 @@ import msgspec
 import torch
 from torch import Tensor
 
-from engine.checkpoints import WEIGHTS
+from engine.checkpoints import CLIP_FOLDER, WEIGHTS
 from engine.errors import CheckpointError
+from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.official import showo_layout as layout
+from engine.official.clip_layout import read_clip, write_clip
 from engine.official.magvit_layout import read_magvit, write_magvit
 from engine.official.tensor_files import check_shapes, open_file, open_tensors
 from engine.official.text_tokenizer import read_text_tokenizer, write_text_tokenizer
@@ -67,7 +70,7 @@ def import_showo(
         to: a folder that does not exist yet, or is empty.
         dtype: the type to store the weights in; that of the files by default.
         image_tokens: codes of an image, where num_vq_tokens does not say what the release was trained on.
-        clip: the CLIP folder of a variant that sees through one; none of these is served yet.
+        clip: the CLIP folder of a variant whose understanding sees through one.
 
     Raises:
         CheckpointError: says what does not fit, naming every unknown, missing and mis-shaped tensor at once.
@@ -75,18 +78,25 @@ def import_showo(
     check_free(to)
     path = weights / "config.json"
     official = layout.parse_config(_read_json(path), str(path))
-    if clip is not None:
+    if clip is not None and not official.w_clip_vit:
         raise CheckpointError(
             f"{weights}: this release sees through MAGVIT-v2 alone; leave out --clip {clip}"
+        )
+    if clip is None and official.w_clip_vit:
+        raise CheckpointError(
+            f"{weights}: understanding sees CLIP features (w_clip_vit); give the folder of"
+            " openai/clip-vit-large-patch14-336 with --clip"
         )
     if image_tokens is not None:
         official = msgspec.structs.replace(official, num_vq_tokens=image_tokens)
     phi = _phi_sizes(text_tokenizer, official)
     tensors = open_tensors(weights)
-    if any(name.startswith("mm_projector.") for name in tensors):
-        raise CheckpointError(layout.unserved_variant(str(weights)))
     text = read_text_tokenizer(text_tokenizer, official.llm_vocab_size)
-    config = layout.to_ours(official, phi, text.get_vocab()[END_OF_TEXT], _read_wording(weights))
+    wording, tower = _read_wording(weights), read_clip(clip) if clip else None
+    if tower is not None and wording is None:
+        wording = layout.clip_wording(text.encode(layout.SYSTEM_PROMPT, add_special_tokens=False).ids)
+    seen = (tower.tokens, tower.width) if tower else None
+    config = layout.to_ours(official, phi, text.get_vocab()[END_OF_TEXT], wording, seen)
     check_shapes(tensors, layout.tensor_shapes(config), weights)
     _check_lengths(config, weights)
     image = read_magvit(vq, config.num_image_tokens)
@@ -98,6 +108,8 @@ def import_showo(
     with whole_folder(to) as folder:
         text.save(str(folder / "tokenizer.json"))
         save_image_tokenizer(image, folder / "image_tokenizer")
+        if tower is not None:
+            write_clip(tower, folder / CLIP_FOLDER)
         state = _converted(tensors, dtype)
         save_state(state, config, folder)
     return Imported(
@@ -110,7 +122,7 @@ def import_showo(
 
 
 def export_showo(checkpoint: Path, to: Path) -> None:
-    """Writes a checkpoint as the official scripts load it: `to`, `to`/magvitv2 and `to`/phi.
+    """Writes a checkpoint as the official scripts load it: `to`, `to`/magvitv2, `to`/phi and `to`/clip.
 
     The weights are a safetensors file under the name that the official `from_pretrained` looks for first.
 
@@ -134,6 +146,8 @@ def export_showo(checkpoint: Path, to: Path) -> None:
         _write_json(folder / LLM_FOLDER / "config.json", layout.to_phi(config))
         write_text_tokenizer(checkpoint / "tokenizer.json", folder / LLM_FOLDER)
         write_magvit(image, folder / VQ_FOLDER)
+        if config.w_clip_vit:
+            write_clip(ClipTower.load(checkpoint / CLIP_FOLDER), folder / CLIP_FOLDER)
 
 
 def _llm(config: ShowoConfig, to: Path) -> str:
@@ -158,7 +172,7 @@ def _phi_sizes(folder: Path, official: layout.OfficialConfig) -> layout.PhiSizes
 
 def _check_lengths(config: ShowoConfig, where: Path) -> None:
     tokens, positions = config.num_image_tokens, config.max_position_embeddings
-    longest = config.max_text_len + 1 + tokens + 2
+    longest = config.max_text_len + 1 + max(tokens + 2, config.prefix_length if config.w_clip_vit else 0)
     problems = []
     if math.isqrt(tokens) ** 2 != tokens:
         problems.append(f"{tokens} tokens are no square image")

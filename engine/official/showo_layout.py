@@ -7,6 +7,7 @@ size only; the sizes of the transformer come from the language model that it nam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -59,19 +60,37 @@ class OfficialConfig(Record, kw_only=True):
     mask_token_id: int | None = None
 
 
+SYSTEM_PROMPT = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+"""LLaVA's system prompt, which stands before the features of a CLIP variant."""
+
+
 class Wording(Record, kw_only=True):
     """What the official scripts keep in their yaml files and code, and our checkpoints in config.json."""
 
     max_text_len: int
     caption_prompt: str
     vqa_prompt: str
+    system_ids: tuple[int, ...] = ()
+
+
+def clip_wording(system_ids: Sequence[int]) -> Wording:
+    """The conversation template under which the CLIP variants were tuned; `system_ids` are SYSTEM_PROMPT."""
+    return Wording(
+        max_text_len=128,
+        caption_prompt="USER: Give a caption for this image. ASSISTANT:",
+        vqa_prompt="USER: {question} ASSISTANT:",
+        system_ids=tuple(system_ids),
+    )
 
 
 def parse_config(raw: dict[str, Any], where: str) -> OfficialConfig:
     """The official configuration, checked.
 
     Raises:
-        CheckpointError: another family, a variant that is not served, or numbers that contradict each other.
+        CheckpointError: another family, or numbers that contradict each other.
     """
     found = raw.get("_class_name") or raw.get("model_type") or "no class"
     if found != MODEL_CLASS:
@@ -82,8 +101,6 @@ def parse_config(raw: dict[str, Any], where: str) -> OfficialConfig:
         config = msgspec.convert(raw, OfficialConfig)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"{where}: not the config.json of a Show-o release: {error}") from error
-    if config.w_clip_vit:
-        raise CheckpointError(unserved_variant(where))
     wanted = config.llm_vocab_size + len(NEW_TOKENS) + config.codebook_size + 1
     problems = []
     if config.num_new_special_tokens != len(NEW_TOKENS):
@@ -98,14 +115,6 @@ def parse_config(raw: dict[str, Any], where: str) -> OfficialConfig:
     if problems:
         raise CheckpointError(f"{where}: {'; '.join(problems)}; download the release's own file")
     return config
-
-
-def unserved_variant(where: str) -> str:
-    """The one line that refuses a release whose understanding goes through CLIP."""
-    return (
-        f"{where}: a Show-o variant with CLIP-ViT features (w_clip_vit), which is not served yet;"
-        " import show-o, show-o-512x512, show-o-512x512-wo-llava-tuning or HermesFlow"
-    )
 
 
 def parse_phi(raw: dict[str, Any], where: str) -> PhiSizes:
@@ -139,8 +148,17 @@ def parse_phi(raw: dict[str, Any], where: str) -> PhiSizes:
     return sizes
 
 
-def to_ours(official: OfficialConfig, phi: PhiSizes, bos: int, wording: Wording | None) -> ShowoConfig:
-    """Our configuration of a release."""
+def to_ours(
+    official: OfficialConfig,
+    phi: PhiSizes,
+    bos: int,
+    wording: Wording | None,
+    clip: tuple[int, int] | None = None,
+) -> ShowoConfig:
+    """Our configuration of a release; `clip` is the number of features of an image and their width."""
+    seen: dict[str, Any] = {}
+    if clip:
+        seen = {"w_clip_vit": True, "clip_tokens": clip[0], "clip_size": clip[1]}
     return ShowoConfig(
         **msgspec.structs.asdict(phi),
         **(msgspec.structs.asdict(wording) if wording else {}),
@@ -148,6 +166,7 @@ def to_ours(official: OfficialConfig, phi: PhiSizes, bos: int, wording: Wording 
         codebook_size=official.codebook_size,
         num_image_tokens=official.num_vq_tokens,
         bos_token_id=bos,
+        **seen,
     )
 
 
@@ -175,7 +194,7 @@ def to_official(config: ShowoConfig, llm: str) -> dict[str, Any]:
         "num_new_special_tokens": len(NEW_TOKENS),
         "num_vq_tokens": config.num_image_tokens,
         "vocab_size": config.vocab_size,
-        "w_clip_vit": False,
+        "w_clip_vit": config.w_clip_vit,
     }
 
 
@@ -227,6 +246,9 @@ def tensor_shapes(config: ShowoConfig) -> dict[str, tuple[int, ...]]:
         **_affine("showo.model.final_layernorm", width),
         **_linear("showo.lm_head", config.vocab_size, width),
     }
+    if config.w_clip_vit:
+        shapes |= _linear("mm_projector.0", width, config.clip_size)
+        shapes |= _linear("mm_projector.2", width, width)
     for layer in range(config.num_hidden_layers):
         shapes |= {f"showo.model.layers.{layer}.{name}": shape for name, shape in in_a_layer.items()}
     return shapes

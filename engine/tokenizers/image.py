@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -110,6 +113,14 @@ def to_pixels(images: Tensor) -> Tensor:
 def to_uint8(pixels: Tensor) -> Tensor:
     """float [B, 3, H, W] -> uint8 [B, H, W, 3], clamped."""
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def scaled(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Square images [B, H, H, 3] at `size` pixels a side, bicubic; as they are where they have it."""
+    if images.shape[1] == size:
+        return images
+    whole = [Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC) for one in images]
+    return np.stack([np.asarray(one) for one in whole])
 
 
 class _Kind(Record):

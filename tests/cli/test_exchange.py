@@ -123,11 +123,11 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert sorted(exported.iterdir()) == before
 
 
-def test_a_clip_variant_is_refused_in_one_line(cwd: Path) -> None:
+def test_a_clip_variant_without_its_tower_is_refused_in_one_line(cwd: Path) -> None:
     path = cwd / "out" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "w_clip_vit": True}))
-    done = hermes(cwd, *IMPORT, "--to", "again", "--clip", "clip-vit-large-patch14-336")
+    done = hermes(cwd, *IMPORT, "--to", "again")
     assert done.returncode == 1
     assert done.stderr.strip().count("\n") == 0
-    assert "a Show-o variant with CLIP-ViT features (w_clip_vit), which is not served yet" in done.stderr
+    assert "give the folder of openai/clip-vit-large-patch14-336 with --clip" in done.stderr
     assert not (cwd / "again").exists()

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from engine.checkpoints import CLIP_FOLDER
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import ImageTokens
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
 from engine.tokenizers.text import word_tokenizer
-from engine.weights import load_model, save_checkpoint
+from engine.weights import load_config, load_model, save_checkpoint
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 WORDS = "caption : what color is the how many red green blue circle square two three a and ?"
@@ -93,3 +95,67 @@ def images() -> list[ImageTokens]:
     return [
         ImageTokens(codes=tuple(row)) for row in torch.randint(0, 64, (8, 36), generator=generator).tolist()
     ]
+
+
+def clip_model(seed: int, image_size: int = 40, patch_size: int = 8) -> CLIPVisionModel:
+    """A small random CLIP vision tower, by default of 25 patches, with 24 features each."""
+    torch.manual_seed(seed)
+    return CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=24,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=image_size,
+            patch_size=patch_size,
+            projection_dim=16,
+            initializer_factor=4.0,
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def clip_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two checkpoints of the variant that understands CLIP features; only their weights differ."""
+    root = tmp_path_factory.mktemp("clip-checkpoints")
+    text = word_tokenizer([WORDS])
+    config = ShowoConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=96,
+        text_vocab_size=text.size,
+        codebook_size=64,
+        num_image_tokens=36,
+        max_text_len=8,
+        caption_prompt="caption:",
+        vqa_prompt="{question}",
+        bos_token_id=text.size - 1,
+        w_clip_vit=True,
+        clip_tokens=25,
+        clip_size=24,
+        system_ids=text.encode("how many red green blue circle?"),
+    )
+    companions = root / "companions"
+    torch.manual_seed(0)
+    save_image_tokenizer(PatchLfq(PatchLfqConfig(bits=6, width=8)), companions / "image_tokenizer")
+    text.save(companions / "tokenizer.json")
+    clip_model(5).save_pretrained(companions / CLIP_FOLDER)
+    for seed in (1, 2):
+        save_checkpoint(randomised(Showo(config), seed), root / str(seed), companions)
+    return root / "1", root / "2"
+
+
+@pytest.fixture(scope="session")
+def long_clip_checkpoint(
+    clip_checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A small checkpoint with the lengths of the release: 576 features of 336 pixels, 28 ids before them."""
+    folder = tmp_path_factory.mktemp("long-clip")
+    config = load_config(clip_checkpoints[0])
+    config.max_position_embeddings, config.clip_tokens = 768, 576
+    config.system_ids = [1 + i % 17 for i in range(28)]
+    save_checkpoint(randomised(Showo(config), 3), folder, clip_checkpoints[0])
+    clip_model(6, image_size=336, patch_size=14).save_pretrained(folder / CLIP_FOLDER)
+    return folder

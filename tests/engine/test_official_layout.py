@@ -23,9 +23,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from torch import Tensor
-from transformers import CodeGenTokenizer, PhiConfig
+from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, CodeGenTokenizer, PhiConfig
 
 from engine.errors import CheckpointError
+from engine.models.clip_tower import ClipTower, pixels
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.official import showo_layout as layout
@@ -74,9 +75,7 @@ SENTENCES = (
 )
 
 
-def official_tensors(
-    layers: int, width: int, inner: int, head: int, clip: bool = False
-) -> dict[str, list[int]]:
+def official_tensors(layers: int, width: int, inner: int, head: int, clip: int = 0) -> dict[str, list[int]]:
     """Name -> shape, written out from the released modules and not from our table."""
     shapes = {
         "showo.model.embed_tokens.weight": [VOCABULARY, width],
@@ -95,8 +94,8 @@ def official_tensors(
         shapes |= {f"{at}mlp.fc2.weight": [width, inner], f"{at}mlp.fc2.bias": [width]}
         shapes |= {f"{at}input_layernorm.weight": [width], f"{at}input_layernorm.bias": [width]}
     if clip:
-        shapes |= {"mm_projector.0.weight": [2048, 1024], "mm_projector.0.bias": [2048]}
-        shapes |= {"mm_projector.2.weight": [2048, 2048], "mm_projector.2.bias": [2048]}
+        shapes |= {"mm_projector.0.weight": [width, clip], "mm_projector.0.bias": [width]}
+        shapes |= {"mm_projector.2.weight": [width, width], "mm_projector.2.bias": [width]}
     return shapes
 
 
@@ -123,7 +122,7 @@ def write_json(path: Path, content: object) -> None:
 
 def random_tensors(clip: bool = False, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(5)
-    shapes = official_tensors(2, 64, 96, 16, clip)
+    shapes = official_tensors(2, 64, 96, 16, 24 if clip else 0)
     return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
 
 
@@ -229,10 +228,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_table_of_tensors_is_the_releases_and_our_modules() -> None:
-    config = ShowoConfig()
+@pytest.mark.parametrize("clip", [0, 1024])
+def test_the_table_of_tensors_is_the_releases_and_our_modules(clip: int) -> None:
+    config = ShowoConfig(w_clip_vit=clip > 0)
     table = layout.tensor_shapes(config)
-    assert {name: list(shape) for name, shape in table.items()} == official_tensors(24, 2048, 8192, 64)
+    assert {name: list(shape) for name, shape in table.items()} == official_tensors(24, 2048, 8192, 64, clip)
     with torch.device("meta"):
         ours = Showo(config).state_dict()
     assert {name: tuple(tensor.shape) for name, tensor in ours.items()} == table
@@ -269,15 +269,74 @@ def test_every_served_release_becomes_a_checkpoint(
     assert image.decode(codes).shape == (1, 3, side, side)
 
 
+@pytest.fixture(scope="module")
+def whole_clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CLIPModel]:
+    """A CLIP folder as openai's is published: text and vision in a .bin, with tables of positions."""
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    small = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
+    vision = {**small, "image_size": 40, "patch_size": 8, "hidden_act": "quick_gelu"}
+    model = CLIPModel(CLIPConfig(text_config={**small, "vocab_size": 50}, vision_config=vision)).eval()
+    state = model.state_dict()
+    state["vision_model.embeddings.position_ids"] = torch.arange(26)[None]
+    torch.save(state, folder / "pytorch_model.bin")
+    old = {**vision, "model_type": "clip_vision_model", "torchscript": False, "pruned_heads": {}}
+    write_json(folder / "config.json", {"model_type": "clip", "vision_config": old, "text_config": {}})
+    return folder, model
+
+
 @pytest.mark.parametrize(("name", "image_tokens"), CLIP)
-def test_a_clip_variant_is_recognised_and_refused_in_one_line(
-    name: str, image_tokens: int, tmp_path: Path, parts: Path
+def test_a_clip_variant_becomes_a_checkpoint_with_its_tower(
+    name: str, image_tokens: int, tmp_path: Path, parts: Path, whole_clip: tuple[Path, CLIPModel]
 ) -> None:
     found = Release(tmp_path, parts, image_tokens, clip=True)
-    assert "is not served yet" in found.refusal()
-    assert "is not served yet" in found.refusal(clip=tmp_path)
-    write_json(found.weights / "config.json", official_config(image_tokens))
-    assert "is not served yet" in found.refusal()
+    folder = found.read(clip=whole_clip[0])
+    config = load_config(folder)
+    assert (config.w_clip_vit, config.clip_tokens, config.clip_size) == (True, 25, 24)
+    text = TextTokenizer.load(folder / "tokenizer.json")
+    assert text.decode(config.system_ids) == layout.SYSTEM_PROMPT
+    assert config.vqa_prompt.format(question="Why?") == "USER: Why? ASSISTANT:"
+    held = load_model(folder).state_dict()
+    assert all(torch.equal(held[name], tensor) for name, tensor in random_tensors(clip=True).items())
+    image = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), dtype=np.uint8)
+    with torch.no_grad():
+        seen = whole_clip[1].vision_model(pixels(image[0], 40)[None], output_hidden_states=True)
+    features = ClipTower.load(folder / "clip").features(image)
+    np.testing.assert_allclose(features, seen.hidden_states[-2][:, 1:], atol=1e-5)
+
+    export_showo(folder, tmp_path / "out")
+    raw = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert raw["w_clip_vit"] is True
+    theirs = CLIPVisionModel.from_pretrained(tmp_path / "out" / "clip").eval()
+    with torch.no_grad():
+        again = theirs(pixels(image[0], 40)[None], output_hidden_states=True).hidden_states[-2][:, 1:]
+    np.testing.assert_allclose(features, again, atol=1e-5)
+    out = tmp_path / "out"
+    import_showo(out, out / "magvitv2", out / "phi", tmp_path / "again", clip=out / "clip")
+    first, second = files_of(folder), files_of(tmp_path / "again")
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] in ([], ["tokenizer.json"])
+
+
+def test_a_clip_variant_needs_its_tower_and_a_fitting_one(
+    tmp_path: Path, parts: Path, whole_clip: tuple[Path, CLIPModel]
+) -> None:
+    found = Release(tmp_path, parts, clip=True)
+    assert "give the folder of openai/clip-vit-large-patch14-336 with --clip" in found.refusal()
+    assert "no config.json here; --clip is the folder of openai/clip" in found.refusal(clip=tmp_path)
+    assert "model_type is 'phi', CLIP's is 'clip'" in found.refusal(clip=found.phi)
+    broken = tmp_path / "broken"
+    shutil.copytree(whole_clip[0], broken)
+    state = torch.load(broken / "pytorch_model.bin")
+    del state["vision_model.pre_layrnorm.weight"]
+    torch.save(state, broken / "pytorch_model.bin")
+    assert "missing pre_layrnorm.weight" in found.refusal(clip=broken)
+    state = random_tensors(clip=True)
+    state["mm_projector.0.weight"] = torch.zeros(64, 32)
+    write_weights(found.weights, state, "bin")
+    assert "mm_projector.0.weight has shape [64, 32], expected [64, 24]" in found.refusal(clip=whole_clip[0])
+    write_json(found.weights / "config.json", official_config(256))
+    assert "unknown mm_projector.0.bias" in found.refusal()
 
 
 def test_clip_with_a_release_that_has_none_is_refused(release: Release, tmp_path: Path) -> None:

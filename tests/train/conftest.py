@@ -8,7 +8,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from engine.checkpoints import CLIP_FOLDER
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference
@@ -20,7 +23,7 @@ WORDS = "a red blue green cube ball cone and two on the left of user give captio
 TOKENS, BITS = 9, 5
 
 
-def make_checkpoint(folder: Path, seed: int = 0) -> Path:
+def make_checkpoint(folder: Path, seed: int = 0, clip: bool = False) -> Path:
     text = word_tokenizer([WORDS])
     folder.mkdir(parents=True, exist_ok=True)
     text.save(folder / "tokenizer.json")
@@ -37,11 +40,24 @@ def make_checkpoint(folder: Path, seed: int = 0) -> Path:
         num_image_tokens=TOKENS,
         max_text_len=12,
         bos_token_id=text.size - 1,
+        w_clip_vit=clip,
+        clip_tokens=16,
+        clip_size=24,
+        system_ids=text.encode("a user and assistant") if clip else (),
     )
+    if clip:
+        save_tower(folder / CLIP_FOLDER)
     model = Showo(config)
     model.initialise(seed)
     save_checkpoint(model, folder)
     return folder
+
+
+def save_tower(folder: Path) -> None:
+    """A small random CLIP vision tower of 16 patches."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(folder)
 
 
 def make_preferences(
@@ -82,6 +98,11 @@ def write_preferences(path: Path, preferences: list[Preference]) -> Path:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return make_checkpoint(tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def clip_checkpoint(tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "clip-checkpoint", clip=True)
 
 
 @pytest.fixture
