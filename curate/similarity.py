@@ -53,11 +53,15 @@ class SentenceSimilarity:
         self._known: dict[str, NDArray[np.float32]] = {}
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors [len(texts), D]; each different text is computed once."""
+        """Unit vectors [len(texts), D]; each different text is computed once.
+
+        And alone: a product rounds differently in batches of different sizes, and a score must not depend on
+        what was embedded before an interruption.
+        """
         new = sorted({text for text in texts if text not in self._known})
         if new:
             vectors = self._model.encode(
-                new, batch_size=64, normalize_embeddings=True, show_progress_bar=False
+                new, batch_size=1, normalize_embeddings=True, show_progress_bar=False
             )
             self._known.update(zip(new, np.asarray(vectors, np.float32), strict=True))
         return np.stack([self._known[text] for text in texts])

@@ -56,10 +56,12 @@ class Engine:
         max_sequences: int = 128,
         kv_cache_gib: float = 0.0,
         paint_batch: int | None = None,
+        tensor_parallel: int = 1,
     ) -> None:
         """`paint_batch` is the number of canvases that share a forward pass (16 where None).
 
-        A `kv_cache_gib` of 0 is planned from the model's sizes.
+        A `kv_cache_gib` of 0 is planned from the model's sizes. `tensor_parallel` is the number of processes
+        that share every layer.
         """
         self._config = load_config(checkpoint)
         check_weights(checkpoint, self._config)
@@ -72,7 +74,7 @@ class Engine:
         self._paint_batch = paint_batch or 16
         self._broken = ""
         room = kv_cache_gib or planned_gib(self._config, dtype, max_sequences)
-        self._llm = vllm_launch.start(checkpoint, self._config, dtype, max_sequences, room)
+        self._llm = vllm_launch.start(checkpoint, self._config, dtype, max_sequences, room, tensor_parallel)
         self._closed = False
 
     @property

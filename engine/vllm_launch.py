@@ -53,7 +53,28 @@ def block_size(prefix: int) -> int:
     return next((size for size in (128, 96, 64) if reachable and prefix // size * size == reachable), 32)
 
 
-def start(checkpoint: Path, config: ShowoConfig, dtype: str, max_sequences: int, kv_cache_gib: float) -> LLM:
+def shared_cores(processes: int) -> str:
+    """The cores of this process, dealt out to so many others, as vLLM's VLLM_CPU_OMP_THREADS_BIND wants it.
+
+    Raises:
+        EngineError: there are fewer cores than processes.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < processes:
+        raise EngineError(f"tensor_parallel is {processes}, but there are only {len(cores)} cores")
+    each = len(cores) // processes
+    parts = (cores[i * each : (i + 1) * each] for i in range(processes))
+    return "|".join(",".join(map(str, part)) for part in parts)
+
+
+def start(
+    checkpoint: Path,
+    config: ShowoConfig,
+    dtype: str,
+    max_sequences: int,
+    kv_cache_gib: float,
+    tensor_parallel: int = 1,
+) -> LLM:
     """A vLLM instance that serves `checkpoint`.
 
     Raises:
@@ -76,6 +97,9 @@ def start(checkpoint: Path, config: ShowoConfig, dtype: str, max_sequences: int,
         register()
         if not registered():
             raise EngineError("vLLM lost the registration of Show-o; install the pinned vLLM version")
+        if tensor_parallel > 1:
+            # By itself vLLM gives every process a NUMA node of its own, and refuses where there are too few.
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", shared_cores(tensor_parallel))
         try:
             llm = LLM(
                 str(checkpoint),
@@ -94,6 +118,7 @@ def start(checkpoint: Path, config: ShowoConfig, dtype: str, max_sequences: int,
                 kv_cache_memory_bytes=int(kv_cache_gib * 2**30),
                 worker_extension_cls="engine.vllm_worker.HermesWorker",
                 use_tqdm_on_load=False,
+                tensor_parallel_size=tensor_parallel,
             )
         finally:
             # vLLM's CPU worker puts a stub here, for the whole process.

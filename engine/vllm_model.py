@@ -15,6 +15,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 from vllm.config import VllmConfig
+from vllm.distributed import tensor_model_parallel_all_gather
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.linear import ColumnParallelLinear, QKVParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
@@ -151,6 +152,10 @@ class ShowoForUnifiedGeneration(nn.Module):
         head, start = self.showo.lm_head, self.config.vocabulary.code_offset
         weight, bias = cast(Tensor, head.weight), cast(Tensor, head.bias)
         codes = slice(start, start + self.config.codebook_size)
+        if head.tp_size > 1:
+            # Each process holds a part of the vocabulary; the codes may lie in any of them.
+            logits = F.linear(hidden, weight, bias.to(hidden.dtype))
+            return tensor_model_parallel_all_gather(logits)[..., codes]
         # Some CPU kernels keep the bias in float32.
         return F.linear(hidden, weight[codes], bias[codes].to(hidden.dtype))
 

@@ -7,8 +7,12 @@ assignment alone. The price is room for a second copy of the weights while a swa
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from vllm.model_executor.layers.linear import ColumnParallelLinear, QKVParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
 from engine.errors import CheckpointError
 from engine.vllm_model import official_names
@@ -53,10 +57,23 @@ def change_places(prepared: Prepared) -> None:
 
 
 def _held_value(module: nn.Module, path: str, state: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-    """A parameter as vLLM holds it before packing: q, k and v stacked, the vocabulary padded with zeros."""
+    """A parameter as this process holds it before packing: q, k and v stacked, the vocabulary padded."""
     wanted = official_names(path)
     if missing := [name for name in wanted if name not in state]:
         raise CheckpointError(f"the served model lacks {', '.join(missing)}")
-    value = torch.cat([state.pop(name) for name in wanted]).to(dtype)
-    rows = getattr(module, "num_embeddings_padded", len(value))
-    return torch.cat((value, value.new_zeros(rows - len(value), *value.shape[1:])))
+    tensors = [state.pop(name).to(dtype) for name in wanted]
+    if isinstance(module, QKVParallelLinear | ColumnParallelLinear):
+        return torch.cat([_part(module, tensor, 0) for tensor in tensors])
+    (value,) = tensors
+    if isinstance(module, RowParallelLinear) and value.dim() == 2:
+        return _part(module, value, 1)
+    if isinstance(module, VocabParallelEmbedding):
+        rows = module.num_embeddings_padded
+        padded = torch.cat((value, value.new_zeros(rows - len(value), *value.shape[1:])))
+        return _part(module, padded, 0)
+    return value
+
+
+def _part(module: Any, value: Tensor, dim: int) -> Tensor:
+    """What this process holds of a tensor that tensor parallelism divides."""
+    return value.chunk(module.tp_size, dim)[module.tp_rank].contiguous()

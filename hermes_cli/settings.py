@@ -27,6 +27,8 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     """Sequences in flight."""
     kv_cache_gib: float = 0.0
     """Memory for keys and values; 0 plans it from the model's sizes."""
+    tensor_parallel: int = 1
+    """Processes that share every layer; it divides the attention heads."""
 
 
 class RunSettings(Record, forbid_unknown_fields=True):

@@ -35,6 +35,7 @@ def open_engine(settings: RunSettings, checkpoint: Path) -> Iterator[Engine]:
         dtype=settings.engine.dtype,
         max_sequences=settings.engine.max_sequences,
         kv_cache_gib=settings.engine.kv_cache_gib,
+        tensor_parallel=settings.engine.tensor_parallel,
     ) as engine:
         yield engine
 
