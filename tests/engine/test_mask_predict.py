@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from benchmarks.parity.folder import Golden
 from engine.models.masks import t2i_mask
 from engine.models.showo import Showo
-from engine.models.showo_config import ShowoConfig
 from engine.records import PaintSettings
 from engine.samplers.mask_predict import Canvas, paint, randoms, text_prefix
 from engine.samplers.mask_predict_rule import (
@@ -32,20 +31,7 @@ CASES = [("case4a_gen_g0.npz", 0.0), ("case4b_gen_g3.npz", 3.0)]
 @pytest.fixture(scope="module")
 def official(golden: Path) -> Showo:
     """The golden model."""
-    config = ShowoConfig(
-        hidden_size=64,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        text_vocab_size=200,
-        codebook_size=64,
-        num_image_tokens=16,
-        max_text_len=12,
-        bos_token_id=199,
-    )
-    model = Showo(config)
-    model.load_state_dict(load_file(golden / "weights.safetensors"))
-    return model.eval()
+    return Golden(golden).model("weights")
 
 
 @pytest.mark.parametrize(("file", "guidance"), CASES)

@@ -11,12 +11,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
+from benchmarks.parity.folder import Golden
 from engine.errors import DataError
 from engine.models.masks import mmu_mask, t2i_mask
-from engine.models.showo import Showo
-from engine.models.showo_config import ShowoConfig
 from engine.records import Preference
 from engine.weights import load_model
 from train.batch import IGNORE, Layout, Rows, pair_rows
@@ -40,7 +38,7 @@ def test_golden_masks_follow_from_the_golden_uniform_draws(golden: Path) -> None
 @pytest.mark.parametrize("side", ["win", "lose"])
 def test_golden_row_log_probs_are_reproduced(golden: Path, case: str, file: str, who: str, side: str) -> None:
     stored = np.load(golden / f"{case}.npz")
-    scorer = RowLogps(golden_model(golden, file))
+    scorer = RowLogps(Golden(golden).model(file))
     ids, mask = (torch.from_numpy(stored[f"{name}_{side}"]) for name in ("input_ids", "mask"))
     labels = torch.from_numpy(stored[f"labels_{side}"])
     half = len(ids) // 2
@@ -51,23 +49,6 @@ def test_golden_row_log_probs_are_reproduced(golden: Path, case: str, file: str,
     found = scorer.score(Rows(ids, mask, positions, torch.cat((codes, shifted))))
     np.testing.assert_allclose(found[:half], stored[f"derived_t2i_image_only_{side}_{who}"], atol=TOLERANCE)
     np.testing.assert_allclose(found[half:], stored[f"derived_mmu_per_row_{side}_{who}"], atol=TOLERANCE)
-
-
-def golden_model(golden: Path, file: str) -> Showo:
-    model = Showo(
-        ShowoConfig(
-            hidden_size=64,
-            intermediate_size=256,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            text_vocab_size=200,
-            codebook_size=64,
-            num_image_tokens=16,
-            bos_token_id=199,
-        )
-    )
-    model.load_state_dict(load_file(golden / f"{file}.safetensors"))
-    return model.eval()
 
 
 @given(st.text(min_size=1, max_size=8), st.integers(0, 3), st.integers(0, 99), st.integers(1, 300))
