@@ -35,10 +35,10 @@ def open_features(folder: Path, name: str, tokens: int, size: int) -> NDArray[np
     """The features [tokens, size] of a file that `save_features` wrote, mapped.
 
     Raises:
-        DataError: there is no such file, or it holds another number of features.
+        DataError: there is no such file in the folder itself, or it holds another number of features.
     """
     path = folder / name
-    if not name or not path.is_file():
+    if not name or Path(name).name != name or not path.is_file():
         what = path if name else f"{folder}: an image without features"
         raise DataError(f"{what}: the CLIP features of a real image are missing; curate again")
     if path.stat().st_size != 4 * tokens * size:

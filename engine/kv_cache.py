@@ -12,15 +12,17 @@ TEXT_TOKENS = 64
 """Tokens after the image that a sequence is planned for."""
 
 
-def token_bytes(config: ShowoConfig, dtype: str) -> int:
-    """Bytes of one token's keys and values in all layers."""
-    width = config.num_attention_heads * max(32, config.head_dim)
+def token_bytes(config: ShowoConfig, dtype: str, head: int) -> int:
+    """Bytes of one token's keys and values in all layers, heads taking `head` dimensions each."""
+    width = config.num_attention_heads * head
     return 2 * config.num_hidden_layers * width * getattr(torch, dtype).itemsize
 
 
-def planned_gib(config: ShowoConfig, dtype: str, max_sequences: int) -> float:
-    """GiB for `max_sequences` captions in flight, within bounds, and always for the longest sequence."""
-    of_token = token_bytes(config, dtype) / 2**30
+def planned_gib(
+    config: ShowoConfig, dtype: str, max_sequences: int, head: int, tensor_parallel: int = 1
+) -> float:
+    """GiB of each process for `max_sequences` captions in flight, and always for the longest sequence."""
+    of_token = token_bytes(config, dtype, head) / tensor_parallel / 2**30
     wanted = max_sequences * (config.prefix_length + TEXT_TOKENS) * of_token
     # An eighth more than one sequence of full length: vLLM counts in whole blocks and keeps one aside.
     return max(LEAST, min(wanted, MOST), 1.125 * config.max_position_embeddings * of_token)

@@ -22,7 +22,6 @@ from torch import Tensor
 from engine import vllm_launch
 from engine.checkpoints import CLIP_FOLDER
 from engine.errors import CheckpointError, EngineError
-from engine.kv_cache import planned_gib
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, ImageTokens, PaintSettings, SampledCaption, SampledImage
@@ -73,8 +72,9 @@ class Engine:
         self._version = 0
         self._paint_batch = paint_batch or 16
         self._broken = ""
-        room = kv_cache_gib or planned_gib(self._config, dtype, max_sequences)
-        self._llm = vllm_launch.start(checkpoint, self._config, dtype, max_sequences, room, tensor_parallel)
+        self._llm = vllm_launch.start(
+            checkpoint, self._config, dtype, max_sequences, kv_cache_gib, tensor_parallel
+        )
         self._closed = False
 
     @property

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from engine.errors import EngineError, HermesError
+from engine.kv_cache import planned_gib
 from engine.models.showo_config import ShowoConfig
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 """Set before vLLM is imported; what the user has set already wins."""
+
+BINDING = "VLLM_CPU_OMP_THREADS_BIND"
+"""vLLM's variable for the cores of its processes."""
 
 _started: list[LLM] = []
 _ended: list[LLM] = []
@@ -90,6 +94,7 @@ def start(
         from vllm import LLM
         from vllm.platforms import current_platform
 
+        from engine.vllm_model import paged_head_size
         from engine.vllm_plugin import register, registered
 
         if not current_platform.is_cpu():
@@ -97,9 +102,12 @@ def start(
         register()
         if not registered():
             raise EngineError("vLLM lost the registration of Show-o; install the pinned vLLM version")
-        if tensor_parallel > 1:
-            # By itself vLLM gives every process a NUMA node of its own, and refuses where there are too few.
-            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", shared_cores(tensor_parallel))
+        head = paged_head_size(config.head_dim)
+        room = kv_cache_gib or planned_gib(config, dtype, max_sequences, head, tensor_parallel)
+        # By itself vLLM gives every process a NUMA node of its own, and refuses where there are too few.
+        binds = tensor_parallel > 1 and BINDING not in os.environ
+        if binds:
+            os.environ[BINDING] = shared_cores(tensor_parallel)
         try:
             llm = LLM(
                 str(checkpoint),
@@ -115,7 +123,7 @@ def start(
                 enable_prefix_caching=True,
                 block_size=block_size(config.prefix_length),
                 enable_prompt_embeds=config.w_clip_vit,
-                kv_cache_memory_bytes=int(kv_cache_gib * 2**30),
+                kv_cache_memory_bytes=int(room * 2**30),
                 worker_extension_cls="engine.vllm_worker.HermesWorker",
                 use_tqdm_on_load=False,
                 tensor_parallel_size=tensor_parallel,
@@ -123,6 +131,8 @@ def start(
         finally:
             # vLLM's CPU worker puts a stub here, for the whole process.
             torch.set_num_threads = set_num_threads
+            if binds:
+                del os.environ[BINDING]
     _started.append(llm)
     return llm
 

@@ -13,17 +13,21 @@ from engine.weights import load_config
 
 def test_the_release_has_room_for_its_longest_sequence() -> None:
     config = ShowoConfig()
-    longest = config.max_position_embeddings * token_bytes(config, "float32") / 2**30
+    longest = config.max_position_embeddings * token_bytes(config, "float32", config.head_dim) / 2**30
     assert longest == 0.75  # 2 x 24 layers x 2,048 wide x 4 bytes x 2,048 positions
-    assert planned_gib(config, "float32", 1) > longest
+    assert planned_gib(config, "float32", 1, config.head_dim) > longest
+    assert planned_gib(config, "float32", 1, config.head_dim, 2) > longest / 2
 
 
 def test_a_small_model_gets_the_least() -> None:
-    assert planned_gib(load_config(SHOWO_SHAPES), "float32", 128) == LEAST
+    assert planned_gib(load_config(SHOWO_SHAPES), "float32", 128, 32) == LEAST
 
 
 @given(st.integers(1, 48), st.integers(1, 64), st.sampled_from([16, 64, 128]), st.integers(1, 512))
 def test_more_sequences_never_get_less(layers: int, heads: int, head: int, sequences: int) -> None:
     config = ShowoConfig(hidden_size=heads * head, num_hidden_layers=layers, num_attention_heads=heads)
-    fewer, more = (planned_gib(config, "bfloat16", n) for n in (sequences, sequences + 1))
-    assert LEAST <= fewer <= more
+    fewer, more, shared = (
+        planned_gib(config, "bfloat16", count, head, processes)
+        for count, processes in ((sequences, 1), (sequences + 1, 1), (sequences, 2))
+    )
+    assert LEAST <= shared <= fewer <= more
