@@ -19,7 +19,7 @@ from curate.shapes import world
 from curate.shapes.scene import render
 from curate.store import write_file
 from engine.checkpoints import SHOWO_SHAPES
-from engine.records import CaptionSettings, ImageTokens, PaintSettings, Record
+from engine.records import Answer, CaptionSettings, ImageTokens, PaintSettings, Question, Record
 from engine.vllm_engine import Engine
 
 SEED = 0
@@ -69,7 +69,7 @@ def measure(engine: Engine, items: int, n: int, repeats: int) -> list[Row]:
     images = engine.encode(np.stack([render(scene) for _, scene in drawn]))
     keys = [item.id for item, _ in drawn]
     prompts = [item.caption for item, _ in drawn]
-    questions = [[question.question for question in item.questions] for item, _ in drawn]
+    questions = [item.questions for item, _ in drawn]
     caption, paint = CaptionSettings(), PaintSettings()
 
     def captions_alone() -> list[list[str]]:
@@ -106,7 +106,7 @@ def measure(engine: Engine, items: int, n: int, repeats: int) -> list[Row]:
         )
         return _folded([one[0].codes for one in found], n)
 
-    def answers_alone() -> list[list[str]]:
+    def answers_alone() -> list[list[Answer]]:
         return [
             [engine.answer([image], [[question]])[0][0] for question in asked]
             for image, asked in zip(images, questions, strict=True)
@@ -124,8 +124,8 @@ def measure(engine: Engine, items: int, n: int, repeats: int) -> list[Row]:
 
 
 def _answers(
-    engine: Engine, images: Sequence[ImageTokens], questions: Sequence[Sequence[str]]
-) -> list[list[str]]:
+    engine: Engine, images: Sequence[ImageTokens], questions: Sequence[Sequence[Question]]
+) -> list[list[Answer]]:
     return engine.answer(images, questions)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.errors import ConfigError
-from engine.records import CaptionSettings, PaintSettings, Record
+from engine.records import AnswerSettings, CaptionSettings, PaintSettings, Record
 
 
 class CurateConfig(Record, forbid_unknown_fields=True):
@@ -23,6 +23,7 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     """Items in flight together; a killed curation repeats at most this many."""
     caption: CaptionSettings = CaptionSettings()
     paint: PaintSettings = PaintSettings()
+    answer: AnswerSettings = AnswerSettings()
 
     def __post_init__(self) -> None:
         if self.n < 2:

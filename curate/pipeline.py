@@ -50,6 +50,7 @@ class Origin(Record):
     n: int
     caption: object
     paint: object
+    answer: object
     similarity: str
 
 
@@ -107,17 +108,13 @@ def sample_chunk(
     real = model.encode(np.stack([source.image(item) for item in items]))
     captions = model.caption(real, config.n, keys, seed, config.caption)
     painted = model.paint([item.caption for item in items], config.n, keys, seed, config.paint)
-    asked = [
-        [question.question for question in item.questions]
-        for item, images in zip(items, painted, strict=True)
-        for _ in images
-    ]
+    asked = [item.questions for item, images in zip(items, painted, strict=True) for _ in images]
     tokens = [image.tokens for images in painted for image in images]
-    texts = iter(model.answer(tokens, asked))
+    told = iter(model.answer(tokens, asked, config.answer))
     found = []
     for item, image, written, images in zip(items, real, captions, painted, strict=True):
         scores = caption_scores(similarity, item.caption, [one.text for one in written])
-        answers = [matched(item.questions, next(texts), similarity) for _ in images]
+        answers = [matched(item.questions, next(told), similarity) for _ in images]
         found.append(
             Candidates(
                 id=item.id,
@@ -197,6 +194,7 @@ def curate(
         n=config.n,
         caption=msgspec.to_builtins(config.caption),
         paint=msgspec.to_builtins(config.paint),
+        answer=msgspec.to_builtins(config.answer),
         similarity=similarity.name,
     )
     _claim(folder, origin)

@@ -8,7 +8,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.records import CaptionSettings, ImageTokens, PaintSettings, SampledCaption, SampledImage
+from engine.records import (
+    Answer,
+    AnswerSettings,
+    CaptionSettings,
+    ImageTokens,
+    PaintSettings,
+    Question,
+    SampledCaption,
+    SampledImage,
+)
 
 
 class UnifiedModel(Protocol):
@@ -33,8 +42,10 @@ class UnifiedModel(Protocol):
         """n captions of each image; `keys` and `seed` decide every draw."""
         ...
 
-    def answer(self, images: Sequence[ImageTokens], questions: Sequence[Sequence[str]]) -> list[list[str]]:
-        """The greedy free-text answer to every question about every image."""
+    def answer(
+        self, images: Sequence[ImageTokens], questions: Sequence[Sequence[Question]], settings: AnswerSettings
+    ) -> list[list[Answer]]:
+        """The answer to every question about every image."""
         ...
 
     def paint(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from curate.similarity import Similarity
-from engine.records import Question
+from engine.records import Answer, Question
 
 
 def match_choice(text: str, choices: Sequence[str], similarity: Similarity) -> str:
@@ -31,9 +31,11 @@ def accuracy(questions: Sequence[Question], answers: Sequence[str | None]) -> fl
     return right / len(questions)
 
 
-def matched(questions: Sequence[Question], texts: Sequence[str], similarity: Similarity) -> tuple[str, ...]:
-    """Each free-text answer as one of its question's choices."""
+def matched(
+    questions: Sequence[Question], answers: Sequence[Answer], similarity: Similarity
+) -> tuple[str, ...]:
+    """Each answer as one of its question's choices."""
     return tuple(
-        match_choice(text, question.choices, similarity)
-        for question, text in zip(questions, texts, strict=True)
+        match_choice(answer.text, question.choices, similarity)
+        for question, answer in zip(questions, answers, strict=True)
     )

@@ -7,6 +7,7 @@ vocabulary ids: the offset belongs to the model, not to the data.
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import msgspec
 
@@ -138,6 +139,25 @@ class CaptionSettings(Record):
     top_k: int = 0
     top_p: float = 1.0
     max_tokens: int = 32
+
+
+class AnswerSettings(Record, forbid_unknown_fields=True):
+    """How questions about an image are answered."""
+
+    mode: Literal["text", "likelihood"] = "text"
+    """text: the greedy free text, as the official script; likelihood: the likeliest choice."""
+    name_choices: bool = True
+    """Names the choices in the question, where the model's configuration has a prompt for that."""
+    drafts: bool = True
+    """In text mode, reads first whether a choice is the greedy text, and decodes only where none is."""
+
+
+class Answer(Record):
+    """The answer to one question."""
+
+    text: str
+    choice_logps: tuple[float, ...] = ()
+    """Log-prob of every choice and its end after the question; empty where they were not read."""
 
 
 class SampledCaption(Record):

@@ -20,11 +20,22 @@ import torch
 from torch import Tensor
 
 from engine import vllm_launch
+from engine.asking import ANSWER_TOKENS, ask, settled, wording
 from engine.checkpoints import CLIP_FOLDER
 from engine.errors import CheckpointError, EngineError
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
-from engine.records import CaptionSettings, ImageTokens, PaintSettings, SampledCaption, SampledImage
+from engine.records import (
+    Answer,
+    AnswerSettings,
+    CaptionSettings,
+    ImageTokens,
+    PaintSettings,
+    Question,
+    SampledCaption,
+    SampledImage,
+)
+from engine.samplers.choices import Chosen
 from engine.seeds import sample_seed
 from engine.swap_check import check_swap, check_weights
 from engine.tokenizers.image import load_image_tokenizer, scaled, to_pixels, to_uint8
@@ -35,7 +46,7 @@ from engine.weights import WEIGHTS, fingerprint, load_config
 if TYPE_CHECKING:
     from vllm import SamplingParams
 
-ANSWER_TOKENS = 8
+FREE_TEXT = AnswerSettings()
 PIXEL_BATCH = 64
 
 
@@ -151,20 +162,67 @@ class Engine:
             found.append(SampledCaption(text=text, token_ids=kept, logprobs=logprobs, seed=one))
         return [found[i * n : (i + 1) * n] for i in range(len(images))]
 
-    def answer(self, images: Sequence[ImageTokens], questions: Sequence[Sequence[str]]) -> list[list[str]]:
-        """The greedy free text to every question of every image; an image's questions share its prefix."""
+    def answer(
+        self,
+        images: Sequence[ImageTokens],
+        questions: Sequence[Sequence[Question]],
+        settings: AnswerSettings = FREE_TEXT,
+    ) -> list[list[Answer]]:
+        """The answer to every question of every image; an image's questions share its prefix.
+
+        All choices of all questions of an image are read in one pass, without decoding. That decides in
+        likelihood mode; in text mode it gives the answers whose greedy text is a choice, and vLLM decodes the
+        rest.
+
+        Raises:
+            EngineError: a question without choices in likelihood mode, or a question that is too long.
+        """
         self._same_length("questions", questions, images)
-        prompts = [
-            [self._text.encode(self._config.vqa_prompt.format(question=q)) for q in asked]
-            for asked in questions
+        found: list[list[Answer]] = []
+        for part in self._windows(images):
+            found += self._answers(self._prompts.seen(images[part]), questions[part], settings)
+        return found
+
+    def _answers(
+        self, images: Sequence[ImageTokens], questions: Sequence[Sequence[Question]], settings: AnswerSettings
+    ) -> list[list[Answer]]:
+        encode, config = self._text.encode, self._config
+        asked = [
+            [ask(encode(wording(config, one, settings)), one, encode) for one in row] for row in questions
         ]
-        greedy = [self._sampling(temperature=0.0, max_tokens=ANSWER_TOKENS)] * sum(map(len, prompts))
+        if settings.mode == "likelihood" or settings.drafts:
+            rows = [self._prompts.choices(*pair) for pair in zip(images, asked, strict=True)]
+            read: list[list[list[Chosen]]] = self._rpc("reading choices failed", "hermes_choose", rows)
+        else:
+            read = [[[] for _ in row] for row in asked]
+        found = [
+            [
+                settled(question, one.choices, chosen, settings, self._text.decode)
+                for question, one, chosen in zip(*rows, strict=True)
+            ]
+            for rows in zip(questions, asked, read, strict=True)
+        ]
+        texts = [
+            [one.text for one, answer in zip(*rows, strict=True) if answer is None]
+            for rows in zip(asked, found, strict=True)
+        ]
+        decoded = iter(self._decoded(images, texts))
+        return [
+            [
+                answer or Answer(text=next(decoded), choice_logps=tuple(one.logp for one in chosen))
+                for answer, chosen in zip(*rows, strict=True)
+            ]
+            for rows in zip(found, read, strict=True)
+        ]
+
+    def _decoded(self, images: Sequence[ImageTokens], texts: Sequence[Sequence[Sequence[int]]]) -> list[str]:
+        """The greedy free text after every text of every image."""
+        greedy = [self._sampling(temperature=0.0, max_tokens=ANSWER_TOKENS)] * sum(map(len, texts))
         eos = self._config.vocabulary.eos
-        texts = iter(
+        return [
             self._text.decode([token for token in output.outputs[0].token_ids if token != eos])
-            for output in self._continue(images, prompts, ANSWER_TOKENS, greedy)
-        )
-        return [[next(texts) for _ in asked] for asked in questions]
+            for output in self._generate(self._requests(images, texts, ANSWER_TOKENS), greedy)
+        ]
 
     def paint(
         self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: PaintSettings
@@ -261,6 +319,20 @@ class Engine:
         (seen,) = self._prompts.seen([image])
         return self._prompts.requests(seen, [text], room)[0]
 
+    def _requests(
+        self, seen: Sequence[ImageTokens], texts: Sequence[Sequence[Sequence[int]]], room: int
+    ) -> list[dict[str, Any]]:
+        return [
+            request
+            for image, after in zip(seen, texts, strict=True)
+            for request in self._prompts.requests(image, after, room)
+        ]
+
+    def _windows(self, images: Sequence[ImageTokens]) -> list[slice]:
+        """The images in parts that are prepared together."""
+        size = self._prompts.window or max(1, len(images))
+        return [slice(start, start + size) for start in range(0, len(images), size)]
+
     def _continue(
         self,
         images: Sequence[ImageTokens],
@@ -271,14 +343,8 @@ class Engine:
         """vLLM's outputs to every text of every image, in order; `params` has one for each text."""
         self._ready()
         outputs: list[Any] = []
-        window = self._prompts.window or max(1, len(images))
-        for start in range(0, len(images), window):
-            seen = self._prompts.seen(images[start : start + window])
-            requests = [
-                request
-                for image, after in zip(seen, texts[start : start + window], strict=True)
-                for request in self._prompts.requests(image, after, room)
-            ]
+        for part in self._windows(images):
+            requests = self._requests(self._prompts.seen(images[part]), texts[part], room)
             outputs += self._generate(requests, params[len(outputs) : len(outputs) + len(requests)])
         return outputs
 

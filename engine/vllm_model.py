@@ -149,15 +149,26 @@ class ShowoForUnifiedGeneration(nn.Module):
 
     def code_logits(self, hidden: Tensor) -> Tensor:
         """Normed hidden states [R, D] -> logits over the image codes alone, [R, K]."""
-        head, start = self.showo.lm_head, self.config.vocabulary.code_offset
+        start = self.config.vocabulary.code_offset
+        return self._logits(hidden, slice(start, start + self.config.codebook_size))
+
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """Normed hidden states [R, D] -> logits over the whole vocabulary, [R, V]."""
+        return self._logits(hidden, slice(0, self.config.vocab_size))
+
+    def _logits(self, hidden: Tensor, ids: slice) -> Tensor:
+        head = self.showo.lm_head
         weight, bias = cast(Tensor, head.weight), cast(Tensor, head.bias)
-        codes = slice(start, start + self.config.codebook_size)
         if head.tp_size > 1:
-            # Each process holds a part of the vocabulary; the codes may lie in any of them.
+            # Each process holds a part of the vocabulary; the ids may lie in any of them.
             logits = F.linear(hidden, weight, bias.to(hidden.dtype))
-            return tensor_model_parallel_all_gather(logits)[..., codes]
+            return tensor_model_parallel_all_gather(logits)[..., ids]
         # Some CPU kernels keep the bias in float32.
-        return F.linear(hidden, weight[codes], bias[codes].to(hidden.dtype))
+        return F.linear(hidden, weight[ids], bias[ids].to(hidden.dtype))
+
+    def project(self, features: Tensor) -> Tensor:
+        """CLIP features [..., F] -> embeddings [..., D]."""
+        return self.mm_projector(features.to(self.showo.model.final_layernorm.weight.dtype))
 
     def forward(
         self,

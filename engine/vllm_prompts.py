@@ -23,6 +23,8 @@ from engine.errors import EngineError
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.records import ImageTokens
+from engine.samplers.choice_rows import Ask
+from engine.samplers.choices import Seen
 
 FEATURE_IMAGES = 32
 """Images whose embedded prompts are held at a time: at full size each prompt is 5 MB in float32."""
@@ -46,6 +48,14 @@ class Prompts(Protocol):
         """
         ...
 
+    def choices(self, image: ImageTokens, asks: Sequence[Ask]) -> Seen:
+        """The image with questions and their choices, for the pass that reads them all at once.
+
+        Raises:
+            EngineError: not an image of this model, or a question is too long.
+        """
+        ...
+
 
 class CodePrompts:
     """`[mmu][soi] codes [eoi][sot] text`."""
@@ -65,6 +75,12 @@ class CodePrompts:
             {"prompt_token_ids": fitting(ids, room, self._config), "cache_salt": salt}
             for ids in (self._config.vocabulary.mmu_prompt(image.codes, text) for text in texts)
         ]
+
+    def choices(self, image: ImageTokens, asks: Sequence[Ask]) -> Seen:
+        check_codes(image, self._config)
+        words = self._config.vocabulary
+        asks = [Ask((words.bos, *ask.text), ask.choices) for ask in asks]
+        return Seen(*_fitting_asks(words.mmu_prefix(image.codes), asks, self._config))
 
 
 class FeaturePrompts:
@@ -103,29 +119,38 @@ class FeaturePrompts:
 
     def requests(self, image: ImageTokens, texts: Sequence[Sequence[int]], room: int) -> list[dict[str, Any]]:
         config = self._config
-        shape = (config.clip_tokens, config.clip_size)
-        if len(image.features) != 4 * shape[0] * shape[1]:
-            raise EngineError(
-                f"an image is {shape[0]} features of {shape[1]} float32 numbers,"
-                f" not {len(image.features)} bytes; take it from `encode`"
-            )
-        features = torch.from_numpy(np.frombuffer(image.features, "<f4").reshape(shape).copy())
-        embedded, salt = self._project(features), image.salt()
+        embedded, salt = self._project(self._stored(image)), image.salt()
         every = [fitting(self._ids(text), room, config) for text in texts]
         # Behind the features only the length counts, so an image's prompts of one length share a tensor.
+        count = config.clip_tokens
         padded = {
-            length: torch.cat((embedded, embedded.new_zeros(length - shape[0], embedded.shape[1])))
+            length: torch.cat((embedded, embedded.new_zeros(length - count, embedded.shape[1])))
             for length in {len(ids) for ids in every}
         }
         return [
             {
                 "prompt_embeds": padded[len(ids)],
                 "prompt_token_ids": ids,
-                "prompt_is_token_ids": [place >= shape[0] for place in range(len(ids))],
+                "prompt_is_token_ids": [place >= count for place in range(len(ids))],
                 "cache_salt": salt,
             }
             for ids in every
         ]
+
+    def choices(self, image: ImageTokens, asks: Sequence[Ask]) -> Seen:
+        config = self._config
+        prefix = config.vocabulary.feature_prompt(config.system_ids, config.clip_tokens, ())
+        return Seen(*_fitting_asks(prefix, asks, config), self._stored(image))
+
+    def _stored(self, image: ImageTokens) -> Tensor:
+        """The features [N, F] of an image that has some."""
+        shape = (self._config.clip_tokens, self._config.clip_size)
+        if len(image.features) != 4 * shape[0] * shape[1]:
+            raise EngineError(
+                f"an image is {shape[0]} features of {shape[1]} float32 numbers,"
+                f" not {len(image.features)} bytes; take it from `encode`"
+            )
+        return torch.from_numpy(np.frombuffer(image.features, "<f4").reshape(shape).copy())
 
     def _ids(self, text: Sequence[int]) -> list[int]:
         """The prompt in the served order."""
@@ -170,3 +195,9 @@ def fitting(ids: list[int], room: int, config: ShowoConfig) -> list[int]:
             f" {config.max_position_embeddings} positions; shorten the text or lower max_tokens"
         )
     return ids
+
+
+def _fitting_asks(prefix: list[int], asks: Sequence[Ask], config: ShowoConfig) -> tuple[list[int], list[Ask]]:
+    for ask in asks:
+        fitting([*prefix, *ask.text], max(map(len, ask.choices), default=0), config)
+    return prefix, list(asks)

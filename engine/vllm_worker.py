@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.records import PaintSettings
+from engine.samplers.choices import Chosen, Seen, choose
 from engine.samplers.mask_predict import paint
 from engine.vllm_reload import change_places, prepare
 
@@ -34,8 +35,11 @@ class HermesWorker:
 
     def hermes_project(self, features: Tensor) -> Tensor:
         """CLIP features [N, F] through the projector that serves, [N, D] on the CPU."""
-        model = self.model_runner.get_model()
-        return model.mm_projector(features.to(self.model_runner.model_config.dtype)).detach().cpu()
+        return self.model_runner.get_model().project(features).detach().cpu()
+
+    def hermes_choose(self, images: Sequence[Seen]) -> list[list[list[Chosen]]]:
+        """`engine.samplers.choices.choose` on the weights that serve."""
+        return choose(self.model_runner.get_model(), images)
 
     def hermes_load(self, path: str) -> None:
         """Lets the weights of a safetensors file serve; on any error the old ones do."""

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from benchmarks.parity.folder import Golden
 from benchmarks.parity.records import Differences, close, equal
+from engine.asking import ANSWER_TOKENS
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
-from engine.records import CaptionSettings, ImageTokens
-from engine.vllm_engine import ANSWER_TOKENS, Engine
+from engine.records import CaptionSettings, ImageTokens, Question
+from engine.vllm_engine import Engine
 
 CASE = "served by vLLM"
 SERVED = 1e-4
@@ -41,7 +42,8 @@ def serving(golden: Golden, captions: dict[str, Tensor], decoded: dict[str, Tens
                 logps = torch.tensor(found.logprobs)
                 yield close(CASE, f"their log-probs {which}", logps, stored[:count, 0], SERVED)
             else:
-                answer = engine.answer([image], [[asked]])[0][0]
+                question = Question(question=asked, choices=(), answer="", kind="")
+                answer = engine.answer([image], [[question]])[0][0].text
                 kept = [token for token in wanted[:ANSWER_TOKENS].tolist() if token != eos]
                 yield equal(CASE, f"greedy answer {which}", torch.tensor(answer == text.decode(kept)), True)
         images = [ImageTokens(codes=tuple(row)) for row in captions["image_codes"].tolist()]

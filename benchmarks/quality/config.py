@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.errors import ConfigError
-from engine.records import PaintSettings, Record
+from engine.records import AnswerSettings, PaintSettings, Record
 
 
 class EvalConfig(Record, forbid_unknown_fields=True):
@@ -17,6 +17,7 @@ class EvalConfig(Record, forbid_unknown_fields=True):
     seed: int = 1000
     chunk: int = 32
     paint: PaintSettings = PaintSettings()
+    answer: AnswerSettings = AnswerSettings()
 
     def __post_init__(self) -> None:
         for name in ("limit", "images", "chunk"):

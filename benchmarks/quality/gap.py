@@ -106,9 +106,9 @@ def measure_gap(
     for start in range(0, len(source.items), config.chunk):
         items = source.items[start : start + config.chunk]
         real = model.encode(np.stack([source.image(item) for item in items]))
-        questions = [[question.question for question in item.questions] for item in items]
-        for item, texts in zip(items, model.answer(real, questions), strict=True):
-            und.append(_grade(item, matched(item.questions, texts, similarity)))
+        told = model.answer(real, [item.questions for item in items], config.answer)
+        for item, answers in zip(items, told, strict=True):
+            und.append(_grade(item, matched(item.questions, answers, similarity)))
         gen += _grade_painted(model, similarity, source, items, config)
         progress(len(items))
     first, second = clustered(und), clustered(gen)
@@ -148,8 +148,8 @@ def _grade_painted(
             pixels: NDArray[np.uint8] = model.decode([image.codes for image in images])
             answers = [oracle.judge(one, item.questions) for one in pixels]
         else:
-            asked = [[question.question for question in item.questions]] * len(images)
-            texts = model.answer([image.tokens for image in images], asked)
-            answers = [matched(item.questions, text, similarity) for text in texts]
+            asked = [item.questions] * len(images)
+            told = model.answer([image.tokens for image in images], asked, config.answer)
+            answers = [matched(item.questions, one, similarity) for one in told]
         graded.append([right for one in answers for right in _grade(item, one)])
     return graded

@@ -145,6 +145,14 @@ class Showo(nn.Module):
         codes = slice(start, start + self.config.codebook_size)
         return F.linear(hidden, self.head.weight[codes], self.head.bias[codes])
 
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """Normed hidden states [..., D] -> logits over the whole vocabulary, [..., V]."""
+        return self.head(hidden)
+
+    def project(self, features: Tensor) -> Tensor:
+        """CLIP features [..., F] -> embeddings [..., D]."""
+        return self.mm_projector(features.to(self.head.weight.dtype))
+
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Rotary tables of positions [B, T] (or [T])."""
         return rotary_tables(positions, self.config.rotary_dim, self.config.rope_theta)

@@ -15,6 +15,8 @@ class ShowoConfig(PreTrainedConfig):
 
     `vocab_size` is text_vocab_size + 10 specials + codebook_size + 1 mask token (Show-o's layout).
 
+    `vqa_choices_prompt` asks a question with its choices; empty where the model was not taught any.
+
     With `w_clip_vit`, understanding sees `clip_tokens` projected CLIP features of `clip_size` instead of
     codes, after a system prompt of `system_ids`; painting is the same.
     """
@@ -37,6 +39,7 @@ class ShowoConfig(PreTrainedConfig):
         max_text_len: int = 128,
         caption_prompt: str = "USER: \nGive a caption for this image. ASSISTANT:",
         vqa_prompt: str = "USER: \n{question} ASSISTANT:",
+        vqa_choices_prompt: str = "",
         bos_token_id: int = 50256,
         w_clip_vit: bool = False,
         clip_tokens: int = 576,
@@ -61,6 +64,7 @@ class ShowoConfig(PreTrainedConfig):
         self.max_text_len = max_text_len
         self.caption_prompt = caption_prompt
         self.vqa_prompt = vqa_prompt
+        self.vqa_choices_prompt = vqa_choices_prompt
         self.w_clip_vit = w_clip_vit
         self.clip_tokens = clip_tokens
         self.clip_size = clip_size

@@ -93,7 +93,9 @@ def import_showo(
     tensors = open_tensors(weights)
     text = read_text_tokenizer(text_tokenizer, official.llm_vocab_size)
     wording, tower = _read_wording(weights), read_clip(clip) if clip else None
-    if tower is not None and wording is None:
+    if wording is None and tower is None:
+        wording = layout.code_wording()
+    elif wording is None:
         wording = layout.clip_wording(text.encode(layout.SYSTEM_PROMPT, add_special_tokens=False).ids)
     seen = (tower.tokens, tower.width) if tower else None
     config = layout.to_ours(official, phi, text.get_vocab()[END_OF_TEXT], wording, seen)

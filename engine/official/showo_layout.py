@@ -73,7 +73,18 @@ class Wording(Record, kw_only=True):
     max_text_len: int
     caption_prompt: str
     vqa_prompt: str
+    vqa_choices_prompt: str = ""
     system_ids: tuple[int, ...] = ()
+
+
+def code_wording() -> Wording:
+    """The prompts of the official scripts for the variants without CLIP (`inference_mmu_vqa.py`)."""
+    return Wording(
+        max_text_len=128,
+        caption_prompt="USER: \nGive a caption for this image. ASSISTANT:",
+        vqa_prompt="USER: \n{question} ASSISTANT:",
+        vqa_choices_prompt="USER: \nQuestion:{question} Choice:{choices} ASSISTANT:",
+    )
 
 
 def clip_wording(system_ids: Sequence[int]) -> Wording:
@@ -82,6 +93,7 @@ def clip_wording(system_ids: Sequence[int]) -> Wording:
         max_text_len=128,
         caption_prompt="USER: Give a caption for this image. ASSISTANT:",
         vqa_prompt="USER: {question} ASSISTANT:",
+        vqa_choices_prompt="USER: Question:{question} Choice:{choices} ASSISTANT:",
         system_ids=tuple(system_ids),
     )
 
@@ -152,7 +164,7 @@ def to_ours(
     official: OfficialConfig,
     phi: PhiSizes,
     bos: int,
-    wording: Wording | None,
+    wording: Wording,
     clip: tuple[int, int] | None = None,
 ) -> ShowoConfig:
     """Our configuration of a release; `clip` is the number of features of an image and their width."""
@@ -161,7 +173,7 @@ def to_ours(
         seen = {"w_clip_vit": True, "clip_tokens": clip[0], "clip_size": clip[1]}
     return ShowoConfig(
         **msgspec.structs.asdict(phi),
-        **(msgspec.structs.asdict(wording) if wording else {}),
+        **msgspec.structs.asdict(wording),
         text_vocab_size=official.llm_vocab_size,
         codebook_size=official.codebook_size,
         num_image_tokens=official.num_vq_tokens,

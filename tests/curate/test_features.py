@@ -15,10 +15,13 @@ from curate.sources import Source, load_source
 from curate.store import PAIRS, read_records
 from engine.feature_files import FEATURES, open_features
 from engine.records import (
+    Answer,
+    AnswerSettings,
     CaptionSettings,
     ImageTokens,
     PaintSettings,
     Preference,
+    Question,
     SampledCaption,
     SampledImage,
 )
@@ -44,8 +47,10 @@ class ColourModel:
             for _ in images
         ]
 
-    def answer(self, images: Sequence[ImageTokens], questions: Sequence[Sequence[str]]) -> list[list[str]]:
-        return [["yes" for _ in asked] for asked in questions]
+    def answer(
+        self, images: Sequence[ImageTokens], questions: Sequence[Sequence[Question]], settings: AnswerSettings
+    ) -> list[list[Answer]]:
+        return [[Answer(text="yes") for _ in asked] for asked in questions]
 
     def paint(
         self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: PaintSettings

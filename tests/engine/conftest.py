@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from engine.checkpoints import CLIP_FOLDER
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
-from engine.records import ImageTokens
+from engine.records import ImageTokens, Question
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
 from engine.tokenizers.text import word_tokenizer
 from engine.weights import load_config, load_model, save_checkpoint
@@ -159,3 +159,13 @@ def long_clip_checkpoint(
     save_checkpoint(randomised(Showo(config), 3), folder, clip_checkpoints[0])
     clip_model(6, image_size=336, patch_size=14).save_pretrained(folder / CLIP_FOLDER)
     return folder
+
+
+@pytest.fixture(scope="session")
+def ask() -> Callable[..., Question]:
+    """Makes a question from its text and choices; which one is right does not matter here."""
+
+    def make(question: str, *choices: str) -> Question:
+        return Question(question=question, choices=choices, answer=choices[0] if choices else "", kind="")
+
+    return make

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from engine.errors import CheckpointError, EngineError
 from engine.models.clip_tower import ClipTower
 from engine.models.masks import feature_mask
 from engine.models.showo import Showo
-from engine.records import CaptionSettings, ImageTokens, PaintSettings, SampledCaption
+from engine.records import CaptionSettings, ImageTokens, PaintSettings, Question, SampledCaption
 from engine.samplers.mask_predict import paint
 from engine.weights import load_config, load_model, save_state
 
@@ -25,6 +25,7 @@ pytest.importorskip("vllm")
 if TYPE_CHECKING:
     from engine.vllm_engine import Engine
 
+Asking = Callable[..., Question]
 TOLERANCE = 2e-5
 GREEDY = CaptionSettings(temperature=0.0, max_tokens=12)
 SAMPLED = CaptionSettings(temperature=1.0, max_tokens=12)
@@ -116,10 +117,10 @@ def test_scores_of_given_captions_are_the_training_models(
 
 
 def test_answers_are_the_training_models_choices(
-    served: Engine, plain: Showo, real: list[ImageTokens]
+    served: Engine, plain: Showo, real: list[ImageTokens], ask: Asking
 ) -> None:
     questions = [["what color is the circle?"], [], ["how many?", "is a square blue?"], ["three?"]]
-    answers = served.answer(real, questions)
+    answers = served.answer(real, [[ask(question) for question in asked] for asked in questions])
     assert [len(row) for row in answers] == [1, 0, 2, 1]
     eos = plain.config.vocabulary.eos
     for image, asked, told in zip(real, questions, answers, strict=True):
@@ -127,10 +128,10 @@ def test_answers_are_the_training_models_choices(
             ids: list[int] = []
             while len(ids) < 8 and eos not in ids:
                 ids.append(int(dense_rows(served, plain, image, ids, question)[-1].argmax()))
-            assert answer == served._text.decode([token for token in ids if token != eos])
+            assert answer.text == served._text.decode([token for token in ids if token != eos])
 
 
-def test_a_painted_image_is_seen_through_its_pixels(served: Engine, plain: Showo) -> None:
+def test_a_painted_image_is_seen_through_its_pixels(served: Engine, plain: Showo, ask: Asking) -> None:
     ((painted,),) = served.paint(["a red circle"], 1, ["x"], 4, PaintSettings())
     ((plainly,),) = paint(
         plain, [served._text.encode("a red circle")], [[painted.seed]], PaintSettings(), batch=2
@@ -140,7 +141,8 @@ def test_a_painted_image_is_seen_through_its_pixels(served: Engine, plain: Showo
     looked = ImageTokens(codes=painted.codes, features=served.encode(pixels)[0].features)
     assert len(looked.features) == 4 * 25 * 24
     assert served.score([painted.tokens], ["a circle"]) == served.score([looked], ["a circle"])
-    assert served.answer([painted.tokens], [["how many?"]]) == served.answer([looked], [["how many?"]])
+    asked = [[ask("how many?", "two", "three")]]
+    assert served.answer([painted.tokens], asked) == served.answer([looked], asked)
 
 
 def test_clip_sees_a_larger_image_as_it_is(served: Engine, clip_checkpoints: tuple[Path, Path]) -> None:

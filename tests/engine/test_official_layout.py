@@ -296,6 +296,8 @@ def test_a_clip_variant_becomes_a_checkpoint_with_its_tower(
     text = TextTokenizer.load(folder / "tokenizer.json")
     assert text.decode(config.system_ids) == layout.SYSTEM_PROMPT
     assert config.vqa_prompt.format(question="Why?") == "USER: Why? ASSISTANT:"
+    named = config.vqa_choices_prompt.format(question="Why?", choices=["a"])
+    assert named == "USER: Question:Why? Choice:['a'] ASSISTANT:"
     held = load_model(folder).state_dict()
     assert all(torch.equal(held[name], tensor) for name, tensor in random_tensors(clip=True).items())
     image = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), dtype=np.uint8)
@@ -573,7 +575,7 @@ def test_an_export_is_what_the_official_scripts_read(release: Release, tmp_path:
 def test_an_export_of_phi_1_5s_sizes_names_it() -> None:
     written = layout.to_official(ShowoConfig(), layout.LLM)
     parsed = layout.parse_config(written, "config.json")
-    ours = layout.to_ours(parsed, layout.PhiSizes(), 50256, None)
+    ours = layout.to_ours(parsed, layout.PhiSizes(), 50256, layout.code_wording())
     assert ours.to_dict() == ShowoConfig().to_dict()
     assert layout.parse_phi(layout.to_phi(ShowoConfig()), "") == layout.PhiSizes()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from engine.errors import CheckpointError, EngineError
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
-from engine.records import CaptionSettings, ImageTokens, PaintSettings, SampledCaption
+from engine.records import CaptionSettings, ImageTokens, PaintSettings, Question, SampledCaption
 from engine.samplers.mask_predict import paint
 from engine.seeds import sample_seed
 from engine.weights import fingerprint, load_config, load_model, save_state
@@ -23,6 +24,7 @@ pytest.importorskip("vllm")
 if TYPE_CHECKING:
     from engine.vllm_engine import Engine
 
+Asking = Callable[..., Question]
 TOLERANCE = 1e-5
 """Largest difference allowed between vLLM's log-probs and the training model's; measured 2.1e-6, float32."""
 
@@ -137,11 +139,13 @@ def test_a_painted_image_is_the_same_alone_or_in_a_batch_and_equals_the_training
     assert [[list(one.codes) for one in row] for row in together] == plain
 
 
-def test_questions_of_an_image_come_back_in_order(engine: Engine, images: list[ImageTokens]) -> None:
+def test_questions_of_an_image_come_back_in_order(
+    engine: Engine, images: list[ImageTokens], ask: Asking
+) -> None:
     questions = [
-        ["what color is the circle?"],
+        [ask("what color is the circle?")],
         [],
-        ["how many?", "is a square blue?", "what color is the circle?"],
+        [ask("how many?"), ask("is a square blue?"), ask("what color is the circle?")],
     ]
     answers = engine.answer([images[0], images[1], images[2]], questions)
     assert [len(row) for row in answers] == [1, 0, 3]
@@ -157,7 +161,7 @@ def test_pixels_to_codes_and_back(engine: Engine) -> None:
 
 
 def test_a_swap_equals_a_fresh_engine_and_swapping_back_restores(
-    engine: Engine, checkpoints: tuple[Path, Path], images: list[ImageTokens]
+    engine: Engine, checkpoints: tuple[Path, Path], images: list[ImageTokens], ask: Asking
 ) -> None:
     from engine.vllm_engine import Engine
 
@@ -166,7 +170,7 @@ def test_a_swap_equals_a_fresh_engine_and_swapping_back_restores(
             tokens(served.caption(images, 2, keys(8), 1, SAMPLED)),
             tokens(served.caption(images, 1, keys(8), 1, GREEDY)),
             served.paint(["a red circle"], 3, ["x"], 1, PaintSettings()),
-            served.answer(images[:2], [["what color?"]] * 2),
+            served.answer(images[:2], [[ask("what color?", "red", "blue")]] * 2),
         )
 
     before, version = everything(engine), engine.version
