@@ -76,17 +76,16 @@ def measure(engine: Engine, items: int, n: int, repeats: int) -> list[Row]:
         # Candidate i has a seed of its own, so asking for i + 1 and keeping the last one would do extra
         # work; a key of its own for each candidate keeps the work equal.
         return [
-            [engine.caption([image], 1, [f"{key}/{i}"], SEED, caption)[0][0].text for i in range(n)]
+            [engine.caption([image], [f"{key}/{i}"], SEED, [caption])[0][0].text for i in range(n)]
             for image, key in zip(images, keys, strict=True)
         ]
 
     def captions_together() -> list[list[str]]:
         found = engine.caption(
             [image for image in images for _ in range(n)],
-            1,
             [f"{key}/{i}" for key in keys for i in range(n)],
             SEED,
-            caption,
+            [caption],
         )
         return _folded([one[0].text for one in found], n)
 

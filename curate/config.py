@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from engine.errors import ConfigError
 from engine.records import AnswerSettings, CaptionSettings, PaintSettings, Record
 
@@ -22,6 +24,8 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     chunk: int = 16
     """Items in flight together; a killed curation repeats at most this many."""
     caption: CaptionSettings = CaptionSettings()
+    caption_plan: Literal["", "official"] = ""
+    """official: the released script's ten settings instead of n times `caption`."""
     paint: PaintSettings = PaintSettings()
     answer: AnswerSettings = AnswerSettings()
 
@@ -36,3 +40,19 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             raise ConfigError(f"curate.min_margin is {self.min_margin}; it cannot be negative")
         if self.chunk < 1:
             raise ConfigError(f"curate.chunk is {self.chunk}; it must be at least 1")
+
+
+OFFICIAL_PLAN = (
+    CaptionSettings(temperature=0.0, max_tokens=100),
+    *(
+        CaptionSettings(temperature=temperature, top_k=top_k, max_tokens=100)
+        for top_k in (2, 3, 4)
+        for temperature in (0.1, 0.7, 2.0)
+    ),
+)
+"""The caption candidates of the official `inference_mmu_caption.py`: greedy, then a grid."""
+
+
+def caption_plan(config: CurateConfig) -> tuple[CaptionSettings, ...]:
+    """How each caption candidate of an item is sampled."""
+    return OFFICIAL_PLAN if config.caption_plan == "official" else (config.caption,) * config.n

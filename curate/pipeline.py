@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from curate.config import CurateConfig
+from curate.config import CurateConfig, caption_plan
 from curate.pairs import choose_caption_pair, choose_image_pair
 from curate.protocol import UnifiedModel
 from curate.self_vqa import accuracy, matched
@@ -48,7 +48,8 @@ class Origin(Record):
     round: int
     seed: int
     n: int
-    caption: object
+    captions: object
+    """How each caption candidate is sampled."""
     paint: object
     answer: object
     similarity: str
@@ -106,7 +107,7 @@ def sample_chunk(
     """All candidates of some items, scored; `features` is the folder for CLIP features of real images."""
     keys = [f"{round_number}/{item.id}" for item in items]
     real = model.encode(np.stack([source.image(item) for item in items]))
-    captions = model.caption(real, config.n, keys, seed, config.caption)
+    captions = model.caption(real, keys, seed, caption_plan(config))
     painted = model.paint([item.caption for item in items], config.n, keys, seed, config.paint)
     asked = [item.questions for item, images in zip(items, painted, strict=True) for _ in images]
     tokens = [image.tokens for images in painted for image in images]
@@ -192,7 +193,7 @@ def curate(
         round=round_number,
         seed=seed,
         n=config.n,
-        caption=msgspec.to_builtins(config.caption),
+        captions=msgspec.to_builtins(list(caption_plan(config))),
         paint=msgspec.to_builtins(config.paint),
         answer=msgspec.to_builtins(config.answer),
         similarity=similarity.name,

@@ -37,9 +37,9 @@ class UnifiedModel(Protocol):
         ...
 
     def caption(
-        self, images: Sequence[ImageTokens], n: int, keys: Sequence[str], seed: int, settings: CaptionSettings
+        self, images: Sequence[ImageTokens], keys: Sequence[str], seed: int, plan: Sequence[CaptionSettings]
     ) -> list[list[SampledCaption]]:
-        """n captions of each image; `keys` and `seed` decide every draw."""
+        """A caption of each image for each entry of the plan; `keys` and `seed` decide every draw."""
         ...
 
     def answer(

@@ -130,14 +130,20 @@ class PaintSettings(Record):
     """w in (1 + w) * conditional - w * unconditional."""
     temperature: float = 8.0
     """Start of the confidence noise; it compounds by (1 - t/T) each step, as in the official code."""
+    schedule: str = "cosine"
+    """How many positions stay hidden: cosine, linear, powE for an exponent E (pow2), or sigmoid."""
 
 
-class CaptionSettings(Record):
-    """Autoregressive caption sampling."""
+class CaptionSettings(Record, forbid_unknown_fields=True):
+    """Autoregressive sampling of one caption; a caption ends with eos, or at `max_tokens`."""
 
     temperature: float = 1.0
+    """0 is greedy."""
     top_k: int = 0
+    """0 is all."""
     top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    """Divides (multiplies, where negative) the logits of tokens already in the prompt or the caption."""
     max_tokens: int = 32
 
 

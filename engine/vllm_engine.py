@@ -10,7 +10,7 @@ Legend: B images, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -36,6 +36,7 @@ from engine.records import (
     SampledImage,
 )
 from engine.samplers.choices import Chosen
+from engine.samplers.mask_predict_rule import check_schedule
 from engine.seeds import sample_seed
 from engine.swap_check import check_swap, check_weights
 from engine.tokenizers.image import load_image_tokenizer, scaled, to_pixels, to_uint8
@@ -128,33 +129,41 @@ class Engine:
     def caption(
         self,
         images: Sequence[ImageTokens],
-        n: int,
         keys: Sequence[str],
         seed: int,
-        settings: CaptionSettings,
+        plan: Sequence[CaptionSettings],
     ) -> list[list[SampledCaption]]:
-        """n captions of every image; candidate i of an image has the seed of (seed, its key, "caption", i).
+        """A caption of every image for each entry of the plan, which says how it is sampled.
+
+        Candidate i of an image has the seed of (seed, its key, "caption", i).
 
         `token_ids` lack the final eos; `logprobs` are the model's own (before temperature and cuts), one a
         token and one more for eos where the caption ended by itself.
         """
         self._same_length("keys", keys, images)
-        eos, prompt = self._config.vocabulary.eos, self._text.encode(self._config.caption_prompt)
-        seeds = [[sample_seed(seed, key, "caption", i) for i in range(n)] for key in keys]
+        eos, prompt, n = (
+            self._config.vocabulary.eos,
+            self._text.encode(self._config.caption_prompt),
+            len(plan),
+        )
+        seeds = [sample_seed(seed, key, "caption", i) for key in keys for i in range(n)]
         params = [
             self._sampling(
                 temperature=settings.temperature,
                 top_k=settings.top_k,
                 top_p=settings.top_p,
+                repetition_penalty=settings.repetition_penalty,
                 max_tokens=settings.max_tokens,
                 seed=one,
                 logprobs=0,
             )
-            for one in chain(*seeds)
+            for one, settings in zip(seeds, cycle(plan), strict=False)
         ]
+        longest = max((settings.max_tokens for settings in plan), default=0)
         found = []
-        outputs = self._continue(images, [[prompt] * n for _ in images], settings.max_tokens, params)
-        for output, one in zip(outputs, chain(*seeds), strict=True):
+        for output, one in zip(
+            self._continue(images, [[prompt] * n] * len(images), longest, params), seeds, strict=True
+        ):
             ids, steps = output.outputs[0].token_ids, output.outputs[0].logprobs
             logprobs = tuple(step[token].logprob for token, step in zip(ids, steps, strict=True))
             kept = tuple(token for token in ids if token != eos)
@@ -231,6 +240,7 @@ class Engine:
         self._same_length("keys", keys, prompts)
         if settings.steps < 1:
             raise EngineError(f"painting takes at least 1 step, not {settings.steps}")
+        check_schedule(settings.schedule)
         seeds = [[sample_seed(seed, key, "paint", i) for i in range(n)] for key in keys]
         texts = [self._text.encode(prompt) for prompt in prompts]
         painted = self._rpc("painting failed", "hermes_paint", texts, seeds, settings, self._paint_batch)

@@ -33,7 +33,7 @@ def serving(golden: Golden, captions: dict[str, Tensor], decoded: dict[str, Tens
             image = _image(golden, decoded[f"prompt_ids_{which}"])
             if asked == golden.config.caption_prompt:
                 settings = CaptionSettings(temperature=0.0, max_tokens=len(wanted))
-                found = engine.caption([image], 1, ["golden"], 0, settings)[0][0]
+                found = engine.caption([image], ["golden"], 0, [settings])[0][0]
                 count = len(found.logprobs)
                 ended = (wanted == eos).nonzero()
                 tokens = wanted[: int(ended[0])] if len(ended) else wanted

@@ -117,7 +117,7 @@ def paint_batch(
         drawn_R, logp_R = draw(logits_RK, uniform[step, 0][unknown_BN])
         sampled_BN = codes_BN.masked_scatter(unknown_BN, drawn_R)
         logp_BN = torch.zeros(codes_BN.shape).masked_scatter(unknown_BN, logp_R)
-        left_B = left_hidden(unknown_BN.sum(-1), tokens, step, steps)
+        left_B = left_hidden(unknown_BN.sum(-1), tokens, step, steps, settings.schedule)
         hidden_BN = hide_again(logp_BN, unknown_BN, gumbel(uniform[step, 1]), temperature, left_B)
         codes_BN = sampled_BN.masked_fill(hidden_BN, -1)
     return sampled_BN

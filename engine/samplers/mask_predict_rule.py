@@ -7,12 +7,18 @@ Legend: B canvases, N image tokens, R rows (hidden positions of all canvases), K
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 from torch import Tensor
 
+from engine.errors import EngineError
+
 SMALLEST = 1e-20
 """The official code's floor under a probability and under a uniform draw before a logarithm."""
+
+SIGMOID_END = 3.0
+"""The sigmoid schedule runs from minus this to this."""
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
@@ -52,13 +58,46 @@ def gumbel(uniform: Tensor) -> Tensor:
     return -((-(uniform.clamp(min=SMALLEST).log())).clamp(min=SMALLEST).log())
 
 
-def left_hidden(unknown_B: Tensor, tokens: int, step: int, steps: int) -> Tensor:
-    """How many positions stay hidden after the step: max(1, min(unknown - 1, floor(N cos(pi/2 t/T)))), [B].
+def hidden_share(schedule: str, ratio: Tensor) -> Tensor:
+    """Share of the positions that stay hidden when `ratio` of the steps are done, in float32 as officially.
 
-    The cosine is float32, as in the official code: at the last step it is -4e-8, whose floor is -1.
+    cosine: cos(pi/2 r), which ends at -4e-8; linear: 1 - r; powE: 1 - r^E; sigmoid: a sigmoid from -3 to 3
+    scaled to run from 1 to 0. All but the first end at the official floor of 1e-6.
+
+    Raises:
+        EngineError: the schedule is not known.
     """
-    ratio = torch.tensor((step + 1) / steps, dtype=torch.float32)
-    wanted = torch.floor(tokens * torch.cos(ratio * math.pi * 0.5)).long()
+    if schedule == "cosine":
+        return torch.cos(ratio * math.pi * 0.5)
+    if schedule == "linear":
+        share = 1 - ratio
+    elif schedule == "sigmoid":
+        ends = torch.sigmoid(torch.tensor([-SIGMOID_END, SIGMOID_END]))
+        share = (ends[1] - torch.sigmoid(ratio * 2 * SIGMOID_END - SIGMOID_END)) / (ends[1] - ends[0])
+    elif match := re.fullmatch(r"pow(\d+(?:\.\d+)?)", schedule):
+        share = 1 - ratio ** float(match[1])
+    else:
+        raise EngineError(f"schedule {schedule!r} is not known; take cosine, linear, pow2 or sigmoid")
+    return share.clamp(min=1e-6, max=1.0)
+
+
+def check_schedule(schedule: str) -> None:
+    """Whether `hidden_share` knows it.
+
+    Raises:
+        EngineError: it does not.
+    """
+    hidden_share(schedule, torch.tensor(0.5))
+
+
+def left_hidden(unknown_B: Tensor, tokens: int, step: int, steps: int, schedule: str = "cosine") -> Tensor:
+    """How many positions stay hidden after the step: max(1, min(unknown - 1, floor(N share))), [B].
+
+    Raises:
+        EngineError: the schedule is not known.
+    """
+    share = hidden_share(schedule, torch.tensor((step + 1) / steps, dtype=torch.float32))
+    wanted = torch.floor(tokens * share).long()
     return torch.minimum(unknown_B - 1, wanted).clamp(min=1)
 
 

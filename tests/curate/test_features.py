@@ -40,10 +40,10 @@ class ColourModel:
         return np.zeros((len(codes), 48, 48, 3), np.uint8)
 
     def caption(
-        self, images: Sequence[ImageTokens], n: int, keys: Sequence[str], seed: int, settings: CaptionSettings
+        self, images: Sequence[ImageTokens], keys: Sequence[str], seed: int, plan: Sequence[CaptionSettings]
     ) -> list[list[SampledCaption]]:
         return [
-            [SampledCaption(text="x" * i, token_ids=(i,), logprobs=(), seed=i) for i in range(n)]
+            [SampledCaption(text="x" * i, token_ids=(i,), logprobs=(), seed=i) for i, _ in enumerate(plan)]
             for _ in images
         ]
 

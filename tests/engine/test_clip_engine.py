@@ -93,7 +93,7 @@ def test_vllm_and_the_training_model_agree_on_sampled_captions(
     served: Engine, plain: Showo, real: list[ImageTokens]
 ) -> None:
     worst, tokens = 0.0, 0
-    for image, row in zip(real, served.caption(real, 4, KEYS, 5, SAMPLED), strict=True):
+    for image, row in zip(real, served.caption(real, KEYS, 5, [SAMPLED] * 4), strict=True):
         assert len({one.token_ids for one in row}) > 1
         for caption in row:
             found = dense(served, plain, image, whole(caption, served.config.vocabulary.eos))
@@ -161,7 +161,7 @@ def test_images_that_share_their_first_features_never_share_blocks(
     half[-4 * 24 :] = real[1].features[-4 * 24 :]
     other = ImageTokens(codes=first.codes, features=bytes(half))
     for image in (first, other, first, other):
-        ((caption,),) = served.caption([image], 1, ["x"], 0, GREEDY)
+        ((caption,),) = served.caption([image], ["x"], 0, [GREEDY])
         found = dense(served, plain, image, whole(caption, served.config.vocabulary.eos))
         assert caption.logprobs == pytest.approx(found, abs=TOLERANCE)
     requests = [served._request(image, served._text.encode("caption:"), 1) for image in (first, other)]
@@ -189,9 +189,9 @@ def test_a_cached_prefix_gives_what_a_fresh_one_gives(
 def test_a_caption_is_the_same_alone_in_a_batch_and_past_a_window(
     served: Engine, real: list[ImageTokens]
 ) -> None:
-    together = served.caption(real, 3, KEYS, 9, SAMPLED)
-    alone = [served.caption([one], 3, [key], 9, SAMPLED)[0] for one, key in zip(real, KEYS, strict=True)]
-    many = served.caption(real * 10, 3, KEYS * 10, 9, SAMPLED)
+    together = served.caption(real, KEYS, 9, [SAMPLED] * 3)
+    alone = [served.caption([one], [key], 9, [SAMPLED] * 3)[0] for one, key in zip(real, KEYS, strict=True)]
+    many = served.caption(real * 10, KEYS * 10, 9, [SAMPLED] * 3)
 
     def ids(rows: list[list[SampledCaption]]) -> list[list[tuple[int, ...]]]:
         return [[one.token_ids for one in row] for row in rows]
@@ -236,9 +236,9 @@ def test_another_tower_or_a_lacking_projector_is_refused(
 
 def test_features_of_another_size_are_refused(served: Engine, real: list[ImageTokens]) -> None:
     with pytest.raises(EngineError, match="25 features of 24 float32 numbers, not 8 bytes"):
-        served.caption([ImageTokens(codes=real[0].codes, features=b"12345678")], 1, ["x"], 0, GREEDY)
+        served.caption([ImageTokens(codes=real[0].codes, features=b"12345678")], ["x"], 0, [GREEDY])
     with pytest.raises(EngineError, match="36 codes below 64, not 1 codes"):
-        served.caption([ImageTokens(codes=(1,))], 1, ["x"], 0, GREEDY)
+        served.caption([ImageTokens(codes=(1,))], ["x"], 0, [GREEDY])
 
 
 def test_the_released_lengths_are_served_exactly(long_clip_checkpoint: Path) -> None:
@@ -250,7 +250,7 @@ def test_the_released_lengths_are_served_exactly(long_clip_checkpoint: Path) -> 
     with Engine(long_clip_checkpoint, kv_cache_gib=0.125, max_sequences=6) as opened:
         images = opened.encode(np.random.default_rng(1).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8))
         for _ in range(2):
-            for image, row in zip(images, opened.caption(images, 4, KEYS[:3], 5, SAMPLED), strict=True):
+            for image, row in zip(images, opened.caption(images, KEYS[:3], 5, [SAMPLED] * 4), strict=True):
                 for caption in row:
                     found = dense(opened, model, image, whole(caption, eos))
                     worst = max(worst, *(abs(a - b) for a, b in zip(caption.logprobs, found, strict=True)))

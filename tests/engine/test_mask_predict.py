@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity.folder import Golden
+from engine.errors import EngineError
 from engine.models.masks import t2i_mask
 from engine.models.showo import Showo
 from engine.records import PaintSettings
 from engine.samplers.mask_predict import Canvas, paint, randoms, text_prefix
 from engine.samplers.mask_predict_rule import (
     SMALLEST,
+    check_schedule,
     draw,
     guide,
     gumbel,
+    hidden_share,
     hide_again,
     left_hidden,
     temperatures,
@@ -87,15 +90,17 @@ def dense_paint(model: Showo, text: list[int], seed: int, settings: PaintSetting
         drawn, logp = draw(guide(logits[0], logits[1], settings.guidance), uniform[step, 0])
         unknown = codes < 0
         sampled = torch.where(unknown, drawn, codes)
-        left = left_hidden(unknown.sum()[None], tokens, step, steps)
+        left = left_hidden(unknown.sum()[None], tokens, step, steps, settings.schedule)
         again = hide_again(logp[None], unknown[None], gumbel(uniform[step, 1])[None], temperature, left)[0]
         codes = torch.where(again, -1, sampled)
     return sampled.tolist()
 
 
-@pytest.mark.parametrize("guidance", [0.0, 2.0])
-def test_the_batched_sampler_equals_a_plain_dense_loop(model: Showo, guidance: float) -> None:
-    settings = PaintSettings(steps=9, guidance=guidance)
+@pytest.mark.parametrize(
+    ("guidance", "schedule"), [(0.0, "cosine"), (2.0, "cosine"), (2.0, "linear"), (0.0, "pow3")]
+)
+def test_the_batched_sampler_equals_a_plain_dense_loop(model: Showo, guidance: float, schedule: str) -> None:
+    settings = PaintSettings(steps=9, guidance=guidance, schedule=schedule)
     texts: list[list[int]] = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11, 12, 13]]
     seeds = [[11, 12], [13], [14, 15, 16]]
     painted = paint(model, texts, seeds, settings, batch=4)
@@ -139,6 +144,30 @@ def test_the_extremes_of_a_uniform_draw_are_codes_and_finite_noise() -> None:
 def test_temperature_compounds_and_ends_at_zero() -> None:
     assert temperatures(1.0, 8)[:3] == pytest.approx([0.875, 0.65625, 0.41015625])
     assert temperatures(1.0, 8)[-1] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "half", "end"),
+    [
+        ("cosine", 0.7071068, -4.4e-8),
+        ("linear", 0.5, 1e-6),
+        ("pow2", 0.75, 1e-6),
+        ("pow0.5", 0.2928932, 1e-6),
+        ("sigmoid", 0.5, 1e-6),
+    ],
+)
+def test_schedules_run_from_all_hidden_to_none(schedule: str, half: float, end: float) -> None:
+    shares = [hidden_share(schedule, torch.tensor(ratio)).item() for ratio in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == pytest.approx(1.0)
+    assert shares[2] == pytest.approx(half, abs=1e-6)
+    assert shares[4] == pytest.approx(end, abs=1e-7)
+
+
+@pytest.mark.parametrize("schedule", ["", "pow", "cosin", "pow-1"])
+def test_an_unknown_schedule_is_refused(schedule: str) -> None:
+    with pytest.raises(EngineError, match=f"schedule '{schedule}' is not known"):
+        check_schedule(schedule)
 
 
 def test_a_known_position_is_never_hidden_again() -> None:

@@ -36,7 +36,7 @@ def outputs(engine: Engine) -> dict[str, list]:
     texts = ["a red circle", "two blue square", "three"]
     keys = ["a", "b", "c"]
     greedy = CaptionSettings(temperature=0.0, max_tokens=6)
-    captions = engine.caption(images, 1, keys, 0, greedy)
+    captions = engine.caption(images, keys, 0, [greedy])
     painted = engine.paint(texts, 2, keys, 0, PaintSettings(steps=4, guidance=2.0))
     return {
         "scores": [logp for row in engine.score(images, texts) for logp in row],

@@ -64,7 +64,7 @@ def test_vllm_and_the_training_model_agree_on_sampled_captions(
     engine: Engine, model: Showo, images: list[ImageTokens]
 ) -> None:
     worst = 0.0
-    for image, row in zip(images, engine.caption(images, 3, keys(8), 5, SAMPLED), strict=True):
+    for image, row in zip(images, engine.caption(images, keys(8), 5, [SAMPLED] * 3), strict=True):
         for caption in row:
             dense = dense_logprobs(engine, model, image.codes, whole(caption, engine.config.vocabulary.eos))
             worst = max(worst, *(abs(a - b) for a, b in zip(caption.logprobs, dense, strict=True)))
@@ -85,7 +85,7 @@ def test_greedy_captions_are_the_training_models_choices(
     engine: Engine, model: Showo, images: list[ImageTokens]
 ) -> None:
     vocabulary = model.config.vocabulary
-    for image, (caption,) in zip(images, engine.caption(images, 1, keys(8), 0, GREEDY), strict=True):
+    for image, (caption,) in zip(images, engine.caption(images, keys(8), 0, [GREEDY]), strict=True):
         ids = vocabulary.mmu_prompt(image.codes, prompt_ids(engine))
         for token in whole(caption, vocabulary.eos):
             row = torch.tensor([ids])
@@ -117,9 +117,10 @@ def test_images_that_share_their_first_tokens_never_share_blocks(
 
 
 def test_a_caption_is_the_same_alone_or_in_a_batch(engine: Engine, images: list[ImageTokens]) -> None:
-    together = engine.caption(images, 4, keys(8), 9, SAMPLED)
+    together = engine.caption(images, keys(8), 9, [SAMPLED] * 4)
     alone = [
-        engine.caption([image], 4, [key], 9, SAMPLED)[0] for image, key in zip(images, keys(8), strict=True)
+        engine.caption([image], [key], 9, [SAMPLED] * 4)[0]
+        for image, key in zip(images, keys(8), strict=True)
     ]
     assert tokens(alone) == tokens(together)
     assert [one.seed for one in together[3]] == [sample_seed(9, "item-3", "caption", i) for i in range(4)]
@@ -137,6 +138,20 @@ def test_a_painted_image_is_the_same_alone_or_in_a_batch_and_equals_the_training
     texts = [engine._text.encode(prompt) for prompt in prompts]
     plain = paint(model, texts, seeds, PaintSettings(), batch=8)
     assert [[list(one.codes) for one in row] for row in together] == plain
+
+
+def test_every_candidate_follows_its_own_entry_of_the_plan(engine: Engine, images: list[ImageTokens]) -> None:
+    plan = [GREEDY, SAMPLED, CaptionSettings(temperature=2.0, top_k=3, max_tokens=5), SAMPLED]
+    rows = engine.caption(images, keys(8), 9, plan)
+    assert [row[0].token_ids for row in rows] == [
+        one.token_ids for (one,) in engine.caption(images, keys(8), 3, [GREEDY])
+    ]
+    assert [row[:2] for row in rows] == engine.caption(images, keys(8), 9, plan[:2])
+    assert max(len(row[2].logprobs) for row in rows) == 5
+    penalised = CaptionSettings(temperature=0.0, repetition_penalty=50.0, max_tokens=12)
+    for (caption,) in engine.caption(images, keys(8), 9, [penalised]):
+        assert len(set(caption.token_ids)) == len(caption.token_ids)
+    assert any(len(set(row[0].token_ids)) < len(row[0].token_ids) for row in rows)
 
 
 def test_questions_of_an_image_come_back_in_order(
@@ -167,8 +182,8 @@ def test_a_swap_equals_a_fresh_engine_and_swapping_back_restores(
 
     def everything(served: Engine) -> tuple[object, ...]:
         return (
-            tokens(served.caption(images, 2, keys(8), 1, SAMPLED)),
-            tokens(served.caption(images, 1, keys(8), 1, GREEDY)),
+            tokens(served.caption(images, keys(8), 1, [SAMPLED] * 2)),
+            tokens(served.caption(images, keys(8), 1, [GREEDY])),
             served.paint(["a red circle"], 3, ["x"], 1, PaintSettings()),
             served.answer(images[:2], [[ask("what color?", "red", "blue")]] * 2),
         )
@@ -202,7 +217,7 @@ def test_a_misfit_is_refused_with_all_its_problems_while_the_engine_serves_on(
     config = load_config(checkpoints[0])
     config.rope_theta = 5.0
     save_state(state, config, tmp_path)
-    before, version = engine.caption(images, 1, keys(8), 0, GREEDY), engine.version
+    before, version = engine.caption(images, keys(8), 0, [GREEDY]), engine.version
     with pytest.raises(CheckpointError) as refused:
         engine.swap(tmp_path)
     for problem in (
@@ -213,7 +228,7 @@ def test_a_misfit_is_refused_with_all_its_problems_while_the_engine_serves_on(
         "showo.model.final_layernorm.bias is torch.int64",
     ):
         assert problem in str(refused.value)
-    assert engine.caption(images, 1, keys(8), 0, GREEDY) == before
+    assert engine.caption(images, keys(8), 0, [GREEDY]) == before
     assert (engine.version, engine.fingerprint) == (version, fingerprint(checkpoints[0]))
 
 
@@ -223,7 +238,7 @@ def test_a_load_that_fails_half_way_leaves_the_old_weights_serving(
     state = load_file(checkpoints[1] / "model.safetensors")
     del state["showo.lm_head.bias"]
     save_file(state, tmp_path / "model.safetensors")
-    before = engine.caption(images, 2, keys(8), 0, SAMPLED)
+    before = engine.caption(images, keys(8), 0, [SAMPLED] * 2)
     with pytest.raises(CheckpointError, match=r"lacks showo\.lm_head\.bias"):
         engine._rpc("past the checks", "hermes_load", str(tmp_path / "model.safetensors"))
     save_file(
@@ -231,7 +246,7 @@ def test_a_load_that_fails_half_way_leaves_the_old_weights_serving(
     )
     with pytest.raises(CheckpointError, match=r"does not know showo\.strange"):
         engine._rpc("past the checks", "hermes_load", str(tmp_path / "x"))
-    assert engine.caption(images, 2, keys(8), 0, SAMPLED) == before
+    assert engine.caption(images, keys(8), 0, [SAMPLED] * 2) == before
 
 
 def test_a_truncated_file_changes_nothing(
@@ -240,21 +255,21 @@ def test_a_truncated_file_changes_nothing(
     save_state(load_file(checkpoints[1] / "model.safetensors"), load_config(checkpoints[1]), tmp_path)
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    before = engine.caption(images, 1, keys(8), 0, GREEDY)
+    before = engine.caption(images, keys(8), 0, [GREEDY])
     with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
         engine.swap(tmp_path)
-    assert engine.caption(images, 1, keys(8), 0, GREEDY) == before
+    assert engine.caption(images, keys(8), 0, [GREEDY]) == before
 
 
 def test_bad_requests_are_refused_in_words(engine: Engine, images: list[ImageTokens]) -> None:
     with pytest.raises(EngineError, match="36 codes below 64, not 2 codes from 1 to 99"):
-        engine.caption([ImageTokens(codes=(1, 99))], 1, ["x"], 0, GREEDY)
+        engine.caption([ImageTokens(codes=(1, 99))], ["x"], 0, [GREEDY])
     with pytest.raises(EngineError, match="exceed the model's 96 positions"):
-        engine.caption(images[:1], 1, ["x"], 0, CaptionSettings(max_tokens=90))
+        engine.caption(images[:1], ["x"], 0, [CaptionSettings(max_tokens=90)])
     with pytest.raises(EngineError, match="1 keys for 8 inputs"):
-        engine.caption(images, 1, ["x"], 0, GREEDY)
+        engine.caption(images, ["x"], 0, [GREEDY])
     with pytest.raises(EngineError, match="vLLM refused the sampling settings"):
-        engine.caption(images[:1], 1, ["x"], 0, CaptionSettings(temperature=-1.0))
+        engine.caption(images[:1], ["x"], 0, [CaptionSettings(temperature=-1.0)])
 
 
 def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -277,4 +292,4 @@ def test_the_served_model_names_unknown_and_missing_tensors(
         CheckpointError, match=r"unknown showo.model.strange.*missing showo.model.final_layernorm.weight"
     ):
         Engine(tmp_path, kv_cache_gib=0.125)
-    assert engine.caption(images[:1], 1, ["x"], 0, GREEDY)[0][0].token_ids
+    assert engine.caption(images[:1], ["x"], 0, [GREEDY])[0][0].token_ids
