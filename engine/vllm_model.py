@@ -23,6 +23,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
 from engine.errors import CheckpointError
+from engine.models.activations import tanh_gelu
 from engine.models.phi import rotary_tables, run_layers
 from engine.models.showo import projector
 from engine.models.showo_config import ShowoConfig
@@ -64,7 +65,7 @@ class ServedMlp(nn.Module):
         self.fc2 = RowParallelLinear(inner, width, bias=True, prefix=f"{prefix}.fc2")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)[0], approximate="tanh"))[0]
+        return self.fc2(tanh_gelu(self.fc1(x)[0]))[0]
 
 
 class ServedBlock(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.records import PaintSettings
 from engine.samplers.choices import Chosen, Seen, choose
-from engine.samplers.mask_predict import paint
+from engine.samplers.mask_predict import Prefixes, paint, text_prefixes
 from engine.vllm_reload import change_places, prepare
 
 
@@ -22,6 +22,7 @@ class HermesWorker:
     """Methods for `collective_rpc`; `model_runner` is the worker's."""
 
     model_runner: Any
+    _empty: Prefixes | None = None
 
     def hermes_paint(
         self,
@@ -30,8 +31,11 @@ class HermesWorker:
         settings: PaintSettings,
         batch: int,
     ) -> list[list[list[int]]]:
-        """`engine.samplers.mask_predict.paint` on the weights that serve."""
-        return paint(self.model_runner.get_model(), texts, seeds, settings, batch)
+        """`engine.samplers.mask_predict.paint` on the weights that serve; prefixes of no text are kept."""
+        model = self.model_runner.get_model()
+        if settings.guidance and self._empty is None:
+            self._empty = text_prefixes(model, [()])
+        return paint(model, texts, seeds, settings, batch, self._empty)
 
     def hermes_project(self, features: Tensor) -> Tensor:
         """CLIP features [N, F] through the projector that serves, [N, D] on the CPU."""
@@ -44,4 +48,5 @@ class HermesWorker:
     def hermes_load(self, path: str) -> None:
         """Lets the weights of a safetensors file serve; on any error the old ones do."""
         runner = self.model_runner
+        self._empty = None
         change_places(prepare(runner.get_model(), load_file(path), runner.model_config.dtype))

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.parity.folder import Golden
 from benchmarks.parity.model_cases import LOGITS
 from benchmarks.parity.records import Differences, close, equal
-from engine.samplers.mask_predict import Canvas, text_prefix
+from engine.samplers.mask_predict import Canvas, text_prefixes
 from engine.samplers.mask_predict_rule import guide, hide_again, left_hidden, temperatures
 from engine.tokenizers.magvit_v2_blocks import code_bits
 
@@ -35,7 +35,7 @@ def sampling(golden: Golden, arrays: dict[str, Tensor], case: str) -> Difference
     texts = [[i for i in row[: room + 1].tolist() if i != words.pad] for prompt in prompts for row in prompt]
     encoded = [words.t2i_text(golden.tokenizer().encode(one), room) for one in settings["prompts"]]
     yield equal(case, "prompts", _padded(encoded, words.pad), _padded(texts[:rows], words.pad))
-    canvas = Canvas(model, [text_prefix(model, text) for text in texts])
+    canvas = Canvas(model, text_prefixes(model, [text[2:-1] for text in texts]))
     largest, hidden, counts = 0.0, [], []
     codes = torch.full((rows, tokens), -1)
     for step in range(steps):

@@ -1,8 +1,8 @@
 """Show-o's image sampler: mask-predict over static batches of canvases, with classifier-free guidance.
 
 Every canvas takes the same number of steps, so a batch never changes shape. The text prefix sees only
-itself: its keys and values are computed once a prompt, without its padding, at the positions that it has
-behind the padding. A canvas `[soi] codes [eoi]` sees the prefix and all of itself.
+itself: its keys and values are computed once a prompt, at the positions that it has behind its padding, and
+serve all steps of all candidates. A canvas `[soi] codes [eoi]` sees the prefix and all of itself.
 
 Legend: B canvases, T text tokens, N image tokens, S = N + 2 canvas rows, R hidden positions of all
 canvases, H heads, E head dimension, D hidden, K image codes.
@@ -11,7 +11,7 @@ canvases, H heads, E head dimension, D hidden, K image codes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,18 @@ from engine.samplers.mask_predict_rule import draw, guide, gumbel, hide_again, l
 from engine.vocabulary import Vocabulary
 
 KeysValues = list[tuple[Tensor, Tensor]]
-"""For each layer the rotated keys and the values of a text prefix, each [T, H, E]."""
+"""For each layer the rotated keys and the values of B text prefixes, each [B, H, T, E], ending at T."""
+
+PROMPTS = 32
+"""Prompts whose prefixes are held at a time."""
+
+
+class Prefixes(NamedTuple):
+    """What canvases see of their texts."""
+
+    layers: KeysValues
+    lengths: list[int]
+    """Of each prefix; what stands before it is padding."""
 
 
 class CanvasModel(Protocol):
@@ -61,40 +72,78 @@ def paint(
     seeds: Sequence[Sequence[int]],
     settings: PaintSettings,
     batch: int,
+    empty: Prefixes | None = None,
 ) -> list[list[list[int]]]:
     """Codes of every candidate of every prompt: [prompt][candidate][N].
 
     `texts` are prompts as text ids, without specials; `seeds` holds a seed for each candidate of each.
+    `empty` are the prefixes of no text, where the caller has kept them from an earlier call.
     All random numbers of a candidate come from its own generator, so it does not depend on the batch.
     """
-    vocabulary, room = model.config.vocabulary, model.config.max_text_len
-    prefixes = [text_prefix(model, vocabulary.t2i_text(text, room)) for text in texts]
-    empty = text_prefix(model, vocabulary.t2i_text((), room)) if settings.guidance else None
-    todo = [(prompt, seed) for prompt, of_prompt in enumerate(seeds) for seed in of_prompt]
     painted: list[list[list[int]]] = [[] for _ in texts]
-    for start in range(0, len(todo), batch):
-        part = todo[start : start + batch]
-        rows = [prefixes[prompt] for prompt, _ in part] + ([empty] * len(part) if empty is not None else [])
-        codes = paint_batch(model, rows, [seed for _, seed in part], settings)
-        for (prompt, _), row in zip(part, codes.tolist(), strict=True):
-            painted[prompt].append(row)
+    if settings.guidance and empty is None:
+        empty = text_prefixes(model, [()])
+    for first in range(0, len(texts), PROMPTS):
+        prefixes = text_prefixes(model, texts[first : first + PROMPTS])
+        todo = [(prompt, seed) for prompt, row in enumerate(seeds[first : first + PROMPTS]) for seed in row]
+        for start in range(0, len(todo), batch):
+            part = todo[start : start + batch]
+            seen = picked(prefixes, [prompt for prompt, _ in part])
+            if settings.guidance and empty is not None:
+                seen = joined(seen, picked(empty, [0] * len(part)))
+            codes = paint_batch(model, seen, [seed for _, seed in part], settings)
+            for (prompt, _), row in zip(part, codes.tolist(), strict=True):
+                painted[first + prompt].append(row)
     return painted
 
 
-def text_prefix(model: CanvasModel, text: Sequence[int]) -> KeysValues:
-    """Keys and values of `[t2i][bos] text [eos]` at the positions that left padding gives it."""
-    room = model.config.max_text_len
-    start = model.config.vocabulary.t2i_pad(text, room)
-    cos, sin = model.rotary(torch.arange(start, room + 1))
-    causal = dense_attention(torch.ones(len(text), len(text), dtype=torch.bool).tril()[None, None])
+@torch.inference_mode()
+def text_prefixes(model: CanvasModel, texts: Sequence[Sequence[int]]) -> Prefixes:
+    """Keys and values of each text, as `[t2i][bos] text [eos]` at the positions that left padding gives it."""
+    words, room = model.config.vocabulary, model.config.max_text_len
+    rows = [words.t2i_text(text, room) for text in texts]
+    lengths = [len(row) for row in rows]
+    longest = max(lengths)
+    ids = torch.tensor([[*[words.pad] * (longest - len(row)), *row] for row in rows])
+    # All end at the same position, so aligning them to the right gives every token its own.
+    cos, sin = model.rotary(torch.arange(room + 1 - longest, room + 1))
     kept: KeysValues = []
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    attention = dense_attention(causal & ~_padding(lengths, longest) | torch.eye(longest, dtype=torch.bool))
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        kept.append((k[0], v[0]))
-        return causal(layer, q, k, v)
+        kept.append((k.transpose(1, 2), v.transpose(1, 2)))
+        return attention(layer, q, k, v)
 
-    run_layers(model.layers, model.embed(torch.tensor([list(text)])), cos, sin, attend)
-    return kept
+    run_layers(model.layers, model.embed(ids), cos, sin, attend)
+    return Prefixes(kept, lengths)
+
+
+def picked(prefixes: Prefixes, rows: Sequence[int]) -> Prefixes:
+    """Some prefixes, in the order of `rows`, without padding that none of them needs."""
+    lengths, index = [prefixes.lengths[row] for row in rows], torch.tensor(rows)
+    longest = max(lengths)
+    layers = [(k[index, :, -longest:], v[index, :, -longest:]) for k, v in prefixes.layers]
+    return Prefixes(layers, lengths)
+
+
+def joined(first: Prefixes, second: Prefixes) -> Prefixes:
+    """Both, one after the other; the shorter ones get padding on the left."""
+    longest = max(first.lengths + second.lengths)
+
+    def both(one: Tensor, other: Tensor) -> Tensor:
+        return torch.cat([F.pad(x, (0, 0, longest - x.shape[2], 0)) for x in (one, other)])
+
+    layers = [
+        (both(k, more_k), both(v, more_v))
+        for (k, v), (more_k, more_v) in zip(first.layers, second.layers, strict=True)
+    ]
+    return Prefixes(layers, first.lengths + second.lengths)
+
+
+def _padding(lengths: Sequence[int], longest: int) -> Tensor:
+    """[B, 1, 1, T], True before each prefix."""
+    return (torch.arange(longest) < longest - torch.tensor(lengths)[:, None])[:, None, None]
 
 
 def randoms(seed: int, steps: int, tokens: int) -> Tensor:
@@ -103,7 +152,7 @@ def randoms(seed: int, steps: int, tokens: int) -> Tensor:
 
 
 def paint_batch(
-    model: CanvasModel, prefixes: Sequence[KeysValues], seeds: Sequence[int], settings: PaintSettings
+    model: CanvasModel, prefixes: Prefixes, seeds: Sequence[int], settings: PaintSettings
 ) -> Tensor:
     """Codes [B, N] of one static batch; `prefixes` are B conditional ones, then B unconditional or none."""
     tokens, steps = model.config.num_image_tokens, settings.steps
@@ -124,41 +173,31 @@ def paint_batch(
 
 
 class Canvas:
-    """A batch of canvases as the model sees it: prefix keys and values laid out once, the rest rewritten."""
+    """A batch of canvases as the model sees it; keys and values are laid out one layer at a time."""
 
-    def __init__(self, model: CanvasModel, prefixes: Sequence[KeysValues]) -> None:
+    def __init__(self, model: CanvasModel, prefixes: Prefixes) -> None:
         config = model.config
-        self._model, self._vocabulary = model, config.vocabulary
-        rows, lengths = config.num_image_tokens + 2, [len(prefix[0][0]) for prefix in prefixes]
-        self._start = max(lengths)
+        self._model, self._vocabulary, self._prefixes = model, config.vocabulary, prefixes
+        rows, keys = config.num_image_tokens + 2, prefixes.layers[0][0]
+        batch, heads, self._start, size = keys.shape
         self._cos, self._sin = model.rotary(torch.arange(rows) + config.max_text_len + 1)
-        self._mask = self._prefix_mask(lengths, rows)
-        self._stored = [
-            self._lay_out([prefix[layer] for prefix in prefixes], rows) for layer in range(len(prefixes[0]))
-        ]
+        self._mask = self._visible(rows)
+        self._keys, self._values = (keys.new_empty(batch, heads, self._start + rows, size) for _ in range(2))
 
-    def _prefix_mask(self, lengths: Sequence[int], rows: int) -> Tensor | None:
-        """[B, 1, 1, T + S], True = may attend; None where all texts are equally long."""
-        if len(set(lengths)) == 1:
-            return None
-        order = torch.arange(self._start + rows)
-        return (order >= self._start - torch.tensor(lengths)[:, None])[:, None, None]
-
-    def _lay_out(self, prefixes: Sequence[tuple[Tensor, Tensor]], rows: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, H, T + S, E] with every prefix right-aligned against its canvas."""
-        key = prefixes[0][0]
-        shape = (len(prefixes), key.shape[1], self._start + rows, key.shape[2])
-        keys, values = key.new_zeros(shape), key.new_zeros(shape)
-        for row, (k, v) in enumerate(prefixes):
-            keys[row, :, self._start - len(k) : self._start] = k.transpose(0, 1)
-            values[row, :, self._start - len(v) : self._start] = v.transpose(0, 1)
-        return keys, values
+    def _visible(self, rows: int) -> Tensor | None:
+        """[B, 1, 1, T + S], True = may attend; None where there is no padding."""
+        padding = _padding(self._prefixes.lengths, self._start)
+        return F.pad(~padding, (0, rows), value=True) if padding.any() else None
 
     def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys, values = self._stored[layer]
-        keys[:, :, self._start :] = k.transpose(1, 2)
-        values[:, :, self._start :] = v.transpose(1, 2)
-        out = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, attn_mask=self._mask)
+        for whole, of_text, of_canvas in zip(
+            (self._keys, self._values), self._prefixes.layers[layer], (k, v), strict=True
+        ):
+            whole[:, :, : self._start] = of_text
+            whole[:, :, self._start :] = of_canvas.transpose(1, 2)
+        out = F.scaled_dot_product_attention(
+            q.transpose(1, 2), self._keys, self._values, attn_mask=self._mask
+        )
         return out.transpose(1, 2)
 
     def logits(self, codes_BN: Tensor, guidance: float) -> Tensor:

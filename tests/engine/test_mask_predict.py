@@ -15,7 +15,7 @@ from engine.errors import EngineError
 from engine.models.masks import t2i_mask
 from engine.models.showo import Showo
 from engine.records import PaintSettings
-from engine.samplers.mask_predict import Canvas, paint, randoms, text_prefix
+from engine.samplers.mask_predict import Canvas, paint, randoms, text_prefixes
 from engine.samplers.mask_predict_rule import (
     SMALLEST,
     check_schedule,
@@ -60,9 +60,9 @@ def test_a_canvas_behind_a_stored_prefix_has_the_official_logits(
 ) -> None:
     run = {name: torch.from_numpy(array) for name, array in np.load(golden / file).items()}
     prompts = [run["prompt_ids"], *([run["uncond_prompt_ids"]] if guidance else [])]
-    texts = [[i for i in row[:13].tolist() if i != 200] for prompt in prompts for row in prompt]
+    texts = [[i for i in row[:13].tolist() if i != 200][2:-1] for prompt in prompts for row in prompt]
     with torch.no_grad():
-        canvas = Canvas(official, [text_prefix(official, text) for text in texts])
+        canvas = Canvas(official, text_prefixes(official, texts))
         for step, unknown in enumerate(run["unknown_before_step"]):
             ids = run["step_input_ids"][step][: len(unknown), -17:-1]
             codes = torch.where(ids == 274, -1, ids - 210)
