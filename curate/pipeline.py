@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from curate.store import (
     write_file,
     write_records,
 )
+from curate.throughput import Throughput, rates, throughput
 from engine.errors import StaleError
 from engine.feature_files import FEATURES, save_features
 from engine.records import (
@@ -69,6 +71,8 @@ class CurateSummary(Record):
     mean_self_vqa: float
     """Of all painted images."""
     quarantined: tuple[Quarantined, ...]
+    throughput: Throughput | None = None
+    """Of the command that finished the curation; none where all was sampled before."""
 
 
 class Earlier(Record):
@@ -112,6 +116,8 @@ def sample_chunk(
     asked = [item.questions for item, images in zip(items, painted, strict=True) for _ in images]
     tokens = [image.tokens for images in painted for image in images]
     told = iter(model.answer(tokens, asked, config.answer))
+    # All at once, for the batches; what follows finds the vectors kept.
+    similarity.embed([*(item.caption for item in items), *(one.text for row in captions for one in row)])
     found = []
     for item, image, written, images in zip(items, real, captions, painted, strict=True):
         scores = caption_scores(similarity, item.caption, [one.text for one in written])
@@ -178,9 +184,9 @@ def curate(
     round_number: int,
     seed: int,
     earlier: Mapping[str, Earlier],
-    progress: Callable[[int], None],
+    progress: Callable[[int, str], None],
 ) -> CurateSummary:
-    """Curates every item of a source into `folder`; `progress` hears how many items are done.
+    """Curates every item of a source into `folder`; `progress` hears how many items are done, and how fast.
 
     A folder that holds part of the same curation is completed.
 
@@ -202,19 +208,21 @@ def curate(
     log = CandidateLog(folder / CANDIDATES)
     done = {record.id for record in log.read()}
     waiting = [item for item in source.items if item.id not in done]
-    progress(len(source.items) - len(waiting))
+    progress(len(source.items) - len(waiting), "")
+    before, begun = model.work, time.perf_counter()
     for start in range(0, len(waiting), config.chunk):
         chunk = waiting[start : start + config.chunk]
         features = folder / FEATURES
         log.append(sample_chunk(model, similarity, source, chunk, config, round_number, seed, features))
-        progress(len(chunk))
+        progress(len(chunk), rates(model.work.since(before)))
     wanted = {item.id for item in source.items}
     everything = [record for record in log.read() if record.id in wanted]
     pairs = [
         pair_item(record, earlier.get(record.id, Earlier()), config, round_number) for record in everything
     ]
     write_records(folder / PAIRS, pairs)
-    summary = summarise(everything, pairs, source.quarantined)
+    speed = throughput(model.work.since(before), time.perf_counter() - begun, len(waiting))
+    summary = summarise(everything, pairs, source.quarantined, speed if waiting else None)
     write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))
     return summary
 
@@ -238,7 +246,10 @@ def _claim(folder: Path, origin: Origin) -> None:
 
 
 def summarise(
-    candidates: Sequence[Candidates], pairs: Sequence[Preference], quarantined: tuple[Quarantined, ...]
+    candidates: Sequence[Candidates],
+    pairs: Sequence[Preference],
+    quarantined: tuple[Quarantined, ...],
+    speed: Throughput | None,
 ) -> CurateSummary:
     """Counts and means of a curation."""
     similarities = [one.score for record in candidates for one in record.captions]
@@ -252,4 +263,5 @@ def summarise(
         mean_similarity=float(np.mean(similarities)) if similarities else 0.0,
         mean_self_vqa=float(np.mean(accuracies)) if accuracies else 0.0,
         quarantined=quarantined,
+        throughput=speed,
     )

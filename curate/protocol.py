@@ -18,6 +18,7 @@ from engine.records import (
     SampledCaption,
     SampledImage,
 )
+from engine.work import EngineWork
 
 
 class UnifiedModel(Protocol):
@@ -26,6 +27,11 @@ class UnifiedModel(Protocol):
     @property
     def fingerprint(self) -> str:
         """Digest of the weights that serve."""
+        ...
+
+    @property
+    def work(self) -> EngineWork:
+        """What the model has done so far, and how long it took."""
         ...
 
     def encode(self, images: NDArray[np.uint8]) -> list[ImageTokens]:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
 from engine.errors import DataError
+
+ROWS, WIDTH = 16, 8
+"""Texts of a batch, and what its width in tokens is a multiple of."""
 
 
 class Similarity(Protocol):
@@ -55,16 +62,43 @@ class SentenceSimilarity:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [len(texts), D]; each different text is computed once.
 
-        And alone: a product rounds differently in batches of different sizes, and a score must not depend on
-        what was embedded before an interruption.
+        A product rounds differently in batches of different shapes, and a score must not depend on what was
+        embedded before an interruption. So all batches have the same number of rows, and a text's padded
+        width depends on its own length alone.
         """
         new = sorted({text for text in texts if text not in self._known})
         if new:
-            vectors = self._model.encode(
-                new, batch_size=1, normalize_embeddings=True, show_progress_bar=False
-            )
-            self._known.update(zip(new, np.asarray(vectors, np.float32), strict=True))
+            self._known.update(zip(new, self._computed(new), strict=True))
         return np.stack([self._known[text] for text in texts])
+
+    def _computed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        tokens = [dict(self._model.preprocess([text])) for text in texts]
+        widths = [-(-one["input_ids"].shape[1] // WIDTH) * WIDTH for one in tokens]
+        order = sorted(range(len(texts)), key=lambda i: widths[i])
+        found: dict[int, NDArray[np.float32]] = {}
+        for width, group in itertools.groupby(order, key=lambda i: widths[i]):
+            same = list(group)
+            for start in range(0, len(same), ROWS):
+                part = same[start : start + ROWS]
+                filled = [*part, *part[-1:] * (ROWS - len(part))]
+                vectors = self._vectors([tokens[i] for i in filled], width)
+                found.update(zip(part, vectors, strict=False))
+        return [found[i] for i in range(len(texts))]
+
+    @torch.inference_mode()
+    def _vectors(self, tokens: Sequence[dict[str, Any]], width: int) -> NDArray[np.float32]:
+        """Unit vectors of one batch, padded to `width`."""
+        fill = {"input_ids": self._model.tokenizer.pad_token_id or 0}
+        batch: dict[str, Any] = dict(tokens[0])
+        for name in ("input_ids", "attention_mask", "token_type_ids"):
+            if name in batch:
+                rows = [
+                    F.pad(one[name], (0, width - one[name].shape[1]), value=fill.get(name, 0))
+                    for one in tokens
+                ]
+                batch[name] = torch.cat(rows)
+        vectors: Tensor = self._model(batch)["sentence_embedding"]
+        return F.normalize(vectors.float(), dim=-1).numpy()
 
 
 def load_similarity(folder: str) -> SentenceSimilarity:

@@ -13,18 +13,14 @@ from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from engine import vllm_launch
-from engine.asking import ANSWER_TOKENS, ask, settled, wording
-from engine.checkpoints import CLIP_FOLDER
-from engine.errors import CheckpointError, EngineError
-from engine.models.clip_tower import ClipTower
+from engine.errors import EngineError
 from engine.models.showo_config import ShowoConfig
+from engine.pixels import Pixels
 from engine.records import (
     Answer,
     AnswerSettings,
@@ -35,20 +31,21 @@ from engine.records import (
     SampledCaption,
     SampledImage,
 )
-from engine.samplers.choices import Chosen
+from engine.samplers.batch_size import planned_batch
 from engine.samplers.mask_predict_rule import check_schedule
 from engine.seeds import sample_seed
 from engine.swap_check import check_swap, check_weights
-from engine.tokenizers.image import load_image_tokenizer, scaled, to_pixels, to_uint8
 from engine.tokenizers.text import TextTokenizer
-from engine.vllm_prompts import CodePrompts, FeaturePrompts
+from engine.vllm_answers import answers
+from engine.vllm_prompts import FeaturePrompts, open_prompts, requests, windows
+from engine.vllm_server import Server
 from engine.weights import WEIGHTS, fingerprint, load_config
+from engine.work import EngineWork
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
 
 FREE_TEXT = AnswerSettings()
-PIXEL_BATCH = 64
 
 
 class Engine:
@@ -69,25 +66,21 @@ class Engine:
         paint_batch: int | None = None,
         tensor_parallel: int = 1,
     ) -> None:
-        """`paint_batch` is the number of canvases that share a forward pass (16 where None).
+        """`paint_batch` is the number of canvases that share a forward pass (planned where None).
 
         A `kv_cache_gib` of 0 is planned from the model's sizes. `tensor_parallel` is the number of processes
         that share every layer.
         """
         self._config = load_config(checkpoint)
         check_weights(checkpoint, self._config)
-        self._text = TextTokenizer.load(checkpoint / "tokenizer.json")
-        self._image = load_image_tokenizer(checkpoint / "image_tokenizer")
+        self.text = TextTokenizer.load(checkpoint / "tokenizer.json")
+        self._pixels = Pixels(checkpoint / "image_tokenizer")
         self._fingerprint = fingerprint(checkpoint)
         self._checkpoint = self._tokenizers = checkpoint
-        self._prompts = self._open_prompts(checkpoint)
+        self.prompts = open_prompts(checkpoint, self._config, self._pixels.images, self._project)
         self._version = 0
-        self._paint_batch = paint_batch or 16
-        self._broken = ""
-        self._llm = vllm_launch.start(
-            checkpoint, self._config, dtype, max_sequences, kv_cache_gib, tensor_parallel
-        )
-        self._closed = False
+        self._paint_batch = paint_batch or planned_batch(self._config)
+        self.server = Server(checkpoint, self._config, dtype, max_sequences, kv_cache_gib, tensor_parallel)
 
     @property
     def config(self) -> ShowoConfig:
@@ -104,27 +97,33 @@ class Engine:
         """Number of swaps since the start."""
         return self._version
 
+    @property
+    def work(self) -> EngineWork:
+        """What was done so far, and how long it took."""
+        return self.server.meter.work
+
     def encode(self, images: np.ndarray) -> list[ImageTokens]:
         """uint8 [B, H, W, 3] -> the codes of each, and its features where understanding sees those.
 
         With features, square images of any size will do: CLIP sees them as they are, and they are scaled for
         the codes.
         """
-        if not isinstance(self._prompts, FeaturePrompts):
-            return [ImageTokens(codes=codes) for codes in self._codes(images)]
-        codes = self._codes(scaled(images, self._image.config.image_size))
-        features = self._prompts.features(images)
-        return [ImageTokens(codes=one, features=seen) for one, seen in zip(codes, features, strict=True)]
+        with self.server.meter.call("pixels") as tally:
+            tally.samples = len(images)
+            return self._encoded(images)
 
-    def _codes(self, images: np.ndarray) -> list[tuple[int, ...]]:
-        pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(images)))
-        parts = [self._image.encode(part) for part in pixels.split(PIXEL_BATCH)]
-        return [tuple(row) for part in parts for row in part.tolist()]
+    def _encoded(self, images: np.ndarray) -> list[ImageTokens]:
+        if not isinstance(self.prompts, FeaturePrompts):
+            return [ImageTokens(codes=codes) for codes in self._pixels.codes(images)]
+        codes = self._pixels.codes(self._pixels.scaled(images))
+        features = self.prompts.features(images)
+        return [ImageTokens(codes=one, features=seen) for one, seen in zip(codes, features, strict=True)]
 
     def decode(self, codes: Sequence[Sequence[int]]) -> np.ndarray:
         """Codes of B images -> uint8 [B, H, W, 3]."""
-        parts = torch.tensor([list(row) for row in codes]).split(PIXEL_BATCH)
-        return torch.cat([to_uint8(self._image.decode(part)) for part in parts]).numpy()
+        with self.server.meter.call("pixels") as tally:
+            tally.samples = len(codes)
+            return self._pixels.images(codes)
 
     def caption(
         self,
@@ -141,14 +140,11 @@ class Engine:
         token and one more for eos where the caption ended by itself.
         """
         self._same_length("keys", keys, images)
-        eos, prompt, n = (
-            self._config.vocabulary.eos,
-            self._text.encode(self._config.caption_prompt),
-            len(plan),
-        )
+        eos, n = self._config.vocabulary.eos, len(plan)
+        prompts = [[self.text.encode(self._config.caption_prompt)] * n] * len(images)
         seeds = [sample_seed(seed, key, "caption", i) for key in keys for i in range(n)]
         params = [
-            self._sampling(
+            self.server.sampling(
                 temperature=settings.temperature,
                 top_k=settings.top_k,
                 top_p=settings.top_p,
@@ -160,15 +156,17 @@ class Engine:
             for one, settings in zip(seeds, cycle(plan), strict=False)
         ]
         longest = max((settings.max_tokens for settings in plan), default=0)
+        with self.server.meter.call("captions") as tally:
+            outputs = self._continue(images, prompts, longest, params)
+            tally.samples, tally.tokens = len(outputs), sum(len(one.outputs[0].token_ids) for one in outputs)
         found = []
-        for output, one in zip(
-            self._continue(images, [[prompt] * n] * len(images), longest, params), seeds, strict=True
-        ):
+        for output, one in zip(outputs, seeds, strict=True):
             ids, steps = output.outputs[0].token_ids, output.outputs[0].logprobs
             logprobs = tuple(step[token].logprob for token, step in zip(ids, steps, strict=True))
             kept = tuple(token for token in ids if token != eos)
-            text = self._text.decode(kept)
-            found.append(SampledCaption(text=text, token_ids=kept, logprobs=logprobs, seed=one))
+            found.append(
+                SampledCaption(text=self.text.decode(kept), token_ids=kept, logprobs=logprobs, seed=one)
+            )
         return [found[i * n : (i + 1) * n] for i in range(len(images))]
 
     def answer(
@@ -188,50 +186,14 @@ class Engine:
         """
         self._same_length("questions", questions, images)
         found: list[list[Answer]] = []
-        for part in self._windows(images):
-            found += self._answers(self._prompts.seen(images[part]), questions[part], settings)
+        with self.server.meter.call("answers") as tally:
+            for part in windows(self.prompts, len(images)):
+                seen = self.prompts.seen(images[part])
+                found += answers(
+                    self.server, self.prompts, self.text, self._config, seen, questions[part], settings
+                )
+            tally.samples = sum(map(len, found))
         return found
-
-    def _answers(
-        self, images: Sequence[ImageTokens], questions: Sequence[Sequence[Question]], settings: AnswerSettings
-    ) -> list[list[Answer]]:
-        encode, config = self._text.encode, self._config
-        asked = [
-            [ask(encode(wording(config, one, settings)), one, encode) for one in row] for row in questions
-        ]
-        if settings.mode == "likelihood" or settings.drafts:
-            rows = [self._prompts.choices(*pair) for pair in zip(images, asked, strict=True)]
-            read: list[list[list[Chosen]]] = self._rpc("reading choices failed", "hermes_choose", rows)
-        else:
-            read = [[[] for _ in row] for row in asked]
-        found = [
-            [
-                settled(question, one.choices, chosen, settings, self._text.decode)
-                for question, one, chosen in zip(*rows, strict=True)
-            ]
-            for rows in zip(questions, asked, read, strict=True)
-        ]
-        texts = [
-            [one.text for one, answer in zip(*rows, strict=True) if answer is None]
-            for rows in zip(asked, found, strict=True)
-        ]
-        decoded = iter(self._decoded(images, texts))
-        return [
-            [
-                answer or Answer(text=next(decoded), choice_logps=tuple(one.logp for one in chosen))
-                for answer, chosen in zip(*rows, strict=True)
-            ]
-            for rows in zip(found, read, strict=True)
-        ]
-
-    def _decoded(self, images: Sequence[ImageTokens], texts: Sequence[Sequence[Sequence[int]]]) -> list[str]:
-        """The greedy free text after every text of every image."""
-        greedy = [self._sampling(temperature=0.0, max_tokens=ANSWER_TOKENS)] * sum(map(len, texts))
-        eos = self._config.vocabulary.eos
-        return [
-            self._text.decode([token for token in output.outputs[0].token_ids if token != eos])
-            for output in self._generate(self._requests(images, texts, ANSWER_TOKENS), greedy)
-        ]
 
     def paint(
         self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: PaintSettings
@@ -242,8 +204,13 @@ class Engine:
             raise EngineError(f"painting takes at least 1 step, not {settings.steps}")
         check_schedule(settings.schedule)
         seeds = [[sample_seed(seed, key, "paint", i) for i in range(n)] for key in keys]
-        texts = [self._text.encode(prompt) for prompt in prompts]
-        painted = self._rpc("painting failed", "hermes_paint", texts, seeds, settings, self._paint_batch)
+        texts = [self.text.encode(prompt) for prompt in prompts]
+        with self.server.meter.call("images") as tally:
+            painted = self.server.rpc(
+                "painting failed", "hermes_paint", texts, seeds, settings, self._paint_batch
+            )
+            tally.samples = sum(map(len, painted))
+            tally.tokens = tally.samples * self._config.num_image_tokens
         return [
             [SampledImage(codes=tuple(codes), seed=one) for codes, one in zip(rows, row, strict=True)]
             for rows, row in zip(painted, seeds, strict=True)
@@ -252,9 +219,9 @@ class Engine:
     def score(self, images: Sequence[ImageTokens], texts: Sequence[str]) -> list[list[float]]:
         """Log-probs of given captions after the caption prompt: one number a token, and one for eos."""
         self._same_length("texts", texts, images)
-        prompt, eos = self._text.encode(self._config.caption_prompt), self._config.vocabulary.eos
-        tails = [[*self._text.encode(text), eos] for text in texts]
-        params = self._sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        prompt, eos = self.text.encode(self._config.caption_prompt), self._config.vocabulary.eos
+        tails = [[*self.text.encode(text), eos] for text in texts]
+        params = self.server.sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0)
         outputs = self._continue(images, [[[*prompt, *tail]] for tail in tails], 1, [params] * len(tails))
         return [
             [step[token].logprob for token, step in zip(tail, out.prompt_logprobs[-len(tail) :], strict=True)]
@@ -268,26 +235,19 @@ class Engine:
             CheckpointError: it does not fit; all reasons are listed.
             EngineError: it fits, but could not be loaded.
         """
-        self._ready()
+        self.server.ready()
         check_swap(checkpoint, self._tokenizers, self._config)
         new = fingerprint(checkpoint)
-        with vllm_launch.translated("resetting vLLM's caches failed"):
-            # First, because this can be refused; nothing fills them again before the load below.
-            if not self._llm.reset_prefix_cache():
-                raise EngineError("the prefix cache is in use; was a swap called during a request?")
-            self._llm.reset_mm_cache()
-            self._llm.llm_engine.reset_encoder_cache()
+        # First, because this can be refused; nothing fills them again before the load below.
+        self.server.reset_caches()
         what = f"{checkpoint}: loading failed, the weights from {self._checkpoint} still serve"
-        self._rpc(what, "hermes_load", str(checkpoint / WEIGHTS))
+        self.server.rpc(what, "hermes_load", str(checkpoint / WEIGHTS))
         self._checkpoint, self._fingerprint = checkpoint, new
         self._version += 1
 
     def close(self) -> None:
         """Ends vLLM; safe to call again."""
-        if not self._closed:
-            self._closed = True
-            vllm_launch.stop(self._llm)
-            del self._llm
+        self.server.close()
 
     def __enter__(self) -> Self:
         return self
@@ -297,51 +257,9 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _ready(self) -> None:
-        if self._closed:
-            raise EngineError("the engine is closed; start a new one")
-        if self._broken:
-            raise EngineError(self._broken)
-
-    def _rpc(self, what: str, method: str, *args: Any) -> Any:
-        """A worker method's result; with several workers all give the same one."""
-        self._ready()
-        with vllm_launch.translated(what):
-            return self._llm.collective_rpc(method, args=args)[0]
-
-    def _open_prompts(self, checkpoint: Path) -> CodePrompts | FeaturePrompts:
-        config = self._config
-        if not config.w_clip_vit:
-            return CodePrompts(config)
-        tower = ClipTower.load(checkpoint / CLIP_FOLDER)
-        if (tower.tokens, tower.width) != (config.clip_tokens, config.clip_size):
-            raise CheckpointError(
-                f"{checkpoint / CLIP_FOLDER}: gives {tower.tokens} features of {tower.width},"
-                f" the model takes {config.clip_tokens} of {config.clip_size}"
-            )
-        return FeaturePrompts(config, tower, self.decode, self._project)
-
     def _project(self, features: Tensor) -> Tensor:
-        return self._rpc("projecting features failed", "hermes_project", features)
-
-    def _request(self, image: ImageTokens, text: Sequence[int], room: int) -> dict[str, Any]:
-        """A prompt for vLLM that leaves `room` tokens for the answer."""
-        (seen,) = self._prompts.seen([image])
-        return self._prompts.requests(seen, [text], room)[0]
-
-    def _requests(
-        self, seen: Sequence[ImageTokens], texts: Sequence[Sequence[Sequence[int]]], room: int
-    ) -> list[dict[str, Any]]:
-        return [
-            request
-            for image, after in zip(seen, texts, strict=True)
-            for request in self._prompts.requests(image, after, room)
-        ]
-
-    def _windows(self, images: Sequence[ImageTokens]) -> list[slice]:
-        """The images in parts that are prepared together."""
-        size = self._prompts.window or max(1, len(images))
-        return [slice(start, start + size) for start in range(0, len(images), size)]
+        projected: Tensor = self.server.rpc("projecting features failed", "hermes_project", features)
+        return projected
 
     def _continue(
         self,
@@ -351,30 +269,12 @@ class Engine:
         params: Sequence[SamplingParams],
     ) -> list[Any]:
         """vLLM's outputs to every text of every image, in order; `params` has one for each text."""
-        self._ready()
+        self.server.ready()
         outputs: list[Any] = []
-        for part in self._windows(images):
-            requests = self._requests(self._prompts.seen(images[part]), texts[part], room)
-            outputs += self._generate(requests, params[len(outputs) : len(outputs) + len(requests)])
+        for part in windows(self.prompts, len(images)):
+            asked = requests(self.prompts, self.prompts.seen(images[part]), texts[part], room)
+            outputs += self.server.generate(asked, params[len(outputs) : len(outputs) + len(asked)])
         return outputs
-
-    def _sampling(self, **settings: Any) -> SamplingParams:
-        from vllm import SamplingParams
-
-        with vllm_launch.translated("vLLM refused the sampling settings"):
-            return SamplingParams(detokenize=False, stop_token_ids=[self._config.vocabulary.eos], **settings)
-
-    def _generate(self, requests: list[dict[str, Any]], params: Sequence[SamplingParams]) -> list[Any]:
-        self._ready()
-        if not requests:
-            return []
-        with vllm_launch.translated("vLLM failed while generating"):
-            try:
-                return self._llm.generate(cast(Any, requests), list(params), use_tqdm=False)
-            finally:
-                # Requests left over from a failed call would answer the next one.
-                if self._llm.llm_engine.has_unfinished_requests():
-                    self._broken = "an earlier call was cut short inside vLLM; start a new engine"
 
     @staticmethod
     def _same_length(name: str, given: Sequence[object], others: Sequence[object]) -> None:

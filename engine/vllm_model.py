@@ -22,6 +22,7 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
+from engine.clock import FORWARD
 from engine.errors import CheckpointError
 from engine.models.activations import tanh_gelu
 from engine.models.phi import rotary_tables, run_layers
@@ -126,6 +127,7 @@ class ShowoForUnifiedGeneration(nn.Module):
         if self.config.w_clip_vit:
             self.mm_projector = projector(self.config)
         self.logits_processor = LogitsProcessor(self.config.vocab_size)
+        self.decode_steps = self.decoded_rows = 0
 
     @property
     def layers(self) -> list[ServedBlock]:
@@ -179,10 +181,11 @@ class ShowoForUnifiedGeneration(nn.Module):
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the final LayerNorm, [T, D], of a flat batch of tokens."""
-        hidden = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
-        cos, sin = self.rotary(served_positions(positions, self.config))
-        hidden = run_layers(self.layers, hidden, cos, sin, self._paged_attention)
-        return self.final_norm(hidden)
+        with FORWARD:
+            hidden = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
+            cos, sin = self.rotary(served_positions(positions, self.config))
+            hidden = run_layers(self.layers, hidden, cos, sin, self._paged_attention)
+            return self.final_norm(hidden)
 
     def _paged_attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         attention, head = self.layers[layer].self_attn, q.shape[-1]
@@ -193,7 +196,10 @@ class ShowoForUnifiedGeneration(nn.Module):
     def compute_logits(self, hidden: Tensor) -> Tensor | None:
         """Normed hidden states [T, D] -> logits over the whole vocabulary."""
         head = self.showo.lm_head
-        return self.logits_processor(head, hidden, head.bias)
+        self.decode_steps += 1
+        self.decoded_rows += len(hidden)
+        with FORWARD:
+            return self.logits_processor(head, hidden, head.bias)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Takes a checkpoint's tensors under their official names.

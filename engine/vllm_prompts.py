@@ -12,6 +12,7 @@ Legend: N features of an image, F their width, D hidden, T tokens of a prompt.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.errors import EngineError
+from engine.checkpoints import CLIP_FOLDER
+from engine.errors import CheckpointError, EngineError
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.records import ImageTokens
@@ -158,6 +160,45 @@ class FeaturePrompts:
         usual = config.vocabulary.feature_prompt(config.system_ids, config.clip_tokens, text)
         start, stop = config.image_start, config.image_start + config.clip_tokens
         return [*usual[start:stop], *usual[:start], *usual[stop:]]
+
+
+def open_prompts(
+    checkpoint: Path,
+    config: ShowoConfig,
+    decode: Callable[[Sequence[Sequence[int]]], NDArray[np.uint8]],
+    project: Callable[[Tensor], Tensor],
+) -> CodePrompts | FeaturePrompts:
+    """The prompts of a checkpoint, with its CLIP tower where understanding sees through one.
+
+    Raises:
+        CheckpointError: the tower is missing, or gives other features than the model takes.
+    """
+    if not config.w_clip_vit:
+        return CodePrompts(config)
+    tower = ClipTower.load(checkpoint / CLIP_FOLDER)
+    if (tower.tokens, tower.width) != (config.clip_tokens, config.clip_size):
+        raise CheckpointError(
+            f"{checkpoint / CLIP_FOLDER}: gives {tower.tokens} features of {tower.width},"
+            f" the model takes {config.clip_tokens} of {config.clip_size}"
+        )
+    return FeaturePrompts(config, tower, decode, project)
+
+
+def requests(
+    prompts: Prompts, images: Sequence[ImageTokens], texts: Sequence[Sequence[Sequence[int]]], room: int
+) -> list[dict[str, Any]]:
+    """The requests of all texts of all images, in order; the images are what `seen` gives."""
+    return [
+        request
+        for image, after in zip(images, texts, strict=True)
+        for request in prompts.requests(image, after, room)
+    ]
+
+
+def windows(prompts: Prompts, count: int) -> list[slice]:
+    """`count` images in the parts that are prepared together."""
+    size = prompts.window or max(1, count)
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def served_positions(positions: Tensor, config: ShowoConfig) -> Tensor:

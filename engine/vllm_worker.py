@@ -12,6 +12,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.clock import FORWARD
+from engine.meter import Counts
 from engine.records import PaintSettings
 from engine.samplers.choices import Chosen, Seen, choose
 from engine.samplers.mask_predict import Prefixes, paint, text_prefixes
@@ -44,6 +46,11 @@ class HermesWorker:
     def hermes_choose(self, images: Sequence[Seen]) -> list[list[list[Chosen]]]:
         """`engine.samplers.choices.choose` on the weights that serve."""
         return choose(self.model_runner.get_model(), images)
+
+    def hermes_counts(self) -> Counts:
+        """What has been counted since the start."""
+        model = self.model_runner.get_model()
+        return Counts(FORWARD.seconds, model.decode_steps, model.decoded_rows)
 
     def hermes_load(self, path: str) -> None:
         """Lets the weights of a safetensors file serve; on any error the old ones do."""

@@ -79,6 +79,7 @@ def curate_round(
     from curate.pipeline import curate, earlier_pairs
     from curate.sheet import draw_sheet, save_images
     from curate.similarity import load_similarity
+    from curate.throughput import rates
 
     similarity = load_similarity(settings.curate.similarity)
     target = folder.curation(number)
@@ -101,6 +102,12 @@ def curate_round(
         f"{summary.items} items: {summary.caption_pairs} caption pairs, {summary.image_pairs} image pairs; "
         f"mean similarity {summary.mean_similarity:.3f}, mean self-VQA {summary.mean_self_vqa:.3f}"
     )
+    if summary.throughput is not None:
+        speed = summary.throughput
+        say(
+            f"  {rates(speed.work)}; {speed.engine_share:.0%} of the time in the engine,"
+            f" {speed.forward_share:.0%} in forward passes"
+        )
     for side, reasons in (("captions", summary.no_caption_pair), ("images", summary.no_image_pair)):
         for reason, count in sorted(reasons.items()):
             say(f"  no pair of {side} for {count} items: {reason}")

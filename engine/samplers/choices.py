@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from engine.clock import FORWARD
 from engine.models.masks import feature_mask
 from engine.models.phi import PhiLayer, dense_attention, run_layers
 from engine.models.showo_config import ShowoConfig
@@ -112,7 +113,8 @@ def _read(
         prefix_mask(model.config),
     )
     cos, sin = model.rotary(padded([row.positions for row in rows], 0))
-    hidden = run_layers(model.layers, hidden, cos, sin, dense_attention(mask))
+    with FORWARD:
+        hidden = run_layers(model.layers, hidden, cos, sin, dense_attention(mask))
     starts = accumulate((len(row.places) for row in rows), initial=0)
     which = torch.tensor([i for i, row in enumerate(rows) for _ in row.places])
     places = torch.tensor([place for row in rows for place in row.places])
@@ -133,7 +135,8 @@ def _next_tokens(
     greedy = torch.zeros(len(tokens), dtype=torch.bool)
     for start in range(0, len(hidden_RD), LOGIT_ROWS):
         part = hidden_RD[start : start + LOGIT_ROWS]
-        logits_RV = model.token_logits(model.final_norm(part)).float()
+        with FORWARD:
+            logits_RV = model.token_logits(model.final_norm(part)).float()
         of_part = ((sources >= start) & (sources < start + len(part))).nonzero()[:, 0]
         local, wanted = sources[of_part] - start, tokens[of_part]
         logps[of_part] = logits_RV[local, wanted] - logits_RV.logsumexp(-1)[local]

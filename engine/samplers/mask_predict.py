@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.clock import FORWARD
 from engine.models.phi import PhiLayer, dense_attention, run_layers
 from engine.models.showo_config import ShowoConfig
 from engine.records import PaintSettings
@@ -99,7 +100,7 @@ def paint(
 
 @torch.inference_mode()
 def text_prefixes(model: CanvasModel, texts: Sequence[Sequence[int]]) -> Prefixes:
-    """Keys and values of each text, as `[t2i][bos] text [eos]` at the positions that left padding gives it."""
+    """Keys and values of each text, as `[t2i][bos] text [eos]` at the positions that padding gives it."""
     words, room = model.config.vocabulary, model.config.max_text_len
     rows = [words.t2i_text(text, room) for text in texts]
     lengths = [len(row) for row in rows]
@@ -115,7 +116,8 @@ def text_prefixes(model: CanvasModel, texts: Sequence[Sequence[int]]) -> Prefixe
         kept.append((k.transpose(1, 2), v.transpose(1, 2)))
         return attention(layer, q, k, v)
 
-    run_layers(model.layers, model.embed(ids), cos, sin, attend)
+    with FORWARD:
+        run_layers(model.layers, model.embed(ids), cos, sin, attend)
     return Prefixes(kept, lengths)
 
 
@@ -202,18 +204,21 @@ class Canvas:
 
     def logits(self, codes_BN: Tensor, guidance: float) -> Tensor:
         """Guided float32 logits [R, K] of the hidden positions (-1) alone, in row-major order."""
+        with FORWARD:
+            logits = self._logits(codes_BN, guidance != 0)
+        if not guidance:
+            return logits
+        conditional, unconditional = logits.chunk(2)
+        return guide(conditional, unconditional, guidance)
+
+    def _logits(self, codes_BN: Tensor, twice: bool) -> Tensor:
         ids = canvas_ids(codes_BN, self._vocabulary)
         hidden = self._model.embed(ids)
-        twice = guidance != 0
         hidden = torch.cat((hidden, hidden)) if twice else hidden
         hidden = run_layers(self._model.layers, hidden, self._cos, self._sin, self._attend)[:, 1:-1]
         unknown = codes_BN < 0
         rows = hidden[torch.cat((unknown, unknown)) if twice else unknown]
-        logits = self._model.code_logits(self._model.final_norm(rows)).float()
-        if not twice:
-            return logits
-        conditional, unconditional = logits.chunk(2)
-        return guide(conditional, unconditional, guidance)
+        return self._model.code_logits(self._model.final_norm(rows)).float()
 
 
 def canvas_ids(codes_BN: Tensor, vocabulary: Vocabulary) -> Tensor:

@@ -25,12 +25,14 @@ from engine.records import (
     SampledCaption,
     SampledImage,
 )
+from engine.work import EngineWork
 
 
 class ColourModel:
     """Sees the mean colour of an image as one feature, captions by a counter and paints one code."""
 
     fingerprint = "colour"
+    work = EngineWork()
 
     def encode(self, images: np.ndarray) -> list[ImageTokens]:
         means = images.mean((1, 2)).astype("<f4")
@@ -70,7 +72,7 @@ class LengthSimilarity:
 
 def curated(folder: Path, source: Source) -> list[Preference]:
     config = CurateConfig(n=2, limit=4, chunk=2)
-    curate(ColourModel(), LengthSimilarity(), source, config, folder, 1, 0, {}, lambda done: None)
+    curate(ColourModel(), LengthSimilarity(), source, config, folder, 1, 0, {}, lambda done, note: None)
     return list(read_records(folder / PAIRS, Preference))
 
 

@@ -49,7 +49,7 @@ def dense_choices(
 ) -> list[tuple[float, bool]]:
     """Log-prob of each choice and its end alone after its question, and whether all of it is greedy."""
     config, words = model.config, model.config.vocabulary
-    text = engine._text.encode(config.vqa_prompt.format(question=question.question))
+    text = engine.text.encode(config.vqa_prompt.format(question=question.question))
     features = None
     if config.w_clip_vit:
         shape = (1, config.clip_tokens, config.clip_size)
@@ -59,7 +59,7 @@ def dense_choices(
         prompt = words.mmu_prompt(image.codes, text)
     found = []
     for choice in question.choices:
-        tail = [*engine._text.encode(choice), words.eos]
+        tail = [*engine.text.encode(choice), words.eos]
         ids = torch.tensor([[*prompt, *tail]])
         mask = (
             feature_mask(ids.shape[1], config.image_start, config.clip_tokens)

@@ -60,7 +60,7 @@ def dense_rows(engine: Engine, model: Showo, image: ImageTokens, tail: list[int]
     """log p of what follows a prompt and each token of `tail`, by the training model in its own order."""
     config = model.config
     prompt = config.vocabulary.feature_prompt(
-        config.system_ids, config.clip_tokens, engine._text.encode(text or config.caption_prompt)
+        config.system_ids, config.clip_tokens, engine.text.encode(text or config.caption_prompt)
     )
     ids = torch.tensor([[*prompt, *tail]])
     mask = feature_mask(ids.shape[1], config.image_start, config.clip_tokens)
@@ -83,7 +83,7 @@ def whole(caption: SampledCaption, eos: int) -> list[int]:
 def test_vllm_runs_this_very_code(served: Engine) -> None:
     root = Path(__file__).parents[2]
     assert Path(str(package.__file__)).is_relative_to(root)
-    (found,) = served._llm.collective_rpc(
+    (found,) = served.server.llm.collective_rpc(
         lambda worker: type(worker.model_runner.get_model()).forward.__code__
     )
     assert Path(found.co_filename).is_relative_to(root)
@@ -109,7 +109,7 @@ def test_scores_of_given_captions_are_the_training_models(
     texts = ["a red circle", "two blue circle and three green square"] * 2
     worst = 0.0
     for image, text, scored in zip(real, texts, served.score(real, texts), strict=True):
-        tail = [*served._text.encode(text), served.config.vocabulary.eos]
+        tail = [*served.text.encode(text), served.config.vocabulary.eos]
         found = dense(served, plain, image, tail)
         worst = max(worst, *(abs(a - b) for a, b in zip(scored, found, strict=True)))
     print(f"largest difference of a score: {worst:.1e}")
@@ -128,13 +128,13 @@ def test_answers_are_the_training_models_choices(
             ids: list[int] = []
             while len(ids) < 8 and eos not in ids:
                 ids.append(int(dense_rows(served, plain, image, ids, question)[-1].argmax()))
-            assert answer.text == served._text.decode([token for token in ids if token != eos])
+            assert answer.text == served.text.decode([token for token in ids if token != eos])
 
 
 def test_a_painted_image_is_seen_through_its_pixels(served: Engine, plain: Showo, ask: Asking) -> None:
     ((painted,),) = served.paint(["a red circle"], 1, ["x"], 4, PaintSettings())
     ((plainly,),) = paint(
-        plain, [served._text.encode("a red circle")], [[painted.seed]], PaintSettings(), batch=2
+        plain, [served.text.encode("a red circle")], [[painted.seed]], PaintSettings(), batch=2
     )
     assert list(painted.codes) == plainly
     pixels = served.decode([painted.codes])
@@ -164,7 +164,9 @@ def test_images_that_share_their_first_features_never_share_blocks(
         ((caption,),) = served.caption([image], ["x"], 0, [GREEDY])
         found = dense(served, plain, image, whole(caption, served.config.vocabulary.eos))
         assert caption.logprobs == pytest.approx(found, abs=TOLERANCE)
-    requests = [served._request(image, served._text.encode("caption:"), 1) for image in (first, other)]
+    requests = [
+        served.prompts.requests(image, [served.text.encode("caption:")], 1)[0] for image in (first, other)
+    ]
     assert requests[0]["cache_salt"] != requests[1]["cache_salt"]
     assert torch.equal(requests[0]["prompt_embeds"][:24], requests[1]["prompt_embeds"][:24])
 
@@ -172,13 +174,13 @@ def test_images_that_share_their_first_features_never_share_blocks(
 def test_a_cached_prefix_gives_what_a_fresh_one_gives(
     served: Engine, plain: Showo, real: list[ImageTokens]
 ) -> None:
-    served._llm.reset_prefix_cache()
+    served.server.llm.reset_prefix_cache()
     asked = "what color is the circle? " * 4
-    params = served._sampling(temperature=0.0, max_tokens=1, logprobs=0)
+    params = served.server.sampling(temperature=0.0, max_tokens=1, logprobs=0)
     cached = []
     for _ in range(2):
-        request = served._request(real[0], served._text.encode(asked), 1)
-        output = served._generate([request], [params])[0]
+        request = served.prompts.requests(real[0], [served.text.encode(asked)], 1)[0]
+        output = served.server.generate([request], [params])[0]
         token = output.outputs[0].token_ids[0]
         found = output.outputs[0].logprobs[0][token].logprob
         assert found == pytest.approx(dense(served, plain, real[0], [token], asked)[0], abs=TOLERANCE)
@@ -206,7 +208,7 @@ def test_a_swap_changes_the_projector(
     state, other = (load_file(folder / "model.safetensors") for folder in clip_checkpoints)
     state |= {name: other[name] for name in other if name.startswith("mm_projector.")}
     save_state(state, load_config(clip_checkpoints[0]), tmp_path / "new", clip_checkpoints[0])
-    tail = [*served._text.encode("a red circle"), served.config.vocabulary.eos]
+    tail = [*served.text.encode("a red circle"), served.config.vocabulary.eos]
     (before,) = served.score(real[:1], ["a red circle"])
     served.swap(tmp_path / "new")
     try:
@@ -254,9 +256,9 @@ def test_the_released_lengths_are_served_exactly(long_clip_checkpoint: Path) -> 
                 for caption in row:
                     found = dense(opened, model, image, whole(caption, eos))
                     worst = max(worst, *(abs(a - b) for a, b in zip(caption.logprobs, found, strict=True)))
-        params = opened._sampling(temperature=0.0, max_tokens=1)
-        request = opened._request(images[0], [3, 4], 1)
-        cached.append(opened._generate([request], [params])[0].num_cached_tokens)
+        params = opened.server.sampling(temperature=0.0, max_tokens=1)
+        request = opened.prompts.requests(images[0], [[3, 4]], 1)[0]
+        cached.append(opened.server.generate([request], [params])[0].num_cached_tokens)
     print(f"largest difference of a log-prob at the released lengths: {worst:.1e}")
     assert worst < TOLERANCE
     assert cached == [576]

@@ -33,7 +33,7 @@ SAMPLED = CaptionSettings(temperature=1.0, max_tokens=12)
 
 
 def prompt_ids(engine: Engine) -> list[int]:
-    return engine._text.encode(engine.config.caption_prompt)
+    return engine.text.encode(engine.config.caption_prompt)
 
 
 def dense_logprobs(engine: Engine, model: Showo, codes: tuple[int, ...], tail: list[int]) -> list[float]:
@@ -77,7 +77,7 @@ def test_scores_of_given_captions_are_the_training_models(
 ) -> None:
     texts = ["a red circle", "two blue circle and three green square"] * 4
     for image, text, scored in zip(images, texts, engine.score(images, texts), strict=True):
-        tail = [*engine._text.encode(text), engine.config.vocabulary.eos]
+        tail = [*engine.text.encode(text), engine.config.vocabulary.eos]
         assert scored == pytest.approx(dense_logprobs(engine, model, image.codes, tail), abs=TOLERANCE)
 
 
@@ -99,12 +99,12 @@ def test_images_that_share_their_first_tokens_never_share_blocks(
 ) -> None:
     first = images[0]
     other = ImageTokens(codes=(*first.codes[:-4], *((code + 1) % 64 for code in first.codes[-4:])))
-    requests = [engine._request(image, prompt_ids(engine), 1) for image in (first, other)]
+    requests = [engine.prompts.requests(image, [prompt_ids(engine)], 1)[0] for image in (first, other)]
     assert requests[0]["prompt_token_ids"][:32] == requests[1]["prompt_token_ids"][:32]
 
     def next_logprob(request: dict[str, object]) -> tuple[list[int], list[float]]:
-        params = engine._sampling(temperature=0.0, max_tokens=1, logprobs=0)
-        output = engine._generate([request], [params])[0].outputs[0]
+        params = engine.server.sampling(temperature=0.0, max_tokens=1, logprobs=0)
+        output = engine.server.generate([request], [params])[0].outputs[0]
         token = output.token_ids[0]
         return [token], [output.logprobs[0][token].logprob]
 
@@ -135,7 +135,7 @@ def test_a_painted_image_is_the_same_alone_or_in_a_batch_and_equals_the_training
     alone = [engine.paint([p], 7, [k], 4, PaintSettings())[0] for p, k in zip(prompts, keys(3), strict=True)]
     assert alone == together
     seeds = [[one.seed for one in row] for row in together]
-    texts = [engine._text.encode(prompt) for prompt in prompts]
+    texts = [engine.text.encode(prompt) for prompt in prompts]
     plain = paint(model, texts, seeds, PaintSettings(), batch=8)
     assert [[list(one.codes) for one in row] for row in together] == plain
 
@@ -195,7 +195,7 @@ def test_a_swap_equals_a_fresh_engine_and_swapping_back_restores(
         assert engine.fingerprint == fingerprint(checkpoints[1])
         plain = load_model(checkpoints[1])
         (scores,) = engine.score(images[:1], ["a red circle"])
-        tail = [*engine._text.encode("a red circle"), engine.config.vocabulary.eos]
+        tail = [*engine.text.encode("a red circle"), engine.config.vocabulary.eos]
         assert scores == pytest.approx(dense_logprobs(engine, plain, images[0].codes, tail), abs=TOLERANCE)
         with Engine(checkpoints[1], kv_cache_gib=0.125) as fresh:
             assert everything(fresh) == swapped
@@ -240,12 +240,12 @@ def test_a_load_that_fails_half_way_leaves_the_old_weights_serving(
     save_file(state, tmp_path / "model.safetensors")
     before = engine.caption(images, keys(8), 0, [SAMPLED] * 2)
     with pytest.raises(CheckpointError, match=r"lacks showo\.lm_head\.bias"):
-        engine._rpc("past the checks", "hermes_load", str(tmp_path / "model.safetensors"))
+        engine.server.rpc("past the checks", "hermes_load", str(tmp_path / "model.safetensors"))
     save_file(
         {"showo.strange": torch.zeros(1)} | load_file(checkpoints[1] / "model.safetensors"), tmp_path / "x"
     )
     with pytest.raises(CheckpointError, match=r"does not know showo\.strange"):
-        engine._rpc("past the checks", "hermes_load", str(tmp_path / "x"))
+        engine.server.rpc("past the checks", "hermes_load", str(tmp_path / "x"))
     assert engine.caption(images, keys(8), 0, [SAMPLED] * 2) == before
 
 

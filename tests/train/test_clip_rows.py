@@ -154,7 +154,7 @@ def test_the_engine_and_the_trainer_score_an_image_alike(clip_checkpoint: Path, 
         pixels = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
         images = engine.encode(pixels)
         served = [sum(row) for row in engine.score(images, texts)]
-        ids = [engine._text.encode(text) for text in texts]
+        ids = [engine.text.encode(text) for text in texts]
     layout = Layout.load(clip_checkpoint, tmp_path / FEATURES)
     rows = [
         layout.caption_row(image.codes, tokens, save_features(tmp_path / FEATURES, image))

@@ -1,0 +1,103 @@
+"""One running vLLM instance: requests, calls to its workers, caches, and the end of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from engine import vllm_launch
+from engine.errors import EngineError
+from engine.meter import Meter
+from engine.models.showo_config import ShowoConfig
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+
+
+class Server:
+    """Owns vLLM. After a call that was cut short inside it, all further ones are refused.
+
+    Raises (constructor):
+        EngineError: vLLM could not start.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        config: ShowoConfig,
+        dtype: str,
+        max_sequences: int,
+        kv_cache_gib: float,
+        tensor_parallel: int,
+    ) -> None:
+        self._eos = config.vocabulary.eos
+        self._broken = ""
+        self.llm = vllm_launch.start(checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel)
+        self._closed = False
+        self.meter = Meter(lambda: self.rpc("counting failed", "hermes_counts"))
+
+    def ready(self) -> None:
+        """Whether calls are possible.
+
+        Raises:
+            EngineError: the instance has ended, or an earlier call left it broken.
+        """
+        if self._closed:
+            raise EngineError("the engine is closed; start a new one")
+        if self._broken:
+            raise EngineError(self._broken)
+
+    def rpc(self, what: str, method: str, *args: Any) -> Any:
+        """A worker method's result; with several workers all give the same one."""
+        self.ready()
+        with vllm_launch.translated(what):
+            return self.llm.collective_rpc(method, args=args)[0]
+
+    def sampling(self, **settings: Any) -> SamplingParams:
+        """Sampling of token ids that ends with eos.
+
+        Raises:
+            EngineError: vLLM refuses the settings.
+        """
+        from vllm import SamplingParams
+
+        with vllm_launch.translated("vLLM refused the sampling settings"):
+            return SamplingParams(detokenize=False, stop_token_ids=[self._eos], **settings)
+
+    def generate(self, requests: list[dict[str, Any]], params: Sequence[SamplingParams]) -> list[Any]:
+        """vLLM's outputs, in order; `params` has one for each request."""
+        self.ready()
+        if not requests:
+            return []
+        with vllm_launch.translated("vLLM failed while generating"):
+            try:
+                outputs: list[Any] = self.llm.generate(cast(Any, requests), list(params), use_tqdm=False)
+            finally:
+                # Requests left over from a failed call would answer the next one.
+                if self.llm.llm_engine.has_unfinished_requests():
+                    self._broken = "an earlier call was cut short inside vLLM; start a new engine"
+        self.meter.prompts(
+            sum(len(one.prompt_token_ids) for one in outputs),
+            sum(one.num_cached_tokens or 0 for one in outputs),
+        )
+        return outputs
+
+    def reset_caches(self) -> None:
+        """Forgets all keys and values, and what encoders gave.
+
+        Raises:
+            EngineError: they are in use.
+        """
+        with vllm_launch.translated("resetting vLLM's caches failed"):
+            if not self.llm.reset_prefix_cache():
+                raise EngineError("the prefix cache is in use; was a swap called during a request?")
+            self.llm.reset_mm_cache()
+            self.llm.llm_engine.reset_encoder_cache()
+
+    def close(self) -> None:
+        """Ends vLLM; safe to call again."""
+        if not self._closed:
+            self._closed = True
+            vllm_launch.stop(self.llm)
+            del self.llm

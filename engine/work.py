@@ -1,0 +1,77 @@
+"""What an engine has done and how long it took, as counters that only grow."""
+
+from __future__ import annotations
+
+from engine.records import Record
+
+
+class PathWork(Record):
+    """One kind of call."""
+
+    seconds: float = 0.0
+    samples: int = 0
+    """Captions, images or answers."""
+    tokens: int = 0
+    """Generated, or painted."""
+
+    @property
+    def samples_per_second(self) -> float:
+        """0 where nothing was done."""
+        return self.samples / self.seconds if self.seconds else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """0 where nothing was done."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def since(self, before: PathWork) -> PathWork:
+        """What was done after `before`."""
+        return PathWork(
+            seconds=self.seconds - before.seconds,
+            samples=self.samples - before.samples,
+            tokens=self.tokens - before.tokens,
+        )
+
+
+class EngineWork(Record):
+    """All calls of an engine."""
+
+    captions: PathWork = PathWork()
+    answers: PathWork = PathWork()
+    images: PathWork = PathWork()
+    pixels: PathWork = PathWork()
+    """Images encoded and decoded."""
+    forward_seconds: float = 0.0
+    """Inside forward passes of the model that serves."""
+    prompt_tokens: int = 0
+    """Of the requests that vLLM saw."""
+    cached_tokens: int = 0
+    """Of them, those whose keys and values it held already."""
+    decode_steps: int = 0
+    decoded_rows: int = 0
+    """Sequences that took part in those steps."""
+
+    @property
+    def seconds(self) -> float:
+        """Inside calls of the engine."""
+        return sum(path.seconds for path in (self.captions, self.answers, self.images, self.pixels))
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        """Share of vLLM's prompt tokens that were cached."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+
+    @property
+    def mean_batch(self) -> float:
+        """Sequences in a step of decoding."""
+        return self.decoded_rows / self.decode_steps if self.decode_steps else 0.0
+
+    def since(self, before: EngineWork) -> EngineWork:
+        """What was done after `before`."""
+        paths = {name: getattr(self, name).since(getattr(before, name)) for name in PATHS}
+        counts = {name: getattr(self, name) - getattr(before, name) for name in COUNTS}
+        return EngineWork(**paths, **counts)
+
+
+PATHS = ("captions", "answers", "images", "pixels")
+COUNTS = ("forward_seconds", "prompt_tokens", "cached_tokens", "decode_steps", "decoded_rows")

@@ -1,0 +1,86 @@
+"""Counters of an engine's work, alone and in a real engine."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from engine.clock import Clock
+from engine.meter import Counts, Meter
+from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question
+from engine.work import EngineWork, PathWork
+
+if TYPE_CHECKING:
+    from engine.vllm_engine import Engine
+
+
+def test_a_clock_counts_nested_use_once_and_stops_on_errors() -> None:
+    clock = Clock()
+
+    def work() -> None:
+        with clock:
+            with clock:
+                time.sleep(0.01)
+            time.sleep(0.01)
+            raise ValueError("x")
+
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="x"):
+        work()
+    passed = time.perf_counter() - start
+    assert 0.02 <= clock.seconds <= passed
+    held = clock.seconds
+    time.sleep(0.01)
+    assert clock.seconds == held
+
+
+def test_calls_add_up_by_path_and_a_failed_one_counts_its_time() -> None:
+    counts = iter([Counts(0.0, 0, 0), Counts(1.0, 2, 6), Counts(5.0, 2, 6), Counts(7.0, 3, 10)])
+    meter = Meter(lambda: next(counts))
+    with meter.call("captions") as tally:
+        tally.samples, tally.tokens = 3, 30
+    before = meter.work
+    with pytest.raises(KeyError), meter.call("images"):
+        raise KeyError
+    meter.prompts(100, 25)
+    work = meter.work
+    assert (work.captions.samples, work.captions.tokens, work.images.samples) == (3, 30, 0)
+    assert work.images.seconds > 0
+    # What the worker did between the calls belongs to neither.
+    assert work.forward_seconds == 3.0
+    assert (work.decode_steps, work.decoded_rows, work.mean_batch) == (3, 10, pytest.approx(10 / 3))
+    assert work.prefix_hit_rate == 0.25
+    after = work.since(before)
+    assert (after.captions, after.forward_seconds, after.prompt_tokens) == (PathWork(), 2.0, 100)
+
+
+def test_nothing_done_has_rates_of_zero() -> None:
+    work = EngineWork()
+    rates = (work.prefix_hit_rate, work.mean_batch, work.captions.tokens_per_second)
+    assert (*rates, work.images.samples_per_second) == (0, 0, 0, 0)
+
+
+def test_an_engine_counts_what_it_gave(engine: Engine, images: list[ImageTokens]) -> None:
+    engine.server.reset_caches()
+    before = engine.work
+    keys = [f"k{i}" for i in range(len(images))]
+    captions = engine.caption(images, keys, 0, [CaptionSettings(max_tokens=12)] * 4)
+    painted = engine.paint(["a red circle"], 3, ["x"], 0, PaintSettings(steps=4))
+    question = Question(question="what color is the circle?", choices=("red", "blue"), answer="red", kind="")
+    engine.answer(images[:2], [[question], [question] * 2], AnswerSettings(mode="likelihood"))
+    engine.decode([image.codes for row in painted for image in row])
+    done = engine.work.since(before)
+    assert done.captions.samples == 4 * len(images)
+    assert done.captions.tokens == sum(len(one.logprobs) for row in captions for one in row)
+    assert (done.images.samples, done.images.tokens) == (3, 3 * 36)
+    assert (done.answers.samples, done.pixels.samples) == (3, 3)
+    assert 0 < done.forward_seconds < done.seconds
+    # Three of four candidates of an image find the whole blocks of its 39-token prefix.
+    prompt = 39 + 1 + len(engine.text.encode(engine.config.caption_prompt))
+    assert done.prompt_tokens == 4 * len(images) * prompt
+    assert done.cached_tokens == 3 * len(images) * 32
+    assert done.decoded_rows == done.captions.tokens
+    assert np.isclose(done.mean_batch, done.decoded_rows / done.decode_steps)
