@@ -10,10 +10,9 @@ Legend: B images, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from torch import Tensor
@@ -37,13 +36,14 @@ from engine.seeds import sample_seed
 from engine.swap_check import check_swap, check_weights
 from engine.tokenizers.text import TextTokenizer
 from engine.vllm_answers import answers
-from engine.vllm_prompts import FeaturePrompts, open_prompts, requests, windows
+from engine.vllm_captions import Limits, captions, continued
+from engine.vllm_prompts import FeaturePrompts, open_prompts, windows
 from engine.vllm_server import Server
 from engine.weights import WEIGHTS, fingerprint, load_config
 from engine.work import EngineWork
 
 if TYPE_CHECKING:
-    from vllm import SamplingParams
+    pass
 
 FREE_TEXT = AnswerSettings()
 
@@ -78,6 +78,7 @@ class Engine:
         self._fingerprint = fingerprint(checkpoint)
         self._checkpoint = self._tokenizers = checkpoint
         self.prompts = open_prompts(checkpoint, self._config, self._pixels.images, self._project)
+        self._limits = Limits(dtype, max_sequences)
         self._version = 0
         self._paint_batch = paint_batch or planned_batch(self._config)
         self.server = Server(checkpoint, self._config, dtype, max_sequences, kv_cache_gib, tensor_parallel)
@@ -140,34 +141,14 @@ class Engine:
         token and one more for eos where the caption ended by itself.
         """
         self._same_length("keys", keys, images)
-        eos, n = self._config.vocabulary.eos, len(plan)
-        prompts = [[self.text.encode(self._config.caption_prompt)] * n] * len(images)
-        seeds = [sample_seed(seed, key, "caption", i) for key in keys for i in range(n)]
-        params = [
-            self.server.sampling(
-                temperature=settings.temperature,
-                top_k=settings.top_k,
-                top_p=settings.top_p,
-                repetition_penalty=settings.repetition_penalty,
-                max_tokens=settings.max_tokens,
-                seed=one,
-                logprobs=0,
-            )
-            for one, settings in zip(seeds, cycle(plan), strict=False)
-        ]
-        longest = max((settings.max_tokens for settings in plan), default=0)
+        seeds = [[sample_seed(seed, key, "caption", i) for i in range(len(plan))] for key in keys]
         with self.server.meter.call("captions") as tally:
-            outputs = self._continue(images, prompts, longest, params)
-            tally.samples, tally.tokens = len(outputs), sum(len(one.outputs[0].token_ids) for one in outputs)
-        found = []
-        for output, one in zip(outputs, seeds, strict=True):
-            ids, steps = output.outputs[0].token_ids, output.outputs[0].logprobs
-            logprobs = tuple(step[token].logprob for token, step in zip(ids, steps, strict=True))
-            kept = tuple(token for token in ids if token != eos)
-            found.append(
-                SampledCaption(text=self.text.decode(kept), token_ids=kept, logprobs=logprobs, seed=one)
+            found = captions(
+                self.server, self.prompts, self.text, self._config, self._limits, images, plan, seeds
             )
-        return [found[i * n : (i + 1) * n] for i in range(len(images))]
+            tally.samples = sum(map(len, found))
+            tally.tokens = sum(len(one.logprobs) for row in found for one in row)
+        return found
 
     def answer(
         self,
@@ -222,7 +203,8 @@ class Engine:
         prompt, eos = self.text.encode(self._config.caption_prompt), self._config.vocabulary.eos
         tails = [[*self.text.encode(text), eos] for text in texts]
         params = self.server.sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0)
-        outputs = self._continue(images, [[[*prompt, *tail]] for tail in tails], 1, [params] * len(tails))
+        asked = [[[*prompt, *tail]] for tail in tails]
+        outputs = continued(self.server, self.prompts, images, asked, 1, [params] * len(tails))
         return [
             [step[token].logprob for token, step in zip(tail, out.prompt_logprobs[-len(tail) :], strict=True)]
             for tail, out in zip(tails, outputs, strict=True)
@@ -260,21 +242,6 @@ class Engine:
     def _project(self, features: Tensor) -> Tensor:
         projected: Tensor = self.server.rpc("projecting features failed", "hermes_project", features)
         return projected
-
-    def _continue(
-        self,
-        images: Sequence[ImageTokens],
-        texts: Sequence[Sequence[Sequence[int]]],
-        room: int,
-        params: Sequence[SamplingParams],
-    ) -> list[Any]:
-        """vLLM's outputs to every text of every image, in order; `params` has one for each text."""
-        self.server.ready()
-        outputs: list[Any] = []
-        for part in windows(self.prompts, len(images)):
-            asked = requests(self.prompts, self.prompts.seen(images[part]), texts[part], room)
-            outputs += self.server.generate(asked, params[len(outputs) : len(outputs) + len(asked)])
-        return outputs
 
     @staticmethod
     def _same_length(name: str, given: Sequence[object], others: Sequence[object]) -> None:

@@ -25,6 +25,7 @@ from engine.errors import CheckpointError, EngineError
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.records import ImageTokens
+from engine.samplers.branches import Stem
 from engine.samplers.choice_rows import Ask
 from engine.samplers.choices import Seen
 
@@ -47,6 +48,14 @@ class Prompts(Protocol):
 
         Raises:
             EngineError: not an image of this model, or a text is too long.
+        """
+        ...
+
+    def stem(self, image: ImageTokens, text: Sequence[int]) -> Stem:
+        """What all continuations of a text after the image share, in the model's own order.
+
+        Raises:
+            EngineError: not an image of this model.
         """
         ...
 
@@ -77,6 +86,10 @@ class CodePrompts:
             {"prompt_token_ids": fitting(ids, room, self._config), "cache_salt": salt}
             for ids in (self._config.vocabulary.mmu_prompt(image.codes, text) for text in texts)
         ]
+
+    def stem(self, image: ImageTokens, text: Sequence[int]) -> Stem:
+        check_codes(image, self._config)
+        return Stem(self._config.vocabulary.mmu_prompt(image.codes, text))
 
     def choices(self, image: ImageTokens, asks: Sequence[Ask]) -> Seen:
         check_codes(image, self._config)
@@ -138,6 +151,11 @@ class FeaturePrompts:
             }
             for ids in every
         ]
+
+    def stem(self, image: ImageTokens, text: Sequence[int]) -> Stem:
+        config = self._config
+        prompt = config.vocabulary.feature_prompt(config.system_ids, config.clip_tokens, text)
+        return Stem(prompt, self._stored(image))
 
     def choices(self, image: ImageTokens, asks: Sequence[Ask]) -> Seen:
         config = self._config

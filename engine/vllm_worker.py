@@ -14,7 +14,8 @@ from torch import Tensor
 
 from engine.clock import FORWARD
 from engine.meter import Counts
-from engine.records import PaintSettings
+from engine.records import CaptionSettings, PaintSettings
+from engine.samplers.branches import Grown, Stem, grow
 from engine.samplers.choices import Chosen, Seen, choose
 from engine.samplers.mask_predict import Prefixes, paint, text_prefixes
 from engine.vllm_reload import change_places, prepare
@@ -46,6 +47,25 @@ class HermesWorker:
     def hermes_choose(self, images: Sequence[Seen]) -> list[list[list[Chosen]]]:
         """`engine.samplers.choices.choose` on the weights that serve."""
         return choose(self.model_runner.get_model(), images)
+
+    def hermes_grow(
+        self,
+        stems: Sequence[Stem],
+        plan: Sequence[CaptionSettings],
+        seeds: Sequence[Sequence[int]],
+        batch: int,
+    ) -> list[list[Grown]]:
+        """`engine.samplers.branches.grow` on the weights that serve, `batch` stems at a time."""
+        model = self.model_runner.get_model()
+        found: list[list[Grown]] = []
+        for start in range(0, len(stems), batch):
+            part = slice(start, start + batch)
+            grown = grow(model, stems[part], plan, seeds[part])
+            lengths = [len(one.ids) for row in grown for one in row]
+            model.decode_steps += max(lengths)
+            model.decoded_rows += sum(lengths)
+            found += grown
+        return found
 
     def hermes_counts(self) -> Counts:
         """What has been counted since the start."""

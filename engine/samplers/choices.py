@@ -6,18 +6,17 @@ of an image, F their width, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from engine.clock import FORWARD
-from engine.models.masks import feature_mask
-from engine.models.phi import PhiLayer, dense_attention, run_layers
-from engine.models.showo_config import ShowoConfig
+from engine.models.phi import dense_attention, run_layers
 from engine.samplers.choice_rows import Ask, Row, lay_out, padded, row_mask
+from engine.samplers.reading import ReadingModel, embedded, prefix_mask
 
 TOKENS = 4096
 """Tokens of a forward pass, padding included, unless one row is longer."""
@@ -43,39 +42,8 @@ class Chosen(NamedTuple):
     """For each of its tokens and its end, whether it is the likeliest after those before it."""
 
 
-class ChoiceModel(Protocol):
-    """What the pass needs of a model: the training module and the one vLLM holds both offer it."""
-
-    config: ShowoConfig
-
-    @property
-    def layers(self) -> Iterable[PhiLayer]:
-        """The Phi blocks."""
-        ...
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """ids [B, T] -> [B, T, D]."""
-        ...
-
-    def project(self, features: Tensor) -> Tensor:
-        """CLIP features [..., F] -> [..., D]; only where the configuration has them."""
-        ...
-
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin at positions [B, T]."""
-        ...
-
-    def final_norm(self, hidden: Tensor) -> Tensor:
-        """The LayerNorm before the head."""
-        ...
-
-    def token_logits(self, hidden: Tensor) -> Tensor:
-        """Normed hidden states [R, D] -> logits over the whole vocabulary, [R, V]."""
-        ...
-
-
 @torch.inference_mode()
-def choose(model: ChoiceModel, images: Sequence[Seen], tokens: int = TOKENS) -> list[list[list[Chosen]]]:
+def choose(model: ReadingModel, images: Sequence[Seen], tokens: int = TOKENS) -> list[list[list[Chosen]]]:
     """[image][question][choice]; images of like length share a pass."""
     rows = [lay_out(one.prefix, one.asks, model.config.vocabulary.eos) for one in images]
     order = sorted((i for i, row in enumerate(rows) if row.reads), key=lambda i: len(rows[i].ids))
@@ -91,22 +59,11 @@ def choose(model: ChoiceModel, images: Sequence[Seen], tokens: int = TOKENS) -> 
     return found
 
 
-def prefix_mask(config: ShowoConfig) -> Tensor:
-    """What the tokens of `[mmu] image [eoi]` see of each other, [P, P]."""
-    if not config.w_clip_vit:
-        return torch.ones(config.prefix_length, config.prefix_length, dtype=torch.bool)
-    return feature_mask(config.prefix_length + 1, config.image_start, config.clip_tokens)[0, 0]
-
-
 def _read(
-    model: ChoiceModel, rows: Sequence[Row], features: Sequence[Tensor | None]
+    model: ReadingModel, rows: Sequence[Row], features: Sequence[Tensor | None]
 ) -> list[list[list[Chosen]]]:
     pad = model.config.vocabulary.pad
-    hidden = model.embed(padded([row.ids for row in rows], pad))
-    if model.config.w_clip_vit:
-        start = model.config.image_start
-        seen = torch.stack([one for one in features if one is not None])
-        hidden[:, start : start + seen.shape[1]] = model.project(seen).to(hidden.dtype)
+    hidden = embedded(model, padded([row.ids for row in rows], pad), features)
     mask = row_mask(
         padded([row.question for row in rows], -1),
         padded([row.choice for row in rows], 0),
@@ -128,7 +85,7 @@ def _read(
 
 
 def _next_tokens(
-    model: ChoiceModel, hidden_RD: Tensor, sources: Tensor, tokens: Tensor
+    model: ReadingModel, hidden_RD: Tensor, sources: Tensor, tokens: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Log-prob of each token as the next at its source, a row of `hidden_RD`, and whether it is likeliest."""
     logps = torch.zeros(len(tokens))

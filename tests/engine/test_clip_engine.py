@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Asking = Callable[..., Question]
 TOLERANCE = 2e-5
-GREEDY = CaptionSettings(temperature=0.0, max_tokens=12)
-SAMPLED = CaptionSettings(temperature=1.0, max_tokens=12)
+GREEDY = CaptionSettings(temperature=0.0, max_tokens=12, sampler="paged")
+SAMPLED = CaptionSettings(temperature=1.0, max_tokens=12, sampler="paged")
 KEYS = [f"item-{i}" for i in range(4)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -63,11 +63,15 @@ def test_nothing_done_has_rates_of_zero() -> None:
     assert (*rates, work.images.samples_per_second) == (0, 0, 0, 0)
 
 
-def test_an_engine_counts_what_it_gave(engine: Engine, images: list[ImageTokens]) -> None:
+@pytest.mark.parametrize(("sampler", "shared"), [("paged", 32), ("branched", 42)])
+def test_an_engine_counts_what_it_gave(
+    engine: Engine, images: list[ImageTokens], sampler: Literal["paged", "branched"], shared: int
+) -> None:
+    """Three of four candidates share a prompt: its whole blocks, or all of its 42 tokens."""
     engine.server.reset_caches()
     before = engine.work
     keys = [f"k{i}" for i in range(len(images))]
-    captions = engine.caption(images, keys, 0, [CaptionSettings(max_tokens=12)] * 4)
+    captions = engine.caption(images, keys, 0, [CaptionSettings(max_tokens=12, sampler=sampler)] * 4)
     painted = engine.paint(["a red circle"], 3, ["x"], 0, PaintSettings(steps=4))
     question = Question(question="what color is the circle?", choices=("red", "blue"), answer="red", kind="")
     engine.answer(images[:2], [[question], [question] * 2], AnswerSettings(mode="likelihood"))
@@ -78,9 +82,7 @@ def test_an_engine_counts_what_it_gave(engine: Engine, images: list[ImageTokens]
     assert (done.images.samples, done.images.tokens) == (3, 3 * 36)
     assert (done.answers.samples, done.pixels.samples) == (3, 3)
     assert 0 < done.forward_seconds < done.seconds
-    # Three of four candidates of an image find the whole blocks of its 39-token prefix.
-    prompt = 39 + 1 + len(engine.text.encode(engine.config.caption_prompt))
-    assert done.prompt_tokens == 4 * len(images) * prompt
-    assert done.cached_tokens == 3 * len(images) * 32
+    assert done.prompt_tokens == 4 * len(images) * 42
+    assert done.cached_tokens == 3 * len(images) * shared
     assert done.decoded_rows == done.captions.tokens
     assert np.isclose(done.mean_batch, done.decoded_rows / done.decode_steps)

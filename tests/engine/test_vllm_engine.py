@@ -28,8 +28,8 @@ Asking = Callable[..., Question]
 TOLERANCE = 1e-5
 """Largest difference allowed between vLLM's log-probs and the training model's; measured 2.1e-6, float32."""
 
-GREEDY = CaptionSettings(temperature=0.0, max_tokens=12)
-SAMPLED = CaptionSettings(temperature=1.0, max_tokens=12)
+GREEDY = CaptionSettings(temperature=0.0, max_tokens=12, sampler="paged")
+SAMPLED = CaptionSettings(temperature=1.0, max_tokens=12, sampler="paged")
 
 
 def prompt_ids(engine: Engine) -> list[int]:
@@ -141,14 +141,19 @@ def test_a_painted_image_is_the_same_alone_or_in_a_batch_and_equals_the_training
 
 
 def test_every_candidate_follows_its_own_entry_of_the_plan(engine: Engine, images: list[ImageTokens]) -> None:
-    plan = [GREEDY, SAMPLED, CaptionSettings(temperature=2.0, top_k=3, max_tokens=5), SAMPLED]
+    plan = [
+        GREEDY,
+        SAMPLED,
+        CaptionSettings(temperature=2.0, top_k=3, max_tokens=5, sampler="paged"),
+        SAMPLED,
+    ]
     rows = engine.caption(images, keys(8), 9, plan)
     assert [row[0].token_ids for row in rows] == [
         one.token_ids for (one,) in engine.caption(images, keys(8), 3, [GREEDY])
     ]
-    assert [row[:2] for row in rows] == engine.caption(images, keys(8), 9, plan[:2])
+    assert tokens([row[:2] for row in rows]) == tokens(engine.caption(images, keys(8), 9, plan[:2]))
     assert max(len(row[2].logprobs) for row in rows) == 5
-    penalised = CaptionSettings(temperature=0.0, repetition_penalty=50.0, max_tokens=12)
+    penalised = CaptionSettings(temperature=0.0, repetition_penalty=50.0, max_tokens=12, sampler="paged")
     for (caption,) in engine.caption(images, keys(8), 9, [penalised]):
         assert len(set(caption.token_ids)) == len(caption.token_ids)
     assert any(len(set(row[0].token_ids)) < len(row[0].token_ids) for row in rows)
@@ -265,11 +270,11 @@ def test_bad_requests_are_refused_in_words(engine: Engine, images: list[ImageTok
     with pytest.raises(EngineError, match="36 codes below 64, not 2 codes from 1 to 99"):
         engine.caption([ImageTokens(codes=(1, 99))], ["x"], 0, [GREEDY])
     with pytest.raises(EngineError, match="exceed the model's 96 positions"):
-        engine.caption(images[:1], ["x"], 0, [CaptionSettings(max_tokens=90)])
+        engine.caption(images[:1], ["x"], 0, [CaptionSettings(max_tokens=90, sampler="paged")])
     with pytest.raises(EngineError, match="1 keys for 8 inputs"):
         engine.caption(images, ["x"], 0, [GREEDY])
     with pytest.raises(EngineError, match="vLLM refused the sampling settings"):
-        engine.caption(images[:1], ["x"], 0, [CaptionSettings(temperature=-1.0)])
+        engine.caption(images[:1], ["x"], 0, [CaptionSettings(temperature=-1.0, sampler="paged")])
 
 
 def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""The choice of a next token: temperature, cuts and the draw, as pure functions.
+
+Legend: R rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import EngineError
+from engine.records import CaptionSettings
+from engine.samplers.mask_predict_rule import draw
+
+
+class Rules:
+    """How each of R rows chooses its next token.
+
+    Raises (constructor):
+        EngineError: a setting is out of range.
+    """
+
+    def __init__(self, settings: Sequence[CaptionSettings]) -> None:
+        for one in set(settings):
+            _check(one)
+        self._temperature = torch.tensor([one.temperature for one in settings])
+        self._top_k = torch.tensor([one.top_k for one in settings])
+        self._top_p = torch.tensor([one.top_p for one in settings])
+        self._penalty = torch.tensor([one.repetition_penalty for one in settings])
+        self.penalised = bool((self._penalty != 1).any())
+        """Whether `seen` matters."""
+
+    def choose(self, logits_RV: Tensor, rows: Tensor, uniform_R: Tensor, seen_RV: Tensor | None) -> Tensor:
+        """Tokens [R] of some rows from float32 logits; `seen_RV` says which tokens a row already holds.
+
+        Order: repetition penalty, temperature, top-k, top-p, then one uniform number against the cumulative
+        distribution. A temperature of 0 takes the likeliest token.
+        """
+        if seen_RV is not None:
+            penalty = self._penalty[rows, None]
+            logits_RV = torch.where(
+                seen_RV, torch.where(logits_RV > 0, logits_RV / penalty, logits_RV * penalty), logits_RV
+            )
+        best = logits_RV.argmax(-1)
+        drawn = (self._temperature[rows] > 0).nonzero()[:, 0]
+        if len(drawn) == 0:
+            return best
+        of = rows[drawn]
+        cut = _top_k(logits_RV[drawn] / self._temperature[of, None], self._top_k[of])
+        best[drawn] = draw(_top_p(cut, self._top_p[of]), uniform_R[drawn])[0]
+        return best
+
+
+def uniforms(seed: int, count: int) -> Tensor:
+    """The first `count` uniform numbers of a candidate, float32; more of them begin with the same."""
+    numbers = np.random.Generator(np.random.Philox(key=seed)).random(count, dtype=np.float32)
+    return torch.from_numpy(numbers)
+
+
+def _check(one: CaptionSettings) -> None:
+    problems = [
+        f"{name} is {value}, it must be {range_}"
+        for name, value, fine, range_ in (
+            ("temperature", one.temperature, one.temperature >= 0, "0 or more"),
+            ("top_k", one.top_k, one.top_k >= 0, "0 (all) or more"),
+            ("top_p", one.top_p, 0 < one.top_p <= 1, "above 0 and at most 1"),
+            ("repetition_penalty", one.repetition_penalty, one.repetition_penalty > 0, "above 0"),
+            ("max_tokens", one.max_tokens, one.max_tokens >= 1, "at least 1"),
+        )
+        if not fine
+    ]
+    if problems:
+        raise EngineError(f"caption settings: {'; '.join(problems)}")
+
+
+def _top_k(logits_RV: Tensor, top_k_R: Tensor) -> Tensor:
+    """Minus infinity below each row's k-th largest; 0 keeps all."""
+    largest = min(int(top_k_R.max()), logits_RV.shape[-1])
+    if largest == 0:
+        return logits_RV
+    kth = logits_RV.topk(largest).values.gather(-1, (top_k_R.clamp(1, largest) - 1)[:, None])
+    return logits_RV.masked_fill((logits_RV < kth) & (top_k_R > 0)[:, None], -torch.inf)
+
+
+def _top_p(logits_RV: Tensor, top_p_R: Tensor) -> Tensor:
+    """Minus infinity for all tokens after those whose probabilities first add up to p."""
+    rows = (top_p_R < 1).nonzero()[:, 0]
+    if len(rows) == 0:
+        return logits_RV
+    ordered, places = logits_RV[rows].sort(-1, descending=True)
+    probs = ordered.softmax(-1)
+    beyond = probs.cumsum(-1) - probs >= top_p_R[rows, None]
+    kept = ordered.masked_fill(beyond, -torch.inf)
+    logits_RV = logits_RV.clone()
+    logits_RV[rows] = torch.empty_like(kept).scatter_(-1, places, kept)
+    return logits_RV
