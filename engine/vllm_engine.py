@@ -61,7 +61,7 @@ class Engine:
         checkpoint: Path,
         *,
         dtype: str = "float32",
-        max_sequences: int = 128,
+        max_sequences: int = 256,
         kv_cache_gib: float = 0.0,
         paint_batch: int | None = None,
         tensor_parallel: int = 1,

@@ -17,7 +17,8 @@ from engine.meter import Counts
 from engine.records import CaptionSettings, PaintSettings
 from engine.samplers.branches import Grown, Stem, grow
 from engine.samplers.choices import Chosen, Seen, choose
-from engine.samplers.mask_predict import Prefixes, paint, text_prefixes
+from engine.samplers.mask_predict import paint
+from engine.samplers.text_prefix import Prefixes, text_prefixes
 from engine.vllm_reload import change_places, prepare
 
 

@@ -23,7 +23,7 @@ class EngineSettings(Record, forbid_unknown_fields=True):
 
     dtype: str = "float32"
     """float32, or bfloat16 where the machine multiplies it natively."""
-    max_sequences: int = 128
+    max_sequences: int = 256
     """Sequences in flight."""
     kv_cache_gib: float = 0.0
     """Memory for keys and values; 0 plans it from the model's sizes."""

@@ -11,8 +11,9 @@ from torch import Tensor
 from benchmarks.parity.folder import Golden
 from benchmarks.parity.model_cases import LOGITS
 from benchmarks.parity.records import Differences, close, equal
-from engine.samplers.mask_predict import Canvas, text_prefixes
+from engine.samplers.canvas import Canvas
 from engine.samplers.mask_predict_rule import guide, hide_again, left_hidden, temperatures
+from engine.samplers.text_prefix import text_prefixes
 from engine.tokenizers.magvit_v2_blocks import code_bits
 
 PIXELS = 1e-4

@@ -15,7 +15,8 @@ from engine.errors import EngineError
 from engine.models.masks import t2i_mask
 from engine.models.showo import Showo
 from engine.records import PaintSettings
-from engine.samplers.mask_predict import Canvas, paint, randoms, text_prefixes
+from engine.samplers.canvas import Canvas
+from engine.samplers.mask_predict import paint, randoms
 from engine.samplers.mask_predict_rule import (
     SMALLEST,
     check_schedule,
@@ -27,6 +28,7 @@ from engine.samplers.mask_predict_rule import (
     left_hidden,
     temperatures,
 )
+from engine.samplers.text_prefix import text_prefixes
 
 CASES = [("case4a_gen_g0.npz", 0.0), ("case4b_gen_g3.npz", 3.0)]
 

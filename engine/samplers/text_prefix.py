@@ -1,0 +1,78 @@
+"""The texts that canvases see, as keys and values that are computed once.
+
+Legend: B prefixes, T text tokens, H heads, E head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from engine.clock import FORWARD
+from engine.models.phi import dense_attention, run_layers
+from engine.samplers.painting import CanvasModel
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""For each layer the rotated keys and the values of B text prefixes, each [B, H, T, E], ending at T."""
+
+
+class Prefixes(NamedTuple):
+    """What canvases see of their texts."""
+
+    layers: KeysValues
+    lengths: list[int]
+    """Of each prefix; what stands before it is padding."""
+
+
+@torch.inference_mode()
+def text_prefixes(model: CanvasModel, texts: Sequence[Sequence[int]]) -> Prefixes:
+    """Keys and values of each text, as `[t2i][bos] text [eos]` at the positions that padding gives it."""
+    words, room = model.config.vocabulary, model.config.max_text_len
+    rows = [words.t2i_text(text, room) for text in texts]
+    lengths = [len(row) for row in rows]
+    longest = max(lengths)
+    ids = torch.tensor([[*[words.pad] * (longest - len(row)), *row] for row in rows])
+    # All end at the same position, so aligning them to the right gives every token its own.
+    cos, sin = model.rotary(torch.arange(room + 1 - longest, room + 1))
+    kept: KeysValues = []
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    attention = dense_attention(causal & ~padding(lengths, longest) | torch.eye(longest, dtype=torch.bool))
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        kept.append((k.transpose(1, 2), v.transpose(1, 2)))
+        return attention(layer, q, k, v)
+
+    with FORWARD:
+        run_layers(model.layers, model.embed(ids), cos, sin, attend)
+    return Prefixes(kept, lengths)
+
+
+def picked(prefixes: Prefixes, rows: Sequence[int]) -> Prefixes:
+    """Some prefixes, in the order of `rows`, without padding that none of them needs."""
+    lengths, index = [prefixes.lengths[row] for row in rows], torch.tensor(rows)
+    longest = max(lengths)
+    layers = [(k[index, :, -longest:], v[index, :, -longest:]) for k, v in prefixes.layers]
+    return Prefixes(layers, lengths)
+
+
+def joined(first: Prefixes, second: Prefixes) -> Prefixes:
+    """Both, one after the other; the shorter ones get padding on the left."""
+    longest = max(first.lengths + second.lengths)
+
+    def both(one: Tensor, other: Tensor) -> Tensor:
+        return torch.cat([F.pad(x, (0, 0, longest - x.shape[2], 0)) for x in (one, other)])
+
+    layers = [
+        (both(k, more_k), both(v, more_v))
+        for (k, v), (more_k, more_v) in zip(first.layers, second.layers, strict=True)
+    ]
+    return Prefixes(layers, first.lengths + second.lengths)
+
+
+def padding(lengths: Sequence[int], longest: int) -> Tensor:
+    """[B, 1, 1, T], True before each prefix."""
+    return (torch.arange(longest) < longest - torch.tensor(lengths)[:, None])[:, None, None]
