@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.checkpoints import CLIP_FOLDER, WEIGHTS
 from engine.errors import CheckpointError
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
+from engine.tensor_store import save_tensors
 
 
 def fingerprint(folder: Path) -> str:
@@ -55,9 +56,7 @@ def save_state(
         shutil.copytree(companions / "image_tokenizer", folder / "image_tokenizer", dirs_exist_ok=True)
         if config.w_clip_vit:
             shutil.copytree(companions / CLIP_FOLDER, folder / CLIP_FOLDER, dirs_exist_ok=True)
-    beside = folder / (WEIGHTS + ".new")
-    save_file(state, beside, metadata={"format": "pt"})
-    beside.replace(folder / WEIGHTS)
+    save_tensors(state, folder / WEIGHTS, {"format": "pt"})
 
 
 def load_config(folder: Path) -> ShowoConfig:

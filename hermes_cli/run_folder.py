@@ -70,7 +70,10 @@ class RunFolder:
     def require_base(self) -> None:
         """Raises CheckpointError where the base model is missing."""
         if not self.trained(0):
-            raise CheckpointError(f"{self._base}: no {WEIGHTS} here; name a checkpoint folder with --model")
+            raise CheckpointError(
+                f"{self._base}: no {WEIGHTS} here; name a checkpoint folder with --model"
+                " (`hermes import` makes one of an official release)"
+            )
 
     def require_weights_before(self, number: int) -> None:
         """Raises StageOrderError unless the round before is trained."""

@@ -146,7 +146,7 @@ class Layout:
             DataError: names the first preference whose codes or caption ids do not fit the checkpoint, or the
                 file of features that is missing.
         """
-        tokens, codebook, texts = self.config.num_image_tokens, self.words.codebook_size, self.words.text_size
+        tokens, codebook, ids = self.config.num_image_tokens, self.words.codebook_size, self.words.size
         for one in preferences:
             images = [one.image_codes] if one.captions else []
             images += [one.images.win.codes, one.images.lose.codes] if one.images else []
@@ -159,9 +159,9 @@ class Layout:
             if one.captions and self.config.w_clip_vit:
                 self._seen(one.image_features)
             captions = [one.captions.win, one.captions.lose] if one.captions else []
-            if any(not 0 <= token < texts for caption in captions for token in caption.token_ids):
+            if any(not 0 <= token < ids for caption in captions for token in caption.token_ids):
                 raise DataError(
-                    f"preference {one.id}: a caption holds ids beyond this checkpoint's {texts} text ids; "
+                    f"preference {one.id}: a caption holds ids beyond this checkpoint's {ids}; "
                     "curate with it first"
                 )
 

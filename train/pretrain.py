@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +18,7 @@ from engine.models.masks import t2i_mask
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
+from engine.tensor_store import save_tensors
 from train.pretrain_batch import IGNORE, PretrainExample, mmu_rows, segment_mask, t2i_rows
 
 
@@ -158,9 +159,7 @@ def _save(model: Showo, optimizer: torch.optim.AdamW, step: int, state: Path) ->
     for name, p in _named(model, optimizer):
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}.{name}"] = optimizer.state[p][moment]
-    beside = state.with_suffix(".new")
-    save_file(tensors, beside, metadata={"step": str(step)})
-    beside.replace(state)
+    save_tensors(tensors, state, {"step": str(step)})
 
 
 def _resume(model: Showo, optimizer: torch.optim.AdamW, state: Path) -> int:

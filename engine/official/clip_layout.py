@@ -9,13 +9,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from engine.checkpoints import WEIGHTS
 from engine.errors import CheckpointError
 from engine.models.clip_tower import DEVIATION, MEAN, PREFIX, ClipTower
 from engine.official.tensor_files import check_shapes, open_tensors
+from engine.tensor_store import save_tensors
 
 SIZES = (
     "hidden_size",
@@ -67,7 +67,7 @@ def write_clip(tower: ClipTower, folder: Path) -> None:
     """Writes a tower as a checkpoint holds it, and as the official scripts load it."""
     folder.mkdir()
     state = {PREFIX + name: tensor.contiguous() for name, tensor in tower.state().items()}
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(state, folder / WEIGHTS, {"format": "pt"})
     tower.config.architectures = ["CLIPVisionModel"]
     tower.config.save_pretrained(folder)
     processor = {

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 import torch
-from safetensors.torch import save_file
 
 from engine.errors import CheckpointError, ConfigError
 from engine.official.tensor_files import open_tensors
+from engine.tensor_store import save_tensors
 from engine.tokenizers.magvit_v2 import (
     CODEBOOK,
     PLACE_VALUES,
@@ -53,7 +53,7 @@ def write_magvit(tokenizer: MagvitV2, folder: Path) -> None:
     state = dict(tokenizer.state_dict())
     state[CODEBOOK] = code_bits(torch.arange(2**bits)[None], bits)[0].T.contiguous()
     state[PLACE_VALUES] = 2 ** torch.arange(bits - 1, -1, -1)
-    save_file(state, folder / "pytorch_model.safetensors", metadata={"format": "pt"})
+    save_tensors(state, folder / "pytorch_model.safetensors", {"format": "pt"})
     (folder / "config.json").write_bytes(
         msgspec.json.format(msgspec.json.encode(_official(tokenizer.config)))
     )

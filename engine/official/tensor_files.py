@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ from engine.errors import CheckpointError
 
 STEMS = ("pytorch_model", "model", "diffusion_pytorch_model")
 SUFFIXES = (".safetensors", ".bin")
+STORED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Types that weights may have."""
 LFS = b"version https://git-lfs"
 
 
@@ -75,6 +78,11 @@ def open_file(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` there")
         if path.suffix == ".safetensors":
             return load_file(path)
+        if not zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path}: cut short, or in PyTorch's format before 1.6; download it again, or load it with"
+                " weights_only=True and save it anew"
+            )
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -104,7 +112,7 @@ def check_shapes(tensors: dict[str, Tensor], wanted: dict[str, tuple[int, ...]],
         shape, dtype = tuple(tensors[name].shape), tensors[name].dtype
         if shape != wanted[name]:
             problems.append(f"{name} has shape {list(shape)}, expected {list(wanted[name])}")
-        if not dtype.is_floating_point:
-            problems.append(f"{name} is {dtype}, not a floating type")
+        if dtype not in STORED:
+            problems.append(f"{name} is {dtype}, not of float64, float32, float16 or bfloat16")
     if problems:
         raise CheckpointError(f"{where}: the weights do not fit the configuration: {'; '.join(problems)}")

@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.checkpoints import WEIGHTS
 from engine.errors import CheckpointError, ConfigError
 from engine.records import Record
+from engine.tensor_store import save_tensors
 from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config, magvit_v2_from
 
 
@@ -133,7 +134,7 @@ def save_image_tokenizer(tokenizer: PatchLfq | MagvitV2, folder: Path) -> None:
     """Writes config.json and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(tokenizer.config)))
-    save_file(tokenizer.state_dict(), folder / WEIGHTS)
+    save_tensors(tokenizer.state_dict(), folder / WEIGHTS)
 
 
 def load_image_tokenizer(folder: Path) -> PatchLfq | MagvitV2:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -374,7 +375,7 @@ def test_every_unfit_tensor_is_named_in_one_error(release: Release) -> None:
         "missing showo.lm_head.bias",
         "missing showo.model.layers.1.mlp.fc2.weight",
         "showo.model.final_layernorm.bias has shape [65], expected [64]",
-        "showo.model.final_layernorm.weight is torch.int32, not a floating type",
+        "showo.model.final_layernorm.weight is torch.int32, not of float64, float32, float16 or bfloat16",
     ):
         assert words in message
 
@@ -485,12 +486,26 @@ def test_a_release_that_does_not_fit_is_refused_in_one_line(
     assert words in release.refusal()
 
 
+def test_a_file_in_pytorchs_first_format_is_told_from_a_broken_one(release: Release) -> None:
+    path = release.weights / "pytorch_model.bin"
+    torch.save(torch.load(path), path, _use_new_zipfile_serialization=False)
+    assert "in PyTorch's format before 1.6" in release.refusal()
+
+
+def test_weights_are_written_for_all_who_may_read_the_rest(release: Release, tmp_path: Path) -> None:
+    folder = release.read()
+    export_showo(folder, tmp_path / "out")
+    for root in (folder, tmp_path / "out"):
+        modes = {path.stat().st_mode & 0o777 for path in root.rglob("*") if path.is_file()}
+        assert len(modes) == 1
+
+
 @pytest.mark.parametrize("form", ["shards-bin", "shards-st"])
 def test_a_missing_a_truncated_and_a_foreign_shard_are_named(form: str, tmp_path: Path, parts: Path) -> None:
     found = Release(tmp_path, parts, form=form)
     second = next(found.weights.glob("*-00002-of-00003.*"))
     truncated(second)
-    assert f"{second}: cannot be read, probably cut short" in found.refusal()
+    assert re.search(rf"{re.escape(str(second))}: .*cut short", found.refusal())
     second.unlink()
     assert f"shards are missing: {second.name}" in found.refusal()
     index = next(found.weights.glob("*.index.json"))

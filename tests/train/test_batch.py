@@ -153,3 +153,17 @@ def test_preferences_of_another_model_are_refused_by_id(
     short = msgspec.structs.replace(preferences[0], image_codes=(1, 2, 3))
     with pytest.raises(DataError, match=r"item-0.*3 codes"):
         layout.check([short])
+
+
+def test_a_caption_may_hold_any_id_of_the_model(layout: Layout, preferences: list[Preference]) -> None:
+    """Sampling is over the whole vocabulary, as in the official code, so an image's id can come up."""
+    pair = preferences[0].captions
+    assert pair is not None
+
+    def saying(token: int) -> Preference:
+        win = msgspec.structs.replace(pair.win, token_ids=(1, token))
+        return msgspec.structs.replace(preferences[0], captions=msgspec.structs.replace(pair, win=win))
+
+    layout.check([saying(layout.words.mask)])
+    with pytest.raises(DataError, match=rf"item-0.*ids beyond this checkpoint's {layout.words.size}"):
+        layout.check([saying(layout.words.size)])
