@@ -112,8 +112,7 @@ def measure(config: ShowoConfig, dtype: torch.dtype, rows: int, weight_bytes: in
     with torch.inference_mode():
         return Ceilings(
             square_gflops={
-                str(one).removeprefix("torch."): square_gflops(one)
-                for one in (torch.float32, torch.bfloat16)
+                str(one).removeprefix("torch."): square_gflops(one) for one in (torch.float32, torch.bfloat16)
             },
             model_gflops=model_gflops(config, dtype, rows),
             model_rows=rows,

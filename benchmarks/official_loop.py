@@ -118,9 +118,7 @@ def padded_rows(config: ShowoConfig, text: Sequence[int], candidates: int) -> Te
 
 
 @torch.inference_mode()
-def paint(
-    model: Showo, text: Sequence[int], candidates: int, settings: PaintSettings, dice: Dice
-) -> Painted:
+def paint(model: Showo, text: Sequence[int], candidates: int, settings: PaintSettings, dice: Dice) -> Painted:
     """Images of one prompt, given as text ids without specials, in one batch."""
     config, words = model.config, model.config.vocabulary
     tokens, steps = config.num_image_tokens, settings.steps

@@ -100,7 +100,9 @@ def prefill_need(config: ShowoConfig, text: int, images: int, itemsize: int) -> 
     """
     prefix = config.prefix_length
     length = prefix + text
-    attention = attention_flops(config, prefix, prefix) + attention_flops(config, text, prefix + (text + 1) / 2)
+    attention = attention_flops(config, prefix, prefix) + attention_flops(
+        config, text, prefix + (text + 1) / 2
+    )
     head = 2 * config.hidden_size * config.vocab_size
     flops = images * (length * weight_flops(config) + attention + head)
     weights = layer_parameters(config) + config.hidden_size * config.vocab_size
@@ -137,7 +139,8 @@ def paint_need(
     seen = [*texts, *([len(empty)] * len(texts) if settings.guidance else [])]
     prefixes = [*texts, *([len(empty)] if settings.guidance else [])]
     flops = sum(
-        length * weight_flops(config) + attention_flops(config, length, (length + 1) / 2) for length in prefixes
+        length * weight_flops(config) + attention_flops(config, length, (length + 1) / 2)
+        for length in prefixes
     )
     for text in seen:
         step = rows * weight_flops(config) + attention_flops(config, rows, text + rows)
@@ -182,9 +185,7 @@ class Paths:
             for name, tokens, seed in (("one", 1, 2000), ("all", DECODED + 1, 3000))
         }
         seconds = in_turns(sides, repeats)
-        steps = [
-            (every - one) / DECODED for every, one in zip(seconds["all"], seconds["one"], strict=True)
-        ]
+        steps = [(every - one) / DECODED for every, one in zip(seconds["all"], seconds["one"], strict=True)]
         context = self._config.prefix_length + self._prompt + (DECODED + 1) / 2
         need = decode_need(self._config, context, SEQUENCES, self._dtype)
         return f"a step of {SEQUENCES} sequences", need, steps
@@ -282,7 +283,9 @@ def line(one: Row) -> str:
 
 def main() -> None:
     """Prints the table and writes the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=sorted(SHAPES), default="small")
     parser.add_argument("--layers", type=int, default=0, help="fewer layers than the shape has")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

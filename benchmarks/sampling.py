@@ -133,7 +133,7 @@ def table(rows: list[Row]) -> str:
         f"{row.path:9} {row.mode:11} {row.shape:11} {row.layers:3} layers  ours {row.ours_per_s:9.3f}/s  "
         f"{row.baseline:9} {row.baseline_per_s:9.4f}/s  {row.ratio:7.1f}x "
         f"({row.spread[0]:.1f} to {row.spread[1]:.1f})  same results: "
-        f"{ {True: 'yes', False: 'NO', None: '-'}[row.same_results]}"
+        f"{ {True: 'yes', False: 'NO', None: '-'}[row.same_results] }"
         for row in rows
     )
 
@@ -151,12 +151,24 @@ def plan_of(given: argparse.Namespace) -> Plan:
 
 def options() -> argparse.ArgumentParser:
     """Every field of the plan, under its own name; `--paint-steps` for `steps`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=sorted(SHAPES))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"))
     parser.add_argument("--paths", nargs="+", choices=PATHS)
     parser.add_argument("--baselines", nargs="+", choices=BASELINES)
-    for name in ("layers", "images", "n", "questions", "prompts", "longest", "official", "repeats", "warmups"):
+    for name in (
+        "layers",
+        "images",
+        "n",
+        "questions",
+        "prompts",
+        "longest",
+        "official",
+        "repeats",
+        "warmups",
+    ):
         parser.add_argument(f"--{name}", type=int)
     for name in ("--check-tokens", "--check-steps", "--paint-steps", "--seed"):
         parser.add_argument(name, type=int)

@@ -25,6 +25,8 @@ class Machine(Record):
     """Cores that the process may use."""
     threads: int
     """Threads of a torch operation."""
+    load: float
+    """Load average of the last minute, this process included: above `threads`, others took their share."""
     python: str
     versions: dict[str, str]
 
@@ -41,6 +43,7 @@ def machine() -> Machine:
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)),
         threads=torch.get_num_threads(),
+        load=os.getloadavg()[0],
         python=platform.python_version(),
         versions=found,
     )
