@@ -1,7 +1,7 @@
 """What this machine can do at most: matrix products at several shapes, and memory bandwidth.
 
-Every number is the best of several tries, with the threads that torch has. `GEMV` reads a matrix once for each
-product: the pattern of decoding.
+Every number is the best of several tries, with the threads that torch has. `GEMV` reads a matrix once for
+each product: the pattern of decoding.
 
 Legend: R rows, D inputs, F outputs.
 """

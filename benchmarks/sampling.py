@@ -1,15 +1,16 @@
 """Samples a second of the engine against two baselines, on random models: captions, answers, images.
 
-`official` does the work of the released scripts (`official_loop`), `batched` that of batched generation with a KV
-cache (`batched_loop`); both run the training module on the same weights. Images of the batched side are all
-candidates of one prompt at once, which is also what the released curation script does.
+`official` does the work of the released scripts (`official_loop`), `batched` that of batched generation
+with a KV cache (`batched_loop`); both run the training module on the same weights. Images of the batched
+side are all candidates of one prompt at once, which is also what the released curation script does.
 
-A side may time fewer samples than another, never less work a sample. The sides are timed in turns; a row holds the
-medians, and the smallest and largest ratio of a round. In the same run greedy captions and answers of all sides,
-and images painted with the same random numbers, are compared.
+A side may time fewer samples than another, never less work a sample. The sides are timed in turns; a row
+holds the medians, and the smallest and largest ratio of a round. In the same run greedy captions and
+answers of all sides, and images painted with the same random numbers, are compared.
 
-Images of a few steps (`--paint-steps`) stand for those of 50: a step of the baselines costs the same in both, one of
-the engine costs a little more in the shorter run, which finds more positions hidden on average.
+Images of a few steps (`--paint-steps`) stand for those of 50: a step of the baselines costs the same in
+both, one of the engine costs a little more in the shorter run, which finds more positions hidden on
+average.
 """
 
 from __future__ import annotations
