@@ -1,8 +1,9 @@
 """The baseline that a careful user of transformers has: batched decoding with a KV cache, batched painting.
 
-As in transformers' `generate`: candidates are separate rows from the prefill on (`num_return_sequences`), prompts
-are padded on the left, the head reads last positions alone, keys and values are concatenated at every step, and
-every row runs until the longest has ended. It is leaner than `generate`, which also keeps records for each step.
+As in transformers' `generate`: candidates are separate rows from the prefill on (`num_return_sequences`),
+prompts are padded on the left, the head reads last positions alone, keys and values are concatenated at
+every step, and every row runs until the longest has ended. It is leaner than `generate`, which also keeps
+records for each step.
 
 Legend: B rows, T tokens of the padded prompts, S tokens so far, H heads, E head dimension.
 """

@@ -1,11 +1,11 @@
 """What n candidates cost beside one: cost(n) / cost(1) of captions, images and answers on one engine.
 
-An image's captions, and the questions about it, share its prefix; a prompt's images share its text. All inputs of a
-call are in flight together, and each call has inputs of its own, made before the clock starts, so that nothing is
-found in a cache. The sizes are timed in turns; a cost is a ratio of medians.
+An image's captions, and the questions about it, share its prefix; a prompt's images share its text. All
+inputs of a call are in flight together, and each call has inputs of its own, made before the clock starts,
+so that nothing is found in a cache. The sizes are timed in turns; a cost is a ratio of medians.
 
-`vqa` and `vqa, drafts` are n questions about each image: decoded free text, and the engine's own way to the same
-free text, which reads the choices first.
+`vqa` and `vqa, drafts` are n questions about each image: decoded free text, and the engine's own way to
+the same free text, which reads the choices first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the 1.3B shape costs to load and serve, and how far vLLM is from the training model on it.
 
-Makes a random checkpoint of Show-o's widths (`--layers` for fewer of its 24), loads it as the training model
-and into vLLM, and scores the same captions with both. Prints a table and writes JSON; seconds and memory
-belong to the machine.
+Makes a random checkpoint of Show-o's widths (`--layers` for fewer of its 24), loads it as the training
+model and into vLLM, and scores the same captions with both. Prints a table and writes JSON; seconds and
+memory belong to the machine.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The baseline that does the work of the official scripts, on the training module.
 
-Source: HermesFlow's released `mmu_generate` and `t2i_generate`. Nothing is cached: each new token, and each
-step of an image, runs the whole sequence through all layers and the whole vocabulary's head at every position.
-Texts are continued one at a time. Images are painted with the text padded to its full length, one at a time
-or, as the released curation script does with 16, several of one prompt in a batch.
+Source: HermesFlow's released `mmu_generate` and `t2i_generate`. Nothing is cached: each new token, and
+each step of an image, runs the whole sequence through all layers and the whole vocabulary's head at every
+position. Texts are continued one at a time. Images are painted with the text padded to its full length,
+one at a time or, as the released curation script does with 16, several of one prompt in a batch.
 
 Legend: B candidates, L positions, N image tokens, K image codes, V vocabulary.
 """

@@ -1,10 +1,10 @@
 """How near the engine comes to what this machine can do: prefill, caption decoding, image sampling.
 
-For each path: the FLOPs and the bytes that the work needs, without padding, the image head at hidden positions
-alone; the seconds that the engine takes; and the seconds that the ceilings allow, which is the longer of FLOPs over
-the matrix-product ceiling and bytes over the bandwidth ceiling. `share` is allowed over taken. The ceilings are
-measured in the same run on the same threads (`ceilings`): the products of the model's own shapes, and
-matrix-vector products over as many bytes as the model has.
+For each path: the FLOPs and the bytes that the work needs, without padding, the image head at hidden
+positions alone; the seconds that the engine takes; and the seconds that the ceilings allow, which is the
+longer of FLOPs over the matrix-product ceiling and bytes over the bandwidth ceiling. `share` is allowed
+over taken. The ceilings are measured in the same run on the same threads (`ceilings`): the products of the
+model's own shapes, and matrix-vector products over as many bytes as the model has.
 
 Legend: T text tokens, N image tokens, S canvas rows, C tokens that a query sees.
 """

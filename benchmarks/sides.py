@@ -1,7 +1,8 @@
 """The three sides of a comparison on one path: the engine, the official loop, the batched loop.
 
-Each side is a function of the number of a round, which seeds images, questions and prompts: no round profits from
-what an earlier one cached. `check` functions hold the sides against each other where nothing is random.
+Each side is a function of the number of a round, which seeds images, questions and prompts: no round
+profits from what an earlier one cached. `check` functions hold the sides against each other where nothing
+is random.
 """
 
 from __future__ import annotations

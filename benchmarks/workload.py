@@ -39,7 +39,7 @@ def questions(count: int, per_image: int, seed: int) -> list[list[Question]]:
 def ragged_plan(n: int, longest: int, seed: int) -> list[CaptionSettings]:
     """How n captions of an image are sampled: temperature 1, each ending at a length drawn from the seed.
 
-    Lengths come in pairs of one sum, so the first 2k captions of a plan are as long as all of them on average.
+    Lengths come in pairs of one sum, so the first 2k captions are as long as all of them on average.
     """
     rng, shortest = np.random.default_rng(seed), min(SHORTEST, longest)
     short = rng.integers(shortest, longest + 1, (n + 1) // 2).tolist()
