@@ -52,7 +52,8 @@ class Plan(Record):
     steps: int = 50
     guidance: float = 5.0
     official: int = 8
-    """Captions and answers of the official side: the first ones of one image."""
+    """Captions and answers of the official side: the first ones of one image. An even number, like
+    `n`: the lengths of captions come in pairs of one sum."""
     repeats: int = 3
     warmups: int = 1
     check_tokens: int = 16
