@@ -130,22 +130,20 @@ def hidden_counts(config: ShowoConfig, settings: PaintSettings) -> list[int]:
 def paint_need(
     config: ShowoConfig, texts: Sequence[int], n: int, settings: PaintSettings, batch: int, itemsize: int
 ) -> Need:
-    """n canvases of every prompt, whose texts have so many tokens; each text's keys and values once.
+    """n canvases of every prompt, whose texts have so many tokens.
 
-    The weights are read once for every step of a batch.
+    A text's keys and values, and the first step behind it, whose canvas is the same for all candidates, are
+    needed once. The weights are read once for every step of a batch.
     """
     rows, width = config.num_image_tokens + 2, config.hidden_size
-    empty = config.vocabulary.t2i_text((), config.max_text_len)
-    seen = [*texts, *([len(empty)] * len(texts) if settings.guidance else [])]
-    prefixes = [*texts, *([len(empty)] if settings.guidance else [])]
-    flops = sum(
-        length * weight_flops(config) + attention_flops(config, length, (length + 1) / 2)
-        for length in prefixes
-    )
-    for text in seen:
+    unguided = [len(config.vocabulary.t2i_text((), config.max_text_len))] if settings.guidance else []
+    first, *later = hidden_counts(config, settings)
+    flops = 0.0
+    for text, canvases in (*((text, n) for text in texts), *((text, n * len(texts)) for text in unguided)):
+        flops += text * weight_flops(config) + attention_flops(config, text, (text + 1) / 2)
         step = rows * weight_flops(config) + attention_flops(config, rows, text + rows)
-        head = 2 * width * config.codebook_size * sum(hidden_counts(config, settings))
-        flops += n * (settings.steps * step + head)
+        flops += (1 + canvases * len(later)) * step
+        flops += 2 * width * config.codebook_size * (first + canvases * sum(later))
     passes = settings.steps * -(-len(texts) * n // batch)
     weights = layer_parameters(config) + width * config.codebook_size
     return Need(gflop=1e-9 * flops, gbyte=1e-9 * passes * weights * itemsize)
