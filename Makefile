@@ -31,7 +31,9 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
+	$(BIN)/python -m benchmarks.sampling --quick
 	$(BIN)/python -m benchmarks.candidates
+	$(BIN)/python -m benchmarks.roofline --shape small --prompts 1
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

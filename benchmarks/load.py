@@ -1,8 +1,8 @@
 """What the 1.3B shape costs to load and serve, and how far vLLM is from the training model on it.
 
-Makes a random checkpoint of Show-o's widths (`--layers` for fewer of its 24), loads it as the training model
-and into vLLM, and scores the same captions with both. Prints a table and writes JSON; seconds and memory
-belong to the machine.
+Makes a random checkpoint of Show-o's widths (`--layers` for fewer of its 24), loads it as the training
+model and into vLLM, and scores the same captions with both. Prints a table and writes JSON; seconds and
+memory belong to the machine.
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ from pathlib import Path
 import msgspec
 import torch
 
+from benchmarks.shapes import filler, make
 from curate.store import write_file
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
-from engine.models.showo_config import ShowoConfig
 from engine.records import ImageTokens, Record
-from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
-from engine.tokenizers.text import TextTokenizer, word_tokenizer
+from engine.tokenizers.text import TextTokenizer
 from engine.vllm_engine import Engine
-from engine.weights import load_model, save_checkpoint
+from engine.weights import load_model
 
-WORDS = "caption : a red circle left of two blue squares and one green cross below it"
-CAPTIONS = ("a red circle left of two blue squares", "one green cross below it and a circle")
+CAPTIONS = tuple(" ".join(map(filler, range(start, start + 8))) for start in (0, 8))
 
 
 class Load(Record):
@@ -54,26 +52,6 @@ def resident_gib() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 
-def make(folder: Path, layers: int, dtype: torch.dtype) -> Path:
-    """A random checkpoint of Show-o's widths, in `dtype`."""
-    text = word_tokenizer([WORDS])
-    config = ShowoConfig(
-        num_hidden_layers=layers, caption_prompt="caption:", vqa_prompt="{question}", bos_token_id=50294
-    )
-    companions = folder / "companions"
-    companions.mkdir()
-    text.save(companions / "tokenizer.json")
-    save_image_tokenizer(
-        PatchLfq(PatchLfqConfig(image_size=128, bits=13, width=8)), companions / "image_tokenizer"
-    )
-    with torch.device("meta"):
-        model = Showo(config)
-    model = model.to(dtype).to_empty(device="cpu")
-    model.initialise(0)
-    save_checkpoint(model, folder / "checkpoint", companions)
-    return folder / "checkpoint"
-
-
 @torch.no_grad()
 def trained_logps(model: Showo, text: TextTokenizer, image: ImageTokens, caption: str) -> list[float]:
     """Log-probs of a caption's tokens and its end."""
@@ -88,7 +66,7 @@ def trained_logps(model: Showo, text: TextTokenizer, image: ImageTokens, caption
 
 def measure(layers: int, dtype: str, folder: Path) -> Load:
     """Loads and scores with both."""
-    checkpoint = make(folder, layers, getattr(torch, dtype))
+    checkpoint = make(folder, "showo-1.3b", getattr(torch, dtype), layers, endless=False)
     codes = torch.randint(0, 8192, (len(CAPTIONS), 256), generator=torch.Generator().manual_seed(0))
     images = [ImageTokens(codes=tuple(row)) for row in codes.tolist()]
     text = TextTokenizer.load(checkpoint / "tokenizer.json")
