@@ -118,7 +118,7 @@ def measure(plan: Plan, folder: Path) -> Report:
     checkpoint = make(folder, plan.shape, getattr(torch, plan.dtype), plan.layers)
     model = load_model(checkpoint, getattr(torch, plan.dtype))
     rows: list[Row] = []
-    with Engine(checkpoint, dtype=plan.dtype) as engine:
+    with Engine(checkpoint, dtype=plan.dtype, kv_cache_gib=plan.kv_gib) as engine:
         models = Models(engine, model, TextTokenizer.load(checkpoint / "tokenizer.json"))
         for path in plan.paths:
             contest: Contest = getattr(sides, path)(models, plan)
@@ -173,6 +173,7 @@ def options() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=int)
     for name in ("--check-tokens", "--check-steps", "--paint-steps", "--seed"):
         parser.add_argument(name, type=int)
+    parser.add_argument("--kv-gib", type=float, help="memory of the engine's paged keys and values")
     parser.add_argument("--quick", action="store_true", help="less work, for a first look")
     parser.add_argument("--checkpoints", type=Path, help="keeps the random checkpoint in this folder")
     parser.add_argument("--to", type=Path, default=Path("runs/bench/sampling.json"))

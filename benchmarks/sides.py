@@ -61,6 +61,8 @@ class Plan(Record):
     check_steps: int = 5
     """Steps of the images that are compared."""
     seed: int = 0
+    kv_gib: float = 0.0
+    """Memory of the engine's paged keys and values; 0 is planned by the engine."""
 
 
 class Models(NamedTuple):

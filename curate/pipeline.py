@@ -46,6 +46,7 @@ class Origin(Record):
 
     model: str
     """Fingerprint of the weights that sampled."""
+    precision: str
     data: str
     round: int
     seed: int
@@ -195,6 +196,7 @@ def curate(
     """
     origin = Origin(
         model=model.fingerprint,
+        precision=model.precision,
         data=source.name,
         round=round_number,
         seed=seed,

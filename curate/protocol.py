@@ -30,6 +30,11 @@ class UnifiedModel(Protocol):
         ...
 
     @property
+    def precision(self) -> str:
+        """The floating-point type of the arithmetic."""
+        ...
+
+    @property
     def work(self) -> EngineWork:
         """What the model has done so far, and how long it took."""
         ...

@@ -20,6 +20,7 @@ from torch import Tensor
 from engine.errors import EngineError
 from engine.models.showo_config import ShowoConfig
 from engine.pixels import Pixels
+from engine.precision import serving_dtype
 from engine.records import (
     Answer,
     AnswerSettings,
@@ -68,7 +69,7 @@ class Engine:
     ) -> None:
         """`paint_batch` is the number of canvases that share a forward pass (planned where None).
 
-        A `kv_cache_gib` of 0 is planned from the model's sizes. `tensor_parallel` is the number of processes
+        `dtype` is float32, bfloat16, or auto for what this CPU is fast at. A `kv_cache_gib` of 0 is planned from the model's sizes. `tensor_parallel` is the number of processes
         that share every layer.
         """
         self._config = load_config(checkpoint)
@@ -78,10 +79,13 @@ class Engine:
         self._fingerprint = fingerprint(checkpoint)
         self._checkpoint = self._tokenizers = checkpoint
         self.prompts = open_prompts(checkpoint, self._config, self._pixels.images, self._project)
-        self._limits = Limits(dtype, max_sequences)
+        self._precision = serving_dtype(dtype)
+        self._limits = Limits(self._precision, max_sequences)
         self._version = 0
         self._paint_batch = paint_batch or planned_batch(self._config)
-        self.server = Server(checkpoint, self._config, dtype, max_sequences, kv_cache_gib, tensor_parallel)
+        self.server = Server(
+            checkpoint, self._config, self._precision, max_sequences, kv_cache_gib, tensor_parallel
+        )
 
     @property
     def config(self) -> ShowoConfig:
@@ -92,6 +96,11 @@ class Engine:
     def fingerprint(self) -> str:
         """`engine.weights.fingerprint` of the weights that serve."""
         return self._fingerprint
+
+    @property
+    def precision(self) -> str:
+        """The floating-point type of the arithmetic."""
+        return self._precision
 
     @property
     def version(self) -> int:

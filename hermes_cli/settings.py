@@ -22,7 +22,7 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     """How the engine serves."""
 
     dtype: str = "float32"
-    """float32, or bfloat16 where the machine multiplies it natively."""
+    """float32, bfloat16, or auto: bfloat16 where this CPU multiplies it in hardware."""
     max_sequences: int = 256
     """Sequences in flight."""
     kv_cache_gib: float = 0.0

@@ -32,6 +32,7 @@ class ColourModel:
     """Sees the mean colour of an image as one feature, captions by a counter and paints one code."""
 
     fingerprint = "colour"
+    precision = "float32"
     work = EngineWork()
 
     def encode(self, images: np.ndarray) -> list[ImageTokens]:
