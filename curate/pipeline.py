@@ -13,7 +13,7 @@ import numpy as np
 from curate.config import CurateConfig, caption_plan
 from curate.pairs import choose_caption_pair, choose_image_pair
 from curate.protocol import UnifiedModel
-from curate.self_vqa import accuracy, matched
+from curate.self_vqa import accuracy, compared, matched
 from curate.similarity import Similarity, caption_scores
 from curate.sources import Quarantined, Source
 from curate.store import (
@@ -116,13 +116,20 @@ def sample_chunk(
     painted = model.paint([item.caption for item in items], config.n, keys, seed, config.paint)
     asked = [item.questions for item, images in zip(items, painted, strict=True) for _ in images]
     tokens = [image.tokens for images in painted for image in images]
-    told = iter(model.answer(tokens, asked, config.answer))
+    told = model.answer(tokens, asked, config.answer)
     # All at once, for the batches; what follows finds the vectors kept.
-    similarity.embed([*(item.caption for item in items), *(one.text for row in captions for one in row)])
+    similarity.embed(
+        [
+            *(item.caption for item in items),
+            *(one.text for row in captions for one in row),
+            *(text for pair in zip(asked, told, strict=True) for text in compared(*pair)),
+        ]
+    )
+    answered = iter(told)
     found = []
     for item, image, written, images in zip(items, real, captions, painted, strict=True):
         scores = caption_scores(similarity, item.caption, [one.text for one in written])
-        answers = [matched(item.questions, next(told), similarity) for _ in images]
+        answers = [matched(item.questions, next(answered), similarity) for _ in images]
         found.append(
             Candidates(
                 id=item.id,

@@ -13,7 +13,7 @@ def match_choice(text: str, choices: Sequence[str], similarity: Similarity) -> s
 
     Source: the official script, which takes the nearest choice by sentence similarity always.
     """
-    plain = text.strip().strip(".").lower()
+    plain = _plain(text)
     for choice in choices:
         if choice.lower() == plain:
             return choice
@@ -21,6 +21,20 @@ def match_choice(text: str, choices: Sequence[str], similarity: Similarity) -> s
         return ""
     vectors = similarity.embed([plain, *choices])
     return choices[int((vectors[1:] @ vectors[0]).argmax())]
+
+
+def compared(questions: Sequence[Question], answers: Sequence[Answer]) -> list[str]:
+    """The texts that `matched` will embed; embedding those of many images at once is cheaper."""
+    found: list[str] = []
+    for question, answer in zip(questions, answers, strict=True):
+        plain = _plain(answer.text)
+        if plain and plain not in (choice.lower() for choice in question.choices):
+            found += [plain, *question.choices]
+    return found
+
+
+def _plain(text: str) -> str:
+    return text.strip().strip(".").lower()
 
 
 def accuracy(questions: Sequence[Question], answers: Sequence[str | None]) -> float:

@@ -69,8 +69,8 @@ class Engine:
     ) -> None:
         """`paint_batch` is the number of canvases that share a forward pass (planned where None).
 
-        `dtype` is float32, bfloat16, or auto for what this CPU is fast at. A `kv_cache_gib` of 0 is planned from the model's sizes. `tensor_parallel` is the number of processes
-        that share every layer.
+        `dtype` is float32, bfloat16, or auto for what this CPU is fast at. A `kv_cache_gib` of 0 is planned
+        from the model's sizes. `tensor_parallel` is the number of processes that share every layer.
         """
         self._config = load_config(checkpoint)
         check_weights(checkpoint, self._config)

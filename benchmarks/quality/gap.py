@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from benchmarks.quality.config import EvalConfig
 from benchmarks.quality.records import CategoryGap, GapReport, Score
 from curate.protocol import UnifiedModel
-from curate.self_vqa import matched
+from curate.self_vqa import compared, matched
 from curate.shapes import oracle
 from curate.similarity import Similarity
 from curate.sources import Source
-from engine.records import Item
+from engine.records import Answer, Item, Question
 
 Graded = list[list[bool]]
 """Items -> whether each of an item's questions was answered rightly, all its images in one list."""
@@ -107,6 +107,7 @@ def measure_gap(
         items = source.items[start : start + config.chunk]
         real = model.encode(np.stack([source.image(item) for item in items]))
         told = model.answer(real, [item.questions for item in items], config.answer)
+        _embed(similarity, [item.questions for item in items], told)
         for item, answers in zip(items, told, strict=True):
             und.append(_grade(item, matched(item.questions, answers, similarity)))
         gen += _grade_painted(model, similarity, source, items, config)
@@ -127,6 +128,14 @@ def measure_gap(
         fingerprint=model.fingerprint,
         config=config,
     )
+
+
+def _embed(
+    similarity: Similarity, asked: Sequence[Sequence[Question]], told: Sequence[Sequence[Answer]]
+) -> None:
+    """Embeds all texts that will be compared with choices, which is cheaper at once."""
+    if texts := [text for pair in zip(asked, told, strict=True) for text in compared(*pair)]:
+        similarity.embed(texts)
 
 
 def _grade(item: Item, answers: Sequence[str | None]) -> list[bool]:
@@ -150,6 +159,7 @@ def _grade_painted(
         else:
             asked = [item.questions] * len(images)
             told = model.answer([image.tokens for image in images], asked, config.answer)
+            _embed(similarity, asked, told)
             answers = [matched(item.questions, one, similarity) for one in told]
         graded.append([right for one in answers for right in _grade(item, one)])
     return graded
