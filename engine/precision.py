@@ -12,7 +12,8 @@ SERVED = ("float32", "bfloat16")
 def serving_dtype(name: str) -> str:
     """The type that a setting names; `auto` is what this CPU is fast at.
 
-    That is bfloat16 where it multiplies that in hardware, else float32. Without such instructions bfloat16 products are emulated, at a small part of float32's speed.
+    That is bfloat16 where the CPU multiplies it in hardware, else float32: without such instructions bfloat16
+    products are emulated, at a small part of float32's speed.
 
     Raises:
         EngineError: the setting is not known.
