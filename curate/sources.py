@@ -111,6 +111,8 @@ def _checked(row: bytes, folder: Path, seen: set[str]) -> Item | str:
     except DataError as error:
         return str(error)
     for question in item.questions:
+        if not all(choice.strip() for choice in question.choices):
+            return f"a choice of {question.question!r} is empty"
         if question.answer not in question.choices:
             return f"answer {question.answer!r} is not among the choices of {question.question!r}"
     return item

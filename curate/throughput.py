@@ -21,7 +21,7 @@ class Throughput(Record):
     forward_share: float
     """Of the wall time, inside forward passes of the model."""
     prefix_hit_rate: float
-    """Share of prompt tokens whose keys and values vLLM held already."""
+    """Share of prompt tokens that were cached, or shared by the captions of an image."""
     mean_batch: float
     """Sequences in a step of decoding."""
     work: EngineWork

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import EngineError
+from engine.kv_cache import token_bytes
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, ImageTokens, SampledCaption
 from engine.samplers.batch_size import stems_at_once
 from engine.samplers.branches import Grown
+from engine.samplers.token_rule import check_settings
 from engine.tokenizers.text import TextTokenizer
 from engine.vllm_prompts import Prompts, fitting, requests, windows
 from engine.vllm_server import Server
@@ -24,6 +26,8 @@ class Limits(NamedTuple):
     dtype: str
     rows: int
     """Captions in flight."""
+    gib: float
+    """Keys and values of the images whose captions grow together."""
 
 
 def captions(
@@ -74,12 +78,14 @@ def _branched(
     plan: Sequence[CaptionSettings],
     seeds: Sequence[Sequence[int]],
 ) -> list[list[Grown]]:
+    check_settings(plan)
     n, longest = len(plan), max(one.max_tokens for one in plan)
     found: list[list[Grown]] = []
     for part in windows(prompts, len(images)):
         stems = [prompts.stem(image, prompt) for image in prompts.seen(images[part])]
         length = len(fitting(stems[0].ids, longest, config))
-        batch = stems_at_once(config, limits.dtype, length, longest, n, limits.rows)
+        of_image = (length + n * longest) * token_bytes(config, limits.dtype, config.head_dim)
+        batch = stems_at_once(of_image, n, limits.rows, limits.gib)
         found += server.rpc("captioning failed", "hermes_grow", stems, plan, seeds[part], batch)
         server.meter.prompts(n * length * len(stems), (n - 1) * length * len(stems))
     return found

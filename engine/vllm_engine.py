@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from engine.errors import EngineError
+from engine.kv_cache import MOST
 from engine.models.showo_config import ShowoConfig
 from engine.pixels import Pixels
 from engine.precision import serving_dtype
@@ -42,9 +44,6 @@ from engine.vllm_prompts import FeaturePrompts, open_prompts, windows
 from engine.vllm_server import Server
 from engine.weights import WEIGHTS, fingerprint, load_config
 from engine.work import EngineWork
-
-if TYPE_CHECKING:
-    pass
 
 FREE_TEXT = AnswerSettings()
 
@@ -80,12 +79,14 @@ class Engine:
         self._checkpoint = self._tokenizers = checkpoint
         self.prompts = open_prompts(checkpoint, self._config, self._pixels.images, self._project)
         self._precision = serving_dtype(dtype)
-        self._limits = Limits(self._precision, max_sequences)
+        self._limits = Limits(self._precision, max_sequences, kv_cache_gib or MOST)
         self._version = 0
-        self._paint_batch = paint_batch or planned_batch(self._config)
         self.server = Server(
             checkpoint, self._config, self._precision, max_sequences, kv_cache_gib, tensor_parallel
         )
+        # After the start, which may change the number of threads.
+        threads = torch.get_num_threads() // tensor_parallel
+        self._paint_batch = paint_batch or planned_batch(self._config, threads)
 
     @property
     def config(self) -> ShowoConfig:

@@ -44,9 +44,9 @@ class EngineWork(Record):
     forward_seconds: float = 0.0
     """Inside forward passes of the model that serves."""
     prompt_tokens: int = 0
-    """Of the requests that vLLM saw."""
+    """Of captions and decoded answers, each counted as if its prompt were its own."""
     cached_tokens: int = 0
-    """Of them, those whose keys and values it held already."""
+    """Of them, those that were not computed again: cached by vLLM, or shared by an image's captions."""
     decode_steps: int = 0
     decoded_rows: int = 0
     """Sequences that took part in those steps."""
@@ -58,7 +58,7 @@ class EngineWork(Record):
 
     @property
     def prefix_hit_rate(self) -> float:
-        """Share of vLLM's prompt tokens that were cached."""
+        """Share of the prompt tokens that were not computed again."""
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
     @property

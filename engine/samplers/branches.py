@@ -54,9 +54,6 @@ def grow(
     """A candidate for each stem and entry of the plan, [stem][entry]; all stems are equally long.
 
     `seeds` has the seed of each; a candidate depends on nothing else than its stem, its entry and its seed.
-
-    Raises:
-        EngineError: a setting is out of range.
     """
     n, length, eos = len(plan), len(stems[0].ids), model.config.vocabulary.eos
     settings = list(plan) * len(stems)

@@ -17,15 +17,9 @@ from engine.samplers.mask_predict_rule import draw
 
 
 class Rules:
-    """How each of R rows chooses its next token.
-
-    Raises (constructor):
-        EngineError: a setting is out of range.
-    """
+    """How each of R rows chooses its next token, under settings that `check_settings` let pass."""
 
     def __init__(self, settings: Sequence[CaptionSettings]) -> None:
-        for one in set(settings):
-            _check(one)
         self._temperature = torch.tensor([one.temperature for one in settings])
         self._top_k = torch.tensor([one.top_k for one in settings])
         self._top_p = torch.tensor([one.top_p for one in settings])
@@ -58,6 +52,16 @@ def uniforms(seed: int, count: int) -> Tensor:
     """The first `count` uniform numbers of a candidate, float32; more of them begin with the same."""
     numbers = np.random.Generator(np.random.Philox(key=seed)).random(count, dtype=np.float32)
     return torch.from_numpy(numbers)
+
+
+def check_settings(plan: Sequence[CaptionSettings]) -> None:
+    """Whether all settings are in range.
+
+    Raises:
+        EngineError: names those of one entry that are not.
+    """
+    for one in plan:
+        _check(one)
 
 
 def _check(one: CaptionSettings) -> None:

@@ -39,6 +39,7 @@ def test_bad_rows_are_quarantined_with_their_reason_and_the_rest_goes_on(tmp_pat
             row("broken", image="broken.png"),
             row("absent", image="b.png"),
             row("unanswerable", questions=[{**QUESTION, "answer": "maybe"}]),
+            row("blank", questions=[{**QUESTION, "choices": ["yes", " "]}]),
             {"id": "no caption", "image": "a.png", "questions": []},
             row("extra", license="unknown fields are kept aside"),
         ],
@@ -46,11 +47,12 @@ def test_bad_rows_are_quarantined_with_their_reason_and_the_rest_goes_on(tmp_pat
     source = load_source(str(folder), "train", 0, 0, 48)
     assert [item.id for item in source.items] == ["good", "extra"]
     reasons = {bad.where: bad.reason for bad in source.quarantined}
-    assert len(reasons) == 7
+    assert len(reasons) == 8
     assert "occurs twice" in reasons["items.jsonl:3"]
     assert "outside the data set" in reasons["items.jsonl:4"]
     assert "cannot be read" in reasons["items.jsonl:5"]
     assert "not among the choices" in reasons["items.jsonl:7"]
+    assert "a choice of 'is it red?' is empty" in reasons["items.jsonl:8"]
 
 
 def test_training_and_held_out_items_never_meet(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import ImageTokens, Question
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
-from engine.tokenizers.text import word_tokenizer
+from engine.tokenizers.text import TextTokenizer, word_tokenizer
 from engine.weights import load_config, load_model, save_checkpoint
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
@@ -44,12 +45,9 @@ def randomised(model: Showo, seed: int) -> Showo:
     return model
 
 
-@pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two checkpoints of one configuration with different weights and the same tokenizers."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    text = word_tokenizer([WORDS])
-    config = ShowoConfig(
+def small_config(text: TextTokenizer, **more: Any) -> ShowoConfig:
+    """The sizes of all small checkpoints here."""
+    return ShowoConfig(
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -62,7 +60,16 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         caption_prompt="caption:",
         vqa_prompt="{question}",
         bos_token_id=text.size - 1,
+        **more,
     )
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two checkpoints of one configuration with different weights and the same tokenizers."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    text = word_tokenizer([WORDS])
+    config = small_config(text)
     companions = root / "companions"
     torch.manual_seed(0)
     save_image_tokenizer(PatchLfq(PatchLfqConfig(bits=6, width=8)), companions / "image_tokenizer")
@@ -119,24 +126,8 @@ def clip_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
     """Two checkpoints of the variant that understands CLIP features; only their weights differ."""
     root = tmp_path_factory.mktemp("clip-checkpoints")
     text = word_tokenizer([WORDS])
-    config = ShowoConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=96,
-        text_vocab_size=text.size,
-        codebook_size=64,
-        num_image_tokens=36,
-        max_text_len=8,
-        caption_prompt="caption:",
-        vqa_prompt="{question}",
-        bos_token_id=text.size - 1,
-        w_clip_vit=True,
-        clip_tokens=25,
-        clip_size=24,
-        system_ids=text.encode("how many red green blue circle?"),
-    )
+    seen = text.encode("how many red green blue circle?")
+    config = small_config(text, w_clip_vit=True, clip_tokens=25, clip_size=24, system_ids=seen)
     companions = root / "companions"
     torch.manual_seed(0)
     save_image_tokenizer(PatchLfq(PatchLfqConfig(bits=6, width=8)), companions / "image_tokenizer")
