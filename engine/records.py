@@ -37,7 +37,9 @@ class Item(Record):
     objects: int = 0
     """Number of objects in the image, 0 where unknown."""
     image: str = ""
-    """Path of the image inside the data set's folder; empty where the source renders it."""
+    """Where the image lies in the data set: a path, or its source's own name; empty where it is rendered."""
+    prompt: str = ""
+    """What the image was first made from, where the data set says so; nothing is conditioned on it."""
 
 
 class CaptionCandidate(Record):
