@@ -39,8 +39,8 @@ class Plan(Record):
     """0 for all that the shape has."""
     paths: tuple[str, ...] = PATHS
     baselines: tuple[str, ...] = BASELINES
-    images: int = 8
-    """Images to caption and to ask about, for the engine and the batched side."""
+    images: int = 32
+    """Images to caption and to ask about together, for the engine and the batched side."""
     n: int = 8
     """Captions of an image, images of a prompt."""
     questions: int = 8

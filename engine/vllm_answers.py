@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from engine.asking import ANSWER_TOKENS, ask, settled, wording
 from engine.models.showo_config import ShowoConfig
 from engine.records import Answer, AnswerSettings, ImageTokens, Question
+from engine.samplers.batch_size import Limits
+from engine.samplers.branches import Asked, asked_behind
 from engine.samplers.choice_rows import Ask
 from engine.samplers.choices import Chosen
 from engine.tokenizers.text import TextTokenizer
-from engine.vllm_prompts import Prompts, requests
+from engine.vllm_prompts import Prompts
 from engine.vllm_server import Server
 
 Read = list[list[list[Chosen]]]
@@ -22,6 +25,7 @@ def answers(
     prompts: Prompts,
     text: TextTokenizer,
     config: ShowoConfig,
+    limits: Limits,
     images: Sequence[ImageTokens],
     questions: Sequence[Sequence[Question]],
     settings: AnswerSettings,
@@ -40,14 +44,14 @@ def answers(
         for rows in zip(questions, asked, read, strict=True)
     ]
     left = [
-        [one.text for one, answer in zip(*rows, strict=True) if answer is None]
+        [Ask(one.text, ()) for one, answer in zip(*rows, strict=True) if answer is None]
         for rows in zip(asked, found, strict=True)
     ]
     eos = config.vocabulary.eos
-    greedy = [server.sampling(temperature=0.0, max_tokens=ANSWER_TOKENS)] * sum(map(len, left))
     decoded = iter(
-        text.decode([token for token in output.outputs[0].token_ids if token != eos])
-        for output in server.generate(requests(prompts, images, left, ANSWER_TOKENS), greedy)
+        text.decode([token for token in ids if token != eos])
+        for row in _decode(server, prompts, config, limits, images, left)
+        for ids in row
     )
     return [
         [
@@ -67,6 +71,44 @@ def _read(
 ) -> Read:
     if settings.mode == "text" and not settings.drafts:
         return [[[] for _ in row] for row in asked]
-    seen = [prompts.choices(*pair) for pair in zip(images, asked, strict=True)]
+    seen = [prompts.asked(*pair) for pair in zip(images, asked, strict=True)]
+    for one in seen:
+        if one.asks:
+            _count(server, asked_behind(one))
     found: Read = server.rpc("reading choices failed", "hermes_choose", seen)
     return found
+
+
+def _decode(
+    server: Server,
+    prompts: Prompts,
+    config: ShowoConfig,
+    limits: Limits,
+    images: Sequence[ImageTokens],
+    left: Sequence[Sequence[Ask]],
+) -> list[list[list[int]]]:
+    """The greedy tokens of every text of every image, grown from one stem an image."""
+    found: list[list[list[int]]] = [[] for _ in images]
+    asked = {
+        number: asked_behind(prompts.asked(image, asks, ANSWER_TOKENS))
+        for number, (image, asks) in enumerate(zip(images, left, strict=True))
+        if asks
+    }
+    in_order = sorted(asked, key=lambda number: len(asked[number].stem.ids))
+    for length, numbers in groupby(in_order, key=lambda number: len(asked[number].stem.ids)):
+        group = list(numbers)
+        texts = max(len(asked[number].texts) for number in group)
+        longest = max(len(text) for number in group for text in asked[number].texts) + ANSWER_TOKENS
+        batch = limits.stems(config, length, texts, longest)
+        replies = server.rpc(
+            "answering failed", "hermes_reply", [asked[number] for number in group], ANSWER_TOKENS, batch
+        )
+        for number, reply in zip(group, replies, strict=True):
+            found[number] = reply
+            _count(server, asked[number])
+    return found
+
+
+def _count(server: Server, asked: Asked) -> None:
+    stem, texts = len(asked.stem.ids), asked.texts
+    server.meter.prompts(len(texts) * stem + sum(map(len, texts)), max(0, len(texts) - 1) * stem)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
-from engine.kv_cache import token_bytes
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, ImageTokens, SampledCaption
-from engine.samplers.batch_size import stems_at_once
+from engine.samplers.batch_size import Limits
 from engine.samplers.branches import Grown
 from engine.samplers.token_rule import check_settings
 from engine.tokenizers.text import TextTokenizer
@@ -18,16 +17,6 @@ from engine.vllm_server import Server
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
-
-
-class Limits(NamedTuple):
-    """What bounds a batch of captions."""
-
-    dtype: str
-    rows: int
-    """Captions in flight."""
-    gib: float
-    """Keys and values of the images whose captions grow together."""
 
 
 def captions(
@@ -84,8 +73,7 @@ def _branched(
     for part in windows(prompts, len(images)):
         stems = [prompts.stem(image, prompt) for image in prompts.seen(images[part])]
         length = len(fitting(stems[0].ids, longest, config))
-        of_image = (length + n * longest) * token_bytes(config, limits.dtype, config.head_dim)
-        batch = stems_at_once(of_image, n, limits.rows, limits.gib)
+        batch = limits.stems(config, length, n, longest)
         found += server.rpc("captioning failed", "hermes_grow", stems, plan, seeds[part], batch)
         server.meter.prompts(n * length * len(stems), (n - 1) * length * len(stems))
     return found

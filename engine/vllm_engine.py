@@ -33,13 +33,13 @@ from engine.records import (
     SampledCaption,
     SampledImage,
 )
-from engine.samplers.batch_size import planned_batch
+from engine.samplers.batch_size import Limits, planned_batch
 from engine.samplers.mask_predict_rule import check_schedule
 from engine.seeds import sample_seed
 from engine.swap_check import check_swap, check_weights
 from engine.tokenizers.text import TextTokenizer
 from engine.vllm_answers import answers
-from engine.vllm_captions import Limits, captions, continued
+from engine.vllm_captions import captions, continued
 from engine.vllm_prompts import FeaturePrompts, open_prompts, windows
 from engine.vllm_server import Server
 from engine.weights import WEIGHTS, fingerprint, load_config
@@ -169,8 +169,8 @@ class Engine:
         """The answer to every question of every image; an image's questions share its prefix.
 
         All choices of all questions of an image are read in one pass, without decoding. That decides in
-        likelihood mode; in text mode it gives the answers whose greedy text is a choice, and vLLM decodes the
-        rest.
+        likelihood mode; in text mode it gives the answers whose greedy text is a choice, and the rest is
+        decoded.
 
         Raises:
             EngineError: a question without choices in likelihood mode, or a question that is too long.
@@ -181,7 +181,14 @@ class Engine:
             for part in windows(self.prompts, len(images)):
                 seen = self.prompts.seen(images[part])
                 found += answers(
-                    self.server, self.prompts, self.text, self._config, seen, questions[part], settings
+                    self.server,
+                    self.prompts,
+                    self.text,
+                    self._config,
+                    self._limits,
+                    seen,
+                    questions[part],
+                    settings,
                 )
             tally.samples = sum(map(len, found))
         return found

@@ -24,7 +24,7 @@ from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
 from engine.clock import FORWARD
 from engine.errors import CheckpointError
-from engine.models.activations import tanh_gelu
+from engine.kernels.phi import heads, tanh_gelu
 from engine.models.phi import rotary_tables, run_layers
 from engine.models.showo import projector
 from engine.models.showo_config import ShowoConfig
@@ -81,10 +81,10 @@ class ServedBlock(nn.Module):
     def normalise(self, hidden: Tensor) -> Tensor:
         return self.input_layernorm(hidden)
 
-    def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, normed: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         attention = self.self_attn
-        q, k, v = attention.qkv_proj(normed)[0].unflatten(-1, (3, attention.heads, -1)).unbind(-3)
-        return attention.q_layernorm(q), attention.k_layernorm(k), v
+        qkv = attention.qkv_proj(normed)[0].unflatten(-1, (3, attention.heads, -1))
+        return heads(qkv, attention.q_layernorm, attention.k_layernorm, cos, sin)
 
     def combine(self, hidden: Tensor, normed: Tensor, context: Tensor) -> Tensor:
         return hidden + self.self_attn.dense(context.flatten(-2))[0] + self.mlp(normed)
@@ -166,6 +166,8 @@ class ShowoForUnifiedGeneration(nn.Module):
             # Each process holds a part of the vocabulary; the ids may lie in any of them.
             logits = F.linear(hidden, weight, bias.to(hidden.dtype))
             return tensor_model_parallel_all_gather(logits)[..., ids]
+        if ids.start == 0:
+            return head.quant_method.apply(head, hidden, bias=bias)[..., ids]
         # Some CPU kernels keep the bias in float32.
         return F.linear(hidden, weight[ids], bias[ids].to(hidden.dtype))
 

@@ -25,9 +25,8 @@ from engine.errors import CheckpointError, EngineError
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.records import ImageTokens
-from engine.samplers.branches import Stem
-from engine.samplers.choice_rows import Ask
-from engine.samplers.choices import Seen
+from engine.samplers.choice_rows import Ask, Seen
+from engine.samplers.stems import Stem
 
 FEATURE_IMAGES = 32
 """Images whose embedded prompts are held at a time: at full size each prompt is 5 MB in float32."""
@@ -59,8 +58,8 @@ class Prompts(Protocol):
         """
         ...
 
-    def choices(self, image: ImageTokens, asks: Sequence[Ask]) -> Seen:
-        """The image with questions and their choices, for the pass that reads them all at once.
+    def asked(self, image: ImageTokens, asks: Sequence[Ask], room: int = 0) -> Seen:
+        """The image with questions and their choices, in the model's own order, `room` tokens after each.
 
         Raises:
             EngineError: not an image of this model, or a question is too long.
@@ -91,11 +90,11 @@ class CodePrompts:
         check_codes(image, self._config)
         return Stem(self._config.vocabulary.mmu_prompt(image.codes, text))
 
-    def choices(self, image: ImageTokens, asks: Sequence[Ask]) -> Seen:
+    def asked(self, image: ImageTokens, asks: Sequence[Ask], room: int = 0) -> Seen:
         check_codes(image, self._config)
         words = self._config.vocabulary
         asks = [Ask((words.bos, *ask.text), ask.choices) for ask in asks]
-        return Seen(*_fitting_asks(words.mmu_prefix(image.codes), asks, self._config))
+        return Seen(*_fitting_asks(words.mmu_prefix(image.codes), asks, room, self._config))
 
 
 class FeaturePrompts:
@@ -157,10 +156,10 @@ class FeaturePrompts:
         prompt = config.vocabulary.feature_prompt(config.system_ids, config.clip_tokens, text)
         return Stem(prompt, self._stored(image))
 
-    def choices(self, image: ImageTokens, asks: Sequence[Ask]) -> Seen:
+    def asked(self, image: ImageTokens, asks: Sequence[Ask], room: int = 0) -> Seen:
         config = self._config
         prefix = config.vocabulary.feature_prompt(config.system_ids, config.clip_tokens, ())
-        return Seen(*_fitting_asks(prefix, asks, config), self._stored(image))
+        return Seen(*_fitting_asks(prefix, asks, room, config), self._stored(image))
 
     def _stored(self, image: ImageTokens) -> Tensor:
         """The features [N, F] of an image that has some."""
@@ -256,7 +255,9 @@ def fitting(ids: list[int], room: int, config: ShowoConfig) -> list[int]:
     return ids
 
 
-def _fitting_asks(prefix: list[int], asks: Sequence[Ask], config: ShowoConfig) -> tuple[list[int], list[Ask]]:
+def _fitting_asks(
+    prefix: list[int], asks: Sequence[Ask], room: int, config: ShowoConfig
+) -> tuple[list[int], list[Ask]]:
     for ask in asks:
-        fitting([*prefix, *ask.text], max(map(len, ask.choices), default=0), config)
+        fitting([*prefix, *ask.text], max(room, *map(len, ask.choices)) if ask.choices else room, config)
     return prefix, list(asks)

@@ -15,9 +15,11 @@ from torch import Tensor
 from engine.clock import FORWARD
 from engine.meter import Counts
 from engine.records import CaptionSettings, PaintSettings
-from engine.samplers.branches import Grown, Stem, grow
-from engine.samplers.choices import Chosen, Seen, choose
+from engine.samplers.branches import Asked, Grown, grow, reply
+from engine.samplers.choice_rows import Seen
+from engine.samplers.choices import Chosen, choose
 from engine.samplers.mask_predict import paint
+from engine.samplers.stems import Stem
 from engine.samplers.text_prefix import Prefixes, text_prefixes
 from engine.vllm_reload import change_places, prepare
 
@@ -62,11 +64,24 @@ class HermesWorker:
         for start in range(0, len(stems), batch):
             part = slice(start, start + batch)
             grown = grow(model, stems[part], plan, seeds[part])
-            lengths = [len(one.ids) for row in grown for one in row]
-            model.decode_steps += max(lengths)
-            model.decoded_rows += sum(lengths)
+            self._decoded([len(one.ids) for row in grown for one in row])
             found += grown
         return found
+
+    def hermes_reply(self, asked: Sequence[Asked], longest: int, batch: int) -> list[list[list[int]]]:
+        """`engine.samplers.branches.reply` on the weights that serve, `batch` images at a time."""
+        model = self.model_runner.get_model()
+        found: list[list[list[int]]] = []
+        for start in range(0, len(asked), batch):
+            replies = reply(model, asked[start : start + batch], longest)
+            self._decoded([len(ids) for row in replies for ids in row])
+            found += replies
+        return found
+
+    def _decoded(self, lengths: Sequence[int]) -> None:
+        model = self.model_runner.get_model()
+        model.decode_steps += max(lengths)
+        model.decoded_rows += sum(lengths)
 
     def hermes_counts(self) -> Counts:
         """What has been counted since the start."""

@@ -22,8 +22,8 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 class PhiLayer(Protocol):
     """What a block must offer: q, k, v before attention, and the residual sum after it."""
 
-    def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k (after QK layer norm, before rotation) and v, each [B, T, H, E]."""
+    def project(self, normed: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k (after QK layer norm and rotation) and v, each [B, T, H, E]."""
         ...
 
     def normalise(self, hidden: Tensor) -> Tensor:
@@ -43,24 +43,26 @@ def rotary_tables(positions: Tensor, rotary_dim: int, theta: float) -> tuple[Ten
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates the first rotary_dim dimensions of x [..., T, H, E]; cos and sin are [..., T, rotary_dim]."""
-    width = cos.shape[-1]
-    turned, kept = x[..., :width], x[..., width:]
-    low, high = turned.chunk(2, -1)
-    cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)
-    turned = turned * cos + torch.cat((-high, low), -1) * sin
-    return torch.cat((turned, kept), -1)
-
-
 def run_layers(
-    layers: Iterable[PhiLayer], hidden: Tensor, cos: Tensor, sin: Tensor, attend: Attend
+    layers: Iterable[PhiLayer],
+    hidden: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    attend: Attend,
+    read: Tensor | None = None,
 ) -> Tensor:
-    """All blocks over hidden [B, T, D]; the final LayerNorm is the caller's."""
-    for index, layer in enumerate(layers):
+    """All blocks over hidden [B, T, D], or [N, D] of flat rows; the final LayerNorm is the caller's.
+
+    `read` says which of the B * T tokens are wanted, as numbers or as booleans: they alone leave the last
+    block, as flat rows.
+    """
+    every = list(layers)
+    for index, layer in enumerate(every):
         normed = layer.normalise(hidden)
-        q, k, v = layer.project(normed)
-        context = attend(index, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        context = attend(index, *layer.project(normed, cos, sin))
+        if read is not None and index == len(every) - 1:
+            hidden, normed = (x.reshape(-1, x.shape[-1])[read] for x in (hidden, normed))
+            context = context.reshape(-1, *context.shape[-2:])[read]
         hidden = layer.combine(hidden, normed, context)
     return hidden
 

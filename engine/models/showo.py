@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.kernels.phi import rotate
 from engine.models.phi import dense_attention, rotary_tables, run_layers
 from engine.models.showo_config import ShowoConfig
 
@@ -57,12 +58,12 @@ class Block(nn.Module):
     def normalise(self, hidden: Tensor) -> Tensor:
         return self.input_layernorm(hidden)
 
-    def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, normed: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         attention = self.self_attn
         split = (*normed.shape[:-1], attention.heads, -1)
         return (
-            attention.q_layernorm(attention.q_proj(normed).view(split)),
-            attention.k_layernorm(attention.k_proj(normed).view(split)),
+            rotate(attention.q_layernorm(attention.q_proj(normed).view(split)), cos, sin),
+            rotate(attention.k_layernorm(attention.k_proj(normed).view(split)), cos, sin),
             attention.v_proj(normed).view(split),
         )
 

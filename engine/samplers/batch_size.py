@@ -1,7 +1,10 @@
-"""How many canvases, or captions, share a forward pass."""
+"""How many canvases, captions or answers share a forward pass."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from engine.kv_cache import token_bytes
 from engine.models.showo_config import ShowoConfig
 
 ROWS = 640
@@ -17,9 +20,17 @@ def planned_batch(config: ShowoConfig, threads: int) -> int:
     return max(1, round(ROWS * threads / rows))
 
 
-def stems_at_once(image_bytes: int, candidates: int, rows: int, gib: float) -> int:
-    """Images whose captions grow together: at most `rows` captions, and `gib` of keys and values.
+class Limits(NamedTuple):
+    """What bounds the continuations that grow together."""
 
-    `image_bytes` are those of one image with all its candidates.
-    """
-    return max(1, min(rows // candidates, int(gib * 2**30 / image_bytes)))
+    dtype: str
+    rows: int
+    """Continuations in flight."""
+    gib: float
+    """Their keys and values, those of their images included."""
+
+    def stems(self, config: ShowoConfig, length: int, branches: int, longest: int) -> int:
+        """Images of `length` tokens that grow together, each with so many branches of `longest` tokens."""
+        tokens = length + branches * longest
+        image = tokens * token_bytes(config, self.dtype, config.head_dim)
+        return max(1, min(self.rows // branches, int(self.gib * 2**30 / image)))

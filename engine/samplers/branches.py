@@ -1,9 +1,6 @@
-"""Many captions of each image, grown from one stem: `[mmu] image [eoi] prompt` runs once for all of them.
+"""Continuations of images, all of a batch together: many captions of each from one stem, or answers.
 
-All candidates of a batch take their steps together. Their first tokens come from one row of logits an image;
-after that, products run over the rows alone, and attention reads a stem once for all its candidates.
-
-Legend: B images, T tokens of a stem, R rows (candidates that run), V vocabulary, H heads, E head dimension.
+Legend: B images, R branches, N branches that run, S tokens of a branch, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,25 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.clock import FORWARD
-from engine.models.phi import dense_attention, run_layers
 from engine.records import CaptionSettings
-from engine.samplers.branch_cache import BranchCache, KeysValues
-from engine.samplers.reading import ReadingModel, embedded, prefix_mask
+from engine.samplers.choice_rows import Seen, common_start
+from engine.samplers.reading import ReadingModel
+from engine.samplers.stems import Branches, Stem, next_logits, read_stems, run_branches
 from engine.samplers.token_rule import Rules, uniforms
-
-STEM_TOKENS = 4096
-"""Tokens of a forward pass over stems."""
-LEAST_RUNNING = 7 / 8
-"""Share of the rows that must run; below it the others are dropped from keys, values and products."""
-
-
-class Stem(NamedTuple):
-    """What all candidates of an image share."""
-
-    ids: list[int]
-    features: Tensor | None = None
-    """[N, F] where understanding sees CLIP features; the ids hold a pad for each."""
 
 
 class Grown(NamedTuple):
@@ -42,6 +25,21 @@ class Grown(NamedTuple):
     """Its tokens, eos included where it ended by itself."""
     logps: list[float]
     """Their log-probs under the model, before temperature and cuts."""
+
+
+class Asked(NamedTuple):
+    """An image and texts that go on behind it, each to be continued."""
+
+    stem: Stem
+    texts: list[tuple[int, ...]]
+    """At least one, and none is empty."""
+
+
+def asked_behind(seen: Seen) -> Asked:
+    """An image's questions, their common start as part of the stem."""
+    start = common_start(seen.asks)
+    stem = Stem([*seen.prefix, *seen.asks[0].text[:start]], seen.features)
+    return Asked(stem, [ask.text[start:] for ask in seen.asks])
 
 
 @torch.inference_mode()
@@ -55,73 +53,84 @@ def grow(
 
     `seeds` has the seed of each; a candidate depends on nothing else than its stem, its entry and its seed.
     """
-    n, length, eos = len(plan), len(stems[0].ids), model.config.vocabulary.eos
-    settings = list(plan) * len(stems)
+    n, settings = len(plan), list(plan) * len(stems)
+    longest = max(one.max_tokens for one in plan)
+    read = read_stems(model, stems)
+    of = torch.arange(len(stems)).repeat_interleave(n)
     rules, room = Rules(settings), torch.tensor([one.max_tokens for one in settings])
-    uniform = torch.stack([uniforms(seed, int(room.max())) for row in seeds for seed in row])
-    stem_R = torch.arange(len(stems)).repeat_interleave(n)
-    stored, last = _stems(model, stems)
-    cache, logits = BranchCache(stored, stem_R), _logits(model, last)[stem_R]
-    seen = _seen(stems, logits.shape[-1])[stem_R] if rules.penalised else None
-    found = [Grown([], []) for _ in settings]
-    rows, alive = torch.arange(len(settings)), torch.ones(len(settings), dtype=torch.bool)
+    uniform = torch.stack([uniforms(seed, longest) for row in seeds for seed in row])
+    seen = _seen(stems, model.config.vocab_size)[of] if rules.penalised else None
+    branches = Branches(read, of, longest)
+    start = torch.zeros(len(settings), dtype=torch.int64)
+    grown = _continue(
+        model, branches, read.tokens, start, next_logits(model, read.last)[of], rules, room, uniform, seen
+    )
+    return [grown[first : first + n] for first in range(0, len(grown), n)]
+
+
+@torch.inference_mode()
+def reply(model: ReadingModel, asked: Sequence[Asked], longest: int) -> list[list[list[int]]]:
+    """The greedy continuation of every text, [image][text], of up to `longest` tokens, eos included.
+
+    All stems are equally long.
+    """
+    read = read_stems(model, [one.stem for one in asked])
+    texts = [text for one in asked for text in one.texts]
+    of = torch.tensor([number for number, one in enumerate(asked) for _ in one.texts])
+    lengths = torch.tensor([len(text) for text in texts])
+    branches = Branches(read, of, int(lengths.max()) + longest - 1)
+    branch = torch.arange(len(texts)).repeat_interleave(lengths)
+    place = torch.cat([torch.arange(len(text)) for text in texts])
+    ids = torch.tensor([token for text in texts for token in text])
+    last = run_branches(
+        model, ids, place + read.tokens, branches.attend(branch, place), lengths.cumsum(0) - 1
+    )
+    greedy = Rules([CaptionSettings(temperature=0.0)] * len(texts))
+    room = torch.full((len(texts),), longest)
+    uniform = torch.zeros(len(texts), longest)
+    logits = next_logits(model, last)
+    grown = iter(_continue(model, branches, read.tokens, lengths, logits, greedy, room, uniform, None))
+    return [[next(grown).ids for _ in one.texts] for one in asked]
+
+
+def _continue(
+    model: ReadingModel,
+    branches: Branches,
+    stem_tokens: int,
+    start: Tensor,
+    logits: Tensor,
+    rules: Rules,
+    room: Tensor,
+    uniform: Tensor,
+    seen: Tensor | None,
+) -> list[Grown]:
+    """Continues R branches, which have `start` [R] tokens of their own, up to `room` [R] tokens each.
+
+    `logits` [R, V] are those of the first new token, `uniform` [R, S] decides every draw, `seen` [R, V] says
+    which tokens a branch holds, where that matters.
+    """
+    eos = model.config.vocabulary.eos
+    tokens_RS = torch.full(uniform.shape, eos)
+    logps_RS = torch.zeros(uniform.shape)
+    lengths, rows = torch.zeros_like(room), torch.arange(len(room))
     for step in range(int(room.max())):
         tokens = rules.choose(logits, rows, uniform[rows, step], None if seen is None else seen[rows])
-        logps = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
-        for place in alive.nonzero()[:, 0].tolist():
-            found[rows[place]].ids.append(int(tokens[place]))
-            found[rows[place]].logps.append(float(logps[place]))
-        alive = alive & (tokens != eos) & (step + 1 < room[rows])
-        if not alive.any():
-            break
+        tokens_RS[rows, step] = tokens
+        logps_RS[rows, step] = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        lengths[rows] = step + 1
         if seen is not None:
             seen[rows, tokens] = True
-        if alive.float().mean() < LEAST_RUNNING:
-            kept = alive.nonzero()[:, 0]
-            cache.keep(kept)
-            rows, tokens, alive = rows[kept], tokens[kept], alive[kept]
-        cache.step()
-        with FORWARD:
-            cos, sin = model.rotary(torch.tensor([length + step]))
-            hidden = run_layers(model.layers, model.embed(tokens[:, None]), cos, sin, cache.attend)
-        logits = _logits(model, hidden[:, 0])
-    return [found[start : start + n] for start in range(0, len(found), n)]
-
-
-def _logits(model: ReadingModel, hidden: Tensor) -> Tensor:
-    """Hidden states [R, D] before the final LayerNorm -> float32 [R, V]."""
-    with FORWARD:
-        return model.token_logits(model.final_norm(hidden)).float()
-
-
-def _stems(model: ReadingModel, stems: Sequence[Stem]) -> tuple[KeysValues, Tensor]:
-    """Keys and values of each layer, [B, H, T, E], and the last hidden states [B, D]."""
-    length = len(stems[0].ids)
-    seen = torch.ones(length, length, dtype=torch.bool).tril()
-    prefix = prefix_mask(model.config)
-    seen[: len(prefix), : len(prefix)] = prefix
-    attention = dense_attention(seen)
-    cos, sin = model.rotary(torch.arange(length))
-    parts: list[KeysValues] = []
-    last = []
-    count = max(1, STEM_TOKENS // length)
-    for start in range(0, len(stems), count):
-        part = stems[start : start + count]
-        kept: KeysValues = []
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, kept: KeysValues = kept) -> Tensor:
-            kept.append((k.transpose(1, 2), v.transpose(1, 2)))
-            return attention(layer, q, k, v)
-
-        with FORWARD:
-            hidden = embedded(model, torch.tensor([one.ids for one in part]), [one.features for one in part])
-            last.append(run_layers(model.layers, hidden, cos, sin, attend)[:, -1])
-        parts.append(kept)
-    layers = [
-        (torch.cat([k for k, _ in of_layer]).contiguous(), torch.cat([v for _, v in of_layer]).contiguous())
-        for of_layer in zip(*parts, strict=True)
+        going = (tokens != eos) & (step + 1 < room[rows])
+        rows, tokens = rows[going], tokens[going]
+        if not len(rows):
+            break
+        place = start[rows] + step
+        hidden = run_branches(model, tokens, place + stem_tokens, branches.attend(rows, place))
+        logits = next_logits(model, hidden)
+    return [
+        Grown(ids[:length], logps[:length])
+        for ids, logps, length in zip(tokens_RS.tolist(), logps_RS.tolist(), lengths.tolist(), strict=True)
     ]
-    return layers, torch.cat(last)
 
 
 def _seen(stems: Sequence[Stem], size: int) -> Tensor:

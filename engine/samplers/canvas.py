@@ -59,9 +59,9 @@ class Canvas:
         ids = canvas_ids(codes_BN, self._vocabulary)
         hidden = self._model.embed(ids)
         hidden = torch.cat((hidden, hidden)) if twice else hidden
-        hidden = run_layers(self._model.layers, hidden, self._cos, self._sin, self._attend)[:, 1:-1]
-        unknown = codes_BN < 0
-        rows = hidden[torch.cat((unknown, unknown)) if twice else unknown]
+        unknown = F.pad(codes_BN < 0, (1, 1)).flatten()
+        read = torch.cat((unknown, unknown)) if twice else unknown
+        rows = run_layers(self._model.layers, hidden, self._cos, self._sin, self._attend, read)
         return self._model.code_logits(self._model.final_norm(rows)).float()
 
 

@@ -47,7 +47,8 @@ def text_prefixes(model: CanvasModel, texts: Sequence[Sequence[int]]) -> Prefixe
         return attention(layer, q, k, v)
 
     with FORWARD:
-        run_layers(model.layers, model.embed(ids), cos, sin, attend)
+        # Keys and values are all that is wanted: one token alone leaves the last block.
+        run_layers(model.layers, model.embed(ids), cos, sin, attend, torch.zeros(1, dtype=torch.int64))
     return Prefixes(kept, lengths)
 
 

@@ -38,14 +38,17 @@ class Rules:
             logits_RV = torch.where(
                 seen_RV, torch.where(logits_RV > 0, logits_RV / penalty, logits_RV * penalty), logits_RV
             )
+        sampled = self._temperature[rows] > 0
+        if sampled.all():
+            return self._drawn(logits_RV, rows, uniform_R)
         best = logits_RV.argmax(-1)
-        drawn = (self._temperature[rows] > 0).nonzero()[:, 0]
-        if len(drawn) == 0:
-            return best
-        of = rows[drawn]
-        cut = _top_k(logits_RV[drawn] / self._temperature[of, None], self._top_k[of])
-        best[drawn] = draw(_top_p(cut, self._top_p[of]), uniform_R[drawn])[0]
+        if sampled.any():
+            best[sampled] = self._drawn(logits_RV[sampled], rows[sampled], uniform_R[sampled])
         return best
+
+    def _drawn(self, logits_RV: Tensor, rows: Tensor, uniform_R: Tensor) -> Tensor:
+        cut = _top_k(logits_RV / self._temperature[rows, None], self._top_k[rows])
+        return draw(_top_p(cut, self._top_p[rows]), uniform_R)[0]
 
 
 def uniforms(seed: int, count: int) -> Tensor:

@@ -17,7 +17,8 @@ from engine.errors import EngineError
 from engine.models.masks import feature_mask, mmu_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, SampledCaption
-from engine.samplers.branches import Stem, grow
+from engine.samplers.branches import grow
+from engine.samplers.stems import Stem
 from engine.samplers.token_rule import Rules, uniforms
 from engine.weights import load_model
 
@@ -107,7 +108,10 @@ def test_greedy_captions_are_those_of_vllms_own_decoding(engine: Engine, images:
 
 
 def test_a_candidate_is_the_same_alone_and_in_company(engine: Engine, images: list[ImageTokens]) -> None:
-    together = tokens(engine.caption(images, keys(8), 9, RAGGED))
+    captions = engine.caption(images, keys(8), 9, RAGGED)
+    together = tokens(captions)
+    (alone,) = engine.caption(images[:1], keys(1), 9, RAGGED)
+    assert alone == captions[0], "to the last bit of a log-prob"
     for image, key, row in zip(images, keys(8), together, strict=True):
         assert tokens(engine.caption([image], [key], 9, RAGGED)) == [row]
         assert tokens(engine.caption([image], [key], 9, RAGGED[:2])) == [row[:2]]

@@ -18,8 +18,8 @@ from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.official.showo_layout import code_wording
 from engine.records import AnswerSettings, ImageTokens, Question
-from engine.samplers.choice_rows import Ask
-from engine.samplers.choices import Chosen, Seen, choose
+from engine.samplers.choice_rows import Ask, Seen
+from engine.samplers.choices import Chosen, choose
 from engine.weights import load_model
 
 pytest.importorskip("vllm")
@@ -101,9 +101,8 @@ def test_an_image_is_answered_alike_alone_and_among_others(
     together = engine.answer(images[:3], questions, LIKELIHOOD)
     for image, asked, told in zip(images, questions, together, strict=False):
         (alone,) = engine.answer([image], [asked], LIKELIHOOD)
-        for one, other in zip(alone, told, strict=True):
-            assert one.text == other.text
-            assert one.choice_logps == pytest.approx(other.choice_logps, abs=TOLERANCE)
+        # To the last bit: likelihoods break ties, and must not depend on what else was asked.
+        assert alone == told
 
 
 def test_small_passes_give_what_large_ones_give(model: Showo, images: list[ImageTokens]) -> None:

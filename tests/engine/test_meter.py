@@ -82,7 +82,8 @@ def test_an_engine_counts_what_it_gave(
     assert (done.images.samples, done.images.tokens) == (3, 3 * 36)
     assert (done.answers.samples, done.pixels.samples) == (3, 3)
     assert 0 < done.forward_seconds < done.seconds
-    assert done.prompt_tokens == 4 * len(images) * 42
-    assert done.cached_tokens == 3 * len(images) * shared
+    # Prompts with a question have 46 tokens; the two about one image share all but the last.
+    assert done.prompt_tokens == 4 * len(images) * 42 + 3 * 46
+    assert done.cached_tokens == 3 * len(images) * shared + 45
     assert done.decoded_rows == done.captions.tokens
     assert np.isclose(done.mean_batch, done.decoded_rows / done.decode_steps)
