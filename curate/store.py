@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,15 +22,40 @@ CANDIDATES, PAIRS, SUMMARY, ORIGIN = "candidates.jsonl", "pairs.jsonl", "curate.
 Stored = TypeVar("Stored", bound=Record)
 
 
+@contextmanager
+def stored(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses into one line.
+
+    Raises:
+        DataError: the disk is full, or the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written: {error.strerror}; make room or mend it, and the same command goes on"
+        ) from error
+
+
 def write_file(path: Path, content: bytes) -> None:
-    """Writes beside and renames: a reader sees all of the file or none of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
+    """Writes beside and renames: a reader sees all of the file or none of it, also after a power loss.
+
+    Raises:
+        DataError: the file system refuses.
+    """
+    with stored(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".new")
+        with beside.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

@@ -31,5 +31,13 @@ class StaleError(HermesError):
     """A stored file was computed from other weights, pairs or settings than the present ones."""
 
 
+class BusyError(HermesError):
+    """Another process is at work on the same files."""
+
+
 class EngineError(HermesError):
     """The serving engine refused a request or failed while working on it."""
+
+
+class InputError(EngineError):
+    """One input of a request does not fit the model; the engine itself is well."""

@@ -32,6 +32,13 @@ class PathWork(Record):
             tokens=self.tokens - before.tokens,
         )
 
+    def __add__(self, other: PathWork) -> PathWork:
+        return PathWork(
+            seconds=self.seconds + other.seconds,
+            samples=self.samples + other.samples,
+            tokens=self.tokens + other.tokens,
+        )
+
 
 class EngineWork(Record):
     """All calls of an engine."""
@@ -71,6 +78,11 @@ class EngineWork(Record):
         paths = {name: getattr(self, name).since(getattr(before, name)) for name in PATHS}
         counts = {name: getattr(self, name) - getattr(before, name) for name in COUNTS}
         return EngineWork(**paths, **counts)
+
+    def __add__(self, other: EngineWork) -> EngineWork:
+        """The work of two engines; their seconds may have passed at the same time."""
+        both = {name: getattr(self, name) + getattr(other, name) for name in (*PATHS, *COUNTS)}
+        return EngineWork(**both)
 
 
 PATHS = ("captions", "answers", "images", "pixels")
