@@ -141,32 +141,36 @@ class RayPool:
         source = iter(chunks)
         again: deque[_Task] = deque()
         busy: dict[Any, tuple[int, Any, _Task]] = {}
-        while True:
-            while self._idle:
-                task = again.popleft() if again else _next(source)
-                if task is None:
-                    break
-                place, actor = self._idle.pop()
-                busy[actor.sample.remote(msgspec.json.encode(task.rows))] = (place, actor, task)
-            if not busy:
-                return
-            (done,), _ = self._ray.wait(list(busy), num_returns=1)
-            place, actor, task = busy.pop(done)
-            try:
-                outcomes, work = self._ray.get(done)
-            except self._ray.exceptions.RayActorError as error:
-                self._idle.append(self._replaced(place, error))
-                retried, given_up = _after_death(task)
-                again.extend(retried)
-                if given_up:
-                    yield given_up
-                continue
-            except self._ray.exceptions.RayTaskError as error:
-                raise _translated(error) from error
-            self._starts = 0
-            self._idle.append((place, actor))
-            self._work[actor] = msgspec.json.decode(work, type=EngineWork)
-            yield _OUTCOMES.decode(outcomes)
+        try:
+            while True:
+                while self._idle:
+                    task = again.popleft() if again else _next(source)
+                    if task is None:
+                        break
+                    place, actor = self._idle.pop()
+                    busy[actor.sample.remote(msgspec.json.encode(task.rows))] = (place, actor, task)
+                if not busy:
+                    return
+                (done,), _ = self._ray.wait(list(busy), num_returns=1)
+                place, actor, task = busy.pop(done)
+                try:
+                    outcomes, work = self._ray.get(done)
+                except self._ray.exceptions.RayActorError as error:
+                    self._idle.append(self._replaced(place, error))
+                    retried, given_up = _after_death(task)
+                    again.extend(retried)
+                    if given_up:
+                        yield given_up
+                    continue
+                except self._ray.exceptions.RayTaskError as error:
+                    raise _translated(error) from error
+                self._starts = 0
+                self._idle.append((place, actor))
+                self._work[actor] = msgspec.json.decode(work, type=EngineWork)
+                yield _OUTCOMES.decode(outcomes)
+        finally:
+            # What is under way is lost, its actors are not.
+            self._idle += [(place, actor) for place, actor, _ in busy.values()]
 
     def _replaced(self, place: int, error: Exception) -> tuple[int, Any]:
         cause = getattr(error, "cause", None)

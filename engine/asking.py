@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from engine.errors import EngineError
+from engine.errors import InputError
 from engine.models.showo_config import ShowoConfig
 from engine.records import Answer, AnswerSettings, Question
 from engine.samplers.choice_rows import Ask
@@ -27,12 +27,12 @@ def ask(text: Sequence[int], question: Question, encode: Encode) -> Ask:
     """The question after its image, from the ids of its wording, with its choices as continuations.
 
     Raises:
-        EngineError: the tokenizer makes nothing of a choice.
+        InputError: the tokenizer makes nothing of a choice.
     """
     choices = tuple(tuple(encode(f" {choice}")) for choice in question.choices)
     for choice, ids in zip(question.choices, choices, strict=True):
         if not ids:
-            raise EngineError(f"the choice {choice!r} of {question.question!r} has no token; remove it")
+            raise InputError(f"the choice {choice!r} of {question.question!r} has no token; remove it")
     return Ask(text=tuple(text), choices=choices)
 
 
@@ -46,12 +46,12 @@ def settled(
     """The answer that reading a question's choices gives, or None where the text must be decoded.
 
     Raises:
-        EngineError: likelihood mode, and there are no choices.
+        InputError: likelihood mode, and there are no choices.
     """
     logps = tuple(choice.logp for choice in chosen)
     if settings.mode == "likelihood":
         if not chosen:
-            raise EngineError(
+            raise InputError(
                 f"{question.question!r} has no choices to compare; ask it in the answer mode text"
             )
         best = max(range(len(logps)), key=lambda index: logps[index])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.checkpoints import CLIP_FOLDER
-from engine.errors import CheckpointError, EngineError
+from engine.errors import CheckpointError, InputError
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.records import ImageTokens
@@ -46,7 +46,7 @@ class Prompts(Protocol):
         """A prompt for vLLM of every text after the image, each leaving `room` tokens for the answer.
 
         Raises:
-            EngineError: not an image of this model, or a text is too long.
+            InputError: not an image of this model, or a text is too long.
         """
         ...
 
@@ -54,7 +54,7 @@ class Prompts(Protocol):
         """What all continuations of a text after the image share, in the model's own order.
 
         Raises:
-            EngineError: not an image of this model.
+            InputError: not an image of this model.
         """
         ...
 
@@ -62,7 +62,7 @@ class Prompts(Protocol):
         """The image with questions and their choices, in the model's own order, `room` tokens after each.
 
         Raises:
-            EngineError: not an image of this model, or a question is too long.
+            InputError: not an image of this model, or a question is too long.
         """
         ...
 
@@ -165,7 +165,7 @@ class FeaturePrompts:
         """The features [N, F] of an image that has some."""
         shape = (self._config.clip_tokens, self._config.clip_size)
         if len(image.features) != 4 * shape[0] * shape[1]:
-            raise EngineError(
+            raise InputError(
                 f"an image is {shape[0]} features of {shape[1]} float32 numbers,"
                 f" not {len(image.features)} bytes; take it from `encode`"
             )
@@ -231,11 +231,11 @@ def check_codes(image: ImageTokens, config: ShowoConfig) -> None:
     """Whether the codes are an image of this model.
 
     Raises:
-        EngineError: they are not.
+        InputError: they are not.
     """
     codes = image.codes
     if len(codes) != config.num_image_tokens or not all(0 <= c < config.codebook_size for c in codes):
-        raise EngineError(
+        raise InputError(
             f"an image is {config.num_image_tokens} codes below {config.codebook_size},"
             f" not {len(codes)} codes from {min(codes, default=0)} to {max(codes, default=0)}"
         )
@@ -245,10 +245,10 @@ def fitting(ids: list[int], room: int, config: ShowoConfig) -> list[int]:
     """The ids.
 
     Raises:
-        EngineError: they and `room` more are too many for the model.
+        InputError: they and `room` more are too many for the model.
     """
     if len(ids) + room > config.max_position_embeddings:
-        raise EngineError(
+        raise InputError(
             f"{len(ids)} prompt tokens and {room} to generate exceed the model's"
             f" {config.max_position_embeddings} positions; shorten the text or lower max_tokens"
         )
