@@ -163,6 +163,7 @@ class RayPool:
                         yield given_up
                     continue
                 except self._ray.exceptions.RayTaskError as error:
+                    self._idle.append((place, actor))
                     raise _translated(error) from error
                 self._starts = 0
                 self._idle.append((place, actor))
