@@ -72,12 +72,12 @@ class CurateSummary(Record):
     mean_similarity: float
     """Of all captions with their homologous one."""
     mean_self_vqa: float
-    """Of all painted images."""
+    """Of all painted images that questions were asked about."""
     quarantined: tuple[Quarantined, ...]
     dropped_questions: int = 0
-    """Questions of usable rows that cannot be scored."""
+    """Questions of the items that cannot be scored."""
     without_questions: int = 0
-    """Usable rows without any usable question; they give captions alone."""
+    """Items without any usable question; they give captions alone."""
     throughput: Throughput | None = None
     """Of the command that finished the curation; none where all was sampled before."""
 
@@ -307,7 +307,7 @@ def summarise(
 ) -> CurateSummary:
     """Counts and means of a curation."""
     similarities = [one.score for record in candidates for one in record.captions]
-    accuracies = [one.score for record in candidates for one in record.images]
+    accuracies = [one.score for record in candidates if record.questions for one in record.images]
     return CurateSummary(
         items=len(candidates),
         caption_pairs=sum(pair.captions is not None for pair in pairs),

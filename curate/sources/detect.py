@@ -122,11 +122,10 @@ def _in_folder(folder: Path) -> list[Finding]:
 
 def _names(folder: Path) -> list[str]:
     """The files that may belong to a data set, sorted; a folder may hold millions of others."""
-    endings = (".json", ".jsonl", ".csv", ".parquet", ".tar")
+    endings = (INITIAL, STATE, SPLITS, ".jsonl", ".csv", ".parquet", ".tar")
     with os.scandir(folder) as entries:
-        return sorted(
-            one.name for one in entries if one.name.endswith(endings) and not one.name.startswith(".")
-        )
+        names = (one.name for one in entries)
+        return sorted(name for name in names if name.endswith(endings) and not name.startswith("."))
 
 
 def _train_split(folder: Path, shards: Sequence[Path]) -> tuple[Path, ...]:

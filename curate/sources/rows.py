@@ -63,24 +63,25 @@ class Reader(Protocol):
 
 
 class Tally:
-    """Counts what a reading of a source met, also the items that a selection passed over."""
+    """Counts what a reading of a source met."""
 
     def __init__(self) -> None:
         self.rows = 0
+        """All rows of the split, also those that a selection passed over."""
         self.quarantined = 0
         self.dropped_questions = 0
         self.without_questions = 0
-        """Usable items that no usable question is left of; they serve captions alone."""
+        """Selected items that no usable question is left of; they serve captions alone."""
         self.first: Quarantined | None = None
 
-    def add(self, row: Row) -> None:
-        """Counts one row."""
+    def add(self, row: Row, selected: bool) -> None:
+        """Counts one row; the questions only of a selected one."""
         self.rows += 1
         if row.item is None:
             self.quarantine(Quarantined(where=row.where, reason=row.reason))
-            return
-        self.dropped_questions += len(row.dropped)
-        self.without_questions += not row.item.questions
+        elif selected:
+            self.dropped_questions += len(row.dropped)
+            self.without_questions += not row.item.questions
 
     def quarantine(self, bad: Quarantined) -> None:
         """Counts a row as bad; for a row that was read and whose image then could not be."""

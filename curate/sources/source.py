@@ -67,15 +67,17 @@ class Source(Record):
         """
         taken = 0
         for row in self._rows_of_split():
+            selected = row.item is None or self._selects(row.item)
             if tally is not None:
-                tally.add(row)
-            if row.item is not None:
-                if self.bound != EVERYTHING and selection_hash(self.seed, row.item.id) > self.bound:
-                    continue
-                taken += 1
-            yield row
+                tally.add(row, selected)
+            if selected:
+                taken += row.item is not None
+                yield row
             if self.limit and taken == self.limit:
                 return
+
+    def _selects(self, item: Item) -> bool:
+        return self.bound == EVERYTHING or selection_hash(self.seed, item.id) <= self.bound
 
     def _rows_of_split(self) -> Iterator[Row]:
         seen = SeenIds()

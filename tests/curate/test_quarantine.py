@@ -55,6 +55,8 @@ def test_unreadable_images_are_quarantined_and_the_run_goes_on(data: Path, tmp_p
     assert "cannot be read as an image" in summary.quarantined[3].reason
     assert (summary.dropped_questions, summary.without_questions) == (1, 1)
     assert summary.no_image_pair["no questions to score images with"] == 1
+    # The model says yes to everything, which is right of all that is asked.
+    assert summary.mean_self_vqa == 1
     assert msgspec.json.decode((tmp_path / "run" / SUMMARY).read_bytes(), type=CurateSummary) == summary
 
 

@@ -66,7 +66,8 @@ def test_every_row_is_as_likely_as_any_other_and_seeds_differ() -> None:
 
 
 def make(path: Path, count: int) -> str:
-    rows = [{"id": f"{i}", "image": "a.png", "caption": "c"} for i in range(count)]
+    bad = [{"question": "?"}]
+    rows = [{"id": f"{i}", "image": "a.png", "caption": "c", "questions": bad} for i in range(count)]
     return str(write_lines(path, [*rows[:50], "damaged", *rows[50:]]))
 
 
@@ -87,6 +88,7 @@ def test_rows_that_cannot_be_used_are_listed_though_others_are_selected(tmp_path
     rows = list(source.rows(tally))
     assert [row.where for row in rows if row.item is None] == ["m.jsonl:51"]
     assert (len(rows), tally.rows, tally.quarantined) == (6, 501, 1)
+    assert (tally.dropped_questions, tally.without_questions) == (5, 5)
 
 
 def test_more_than_there_is_selects_all(tmp_path: Path) -> None:

@@ -156,15 +156,31 @@ def test_a_torn_shard_costs_its_own_rows_alone(tmp_path: Path) -> None:
     assert list(reasons(rows)) == ["b.parquet"]
 
 
+def spoil(path: Path, group: int, column: int) -> None:
+    """Overwrites one column of a row group with noise."""
+    found = pq.ParquetFile(path).metadata.row_group(group).column(column)
+    content = bytearray(path.read_bytes())
+    start = found.dictionary_page_offset or found.data_page_offset
+    content[start : start + found.total_compressed_size] = os.urandom(found.total_compressed_size)
+    path.write_bytes(content)
+
+
+def test_rows_open_no_image(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", image=[png()] * 8, caption=[f"{i}" for i in range(8)])
+    spoil(path, 1, 0)
+    source = open_source(str(path), "", 0, 48)
+    items, _, bad = source.images(source.items())
+    assert [item.id for item in items] == [f"a/{i}" for i in range(4)]
+    assert all("cannot be read" in one.reason for one in bad)
+    assert len(bad) == 4
+    assert source.image(items[0]).shape == (48, 48, 3)
+
+
 def test_a_damaged_row_group_costs_its_own_rows_alone(tmp_path: Path) -> None:
     path = parquet(
         tmp_path / "a.parquet", image=[png()] * 12, caption=[f"{i} {os.urandom(99)}" for i in range(12)]
     )
-    column = pq.ParquetFile(path).metadata.row_group(1).column(1)
-    content = bytearray(path.read_bytes())
-    start = column.dictionary_page_offset or column.data_page_offset
-    content[start : start + column.total_compressed_size] = os.urandom(column.total_compressed_size)
-    path.write_bytes(content)
+    spoil(path, 1, 1)
     rows = rows_of(path)
     assert ids(rows) == [f"a/{i}" for i in (0, 1, 2, 3, 8, 9, 10, 11)]
     assert list(reasons(rows)) == ["a.parquet:row group 1"]
