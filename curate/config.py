@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from curate.bad_rows import parse_max_bad
 from engine.errors import ConfigError
 from engine.records import AnswerSettings, CaptionSettings, PaintSettings, Record
 
@@ -14,7 +15,11 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     n: int = 8
     """Candidates of each kind for each item."""
     limit: int = 200
-    """Items to curate; 0 means all that the data set has."""
+    """Items to curate; 0 means all that the data set has, or all that are selected."""
+    select: int = 0
+    """Size of the random subset of the data set that is curated; the run's seed decides it. 0 means none."""
+    max_bad: str = ""
+    """Bad rows that a run may meet: a share, "1%", or a count, "20"; empty means any number."""
     threshold: float = 0.6
     """Self-VQA accuracy that the winning image must exceed (paper, section 3.2)."""
     min_margin: float = 0.0
@@ -34,6 +39,14 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             raise ConfigError(f"curate.n is {self.n}; a pair needs at least 2 candidates")
         if self.limit < 0:
             raise ConfigError(f"curate.limit is {self.limit}; give 0 for all items, or how many")
+        if self.select < 0:
+            raise ConfigError(f"curate.select is {self.select}; give 0 for no selection, or how many items")
+        try:
+            parse_max_bad(self.max_bad)
+        except ValueError as error:
+            raise ConfigError(
+                f"curate.max_bad is {self.max_bad!r}; give a share such as 1%, a count such as 20, or nothing"
+            ) from error
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"curate.threshold is {self.threshold}; it is an accuracy from 0 to 1")
         if self.min_margin < 0:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from curate.bad_rows import too_many_bad
 from curate.config import CurateConfig, caption_plan
 from curate.pairs import choose_caption_pair, choose_image_pair
 from curate.protocol import UnifiedModel
 from curate.self_vqa import accuracy, compared, matched
 from curate.similarity import Similarity, caption_scores
-from curate.sources import Quarantined, Source
+from curate.sources import Quarantined, Source, Tally
 from curate.store import (
     CANDIDATES,
     ORIGIN,
@@ -27,7 +29,7 @@ from curate.store import (
     write_records,
 )
 from curate.throughput import Throughput, rates, throughput
-from engine.errors import StaleError
+from engine.errors import DataError, StaleError
 from engine.feature_files import FEATURES, save_features
 from engine.records import (
     Candidates,
@@ -70,8 +72,12 @@ class CurateSummary(Record):
     mean_similarity: float
     """Of all captions with their homologous one."""
     mean_self_vqa: float
-    """Of all painted images."""
+    """Of all painted images that questions were asked about."""
     quarantined: tuple[Quarantined, ...]
+    dropped_questions: int = 0
+    """Questions of the items that cannot be scored."""
+    without_questions: int = 0
+    """Items without any usable question; they give captions alone."""
     throughput: Throughput | None = None
     """Of the command that finished the curation; none where all was sampled before."""
 
@@ -102,16 +108,19 @@ def earlier_pairs(files: Iterable[Path]) -> dict[str, Earlier]:
 def sample_chunk(
     model: UnifiedModel,
     similarity: Similarity,
-    source: Source,
     items: Sequence[Item],
+    pixels: NDArray[np.uint8],
     config: CurateConfig,
     round_number: int,
     seed: int,
     features: Path,
 ) -> list[Candidates]:
-    """All candidates of some items, scored; `features` is the folder for CLIP features of real images."""
+    """All candidates of some items, scored.
+
+    `pixels` are their images, uint8 [B, H, W, 3]; `features` is the folder for CLIP features of real images.
+    """
     keys = [f"{round_number}/{item.id}" for item in items]
-    real = model.encode(np.stack([source.image(item) for item in items]))
+    real = model.encode(pixels)
     captions = model.caption(real, keys, seed, caption_plan(config))
     painted = model.paint([item.caption for item in items], config.n, keys, seed, config.paint)
     asked = [item.questions for item, images in zip(items, painted, strict=True) for _ in images]
@@ -196,9 +205,11 @@ def curate(
 ) -> CurateSummary:
     """Curates every item of a source into `folder`; `progress` hears how many items are done, and how fast.
 
-    A folder that holds part of the same curation is completed.
+    A folder that holds part of the same curation is completed. Rows that cannot be used, and items whose
+    image cannot be read, are quarantined.
 
     Raises:
+        DataError: more rows are bad than `config.max_bad` allows.
         StaleError: the folder holds a curation by other weights, data, seed or settings.
     """
     origin = Origin(
@@ -214,26 +225,59 @@ def curate(
         similarity=similarity.name,
     )
     _claim(folder, origin)
+    tally = Tally()
+    items, quarantined = _read(source, config.max_bad, tally)
     log = CandidateLog(folder / CANDIDATES)
     done = {record.id for record in log.read()}
-    waiting = [item for item in source.items if item.id not in done]
-    progress(len(source.items) - len(waiting), "")
-    before, begun = model.work, time.perf_counter()
+    waiting = [item for item in items if item.id not in done]
+    progress(len(items) - len(waiting), "")
+    before, begun, unreadable = model.work, time.perf_counter(), 0
     for start in range(0, len(waiting), config.chunk):
         chunk = waiting[start : start + config.chunk]
-        features = folder / FEATURES
-        log.append(sample_chunk(model, similarity, source, chunk, config, round_number, seed, features))
+        readable, pixels, bad = source.images(chunk)
+        quarantined += bad
+        unreadable += len(bad)
+        for one in bad:
+            tally.quarantine(one)
+        # Of a selection, images are judged against what was selected, rows against all that were read.
+        _judge(config.max_bad, tally.quarantined, tally.rows, tally)
+        _judge(config.max_bad, unreadable, len(items), tally)
+        if readable:
+            features = folder / FEATURES
+            log.append(
+                sample_chunk(model, similarity, readable, pixels, config, round_number, seed, features)
+            )
         progress(len(chunk), rates(model.work.since(before)))
-    wanted = {item.id for item in source.items}
+    wanted = {item.id for item in items}
     everything = [record for record in log.read() if record.id in wanted]
     pairs = [
         pair_item(record, earlier.get(record.id, Earlier()), config, round_number) for record in everything
     ]
     write_records(folder / PAIRS, pairs)
-    speed = throughput(model.work.since(before), time.perf_counter() - begun, len(waiting))
-    summary = summarise(everything, pairs, source.quarantined, speed if waiting else None)
+    sampled = len(waiting) - unreadable
+    speed = throughput(model.work.since(before), time.perf_counter() - begun, sampled)
+    summary = summarise(everything, pairs, quarantined, tally, speed if sampled else None)
     write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))
     return summary
+
+
+def _read(source: Source, max_bad: str, tally: Tally) -> tuple[list[Item], list[Quarantined]]:
+    """The source's items and its bad rows. Raises DataError where these are too many."""
+    items, quarantined = [], []
+    for row in source.rows(tally):
+        if row.item is not None:
+            items.append(row.item)
+        else:
+            quarantined.append(Quarantined(where=row.where, reason=row.reason))
+            _judge(max_bad, tally.quarantined, tally.rows, tally, ended=False)
+    _judge(max_bad, tally.quarantined, tally.rows, tally)
+    return items, quarantined
+
+
+def _judge(max_bad: str, bad: int, rows: int, tally: Tally, ended: bool = True) -> None:
+    first = f"{tally.first.where}: {tally.first.reason}" if tally.first else ""
+    if reason := too_many_bad(max_bad, bad, rows, ended, first):
+        raise DataError(reason)
 
 
 def _claim(folder: Path, origin: Origin) -> None:
@@ -257,12 +301,13 @@ def _claim(folder: Path, origin: Origin) -> None:
 def summarise(
     candidates: Sequence[Candidates],
     pairs: Sequence[Preference],
-    quarantined: tuple[Quarantined, ...],
+    quarantined: Sequence[Quarantined],
+    tally: Tally,
     speed: Throughput | None,
 ) -> CurateSummary:
     """Counts and means of a curation."""
     similarities = [one.score for record in candidates for one in record.captions]
-    accuracies = [one.score for record in candidates for one in record.images]
+    accuracies = [one.score for record in candidates if record.questions for one in record.images]
     return CurateSummary(
         items=len(candidates),
         caption_pairs=sum(pair.captions is not None for pair in pairs),
@@ -271,6 +316,8 @@ def summarise(
         no_image_pair=dict(Counter(pair.image_reason for pair in pairs if not pair.images)),
         mean_similarity=float(np.mean(similarities)) if similarities else 0.0,
         mean_self_vqa=float(np.mean(accuracies)) if accuracies else 0.0,
-        quarantined=quarantined,
+        quarantined=tuple(quarantined),
+        dropped_questions=tally.dropped_questions,
+        without_questions=tally.without_questions,
         throughput=speed,
     )

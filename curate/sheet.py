@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +122,15 @@ def save_images(
         named = {"real": record.image_codes}
         if preference.images is not None:
             named |= {"win": preference.images.win.codes, "lose": preference.images.lose.codes}
-        target = folder / record.id
+        target = folder / _folder_name(record.id)
         target.mkdir(parents=True, exist_ok=True)
         for name, pixels in zip(named, decode(list(named.values())), strict=True):
             Image.fromarray(pixels).save(target / f"{name}.png")
+
+
+def _folder_name(id_: str) -> str:
+    """An id as the name of a folder; ids come from data sets and may look like paths."""
+    plain = re.sub(r"[^\w.-]", "_", id_)[:80]
+    if plain == id_ and not id_.startswith("."):
+        return id_
+    return f"{plain.lstrip('.')}-{blake2b(id_.encode(), digest_size=4).hexdigest()}"

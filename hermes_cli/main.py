@@ -28,11 +28,29 @@ app = typer.Typer(
 Run = Annotated[Path, typer.Option("--run", help="Folder of the run.")]
 Round = Annotated[int, typer.Option("--round", help="Round, from 1.")]
 Model = Annotated[str | None, typer.Option("--model", help="Base checkpoint folder [embedded model].")]
-Data = Annotated[str | None, typer.Option("--data", help="`shapes`, or a folder with items.jsonl.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="`shapes`, or the path of a data set: JSON, JSON lines, CSV, Parquet, a saved `datasets` "
+        "folder, WebDataset. `kind:PATH` says which.",
+    ),
+]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of sampling and training.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Number of items.")]
+Select = Annotated[
+    int | None,
+    typer.Option(
+        "--select",
+        min=1,
+        help="Size of a random subset, which --seed decides; --limit takes its first items.",
+    ),
+]
+MaxBad = Annotated[
+    str | None, typer.Option("--max-bad", help="Stop when more rows are bad: a share, 1%, or a count, 20.")
+]
 Candidates = Annotated[int | None, typer.Option("--n", help="Candidates of each kind for each item.")]
 
 DEFAULT_RUN = Path("runs/default")
@@ -52,6 +70,17 @@ def _options(**given: Any) -> dict[str, Any]:
     return tree
 
 
+def _curation(
+    n: int | None, limit: int | None, select: int | None, max_bad: str | None, **others: Any
+) -> dict[str, Any]:
+    """Options of a curation. Whoever selects wants all that is selected, where no limit is given."""
+    if select is not None and limit is None:
+        limit = 0
+    return _options(
+        curate__n=n, curate__limit=limit, curate__select=select, curate__max_bad=max_bad, **others
+    )
+
+
 def _open_run(
     run: Path, config: Path | None, assignments: list[str] | None, options: dict[str, Any]
 ) -> tuple[RunFolder, RunSettings]:
@@ -68,6 +97,8 @@ def curate(
     round_number: Round = 1,
     n: Candidates = None,
     limit: Limit = None,
+    select: Select = None,
+    max_bad: MaxBad = None,
     model: Model = None,
     data: Data = None,
     config: Config = None,
@@ -75,7 +106,7 @@ def curate(
     seed: Seed = None,
 ) -> None:
     """Sample n captions and n images for every item, score them, and choose winners and losers."""
-    given = _options(curate__n=n, curate__limit=limit, model=model, data=data, seed=seed)
+    given = _curation(n, limit, select, max_bad, model=model, data=data, seed=seed)
     folder, settings = _open_run(run, config, assignments, given)
     from hermes_cli.stages import curate_round, open_engine, training_source
 
@@ -149,6 +180,8 @@ def run_command(
     run: Run = DEFAULT_RUN,
     n: Candidates = None,
     limit: Limit = None,
+    select: Select = None,
+    max_bad: MaxBad = None,
     model: Model = None,
     data: Data = None,
     config: Config = None,
@@ -156,7 +189,7 @@ def run_command(
     seed: Seed = None,
 ) -> None:
     """Everything: evaluate, then curate, train, swap and evaluate for each round."""
-    given = _options(curate__n=n, curate__limit=limit, model=model, data=data, seed=seed)
+    given = _curation(n, limit, select, max_bad, model=model, data=data, seed=seed)
     folder, settings = _open_run(run, config, assignments, given)
     from hermes_cli.iterate import run_rounds
 

@@ -37,7 +37,7 @@ class RunSettings(Record, forbid_unknown_fields=True):
     model: str = ""
     """Folder of the base checkpoint; empty is the embedded model."""
     data: str = "shapes"
-    """`shapes`, or a folder with items.jsonl."""
+    """`shapes`, or the path of a data set, or `kind:PATH` where the path does not tell (docs/data.md)."""
     seed: int = 0
     engine: EngineSettings = EngineSettings()
     curate: CurateConfig = CurateConfig()

@@ -12,6 +12,7 @@ import msgspec
 
 from curate.store import CANDIDATES, PAIRS, CandidateLog, read_records, write_file
 from engine.checkpoints import CLIP_FOLDER, resolve_model
+from engine.errors import DataError
 from engine.records import Preference
 from hermes_cli.report import Report, write_report
 from hermes_cli.run_folder import RunFolder
@@ -61,15 +62,27 @@ def training_source(settings: RunSettings) -> Source:
     """The items that curation works on; its errors come before an engine is started."""
     from curate.sources import load_source
 
-    return load_source(settings.data, "train", settings.curate.limit, settings.seed, image_size(settings))
+    config = settings.curate
+    size = image_size(settings)
+    return load_source(settings.data, "train", config.limit, settings.seed, size, config.select)
 
 
 def held_out_source(settings: RunSettings) -> Source:
-    """The items that the gap is measured on."""
+    """The items that the gap is measured on; its errors come before an engine is started.
+
+    Raises:
+        DataError: no item has a question.
+    """
     from curate.sources import load_source
 
     config = settings.eval
-    return load_source(settings.data, config.split, config.limit, config.seed, image_size(settings))
+    source = load_source(settings.data, config.split, config.limit, config.seed, image_size(settings))
+    if not any(item.questions for item in source.items()):
+        raise DataError(
+            f"{source.name}: no held-out item has a question that can be scored, so there is no gap "
+            "to measure; `hermes curate` and `hermes train` work on captions alone"
+        )
+    return source
 
 
 def curate_round(
@@ -84,14 +97,15 @@ def curate_round(
     similarity = load_similarity(settings.curate.similarity)
     target = folder.curation(number)
     earlier = earlier_pairs(folder.pairs(one) for one in range(1, number))
+    items = source.items()
     with (
         timed(folder, number, "curate"),
-        progress_bar(f"curate round {number}", len(source.items)) as advance,
+        progress_bar(f"curate round {number}", len(items)) as advance,
     ):
         summary = curate(
             engine, similarity, source, settings.curate, target, number, settings.seed, earlier, advance
         )
-    wanted = {item.id for item in source.items}
+    wanted = {item.id for item in items}
     records = [one for one in CandidateLog(target / CANDIDATES).read() if one.id in wanted]
     preferences = list(read_records(target / PAIRS, Preference))
     draw_sheet(records, preferences, engine.decode, f"round {number}: {settings.curate.n} candidates").save(
@@ -116,6 +130,11 @@ def curate_round(
             f"  {len(summary.quarantined)} rows quarantined, the first: {summary.quarantined[0].where}: "
             f"{summary.quarantined[0].reason}"
         )
+    if summary.dropped_questions or summary.without_questions:
+        say(
+            f"  {summary.dropped_questions} questions left out;"
+            f" {summary.without_questions} items without a usable question"
+        )
     say(f"candidate sheet: {target / 'sheet.png'}")
     return summary
 
@@ -128,8 +147,9 @@ def evaluate_round(
     from curate.similarity import load_similarity
 
     similarity = load_similarity(settings.curate.similarity)
+    items = source.items()
     label = "evaluate base" if number == 0 else f"evaluate round {number}"
-    with timed(folder, number, "eval", resumes=False), progress_bar(label, len(source.items)) as advance:
+    with timed(folder, number, "eval", resumes=False), progress_bar(label, len(items)) as advance:
         report = measure_gap(engine, similarity, source, settings.eval, advance)
     write_file(folder.evaluation(number), encode_pretty(report))
 

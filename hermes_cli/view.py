@@ -70,7 +70,7 @@ def progress_bar(label: str, total: int) -> Iterator[Advance]:
 
 def say(text: str) -> None:
     """One line to a person."""
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def gap_table(rounds: list[RoundReport], title: str) -> Table:

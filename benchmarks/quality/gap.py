@@ -17,7 +17,8 @@ from curate.protocol import UnifiedModel
 from curate.self_vqa import compared, matched
 from curate.shapes import oracle
 from curate.similarity import Similarity
-from curate.sources import Source
+from curate.sources import Quarantined, Source
+from engine.errors import DataError
 from engine.records import Answer, Item, Question
 
 Graded = list[list[bool]]
@@ -96,22 +97,33 @@ def measure_gap(
     config: EvalConfig,
     progress: Callable[[int], None],
 ) -> GapReport:
-    """Measures a model on held-out items.
+    """Measures a model on held-out items that have questions; unreadable images are left out and listed.
 
     Where no oracle can judge (data sets other than the embedded one) the model judges its own images,
     and the report says so: self-VQA is a training signal, not an independent result.
+
+    Raises:
+        DataError: no item can be measured.
     """
     und: Graded = []
     gen: Graded = []
-    for start in range(0, len(source.items), config.chunk):
-        items = source.items[start : start + config.chunk]
-        real = model.encode(np.stack([source.image(item) for item in items]))
-        told = model.answer(real, [item.questions for item in items], config.answer)
-        _embed(similarity, [item.questions for item in items], told)
-        for item, answers in zip(items, told, strict=True):
-            und.append(_grade(item, matched(item.questions, answers, similarity)))
-        gen += _grade_painted(model, similarity, source, items, config)
-        progress(len(items))
+    measured: list[Item] = []
+    unreadable: list[Quarantined] = []
+    everything = source.items()
+    for start in range(0, len(everything), config.chunk):
+        chunk = everything[start : start + config.chunk]
+        items, pixels, bad = source.images([item for item in chunk if item.questions])
+        unreadable += bad
+        if items:
+            measured += items
+            told = model.answer(model.encode(pixels), [item.questions for item in items], config.answer)
+            _embed(similarity, [item.questions for item in items], told)
+            for item, answers in zip(items, told, strict=True):
+                und.append(_grade(item, matched(item.questions, answers, similarity)))
+            gen += _grade_painted(model, similarity, source, items, config)
+        progress(len(chunk))
+    if not measured:
+        raise DataError(f"{source.name}: no held-out item has both a question and an image that can be read")
     first, second = clustered(und), clustered(gen)
     return GapReport(
         und=first.value,
@@ -121,12 +133,13 @@ def measure_gap(
         gap=first.value - second.value,
         gap_se=gap_error(und, gen),
         judge="pixel oracle" if source.oracle else "self-VQA (no independent judge for this data set)",
-        items=len(source.items),
-        by_category=grouped(source.items, und, gen, lambda item: item.category),
-        by_objects=grouped(source.items, und, gen, lambda item: str(item.objects)),
-        by_kind=by_kind(source.items, und, gen, config.images),
+        items=len(measured),
+        by_category=grouped(measured, und, gen, lambda item: item.category),
+        by_objects=grouped(measured, und, gen, lambda item: str(item.objects)),
+        by_kind=by_kind(measured, und, gen, config.images),
         fingerprint=model.fingerprint,
         config=config,
+        unreadable=tuple(unreadable),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.quality.config import EvalConfig
+from curate.sources import Quarantined
 from engine.records import Record
 
 
@@ -41,3 +42,5 @@ class GapReport(Record):
     by_kind: dict[str, CategoryGap]
     fingerprint: str
     config: EvalConfig
+    unreadable: tuple[Quarantined, ...] = ()
+    """Items left out since their image cannot be read."""

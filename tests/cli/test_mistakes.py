@@ -28,6 +28,9 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("curate", "--round", "2"), "run `hermes curate --round 1` first"),
         (("curate", "--round", "0"), "rounds count from 1"),
         (("curate", "--n", "1"), "a pair needs at least 2 candidates"),
+        (("curate", "--max-bad", "some"), "give a share such as 1%"),
+        (("curate", "--select", "5"), "say how many with --limit"),
+        (("curate", "--data", "nowhere"), "no such file or folder"),
         (("curate", "--model", "nowhere"), "name a checkpoint folder with --model"),
         (("curate", "--set", "curate.candidates=4"), "unknown field `candidates`"),
         (("curate", "--set", "train.steps"), "write it as key=value"),
@@ -58,7 +61,8 @@ def test_a_folder_without_a_listing_is_refused_before_the_engine_starts(tmp_path
     (tmp_path / "photos").mkdir()
     done = hermes(tmp_path, "curate", "--data", "photos")
     assert done.returncode == 1
-    assert "no items.jsonl here" in done.stderr
+    assert "nothing here that --data takes" in done.stderr
+    assert "items.jsonl" in done.stderr
     assert "starting the engine" not in done.stdout
 
 

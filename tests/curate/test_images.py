@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from data_sets import bomb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate.images import read_rgb, square
+from curate.images import MAX_BYTES, decode_rgb, read_rgb, square
 from engine.errors import DataError
 
 RED = (200, 30, 40)
@@ -70,22 +69,14 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, turn: int
     assert below[0] < 60
 
 
-def bomb(path: Path, side: int) -> Path:
-    """A PNG that claims side x side pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    return path
-
-
 @pytest.mark.parametrize("side", [9_000, 30_000])
 def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path: Path, side: int) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(bomb(side))
     with pytest.raises(DataError, match="more than 64,000,000"):
-        read_rgb(bomb(tmp_path / "bomb.png", side))
+        read_rgb(path)
+    with pytest.raises(DataError, match=r"shard\.tar#5: .*more than 64,000,000"):
+        decode_rgb(bomb(side), "shard.tar#5")
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "gif", "webp", "tif"])
@@ -107,6 +98,23 @@ def test_any_bytes_are_an_image_or_a_data_error(
     path.write_bytes(data)
     with pytest.raises(DataError, match="cannot be read"):
         read_rgb(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        decode_rgb(data, "somewhere")
+
+
+def test_an_image_in_memory_is_read_like_one_on_disk(tmp_path: Path) -> None:
+    path = save(picture().convert("CMYK"), tmp_path / "image.tif")
+    assert decode_rgb(path.read_bytes(), "somewhere").tobytes() == read_rgb(path).tobytes()
+
+
+def test_a_large_payload_is_refused_before_it_is_looked_at() -> None:
+    with pytest.raises(DataError, match="somewhere: more than 64 MiB"):
+        decode_rgb(bytes(MAX_BYTES + 1), "somewhere")
+
+
+def test_formats_that_start_programs_are_not_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="of no known format"):
+        read_rgb(save(picture(), tmp_path / "image.eps"))
 
 
 @pytest.mark.parametrize("size", [(40, 100), (100, 40), (7, 300), (48, 48), (1, 1)])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from colour_model import ColourModel, LengthSimilarity
+from data_sets import QUESTION, folder_with_image, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.quality.config import EvalConfig
-from benchmarks.quality.gap import by_kind, clustered, compare, gap_error, grouped
+from benchmarks.quality.gap import by_kind, clustered, compare, gap_error, grouped, measure_gap
 from curate.shapes import world
-from engine.errors import ConfigError
+from curate.sources import open_source
+from engine.errors import ConfigError, DataError
 
 GRADED = st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=2, max_size=30)
 
@@ -61,3 +66,28 @@ def test_groups_and_kinds_add_up_to_the_whole() -> None:
 def test_counts_below_one_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"eval.{name}"):
         EvalConfig(**{name: 0})
+
+
+def test_items_without_questions_or_a_readable_image_are_left_out_and_said(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": i,
+            "image": "absent.png" if i == 9 else "a.png",
+            "caption": "red",
+            "questions": [QUESTION] * (i != 4),
+        }
+        for i in range(20)
+    ]
+    write_lines(folder_with_image(tmp_path) / "items.jsonl", rows)
+    source = open_source(str(tmp_path), "evaluation", 0, 48)
+    report = measure_gap(ColourModel(), LengthSimilarity(), source, EvalConfig(chunk=1), lambda done: None)
+    assert (report.items, report.und, report.gap) == (2, 1, 0)
+    assert [one.where for one in report.unreadable] == ["9"]
+
+
+def test_nothing_to_measure_is_one_clear_line(tmp_path: Path) -> None:
+    rows = [{"id": i, "image": "a.png", "caption": "red"} for i in range(20)]
+    write_lines(folder_with_image(tmp_path) / "items.jsonl", rows)
+    source = open_source(str(tmp_path), "evaluation", 0, 48)
+    with pytest.raises(DataError, match="no held-out item has both a question and an image"):
+        measure_gap(ColourModel(), LengthSimilarity(), source, EvalConfig(), lambda done: None)

@@ -1,0 +1,37 @@
+"""When a run must stop because too much of its data is bad."""
+
+from __future__ import annotations
+
+import re
+
+FEWEST = 100
+"""Rows before a share of them is judged."""
+
+
+def parse_max_bad(text: str) -> tuple[float, bool]:
+    """(limit, whether it is a share): "1%" is a share of 0.01, "20" a count, and empty text no limit.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    if not text:
+        return float("inf"), False
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)%|(\d+)", text.strip())
+    if found is None or (found[1] and float(found[1]) > 100):
+        raise ValueError(text)
+    return (float(found[1]) / 100, True) if found[1] else (int(found[2]), False)
+
+
+def too_many_bad(max_bad: str, bad: int, rows: int, ended: bool, first: str = "") -> str:
+    """One line that says why a run must stop after `rows` rows with `bad` bad ones; empty where it may go on.
+
+    More bad rows than a count are too many at once; a larger share is so after FEWEST rows, or when the rows
+    have `ended`. `first` names the first bad row.
+    """
+    limit, is_share = parse_max_bad(max_bad)
+    if (is_share and (rows < FEWEST and not ended)) or bad <= (limit * rows if is_share else limit):
+        return ""
+    return (
+        f"{bad} of {rows} rows are bad, more than --max-bad {max_bad} allows; "
+        f"the first: {first or 'unknown'}; mend the data, or allow more"
+    )

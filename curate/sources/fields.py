@@ -1,0 +1,201 @@
+"""From the fields of a row, as other tools spell them, to an item.
+
+A row without a caption or an image is of no use and is quarantined. A question that cannot be scored is left
+out with its reason, and the item keeps the others; an item without any question serves captions alone. Other
+fields are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
+from typing import Any
+
+import msgspec
+
+from curate.sources.rows import Row
+from engine.records import Item, Question
+
+Fields = Mapping[str, Any]
+
+ID = "id"
+IMAGE = ("image", "file_name", "img_path")
+CAPTION = ("caption", "text")
+OTHERS = ("prompt", "questions", "category", "objects")
+_QUESTION, _CHOICES, _ANSWER = (
+    ("question", "Question"),
+    ("choices", "options", "Options"),
+    ("answer", "Answer"),
+)
+_CAPTION, _IMAGE = f"caption ({' or '.join(CAPTION)})", f"image ({', '.join(IMAGE)})"
+_KIND = ("kind", "element_type", "answer_type")
+
+
+class UnusableError(ValueError):
+    """Why a row or a question cannot be used. Never leaves this package."""
+
+
+def make_row(position: int, where: str, fields: object, image: str = "", fallback_id: str = "") -> Row:
+    """The row of some fields.
+
+    `image` says where an embedded image lies; without it the fields must name one. The id is the row's own,
+    else `fallback_id`, else the image's name.
+    """
+    try:
+        item, dropped = _item(fields, image, fallback_id)
+    except UnusableError as error:
+        return Row(position=position, where=where, reason=str(error))
+    return Row(position=position, where=where, item=item, dropped=dropped)
+
+
+def first_of(fields: Fields, names: Iterable[str]) -> Any:
+    """The value of the first name that has one."""
+    for name in names:
+        value = fields.get(name)
+        if value is not None:
+            return value
+    return None
+
+
+def as_text(value: object, what: str, of: str = "") -> str:
+    """Text without the space around it. Raises UnusableError where there is none."""
+    if isinstance(value, str) and (text := value.strip()) and _is_unicode(text):
+        return text
+    what += f" of {shown(of)}" if of else ""
+    if value is None:
+        raise UnusableError(f"{what} is missing")
+    if not isinstance(value, str):
+        raise UnusableError(f"{what} is not text but {shown(value)}")
+    raise UnusableError(
+        f"{what} {shown(value)} is not valid Unicode" if value.strip() else f"{what} is empty"
+    )
+
+
+def shown(value: object) -> str:
+    """A value on one short line."""
+    text = ascii(value) if isinstance(value, str) and not _is_unicode(value) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _item(fields: object, image: str, fallback_id: str) -> tuple[Item, tuple[str, ...]]:
+    if not isinstance(fields, Mapping):
+        raise UnusableError(f"not an object but {shown(fields)}")
+    caption = as_text(first_of(fields, CAPTION), _CAPTION)
+    image = image or as_text(first_of(fields, IMAGE), _IMAGE)
+    own = fields.get(ID)
+    if isinstance(own, int) and not isinstance(own, bool):
+        own = str(own)
+    questions, dropped = read_questions(fields.get("questions"))
+    return (
+        Item(
+            id=as_text(own if own is not None else fallback_id or image, ID),
+            caption=caption,
+            questions=questions,
+            category=_optional(fields.get("category")) or "other",
+            objects=_count(fields.get("objects")),
+            image=image,
+            prompt=_optional(fields.get("prompt")),
+        ),
+        dropped,
+    )
+
+
+def _optional(value: object) -> str:
+    return value.strip() if isinstance(value, str) and _is_unicode(value) else ""
+
+
+def _count(value: object) -> int:
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value[:9])
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else 0
+
+
+def read_questions(value: object) -> tuple[tuple[Question, ...], tuple[str, ...]]:
+    """The questions of a field that can be scored, and why the others cannot.
+
+    Takes a list of objects, an object of lists, or either as JSON text.
+    """
+    kept: dict[str, Question] = {}
+    dropped = []
+    try:
+        rows = _question_rows(value)
+    except UnusableError as error:
+        return (), (str(error),)
+    for row in rows:
+        try:
+            question = _question(row)
+            if question.question in kept:
+                raise UnusableError(f"{shown(question.question)} is asked twice")
+            kept[question.question] = question
+        except UnusableError as error:
+            dropped.append(str(error))
+    return tuple(kept.values()), tuple(dropped)
+
+
+def _question_rows(value: object) -> list[object]:
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value) if value.strip() else None
+        except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
+            raise UnusableError(f"questions are not JSON: {error}") from error
+    if value is None:
+        return []
+    if isinstance(value, Mapping) and all(isinstance(column, list) for column in value.values()):
+        return [dict(zip(value, row, strict=True)) for row in zip_longest(*value.values())]
+    if not isinstance(value, list):
+        raise UnusableError(f"questions are not a list but {shown(value)}")
+    return value
+
+
+def _question(row: object) -> Question:
+    if not isinstance(row, Mapping):
+        raise UnusableError(f"a question is not an object but {shown(row)}")
+    text = as_text(first_of(row, _QUESTION), "a question")
+    choices, given = first_of(row, _CHOICES), _scalar(first_of(row, _ANSWER))
+    if isinstance(choices, Mapping):
+        given = _scalar(_by_letter(choices, given))
+        choices = [choice for choice in choices.values() if choice is not None]
+    if not isinstance(choices, list):
+        raise UnusableError(f"{shown(text)} has no list of choices")
+    named = [as_text(_scalar(choice), "a choice", text) for choice in choices]
+    # Answers are matched to choices whatever their case, so choices that differ by case are one.
+    distinct: dict[str, str] = {}
+    for choice in named:
+        distinct.setdefault(choice.lower(), choice)
+    if len(distinct) < 2:
+        raise UnusableError(f"{shown(text)} has fewer than two distinct choices")
+    answer = as_text(given, "the answer", text)
+    if answer.lower() not in distinct:
+        raise UnusableError(f"answer {shown(answer)} is not among the choices of {shown(text)}")
+    return Question(
+        question=text,
+        choices=tuple(distinct.values()),
+        answer=distinct[answer.lower()],
+        kind=_optional(first_of(row, _KIND)) or "other",
+    )
+
+
+def _scalar(value: object) -> object:
+    """Numbers as text: choices such as 1, 2, 3 are often left bare."""
+    return value if isinstance(value, str | bool) or not isinstance(value, int | float) else str(value)
+
+
+def _by_letter(choices: Mapping[str, object], answer: object) -> object:
+    """The choice that a letter names, as in "B" or "B: a cat"; the answer itself where it names none."""
+    letter = (
+        answer.strip().split(":")[0].split(".")[0].split(")")[0].strip() if isinstance(answer, str) else ""
+    )
+    for name in (letter, letter.upper()):
+        if choices.get(name) is not None:
+            return choices[name]
+    return answer

@@ -1,0 +1,89 @@
+"""What a source gives row by row, and what every kind of data set must be able to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from PIL import Image
+
+from engine.records import Item, Record
+
+
+class Quarantined(Record):
+    """A row that cannot be used, and why."""
+
+    where: str
+    reason: str
+
+
+class Row(Record):
+    """One row of a data set: an item, or the reason why there is none."""
+
+    position: int
+    """Ordinal among all rows of the source, from 0; usable or not, a row keeps it."""
+    where: str
+    """For people: "items.jsonl:17", "data-00001.parquet:row 12", "shard-3.tar:000123"."""
+    item: Item | None = None
+    reason: str = ""
+    """Why the row is quarantined; empty where it has an item."""
+    dropped: tuple[str, ...] = ()
+    """Why questions of a usable item were left out, one reason a question."""
+
+
+class Reader(Protocol):
+    """One data set on disk (or the embedded world), without splits or selection."""
+
+    @property
+    def name(self) -> str:
+        """The data set, as its user named it."""
+        ...
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the pixel oracle can judge images of these items."""
+        ...
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the rows already belong to one split, so that none need be held out."""
+        ...
+
+    def digest(self) -> str:
+        """Fingerprint of the annotations (`curate.sources.digest`)."""
+        ...
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, in the same order each time. Opens no image."""
+        ...
+
+    def image(self, item: Item) -> Image.Image:
+        """An item's image in mode RGB. Raises DataError where it cannot be read."""
+        ...
+
+
+class Tally:
+    """Counts what a reading of a source met."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        """All rows of the split, also those that a selection passed over."""
+        self.quarantined = 0
+        self.dropped_questions = 0
+        self.without_questions = 0
+        """Selected items that no usable question is left of; they serve captions alone."""
+        self.first: Quarantined | None = None
+
+    def add(self, row: Row, selected: bool) -> None:
+        """Counts one row; the questions only of a selected one."""
+        self.rows += 1
+        if row.item is None:
+            self.quarantine(Quarantined(where=row.where, reason=row.reason))
+        elif selected:
+            self.dropped_questions += len(row.dropped)
+            self.without_questions += not row.item.questions
+
+    def quarantine(self, bad: Quarantined) -> None:
+        """Counts a row as bad; for a row that was read and whose image then could not be."""
+        self.quarantined += 1
+        self.first = self.first or bad

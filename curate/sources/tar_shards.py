@@ -1,0 +1,154 @@
+"""WebDataset shards: tar archives in which `key.jpg`, `key.json` and `key.txt` stand together.
+
+Archives are read from front to back and nothing is unpacked: an image is found again by where its bytes lie.
+Links and other special members are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from curate.images import MAX_BYTES, decode_rgb
+from curate.sources.digest import files_digest
+from curate.sources.fields import CAPTION, Fields, first_of, make_row
+from curate.sources.json_text import MAX_OBJECT, TOO_LARGE, decode_object
+from curate.sources.rows import Row
+from engine.errors import DataError
+from engine.records import Item, Record
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+_KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
+"""What stands before the first dot of the file's name is the key; hidden files have none."""
+_BLOCK = 512
+
+
+class _Sample(Record):
+    """The members of one key: places of their bytes."""
+
+    key: str
+    members: dict[str, tuple[int, int]]
+    """Ending -> (offset, size)."""
+    problem: str = ""
+
+
+class WebDatasetReader:
+    """Shards in the order given. An image is named "<shard>#<offset>+<size>"; an item without an id is
+    "<shard without its ending>/<key>", since shards may count their keys each from 0."""
+
+    oracle = is_split = False
+
+    def __init__(self, shards: Sequence[Path], folder: Path, name: str) -> None:
+        self.name = name
+        self._shards = {path.relative_to(folder).as_posix(): path for path in shards}
+
+    def digest(self) -> str:
+        return files_digest(self._shards.values())
+
+    def rows(self) -> Iterator[Row]:
+        position = 0
+        for name, path in self._shards.items():
+            try:
+                with path.open("rb") as stream:
+                    for sample in _samples(stream):
+                        yield _row(position, name, sample, stream)
+                        position += 1
+            except (OSError, tarfile.TarError) as error:
+                reason = f"the archive cannot be read on: {error or 'it is damaged'}"
+                yield Row(position=position, where=name, reason=reason)
+                position += 1
+
+    def image(self, item: Item) -> Image.Image:
+        found = re.fullmatch(r"(.+)#(\d+)\+(\d+)", item.image, re.DOTALL)
+        path = self._shards.get(found.group(1)) if found else None
+        if found is None or path is None:
+            raise DataError(f"image {item.image!r} is in none of the data set's shards")
+        offset, size = int(found.group(2)), int(found.group(3))
+        if size > MAX_BYTES:
+            raise DataError(f"{item.image}: more than {MAX_BYTES >> 20} MiB; shrink it")
+        try:
+            with path.open("rb") as stream:
+                return decode_rgb(_bytes(stream, (offset, size)), item.image)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _bytes(stream: BinaryIO, place: tuple[int, int]) -> bytes:
+    stream.seek(place[0])
+    return stream.read(place[1])
+
+
+def _samples(stream: BinaryIO) -> Iterator[_Sample]:
+    """Neighbouring members of one key. Raises TarError where the archive is damaged, after the rest."""
+    members: dict[str, tuple[int, int]] = {}
+    key, problem = "", ""
+    damage = None
+    try:
+        for member in _members(stream):
+            named = _KEY.fullmatch(member.name.removeprefix("./"))
+            if named is None or not member.isreg() or member.issparse():
+                continue
+            if named.group(1) != key:
+                if members:
+                    yield _Sample(key, members, problem)
+                key, members, problem = named.group(1), {}, ""
+            ending = named.group(2).lower()
+            if ending in members:
+                problem = f"two members are named {key}.{ending}"
+            members[ending] = (member.offset_data, member.size)
+    except tarfile.TarError as error:
+        damage = error
+    length = stream.seek(0, os.SEEK_END)
+    if members and all(sum(place) <= length for place in members.values()):
+        yield _Sample(key, members, problem)
+    if damage is not None:
+        raise damage
+
+
+def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive:
+        while (member := archive.next()) is not None:
+            # The list of all members that tarfile keeps would grow with the archive.
+            archive.members.clear()  # type: ignore[attr-defined]
+            yield member
+        # An archive that was cut between members, or damaged, ends for tarfile like a whole one.
+        stream.seek(archive.offset)
+        if stream.read(_BLOCK).strip(b"\0"):
+            raise tarfile.ReadError("a header is damaged")
+
+
+def _row(position: int, shard: str, sample: _Sample, stream: BinaryIO) -> Row:
+    where = f"{shard}:{sample.key}"
+    image = next((sample.members[one] for one in IMAGES if one in sample.members), None)
+    fields: Fields | str = sample.problem or ("" if image else f"no image ({', '.join(IMAGES)})")
+    fields = fields or _fields(sample, stream)
+    if isinstance(fields, str) or image is None:
+        return Row(position=position, where=where, reason=str(fields))
+    name = f"{shard}#{image[0]}+{image[1]}"
+    return make_row(position, where, fields, name, f"{shard.rsplit('.', 1)[0]}/{sample.key}")
+
+
+def _fields(sample: _Sample, stream: BinaryIO) -> Fields | str:
+    """Those of the JSON member; the text member is the caption where JSON has none."""
+    texts = {}
+    for ending in ("json", "txt"):
+        place = sample.members.get(ending)
+        if place is not None:
+            if place[1] > MAX_OBJECT:
+                return TOO_LARGE
+            texts[ending] = _bytes(stream, place)
+    found = decode_object(texts["json"]) if "json" in texts else {}
+    if isinstance(found, str):
+        return f"{sample.key}.json: {found}"
+    if first_of(found, CAPTION) is None and "txt" in texts:
+        try:
+            return {**found, "caption": texts["txt"].decode("utf-8-sig")}
+        except UnicodeDecodeError as error:
+            return f"{sample.key}.txt: {error}"
+    return found

@@ -1,0 +1,115 @@
+"""Reading 100,000 rows takes no more memory than reading a few."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROWS = 100_000
+BOUND = 24 << 20
+"""Bytes. The ids' table takes 3 to 5 MiB of it, batches and buffers the rest."""
+CAPTION = "a red cube to the left of a blue sphere, under a yellow cone, seen from above; number {}; " * 4
+PROBE = """
+import sys
+from collections import deque
+from curate.sources import open_source, select
+
+def peak():
+    status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+    return int(status["VmHWM"].split()[0]) << 10
+
+source = open_source(sys.argv[1], "", 0, 48)
+for row in source.rows():  # What is imported, allocated or mapped once is no growth.
+    if row.position == 2000:
+        break
+before = peak()
+if sys.argv[2] == "select":
+    kept = select(source, 100, 0).items()
+elif sys.argv[2] == "keep":
+    kept = source.items()
+else:
+    kept = deque(source.rows(), maxlen=1)
+print(len(kept), peak() - before)
+"""
+
+
+def fields(number: int) -> bytes:
+    return json.dumps({"image": "a.png", "id": number, "caption": caption(number)}).encode()
+
+
+def caption(number: int) -> str:
+    return CAPTION.format(*[number] * 4)
+
+
+def as_lines(folder: Path) -> Path:
+    path = folder / "items.jsonl"
+    with path.open("wb") as stream:
+        stream.writelines(fields(number) + b"\n" for number in range(ROWS))
+    return path
+
+
+def as_array(folder: Path) -> Path:
+    path = folder / "initial_data.json"
+    with path.open("wb") as stream:
+        stream.writelines(fields(number) + b",\n" for number in range(ROWS))
+    return path
+
+
+def as_parquet(folder: Path) -> Path:
+    path = folder / "x.parquet"
+    # Images of 1 KiB each: together more than the bound.
+    images = pa.array([number.to_bytes(4, "big") * 256 for number in range(ROWS)], pa.binary())
+    table = pa.table({"image": images, "caption": [caption(number) for number in range(ROWS)]})
+    pq.write_table(table, path, row_group_size=ROWS // 2, compression="none", use_dictionary=False)
+    return path
+
+
+def as_tar(folder: Path) -> Path:
+    path = folder / "x.tar"
+    image = tarfile.TarInfo("000000.png").tobuf()
+    with path.open("wb") as stream:
+        for number in range(ROWS):
+            text = fields(number)
+            member = tarfile.TarInfo(f"{number:06d}.json")
+            member.size = len(text)
+            stream.write(
+                _renamed(image, f"{number:06d}.png") + member.tobuf() + text + bytes(-len(text) % 512)
+            )
+        stream.write(bytes(1024))
+    return path
+
+
+def _renamed(header: bytes, name: str) -> bytes:
+    """A header of an empty member under another name of the same length."""
+    changed = name.encode() + header[len(name) : 148] + b" " * 8 + header[156:]
+    return changed[:148] + b"%06o\0 " % sum(changed) + changed[156:]
+
+
+def growth(path: Path, what: str) -> tuple[int, int]:
+    """How many rows a fresh process kept, and how far its memory rose above that of the first rows."""
+    command = [sys.executable, "-c", PROBE, str(path), what]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    kept, rise = done.stdout.split()
+    return int(kept), int(rise)
+
+
+@pytest.mark.parametrize("make", [as_array, as_parquet, as_tar])
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, make) -> None:
+    assert growth(make(tmp_path), "pass") == (1, pytest.approx(0, abs=BOUND))
+
+
+def test_a_selection_from_lines_needs_memory_for_itself_alone(tmp_path: Path) -> None:
+    assert growth(as_lines(tmp_path), "select") == (100, pytest.approx(0, abs=BOUND))
+
+
+def test_a_list_of_all_items_would_exceed_the_bound(tmp_path: Path) -> None:
+    kept, rise = growth(as_parquet(tmp_path), "keep")
+    assert kept == ROWS
+    assert rise > 2 * BOUND
