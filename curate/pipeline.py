@@ -11,14 +11,16 @@ import msgspec
 import numpy as np
 
 from curate.config import CurateConfig, caption_plan
-from curate.pairs import choose_caption_pair, choose_image_pair
+from curate.origin import Origin, claim
+from curate.pairs import choose_caption_pair, choose_image_pair, choose_pairs
 from curate.protocol import UnifiedModel
-from curate.self_vqa import accuracy, compared, matched
-from curate.similarity import Similarity, caption_scores
+from curate.rules import rules_of
+from curate.scorers import Scorers
+from curate.self_vqa import accuracy, compared, likelihood, matched
+from curate.similarity import caption_scores
 from curate.sources import Quarantined, Source
 from curate.store import (
     CANDIDATES,
-    ORIGIN,
     PAIRS,
     SUMMARY,
     CandidateLog,
@@ -27,7 +29,6 @@ from curate.store import (
     write_records,
 )
 from curate.throughput import Throughput, rates, throughput
-from engine.errors import StaleError
 from engine.feature_files import FEATURES, save_features
 from engine.records import (
     Candidates,
@@ -39,23 +40,6 @@ from engine.records import (
     Preference,
     Record,
 )
-
-
-class Origin(Record):
-    """What decides every sample of a curation; a folder with another origin is refused."""
-
-    model: str
-    """Fingerprint of the weights that sampled."""
-    precision: str
-    data: str
-    round: int
-    seed: int
-    n: int
-    captions: object
-    """How each caption candidate is sampled."""
-    paint: object
-    answer: object
-    similarity: str
 
 
 class CurateSummary(Record):
@@ -70,10 +54,14 @@ class CurateSummary(Record):
     mean_similarity: float
     """Of all captions with their homologous one."""
     mean_self_vqa: float
-    """Of all painted images."""
+    """Of all painted images; the judge's accuracy where there was a judge."""
     quarantined: tuple[Quarantined, ...]
     throughput: Throughput | None = None
     """Of the command that finished the curation; none where all was sampled before."""
+    image_ties: int = 0
+    """Image pairs whose sides score the same."""
+    judge: object = None
+    """As in `Origin`."""
 
 
 class Earlier(Record):
@@ -101,7 +89,7 @@ def earlier_pairs(files: Iterable[Path]) -> dict[str, Earlier]:
 
 def sample_chunk(
     model: UnifiedModel,
-    similarity: Similarity,
+    scorers: Scorers,
     source: Source,
     items: Sequence[Item],
     config: CurateConfig,
@@ -116,20 +104,22 @@ def sample_chunk(
     painted = model.paint([item.caption for item in items], config.n, keys, seed, config.paint)
     asked = [item.questions for item, images in zip(items, painted, strict=True) for _ in images]
     tokens = [image.tokens for images in painted for image in images]
-    told = model.answer(tokens, asked, config.answer)
+    if scorers.judge is None:
+        told = model.answer(tokens, asked, config.answer)
+    else:
+        told = scorers.judge.answer(model.decode([one.codes for one in tokens]), asked)
     # All at once, for the batches; what follows finds the vectors kept.
-    similarity.embed(
-        [
-            *(item.caption for item in items),
-            *(one.text for row in captions for one in row),
-            *(text for pair in zip(asked, told, strict=True) for text in compared(*pair)),
-        ]
+    scorers.captions.embed(
+        [*(item.caption for item in items), *(one.text for row in captions for one in row)]
     )
+    if texts := [text for pair in zip(asked, told, strict=True) for text in compared(*pair)]:
+        scorers.choices.embed(texts)
     answered = iter(told)
     found = []
     for item, image, written, images in zip(items, real, captions, painted, strict=True):
-        scores = caption_scores(similarity, item.caption, [one.text for one in written])
-        answers = [matched(item.questions, next(answered), similarity) for _ in images]
+        scores = caption_scores(scorers.captions, item.caption, [one.text for one in written])
+        replies = [next(answered) for _ in images]
+        answers = [matched(item.questions, reply, scorers.choices) for reply in replies]
         found.append(
             Candidates(
                 id=item.id,
@@ -153,8 +143,9 @@ def sample_chunk(
                         seed=one.seed,
                         answers=answer,
                         score=accuracy(item.questions, answer),
+                        likelihood=likelihood(item.questions, reply),
                     )
-                    for i, (one, answer) in enumerate(zip(images, answers, strict=True))
+                    for i, (one, answer, reply) in enumerate(zip(images, answers, replies, strict=True))
                 ),
             )
         )
@@ -164,12 +155,12 @@ def sample_chunk(
 def pair_item(
     candidates: Candidates, earlier: Earlier, config: CurateConfig, round_number: int
 ) -> Preference:
-    """The item's preference under the paper's rules."""
-    captions, caption_reason = choose_caption_pair(
-        candidates.captions, round_number, earlier.captions, config.min_margin
-    )
-    images, image_reason = choose_image_pair(
-        candidates.images, round_number, earlier.images, config.threshold, config.min_margin
+    """The item's preference under the rules that the settings name."""
+    rules = rules_of(config)
+    (captions, caption_reason), (images, image_reason) = choose_pairs(
+        choose_caption_pair(candidates.captions, round_number, earlier.captions, rules),
+        choose_image_pair(candidates.images, round_number, earlier.images, rules),
+        rules,
     )
     return Preference(
         id=candidates.id,
@@ -185,7 +176,7 @@ def pair_item(
 
 def curate(
     model: UnifiedModel,
-    similarity: Similarity,
+    scorers: Scorers,
     source: Source,
     config: CurateConfig,
     folder: Path,
@@ -211,9 +202,11 @@ def curate(
         captions=msgspec.to_builtins(list(caption_plan(config))),
         paint=msgspec.to_builtins(config.paint),
         answer=msgspec.to_builtins(config.answer),
-        similarity=similarity.name,
+        similarity=scorers.captions.name,
+        choices=scorers.choices.name,
+        judge=scorers.judge.origin if scorers.judge else None,
     )
-    _claim(folder, origin)
+    claim(folder, origin)
     log = CandidateLog(folder / CANDIDATES)
     done = {record.id for record in log.read()}
     waiting = [item for item in source.items if item.id not in done]
@@ -222,7 +215,7 @@ def curate(
     for start in range(0, len(waiting), config.chunk):
         chunk = waiting[start : start + config.chunk]
         features = folder / FEATURES
-        log.append(sample_chunk(model, similarity, source, chunk, config, round_number, seed, features))
+        log.append(sample_chunk(model, scorers, source, chunk, config, round_number, seed, features))
         progress(len(chunk), rates(model.work.since(before)))
     wanted = {item.id for item in source.items}
     everything = [record for record in log.read() if record.id in wanted]
@@ -231,27 +224,9 @@ def curate(
     ]
     write_records(folder / PAIRS, pairs)
     speed = throughput(model.work.since(before), time.perf_counter() - begun, len(waiting))
-    summary = summarise(everything, pairs, source.quarantined, speed if waiting else None)
+    summary = summarise(everything, pairs, source.quarantined, speed if waiting else None, origin.judge)
     write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))
     return summary
-
-
-def _claim(folder: Path, origin: Origin) -> None:
-    path = folder / ORIGIN
-    if not path.is_file():
-        write_file(path, msgspec.json.encode(origin))
-        return
-    stored = msgspec.json.decode(path.read_bytes(), type=Origin)
-    changed = [
-        f"{name} {getattr(stored, name)!r} -> {getattr(origin, name)!r}"
-        for name in Origin.__struct_fields__
-        if getattr(stored, name) != getattr(origin, name)
-    ]
-    if changed:
-        raise StaleError(
-            f"{folder}: was curated under other settings ({'; '.join(changed)}); "
-            "use another --run, or remove this round's folder to curate it again"
-        )
 
 
 def summarise(
@@ -259,6 +234,7 @@ def summarise(
     pairs: Sequence[Preference],
     quarantined: tuple[Quarantined, ...],
     speed: Throughput | None,
+    judge: object = None,
 ) -> CurateSummary:
     """Counts and means of a curation."""
     similarities = [one.score for record in candidates for one in record.captions]
@@ -273,4 +249,6 @@ def summarise(
         mean_self_vqa=float(np.mean(accuracies)) if accuracies else 0.0,
         quarantined=quarantined,
         throughput=speed,
+        image_ties=sum(pair.images is not None and pair.images.tie for pair in pairs),
+        judge=judge,
     )

@@ -52,15 +52,18 @@ class CaptionCandidate(Record):
     score: float
 
 
-class ImageCandidate(Record):
-    """One painted image: the sampled codes themselves, and what self-VQA said of it."""
+class ImageCandidate(Record, omit_defaults=True):
+    """One painted image: the sampled codes themselves, and what was answered about it."""
 
     index: int
     codes: tuple[int, ...]
     seed: int
     answers: tuple[str, ...]
     score: float
-    """Share of the item's questions that the model itself answered rightly (TIFA score)."""
+    """Share of the item's questions that the model itself, or a judge, answered rightly (TIFA score)."""
+    likelihood: float | None = None
+    """Mean over the questions of the right choice's log-prob among the choices, as the model that painted the
+    image gave it; None where choices were not read."""
 
 
 class CaptionPair(Record):
@@ -72,13 +75,15 @@ class CaptionPair(Record):
     lose_round: int
 
 
-class ImagePair(Record):
+class ImagePair(Record, omit_defaults=True):
     """x_w and x_l given y."""
 
     win: ImageCandidate
     lose: ImageCandidate
     win_round: int
     lose_round: int
+    tie: bool = False
+    """Whether both sides have the same score: by the paper's rules their likelihoods alone differ."""
 
 
 class Preference(Record):

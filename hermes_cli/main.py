@@ -34,6 +34,11 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, as ke
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of sampling and training.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Number of items.")]
 Candidates = Annotated[int | None, typer.Option("--n", help="Candidates of each kind for each item.")]
+Similarity = Annotated[
+    str | None,
+    typer.Option("--similarity", help="Text model: minilm, mpnet, DIR, bert-cls:DIR or bert-mean:DIR."),
+]
+Rules = Annotated[str | None, typer.Option("--rules", help="What makes pairs: `paper` or `official`.")]
 
 DEFAULT_RUN = Path("runs/default")
 
@@ -70,12 +75,22 @@ def curate(
     limit: Limit = None,
     model: Model = None,
     data: Data = None,
+    similarity: Similarity = None,
+    rules: Rules = None,
     config: Config = None,
     assignments: Set = None,
     seed: Seed = None,
 ) -> None:
     """Sample n captions and n images for every item, score them, and choose winners and losers."""
-    given = _options(curate__n=n, curate__limit=limit, model=model, data=data, seed=seed)
+    given = _options(
+        curate__n=n,
+        curate__limit=limit,
+        curate__similarity=similarity,
+        curate__rules=rules,
+        model=model,
+        data=data,
+        seed=seed,
+    )
     folder, settings = _open_run(run, config, assignments, given)
     from hermes_cli.stages import curate_round, open_engine, training_source
 
@@ -151,12 +166,22 @@ def run_command(
     limit: Limit = None,
     model: Model = None,
     data: Data = None,
+    similarity: Similarity = None,
+    rules: Rules = None,
     config: Config = None,
     assignments: Set = None,
     seed: Seed = None,
 ) -> None:
     """Everything: evaluate, then curate, train, swap and evaluate for each round."""
-    given = _options(curate__n=n, curate__limit=limit, model=model, data=data, seed=seed)
+    given = _options(
+        curate__n=n,
+        curate__limit=limit,
+        curate__similarity=similarity,
+        curate__rules=rules,
+        model=model,
+        data=data,
+        seed=seed,
+    )
     folder, settings = _open_run(run, config, assignments, given)
     from hermes_cli.iterate import run_rounds
 

@@ -58,9 +58,11 @@ def image_size(settings: RunSettings) -> int:
 
 
 def training_source(settings: RunSettings) -> Source:
-    """The items that curation works on; its errors come before an engine is started."""
+    """The items that curation works on; errors of theirs and their scorers' come before an engine starts."""
+    from curate.scorers import require_scorers
     from curate.sources import load_source
 
+    require_scorers(settings.curate)
     return load_source(settings.data, "train", settings.curate.limit, settings.seed, image_size(settings))
 
 
@@ -76,12 +78,14 @@ def curate_round(
     engine: Engine, folder: RunFolder, settings: RunSettings, number: int, source: Source
 ) -> CurateSummary:
     """Samples, scores and pairs one round; draws the candidate sheet."""
+    from curate.origin import require_same_scorers
     from curate.pipeline import curate, earlier_pairs
+    from curate.scorers import open_scorers
     from curate.sheet import draw_sheet, save_images
-    from curate.similarity import load_similarity
     from curate.throughput import rates
 
-    similarity = load_similarity(settings.curate.similarity)
+    scorers = open_scorers(settings.curate)
+    require_same_scorers((folder.curation(one) for one in range(1, number)), scorers)
     target = folder.curation(number)
     earlier = earlier_pairs(folder.pairs(one) for one in range(1, number))
     with (
@@ -89,7 +93,7 @@ def curate_round(
         progress_bar(f"curate round {number}", len(source.items)) as advance,
     ):
         summary = curate(
-            engine, similarity, source, settings.curate, target, number, settings.seed, earlier, advance
+            engine, scorers, source, settings.curate, target, number, settings.seed, earlier, advance
         )
     wanted = {item.id for item in source.items}
     records = [one for one in CandidateLog(target / CANDIDATES).read() if one.id in wanted]
@@ -99,8 +103,9 @@ def curate_round(
     )
     save_images(records, preferences, engine.decode, target / "images")
     say(
-        f"{summary.items} items: {summary.caption_pairs} caption pairs, {summary.image_pairs} image pairs; "
-        f"mean similarity {summary.mean_similarity:.3f}, mean self-VQA {summary.mean_self_vqa:.3f}"
+        f"{summary.items} items: {summary.caption_pairs} caption pairs, {summary.image_pairs} image pairs"
+        f" ({summary.image_ties} of equal scores); mean similarity {summary.mean_similarity:.3f},"
+        f" mean {'accuracy by the judge' if summary.judge else 'self-VQA'} {summary.mean_self_vqa:.3f}"
     )
     if summary.throughput is not None:
         speed = summary.throughput
@@ -125,9 +130,9 @@ def evaluate_round(
 ) -> None:
     """Measures the gap after a round on held-out items."""
     from benchmarks.quality.gap import measure_gap
-    from curate.similarity import load_similarity
+    from curate.similarity import load_similarity, matcher_name
 
-    similarity = load_similarity(settings.curate.similarity)
+    similarity = load_similarity(matcher_name(settings.curate.similarity))
     label = "evaluate base" if number == 0 else f"evaluate round {number}"
     with timed(folder, number, "eval", resumes=False), progress_bar(label, len(source.items)) as advance:
         report = measure_gap(engine, similarity, source, settings.eval, advance)

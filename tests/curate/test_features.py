@@ -10,6 +10,7 @@ import numpy as np
 
 from curate.config import CurateConfig
 from curate.pipeline import curate
+from curate.scorers import Scorers
 from curate.shapes import world
 from curate.sources import Source, load_source
 from curate.store import PAIRS, read_records
@@ -73,7 +74,8 @@ class LengthSimilarity:
 
 def curated(folder: Path, source: Source) -> list[Preference]:
     config = CurateConfig(n=2, limit=4, chunk=2)
-    curate(ColourModel(), LengthSimilarity(), source, config, folder, 1, 0, {}, lambda done, note: None)
+    scorers = Scorers(LengthSimilarity(), LengthSimilarity())
+    curate(ColourModel(), scorers, source, config, folder, 1, 0, {}, lambda done, note: None)
     return list(read_records(folder / PAIRS, Preference))
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from curate import pairs
 from curate.config import CurateConfig
 from curate.pipeline import Earlier, earlier_pairs, pair_item
 from curate.store import CandidateLog, read_records, write_records
@@ -84,11 +86,51 @@ def test_round_two_pairs_carry_the_rounds_of_both_sides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n": 1}, {"limit": -1}, {"threshold": 1.0}, {"min_margin": -0.1}, {"chunk": 0}]
+    "wrong",
+    [
+        {"n": 1},
+        {"limit": -1},
+        {"threshold": 1.0},
+        {"min_margin": -0.1},
+        {"caption_margin": float("nan")},
+        {"image_margin": -1.0},
+        {"chunk": 0},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         CurateConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_official_rules_have_no_margin() -> None:
+    with pytest.raises(ConfigError, match=r"image_margin is 0\.1; the official rules have no margin"):
+        CurateConfig(rules="official", image_margin=0.1)
+
+
+def test_an_item_keeps_one_side_where_the_other_makes_no_pair_unless_rules_want_both() -> None:
+    images = tuple(replace(one, score=one.score / 2) for one in record("a").images)
+    candidates = replace(record("a"), images=images)
+    paper = pair_item(candidates, Earlier(), CurateConfig(), 1)
+    assert paper.captions is not None
+    assert (paper.images, paper.image_reason) == (None, pairs.BELOW_THRESHOLD)
+    official = pair_item(candidates, Earlier(), CurateConfig(rules="official"), 1)
+    assert (official.captions, official.images) == (None, None)
+    assert (official.caption_reason, official.image_reason) == (pairs.OTHER_SIDE, pairs.BELOW_THRESHOLD)
+
+
+def test_files_written_before_likelihoods_are_read_and_written_as_before(tmp_path: Path) -> None:
+    preference = pair_item(record("a"), Earlier(), CurateConfig(), 1)
+    path = tmp_path / "pairs.jsonl"
+    write_records(path, [preference])
+    text = path.read_text()
+    assert "likelihood" not in text
+    assert "tie" not in text
+    assert list(read_records(path, Preference)) == [preference]
+    assert preference.images is not None
+    win = replace(preference.images.win, likelihood=-0.5)
+    tied = replace(preference, images=replace(preference.images, win=win, tie=True))
+    write_records(path, [tied])
+    assert list(read_records(path, Preference)) == [tied]
 
 
 def test_preferences_survive_the_file(tmp_path: Path) -> None:
