@@ -2,11 +2,84 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
+from urllib.parse import urlsplit
 
 from curate.bad_rows import parse_max_bad
 from engine.errors import ConfigError
 from engine.records import AnswerSettings, CaptionSettings, PaintSettings, Record
+
+
+class JudgeConfig(Record, forbid_unknown_fields=True):
+    """A vision-language model behind an OpenAI-compatible endpoint that scores images instead of self-VQA."""
+
+    url: str = ""
+    """Base of the endpoint, such as http://127.0.0.1:8000/v1; empty is no judge."""
+    model: str = ""
+    """Name under which the endpoint serves it."""
+    api_key_env: str = ""
+    """Name of the environment variable that holds the key; empty where the endpoint wants none."""
+    max_tokens: int = 16
+    """Tokens of an answer; a model that reasons first needs more."""
+    timeout: float = 60.0
+    """Seconds that a request may take."""
+    retries: int = 4
+    """Further tries after a status 408, 429 or 5xx, or no connection."""
+    concurrency: int = 8
+    """Requests in flight."""
+
+    def __post_init__(self) -> None:
+        if not self.url:
+            return
+        _check_url(self.url)
+        if not self.model:
+            raise ConfigError("curate.judge.url is given without curate.judge.model; name the model to ask")
+        if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
+            raise ConfigError("curate.judge.api_key_env is no variable's name; give the name, not the key")
+        if not 0 < self.timeout < float("inf"):
+            raise ConfigError(f"curate.judge.timeout is {self.timeout}; give seconds above 0")
+        if self.retries < 0:
+            raise ConfigError(f"curate.judge.retries is {self.retries}; it cannot be negative")
+        for name in ("max_tokens", "concurrency"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"curate.judge.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+def _check_url(url: str) -> None:
+    """What is refused is not repeated where it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"curate.judge.url cannot be read: {error}") from error
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ConfigError(
+            "curate.judge.url holds a user, password, query or fragment, and is stored with the results; "
+            "give a plain base, and the key through curate.judge.api_key_env"
+        )
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"curate.judge.url is {url!r}; it starts with http:// or https:// and names a host")
+
+
+class RayConfig(Record, forbid_unknown_fields=True):
+    """Where and on what the actors run."""
+
+    workers: int = 2
+    address: str = ""
+    """Of a running cluster; empty starts one on this machine, bound to loopback, while the command runs."""
+    gpus: float = 0.0
+    """GPUs of an actor."""
+    cores: int = 0
+    """Cores of an actor; 0 shares out those of this machine."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigError(f"curate.ray.workers is {self.workers}; it must be at least 1")
+        if self.gpus < 0 or self.cores < 0:
+            raise ConfigError(
+                f"curate.ray.gpus is {self.gpus} and curate.ray.cores {self.cores}; neither can be negative"
+            )
 
 
 class CurateConfig(Record, forbid_unknown_fields=True):
@@ -23,9 +96,19 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     threshold: float = 0.6
     """Self-VQA accuracy that the winning image must exceed (paper, section 3.2)."""
     min_margin: float = 0.0
-    """Score difference that a pair must exceed."""
+    """Score difference that every pair must exceed."""
+    caption_margin: float = 0.0
+    """Likewise of captions, where that is more: cosines and accuracies differ in scale."""
+    image_margin: float = 0.0
+    rules: Literal["paper", "official"] = "paper"
+    """Which rules make pairs: the paper's, or those of the official scripts (`curate/rules.py`)."""
+    tie_break: Literal["likelihood", "none"] = "likelihood"
+    """What decides between images of equal score by the paper's rules; none: who was sampled first, and
+    images that all score the same make no pair."""
     similarity: str = ""
-    """Folder of a sentence-transformers model; empty is the packaged all-MiniLM-L6-v2."""
+    """What compares captions: minilm (packaged all-MiniLM-L6-v2), mpnet (all-mpnet-base-v2, where it is on
+    this machine), a folder of a sentence-transformers model, bert-cls:DIR or bert-mean:DIR (a plain BERT).
+    Empty is mpnet where it is, else minilm; a run keeps what its first command found."""
     chunk: int = 16
     """Items in flight together; a killed curation repeats at most this many."""
     caption: CaptionSettings = CaptionSettings()
@@ -33,6 +116,10 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     """official: the released script's ten settings instead of n times `caption`."""
     paint: PaintSettings = PaintSettings()
     answer: AnswerSettings = AnswerSettings()
+    judge: JudgeConfig = JudgeConfig()
+    workers: Literal["local", "ray"] = "local"
+    """Who samples: this process, or Ray actors, which give the same pairs."""
+    ray: RayConfig = RayConfig()
 
     def __post_init__(self) -> None:
         if self.n < 2:
@@ -49,8 +136,12 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             ) from error
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"curate.threshold is {self.threshold}; it is an accuracy from 0 to 1")
-        if self.min_margin < 0:
-            raise ConfigError(f"curate.min_margin is {self.min_margin}; it cannot be negative")
+        for name in ("min_margin", "caption_margin", "image_margin"):
+            margin = getattr(self, name)
+            if not margin >= 0:
+                raise ConfigError(f"curate.{name} is {margin}; it cannot be negative")
+            if margin and self.rules == "official":
+                raise ConfigError(f"curate.{name} is {margin}; the official rules have no margin")
         if self.chunk < 1:
             raise ConfigError(f"curate.chunk is {self.chunk}; it must be at least 1")
 

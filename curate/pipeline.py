@@ -1,184 +1,119 @@
-"""Curation of one round: sample, score, store; then pair. Resumable, one chunk of items at a time."""
+"""Curation of one round: sample and score what is missing, store it, then pair.
+
+Memory holds one block of rows, whatever the size of the data set.
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from curate.bad_rows import too_many_bad
-from curate.config import CurateConfig, caption_plan
-from curate.pairs import choose_caption_pair, choose_image_pair
-from curate.protocol import UnifiedModel
-from curate.self_vqa import accuracy, compared, matched
-from curate.similarity import Similarity, caption_scores
-from curate.sources import Quarantined, Source, Tally
-from curate.store import (
-    CANDIDATES,
-    ORIGIN,
-    PAIRS,
-    SUMMARY,
-    CandidateLog,
-    read_records,
-    write_file,
-    write_records,
-)
+from curate.config import CurateConfig
+from curate.earlier import Earlier, EarlierPairs
+from curate.missing import MissingRows, Progress
+from curate.origin import Origin, claim
+from curate.outcomes import Bad
+from curate.pairs import choose_caption_pair, choose_image_pair, choose_pairs
+from curate.pool import Pool
+from curate.rules import rules_of
+from curate.shards import ShardStore
+from curate.sources import Source
+from curate.store import PAIRS, QUARANTINE, SUMMARY, write_file, write_records
+from curate.summary import Counting, CurateSummary
 from curate.throughput import Throughput, rates, throughput
-from engine.errors import DataError, StaleError
-from engine.feature_files import FEATURES, save_features
-from engine.records import (
-    Candidates,
-    CaptionCandidate,
-    CaptionPair,
-    ImageCandidate,
-    ImagePair,
-    Item,
-    Preference,
-    Record,
-)
+from engine.records import Candidates, Preference, Provenance
+
+OpenPool = Callable[[], AbstractContextManager[Pool]]
+"""Opens who samples; called only where rows are missing."""
 
 
-class Origin(Record):
-    """What decides every sample of a curation; a folder with another origin is refused."""
-
-    model: str
-    """Fingerprint of the weights that sampled."""
-    precision: str
-    data: str
-    round: int
-    seed: int
-    n: int
-    captions: object
-    """How each caption candidate is sampled."""
-    paint: object
-    answer: object
-    similarity: str
-
-
-class CurateSummary(Record):
-    """What a curation gave."""
-
-    items: int
-    caption_pairs: int
-    image_pairs: int
-    no_caption_pair: dict[str, int]
-    """Reason -> items."""
-    no_image_pair: dict[str, int]
-    mean_similarity: float
-    """Of all captions with their homologous one."""
-    mean_self_vqa: float
-    """Of all painted images that questions were asked about."""
-    quarantined: tuple[Quarantined, ...]
-    dropped_questions: int = 0
-    """Questions of the items that cannot be scored."""
-    without_questions: int = 0
-    """Items without any usable question; they give captions alone."""
-    throughput: Throughput | None = None
-    """Of the command that finished the curation; none where all was sampled before."""
-
-
-class Earlier(Record):
-    """An item's latest pairs in earlier rounds."""
-
-    captions: CaptionPair | None = None
-    images: ImagePair | None = None
-
-
-def earlier_pairs(files: Iterable[Path]) -> dict[str, Earlier]:
-    """Latest pairs by item, from the pair files of earlier rounds in order.
-
-    An item that made no pair in a round keeps the one it had.
-    """
-    latest: dict[str, Earlier] = {}
-    for file in files:
-        for preference in read_records(file, Preference):
-            before = latest.get(preference.id, Earlier())
-            latest[preference.id] = Earlier(
-                captions=preference.captions or before.captions,
-                images=preference.images or before.images,
-            )
-    return latest
-
-
-def sample_chunk(
-    model: UnifiedModel,
-    similarity: Similarity,
-    items: Sequence[Item],
-    pixels: NDArray[np.uint8],
+def curate(
+    open_pool: OpenPool,
+    source: Source,
     config: CurateConfig,
-    round_number: int,
-    seed: int,
-    features: Path,
-) -> list[Candidates]:
-    """All candidates of some items, scored.
+    folder: Path,
+    origin: Origin,
+    earlier: EarlierPairs,
+    progress: Progress,
+    retry_failed: bool = False,
+) -> CurateSummary:
+    """Curates every row of a source into `folder`; one that holds part of the same curation is completed.
 
-    `pixels` are their images, uint8 [B, H, W, 3]; `features` is the folder for CLIP features of real images.
+    Rows that cannot be used, images that cannot be read and items that do not fit the model are quarantined.
+    With `retry_failed`, those quarantined before are tried again.
+
+    Raises:
+        BusyError: another process is curating into the folder.
+        DataError: more rows are bad than `config.max_bad` allows, or the disk is full.
+        StaleError: the folder holds a curation by other weights, data, seed or settings.
     """
-    keys = [f"{round_number}/{item.id}" for item in items]
-    real = model.encode(pixels)
-    captions = model.caption(real, keys, seed, caption_plan(config))
-    painted = model.paint([item.caption for item in items], config.n, keys, seed, config.paint)
-    asked = [item.questions for item, images in zip(items, painted, strict=True) for _ in images]
-    tokens = [image.tokens for images in painted for image in images]
-    told = model.answer(tokens, asked, config.answer)
-    # All at once, for the batches; what follows finds the vectors kept.
-    similarity.embed(
-        [
-            *(item.caption for item in items),
-            *(one.text for row in captions for one in row),
-            *(text for pair in zip(asked, told, strict=True) for text in compared(*pair)),
-        ]
-    )
-    answered = iter(told)
-    found = []
-    for item, image, written, images in zip(items, real, captions, painted, strict=True):
-        scores = caption_scores(similarity, item.caption, [one.text for one in written])
-        answers = [matched(item.questions, next(answered), similarity) for _ in images]
-        found.append(
-            Candidates(
-                id=item.id,
-                round=round_number,
-                caption=item.caption,
-                category=item.category,
-                objects=item.objects,
-                questions=item.questions,
-                image_codes=image.codes,
-                image_features=save_features(features, image),
-                captions=tuple(
-                    CaptionCandidate(
-                        index=i, text=one.text, token_ids=one.token_ids, seed=one.seed, score=score
-                    )
-                    for i, (one, score) in enumerate(zip(written, scores, strict=True))
-                ),
-                images=tuple(
-                    ImageCandidate(
-                        index=i,
-                        codes=one.tokens.codes,
-                        seed=one.seed,
-                        answers=answer,
-                        score=accuracy(item.questions, answer),
-                    )
-                    for i, (one, answer) in enumerate(zip(images, answers, strict=True))
-                ),
-            )
+    with ShardStore(folder) as store:
+        claim(folder, origin)
+        if retry_failed:
+            store.forget_bad()
+        work = MissingRows(store, source, config, progress)
+        speed = _sample(open_pool, work)
+        counting = Counting()
+        pairs = _paired(store, work.rows, config, origin, earlier, counting)
+        write_records(folder / PAIRS, pairs)
+        write_records(folder / QUARANTINE, _bad_rows(store, work.rows))
+        tally = work.tally
+        summary = counting.summary(
+            dropped_questions=tally.dropped_questions,
+            without_questions=tally.without_questions,
+            judge=origin.judge,
+            throughput=speed or _earlier_speed(folder / SUMMARY),
         )
-    return found
+        write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))
+    return summary
 
 
-def pair_item(
-    candidates: Candidates, earlier: Earlier, config: CurateConfig, round_number: int
-) -> Preference:
-    """The item's preference under the paper's rules."""
-    captions, caption_reason = choose_caption_pair(
-        candidates.captions, round_number, earlier.captions, config.min_margin
-    )
-    images, image_reason = choose_image_pair(
-        candidates.images, round_number, earlier.images, config.threshold, config.min_margin
+def _sample(open_pool: OpenPool, work: MissingRows) -> Throughput | None:
+    """Samples all that is missing; None where nothing is."""
+    chunks = work.chunks()
+    first = next(chunks, None)
+    if first is None:
+        return None
+    with open_pool() as pool:
+        before, begun, items = pool.work, time.perf_counter(), 0
+        for outcomes in pool.run(itertools.chain([first], chunks)):
+            work.take(outcomes, rates(pool.work.since(before)))
+            items += len(outcomes)
+        return throughput(pool.work.since(before), time.perf_counter() - begun, items)
+
+
+def _paired(
+    store: ShardStore,
+    rows: int,
+    config: CurateConfig,
+    origin: Origin,
+    earlier: EarlierPairs,
+    counting: Counting,
+) -> Iterator[Preference]:
+    """The preference of every item, in order; `counting` hears of all that is stored of the first rows."""
+    for outcome in store.outcomes():
+        if outcome.number >= rows:
+            return
+        if isinstance(outcome, Bad):
+            counting.add_bad(outcome)
+            continue
+        preference = pair_item(outcome.item, earlier.of(outcome.item.id), config, origin)
+        counting.add(outcome.item, preference)
+        yield preference
+
+
+def pair_item(candidates: Candidates, earlier: Earlier, config: CurateConfig, origin: Origin) -> Preference:
+    """The item's preference under the rules that the settings name, and where it comes from."""
+    rules = rules_of(config)
+    (captions, caption_reason), (images, image_reason) = choose_pairs(
+        choose_caption_pair(candidates.captions, origin.round, earlier.captions, rules),
+        choose_image_pair(candidates.images, origin.round, earlier.images, rules),
+        rules,
     )
     return Preference(
         id=candidates.id,
@@ -189,135 +124,31 @@ def pair_item(
         images=images,
         caption_reason=caption_reason,
         image_reason=image_reason,
+        provenance=Provenance(
+            model=origin.model,
+            precision=origin.precision,
+            origin=origin.digest(),
+            seed=origin.seed,
+            questions=candidates.questions,
+            caption_scores=tuple(one.score for one in candidates.captions),
+            caption_seeds=tuple(one.seed for one in candidates.captions),
+            image_scores=tuple(one.score for one in candidates.images),
+            image_likelihoods=tuple(one.likelihood for one in candidates.images),
+            image_seeds=tuple(one.seed for one in candidates.images),
+            image_answers=tuple(one.answers for one in candidates.images),
+        ),
     )
 
 
-def curate(
-    model: UnifiedModel,
-    similarity: Similarity,
-    source: Source,
-    config: CurateConfig,
-    folder: Path,
-    round_number: int,
-    seed: int,
-    earlier: Mapping[str, Earlier],
-    progress: Callable[[int, str], None],
-) -> CurateSummary:
-    """Curates every item of a source into `folder`; `progress` hears how many items are done, and how fast.
-
-    A folder that holds part of the same curation is completed. Rows that cannot be used, and items whose
-    image cannot be read, are quarantined.
-
-    Raises:
-        DataError: more rows are bad than `config.max_bad` allows.
-        StaleError: the folder holds a curation by other weights, data, seed or settings.
-    """
-    origin = Origin(
-        model=model.fingerprint,
-        precision=model.precision,
-        data=source.name,
-        round=round_number,
-        seed=seed,
-        n=config.n,
-        captions=msgspec.to_builtins(list(caption_plan(config))),
-        paint=msgspec.to_builtins(config.paint),
-        answer=msgspec.to_builtins(config.answer),
-        similarity=similarity.name,
-    )
-    _claim(folder, origin)
-    tally = Tally()
-    items, quarantined = _read(source, config.max_bad, tally)
-    log = CandidateLog(folder / CANDIDATES)
-    done = {record.id for record in log.read()}
-    waiting = [item for item in items if item.id not in done]
-    progress(len(items) - len(waiting), "")
-    before, begun, unreadable = model.work, time.perf_counter(), 0
-    for start in range(0, len(waiting), config.chunk):
-        chunk = waiting[start : start + config.chunk]
-        readable, pixels, bad = source.images(chunk)
-        quarantined += bad
-        unreadable += len(bad)
-        for one in bad:
-            tally.quarantine(one)
-        # Of a selection, images are judged against what was selected, rows against all that were read.
-        _judge(config.max_bad, tally.quarantined, tally.rows, tally)
-        _judge(config.max_bad, unreadable, len(items), tally)
-        if readable:
-            features = folder / FEATURES
-            log.append(
-                sample_chunk(model, similarity, readable, pixels, config, round_number, seed, features)
-            )
-        progress(len(chunk), rates(model.work.since(before)))
-    wanted = {item.id for item in items}
-    everything = [record for record in log.read() if record.id in wanted]
-    pairs = [
-        pair_item(record, earlier.get(record.id, Earlier()), config, round_number) for record in everything
-    ]
-    write_records(folder / PAIRS, pairs)
-    sampled = len(waiting) - unreadable
-    speed = throughput(model.work.since(before), time.perf_counter() - begun, sampled)
-    summary = summarise(everything, pairs, quarantined, tally, speed if sampled else None)
-    write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))
-    return summary
+def _bad_rows(store: ShardStore, rows: int) -> Iterator[Bad]:
+    return (one for one in store.outcomes() if isinstance(one, Bad) and one.number < rows)
 
 
-def _read(source: Source, max_bad: str, tally: Tally) -> tuple[list[Item], list[Quarantined]]:
-    """The source's items and its bad rows. Raises DataError where these are too many."""
-    items, quarantined = [], []
-    for row in source.rows(tally):
-        if row.item is not None:
-            items.append(row.item)
-        else:
-            quarantined.append(Quarantined(where=row.where, reason=row.reason))
-            _judge(max_bad, tally.quarantined, tally.rows, tally, ended=False)
-    _judge(max_bad, tally.quarantined, tally.rows, tally)
-    return items, quarantined
-
-
-def _judge(max_bad: str, bad: int, rows: int, tally: Tally, ended: bool = True) -> None:
-    first = f"{tally.first.where}: {tally.first.reason}" if tally.first else ""
-    if reason := too_many_bad(max_bad, bad, rows, ended, first):
-        raise DataError(reason)
-
-
-def _claim(folder: Path, origin: Origin) -> None:
-    path = folder / ORIGIN
+def _earlier_speed(path: Path) -> Throughput | None:
+    """What an earlier command said of its speed; nothing was sampled since."""
     if not path.is_file():
-        write_file(path, msgspec.json.encode(origin))
-        return
-    stored = msgspec.json.decode(path.read_bytes(), type=Origin)
-    changed = [
-        f"{name} {getattr(stored, name)!r} -> {getattr(origin, name)!r}"
-        for name in Origin.__struct_fields__
-        if getattr(stored, name) != getattr(origin, name)
-    ]
-    if changed:
-        raise StaleError(
-            f"{folder}: was curated under other settings ({'; '.join(changed)}); "
-            "use another --run, or remove this round's folder to curate it again"
-        )
-
-
-def summarise(
-    candidates: Sequence[Candidates],
-    pairs: Sequence[Preference],
-    quarantined: Sequence[Quarantined],
-    tally: Tally,
-    speed: Throughput | None,
-) -> CurateSummary:
-    """Counts and means of a curation."""
-    similarities = [one.score for record in candidates for one in record.captions]
-    accuracies = [one.score for record in candidates if record.questions for one in record.images]
-    return CurateSummary(
-        items=len(candidates),
-        caption_pairs=sum(pair.captions is not None for pair in pairs),
-        image_pairs=sum(pair.images is not None for pair in pairs),
-        no_caption_pair=dict(Counter(pair.caption_reason for pair in pairs if not pair.captions)),
-        no_image_pair=dict(Counter(pair.image_reason for pair in pairs if not pair.images)),
-        mean_similarity=float(np.mean(similarities)) if similarities else 0.0,
-        mean_self_vqa=float(np.mean(accuracies)) if accuracies else 0.0,
-        quarantined=tuple(quarantined),
-        dropped_questions=tally.dropped_questions,
-        without_questions=tally.without_questions,
-        throughput=speed,
-    )
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=CurateSummary).throughput
+    except msgspec.MsgspecError:
+        return None

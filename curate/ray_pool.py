@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import msgspec
 
+from curate.config import RayConfig
 from curate.outcomes import Bad, Outcome
 from curate.pool import Chunk, Numbered, Sampler
 from engine.errors import ConfigError, EngineError, HermesError
@@ -28,24 +29,6 @@ STARTS = 3
 """Workers that may die in a row before they have sampled anything."""
 _OUTCOMES: msgspec.json.Decoder[list[Outcome]] = msgspec.json.Decoder(list[Outcome])
 _ROWS: msgspec.json.Decoder[list[Numbered]] = msgspec.json.Decoder(list[Numbered])
-
-
-class RayConfig(Record, forbid_unknown_fields=True):
-    """Where and on what the actors run."""
-
-    workers: int = 2
-    address: str = ""
-    """Of a running cluster; empty starts one on this machine, bound to loopback, while the command runs."""
-    gpus: float = 0.0
-    """GPUs of an actor."""
-    cores: int = 0
-    """Cores of an actor; 0 shares out those of this machine."""
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"ray.workers is {self.workers}; it must be at least 1")
-        if self.gpus < 0 or self.cores < 0:
-            raise ConfigError(f"ray.gpus is {self.gpus}, ray.cores is {self.cores}; neither can be negative")
 
 
 class _Task(Record):

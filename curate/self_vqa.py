@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from curate.similarity import Similarity
+from curate.similarity import Similarity, cosines
 from engine.records import Answer, Question
 
 
@@ -19,8 +20,7 @@ def match_choice(text: str, choices: Sequence[str], similarity: Similarity) -> s
             return choice
     if not plain:
         return ""
-    vectors = similarity.embed([plain, *choices])
-    return choices[int((vectors[1:] @ vectors[0]).argmax())]
+    return choices[int(cosines(similarity.embed([plain, *choices])).argmax())]
 
 
 def compared(questions: Sequence[Question], answers: Sequence[Answer]) -> list[str]:
@@ -43,6 +43,29 @@ def accuracy(questions: Sequence[Question], answers: Sequence[str | None]) -> fl
         return 0.0
     right = sum(q.answer == a for q, a in zip(questions, answers, strict=True))
     return right / len(questions)
+
+
+LIKELIHOOD_DIGITS = 4
+"""Of a likelihood, in nats: what stands behind them depends on which images shared a batch."""
+
+
+def likelihood(questions: Sequence[Question], answers: Sequence[Answer]) -> float | None:
+    """How sure the model is of the right choices, at most 0: the mean over the questions of the right
+    choice's log-softmax over the log-probs of the question's choices. None where choices were not read, or
+    the right one is not among them.
+
+    A choice's log-prob counts all its tokens and its end, so that the softmax is over whole answers.
+    """
+    told = list(zip(questions, answers, strict=True))
+    if not told or not all(a.choice_logps and q.answer in q.choices for q, a in told):
+        return None
+    mean = sum(a.choice_logps[q.choices.index(q.answer)] - _logsumexp(a.choice_logps) for q, a in told)
+    return round(mean / len(told), LIKELIHOOD_DIGITS) + 0.0 if math.isfinite(mean) else None
+
+
+def _logsumexp(values: Sequence[float]) -> float:
+    top = max(values)
+    return top + math.log(sum(math.exp(value - top) for value in values)) if math.isfinite(top) else top
 
 
 def matched(

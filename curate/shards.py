@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,6 +38,8 @@ class Shard(Record):
 
     block: int
     rows: int
+    bad: int
+    """Of them, those that are quarantined."""
     bytes: int
     checksum: str
     """BLAKE2b of its content, 16 bytes in hex."""
@@ -67,7 +70,7 @@ class ShardStore:
         self._folder = folder / FOLDER
         self._folder.mkdir(parents=True, exist_ok=True)
         self._manifest_path = folder / MANIFEST
-        self._lock = _locked(folder / LOCK)
+        self._lock: int | None = _lock(folder / LOCK)
         try:
             self._manifest = self._read_manifest(size)
             self._sealed = {shard.block: shard for shard in self._manifest.shards}
@@ -98,6 +101,13 @@ class ShardStore:
         """How many rows of a block are stored."""
         shard = self._sealed.get(block)
         return shard.rows if shard else len(self.numbers(block))
+
+    def bad(self, block: int) -> list[Bad]:
+        """The quarantined rows of a block."""
+        shard = self._sealed.get(block)
+        if shard and not shard.bad:
+            return []
+        return [one for one in self.block(block) if isinstance(one, Bad)]
 
     def is_sealed(self, block: int) -> bool:
         """Whether a block is sealed."""
@@ -142,7 +152,10 @@ class ShardStore:
         """Writes a block in the order of its rows and enters it in the manifest."""
         outcomes = sorted(self.block(block), key=lambda one: one.number)
         content = _lines(outcomes)
-        shard = Shard(block=block, rows=len(outcomes), bytes=len(content), checksum=_checksum(content))
+        bad = sum(isinstance(one, Bad) for one in outcomes)
+        shard = Shard(
+            block=block, rows=len(outcomes), bad=bad, bytes=len(content), checksum=_checksum(content)
+        )
         write_file(self._folder / shard.name, content)
         self._sealed[block] = shard
         self._write_manifest()
@@ -163,10 +176,9 @@ class ShardStore:
         """Makes every quarantined row missing again; returns how many there were."""
         found = 0
         for block in sorted({*self._sealed, *self._open}):
-            bad = sum(isinstance(one, Bad) for one in self.block(block))
-            if bad:
+            if bad := self.bad(block):
                 self.reopen(block, keep_bad=False)
-            found += bad
+                found += len(bad)
         return found
 
     def close(self) -> None:
@@ -223,7 +235,21 @@ def read_outcomes(folder: Path) -> Iterator[Outcome]:
         yield from sorted(found, key=lambda one: one.number)
 
 
-def _locked(path: Path) -> int | None:
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps others from a curation's folder, also when it moves.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    handle = _lock(folder / LOCK)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(path: Path) -> int:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,4 @@
-"""Files of one curation: candidates appended chunk by chunk, pairs and summary written when complete.
-
-A kill can tear the last line of the candidates file; the torn tail is cut off when it is next opened,
-and its items are sampled again from the same seeds.
-"""
+"""Files of one curation that are written when it is complete; `curate.shards` holds what it samples."""
 
 from __future__ import annotations
 
@@ -15,9 +11,9 @@ from typing import TypeVar
 import msgspec
 
 from engine.errors import DataError
-from engine.records import Candidates, Record
+from engine.records import Record
 
-CANDIDATES, PAIRS, SUMMARY, ORIGIN = "candidates.jsonl", "pairs.jsonl", "curate.json", "origin.json"
+PAIRS, SUMMARY, ORIGIN, QUARANTINE = "pairs.jsonl", "curate.json", "origin.json", "quarantine.jsonl"
 
 Stored = TypeVar("Stored", bound=Record)
 
@@ -43,24 +39,33 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         DataError: the file system refuses.
     """
+    _write(path, [content])
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """One JSON object a line, written as they come; like `write_file` all or nothing."""
+    _write(path, (msgspec.json.encode(record) + b"\n" for record in records))
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
+    beside = path.with_name(path.name + ".new")
     with stored(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".new")
-        with beside.open("wb") as stream:
-            stream.write(content)
+        stream = beside.open("wb")
+    with stream:
+        for part in parts:
+            with stored(path):
+                stream.write(part)
+        with stored(path):
             stream.flush()
             os.fsync(stream.fileno())
+    with stored(path):
         beside.replace(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def write_records(path: Path, records: Iterable[Record]) -> None:
-    """One JSON object a line."""
-    write_file(path, b"".join(msgspec.json.encode(record) + b"\n" for record in records))
 
 
 def read_records(path: Path, kind: type[Stored]) -> Iterator[Stored]:
@@ -76,32 +81,3 @@ def read_records(path: Path, kind: type[Stored]) -> Iterator[Stored]:
                 yield decoder.decode(line)
             except msgspec.MsgspecError as error:
                 raise DataError(f"{path}, line {number}: not a {kind.__name__} record: {error}") from error
-
-
-class CandidateLog:
-    """The append-only candidates file of one round."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._mend()
-
-    def _mend(self) -> None:
-        if not self.path.is_file():
-            return
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with self.path.open("r+b") as stream:
-                stream.truncate(whole)
-
-    def read(self) -> list[Candidates]:
-        """Everything stored so far."""
-        return list(read_records(self.path, Candidates)) if self.path.is_file() else []
-
-    def append(self, records: Iterable[Candidates]) -> None:
-        """Adds records and waits until they are on disk."""
-        with self.path.open("ab") as stream:
-            stream.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
-            stream.flush()
-            os.fsync(stream.fileno())

@@ -52,15 +52,18 @@ class CaptionCandidate(Record):
     score: float
 
 
-class ImageCandidate(Record):
-    """One painted image: the sampled codes themselves, and what self-VQA said of it."""
+class ImageCandidate(Record, omit_defaults=True):
+    """One painted image: the sampled codes themselves, and what was answered about it."""
 
     index: int
     codes: tuple[int, ...]
     seed: int
     answers: tuple[str, ...]
     score: float
-    """Share of the item's questions that the model itself answered rightly (TIFA score)."""
+    """Share of the item's questions that the model itself, or a judge, answered rightly (TIFA score)."""
+    likelihood: float | None = None
+    """Mean over the questions of the right choice's log-prob among the choices, as the model that painted the
+    image gave it; None where choices were not read."""
 
 
 class CaptionPair(Record):
@@ -72,13 +75,37 @@ class CaptionPair(Record):
     lose_round: int
 
 
-class ImagePair(Record):
+class ImagePair(Record, omit_defaults=True):
     """x_w and x_l given y."""
 
     win: ImageCandidate
     lose: ImageCandidate
     win_round: int
     lose_round: int
+    tie: bool = False
+    """Whether both sides have the same score: by the paper's rules their likelihoods alone differ."""
+
+
+class Provenance(Record):
+    """Where an item's pairs come from: with the candidates' seeds, all that is needed to sample them again.
+
+    A side of a pair that was sampled in an earlier round has its provenance there.
+    """
+
+    model: str
+    """Fingerprint of the weights that sampled."""
+    precision: str
+    origin: str
+    """Digest of `origin.json`, which has the settings of sampling."""
+    seed: int
+    questions: tuple[Question, ...]
+    caption_scores: tuple[float, ...]
+    caption_seeds: tuple[int, ...]
+    image_scores: tuple[float, ...]
+    image_likelihoods: tuple[float | None, ...]
+    image_seeds: tuple[int, ...]
+    image_answers: tuple[tuple[str, ...], ...]
+    """Of every candidate to every question."""
 
 
 class Preference(Record):
@@ -94,6 +121,7 @@ class Preference(Record):
     image_reason: str = ""
     image_features: str = ""
     """Name of the file that holds the CLIP features of x, where understanding needs them."""
+    provenance: Provenance | None = None
 
 
 class Candidates(Record):

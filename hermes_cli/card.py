@@ -69,7 +69,7 @@ def measure_card(checkpoint: Path, limit: int = 400) -> Card:
     from hermes_cli.stages import image_size, open_engine
 
     settings = RunSettings(model=str(checkpoint), engine=EngineSettings())
-    similarity = load_similarity("")
+    similarity = load_similarity("minilm")
     size = image_size(settings)
 
     with open_engine(settings, checkpoint) as engine:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 from engine.errors import HermesError
+from hermes_cli.curate_stage import curate_round, training_source
 from hermes_cli.report import Report
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages import (
-    curate_round,
     evaluate_round,
     evaluated,
     finish,
     held_out_source,
     open_engine,
-    training_source,
 )
 from hermes_cli.view import say
 
@@ -45,7 +45,7 @@ def run_rounds(folder: RunFolder, settings: RunSettings, rounds: int) -> Report:
         for number in range(1, rounds + 1):
             if not folder.trained(number):
                 if not folder.pairs(number).is_file():
-                    curate_round(engine, folder, settings, number, source)
+                    curate_round(folder, settings, number, source, lambda: nullcontext(engine))
                 train_in_child(folder, number)
             engine.swap(folder.checkpoint(number))
             say(f"swapped to the weights of round {number} (engine version {engine.version})")

@@ -52,6 +52,12 @@ MaxBad = Annotated[
     str | None, typer.Option("--max-bad", help="Stop when more rows are bad: a share, 1%, or a count, 20.")
 ]
 Candidates = Annotated[int | None, typer.Option("--n", help="Candidates of each kind for each item.")]
+Similarity = Annotated[
+    str | None,
+    typer.Option("--similarity", help="Text model: minilm, mpnet, DIR, bert-cls:DIR or bert-mean:DIR."),
+]
+Workers = Annotated[str | None, typer.Option("--workers", help="Who samples: `local` or `ray`.")]
+Rules = Annotated[str | None, typer.Option("--rules", help="What makes pairs: `paper` or `official`.")]
 
 DEFAULT_RUN = Path("runs/default")
 
@@ -101,19 +107,38 @@ def curate(
     max_bad: MaxBad = None,
     model: Model = None,
     data: Data = None,
+    similarity: Similarity = None,
+    rules: Rules = None,
+    workers: Workers = None,
     config: Config = None,
     assignments: Set = None,
     seed: Seed = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what was quarantined.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Remove what this round has curated, and begin again.")
+    ] = False,
 ) -> None:
     """Sample n captions and n images for every item, score them, and choose winners and losers."""
-    given = _curation(n, limit, select, max_bad, model=model, data=data, seed=seed)
+    given = _curation(
+        n,
+        limit,
+        select,
+        max_bad,
+        curate__similarity=similarity,
+        curate__rules=rules,
+        curate__workers=workers,
+        model=model,
+        data=data,
+        seed=seed,
+    )
     folder, settings = _open_run(run, config, assignments, given)
-    from hermes_cli.stages import curate_round, open_engine, training_source
+    from hermes_cli.curate_stage import curate_round, training_source
 
     folder.require_weights_before(round_number)
     source = training_source(settings)
-    with open_engine(settings, folder.checkpoint(round_number - 1)) as engine:
-        curate_round(engine, folder, settings, round_number, source)
+    curate_round(folder, settings, round_number, source, retry_failed=retry_failed, fresh=fresh)
 
 
 @app.command()
@@ -184,12 +209,26 @@ def run_command(
     max_bad: MaxBad = None,
     model: Model = None,
     data: Data = None,
+    similarity: Similarity = None,
+    rules: Rules = None,
+    workers: Workers = None,
     config: Config = None,
     assignments: Set = None,
     seed: Seed = None,
 ) -> None:
     """Everything: evaluate, then curate, train, swap and evaluate for each round."""
-    given = _curation(n, limit, select, max_bad, model=model, data=data, seed=seed)
+    given = _curation(
+        n,
+        limit,
+        select,
+        max_bad,
+        curate__similarity=similarity,
+        curate__rules=rules,
+        curate__workers=workers,
+        model=model,
+        data=data,
+        seed=seed,
+    )
     folder, settings = _open_run(run, config, assignments, given)
     from hermes_cli.iterate import run_rounds
 

@@ -24,7 +24,8 @@ class RoundReport(Record):
     by_objects: dict[str, CategoryGap]
     by_kind: dict[str, CategoryGap]
     pairs: dict[str, int]
-    """captions, images: pairs that trained the round; empty for the base."""
+    """captions, images: pairs that trained the round; image_ties: those of images whose sides score the same.
+    Empty for the base."""
     seconds: float
     """Wall time of the round's stages."""
     stages: dict[str, float]
@@ -45,7 +46,11 @@ def _pairs(folder: RunFolder, number: int) -> dict[str, int]:
     if number == 0 or not path.is_file():
         return {}
     summary = msgspec.json.decode(path.read_bytes())
-    return {"captions": summary["caption_pairs"], "images": summary["image_pairs"]}
+    return {
+        "captions": summary["caption_pairs"],
+        "images": summary["image_pairs"],
+        "image_ties": summary.get("image_ties", 0),
+    }
 
 
 def build_report(folder: RunFolder) -> Report:

@@ -30,6 +30,13 @@ class RunFolder:
         """The preferences of a round."""
         return self.curation(number) / PAIRS
 
+    def features(self, number: int) -> Path:
+        """CLIP features of real images, where understanding needs them."""
+        # Brings numpy along, which `hermes --help` does without.
+        from engine.feature_files import FEATURES
+
+        return self.curation(number) / FEATURES
+
     def reference(self, number: int) -> Path:
         """Reference log-probs of a round."""
         return self.round(number) / "reference.zarr"

@@ -10,6 +10,7 @@ import msgspec
 
 from benchmarks.quality.config import EvalConfig
 from curate.config import CurateConfig
+from curate.model_folders import default_similarity
 from curate.store import write_file
 from engine.errors import ConfigError
 from engine.records import Record
@@ -110,5 +111,9 @@ def load_settings(stored: Path, config: Path | None, assignments: list[str], opt
     for assignment in assignments:
         tree = merge(tree, parse_assignment(assignment))
     settings = settle(merge(tree, options))
+    if not settings.curate.similarity:
+        # Scores of all rounds are compared: a model that appears later must not take over.
+        curate = msgspec.structs.replace(settings.curate, similarity=default_similarity())
+        settings = msgspec.structs.replace(settings, curate=curate)
     write_file(stored, msgspec.json.format(msgspec.json.encode(settings)))
     return settings

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from curate.store import CANDIDATES, PAIRS, CandidateLog, read_records, write_file
+from curate.store import write_file
 from engine.checkpoints import CLIP_FOLDER, resolve_model
 from engine.errors import DataError
-from engine.records import Preference
 from hermes_cli.report import Report, write_report
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.view import encode_pretty, progress_bar, say
 
 if TYPE_CHECKING:
-    from curate.pipeline import CurateSummary
     from curate.sources import Source
     from engine.vllm_engine import Engine
 
@@ -58,15 +56,6 @@ def image_size(settings: RunSettings) -> int:
     return max(int(msgspec.json.decode(one.read_bytes())["image_size"]) for one in files if one.is_file())
 
 
-def training_source(settings: RunSettings) -> Source:
-    """The items that curation works on; its errors come before an engine is started."""
-    from curate.sources import load_source
-
-    config = settings.curate
-    size = image_size(settings)
-    return load_source(settings.data, "train", config.limit, settings.seed, size, config.select)
-
-
 def held_out_source(settings: RunSettings) -> Source:
     """The items that the gap is measured on; its errors come before an engine is started.
 
@@ -85,68 +74,14 @@ def held_out_source(settings: RunSettings) -> Source:
     return source
 
 
-def curate_round(
-    engine: Engine, folder: RunFolder, settings: RunSettings, number: int, source: Source
-) -> CurateSummary:
-    """Samples, scores and pairs one round; draws the candidate sheet."""
-    from curate.pipeline import curate, earlier_pairs
-    from curate.sheet import draw_sheet, save_images
-    from curate.similarity import load_similarity
-    from curate.throughput import rates
-
-    similarity = load_similarity(settings.curate.similarity)
-    target = folder.curation(number)
-    earlier = earlier_pairs(folder.pairs(one) for one in range(1, number))
-    items = source.items()
-    with (
-        timed(folder, number, "curate"),
-        progress_bar(f"curate round {number}", len(items)) as advance,
-    ):
-        summary = curate(
-            engine, similarity, source, settings.curate, target, number, settings.seed, earlier, advance
-        )
-    wanted = {item.id for item in items}
-    records = [one for one in CandidateLog(target / CANDIDATES).read() if one.id in wanted]
-    preferences = list(read_records(target / PAIRS, Preference))
-    draw_sheet(records, preferences, engine.decode, f"round {number}: {settings.curate.n} candidates").save(
-        target / "sheet.png"
-    )
-    save_images(records, preferences, engine.decode, target / "images")
-    say(
-        f"{summary.items} items: {summary.caption_pairs} caption pairs, {summary.image_pairs} image pairs; "
-        f"mean similarity {summary.mean_similarity:.3f}, mean self-VQA {summary.mean_self_vqa:.3f}"
-    )
-    if summary.throughput is not None:
-        speed = summary.throughput
-        say(
-            f"  {rates(speed.work)}; {speed.engine_share:.0%} of the time in the engine,"
-            f" {speed.forward_share:.0%} in forward passes"
-        )
-    for side, reasons in (("captions", summary.no_caption_pair), ("images", summary.no_image_pair)):
-        for reason, count in sorted(reasons.items()):
-            say(f"  no pair of {side} for {count} items: {reason}")
-    if summary.quarantined:
-        say(
-            f"  {len(summary.quarantined)} rows quarantined, the first: {summary.quarantined[0].where}: "
-            f"{summary.quarantined[0].reason}"
-        )
-    if summary.dropped_questions or summary.without_questions:
-        say(
-            f"  {summary.dropped_questions} questions left out;"
-            f" {summary.without_questions} items without a usable question"
-        )
-    say(f"candidate sheet: {target / 'sheet.png'}")
-    return summary
-
-
 def evaluate_round(
     engine: Engine, folder: RunFolder, settings: RunSettings, number: int, source: Source
 ) -> None:
     """Measures the gap after a round on held-out items."""
     from benchmarks.quality.gap import measure_gap
-    from curate.similarity import load_similarity
+    from curate.similarity import load_similarity, matcher_name
 
-    similarity = load_similarity(settings.curate.similarity)
+    similarity = load_similarity(matcher_name(settings.curate.similarity))
     items = source.items()
     label = "evaluate base" if number == 0 else f"evaluate round {number}"
     with timed(folder, number, "eval", resumes=False), progress_bar(label, len(items)) as advance:

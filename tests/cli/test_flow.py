@@ -71,6 +71,34 @@ def test_each_round_trains_new_weights_from_the_last(steps: tuple[Path, list[str
         assert fingerprint(run / f"round-{number}/checkpoint") == prints[number]
         origin = json.loads((run / f"round-{number}/curate/origin.json").read_text())
         assert origin["model"] == prints[number - 1]
+        assert "@" in origin["similarity"]
+        assert origin["judge"] is None
+
+
+def rank(candidate: dict[str, float]) -> tuple[float, float]:
+    """What candidates are compared by; captions have no likelihood."""
+    return candidate["score"], candidate.get("likelihood", 0.0)
+
+
+def test_painted_images_have_likelihoods_and_equal_scores_are_marked(steps: tuple[Path, list[str]]) -> None:
+    run, _ = steps
+    folder = run / "round-1/curate"
+    images = [
+        image
+        for line in (folder / "candidates.jsonl").read_text().splitlines()
+        for image in json.loads(line)["images"]
+    ]
+    assert all(image["likelihood"] <= 0 for image in images)
+    by_score = {
+        right: [i["likelihood"] for i in images if (i["score"] == 1) == right] for right in (True, False)
+    }
+    assert sum(by_score[True]) / len(by_score[True]) > sum(by_score[False]) / len(by_score[False])
+    pairs = [json.loads(line)["images"] for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    for pair in filter(None, pairs):
+        assert rank(pair["win"]) > rank(pair["lose"])
+        assert pair.get("tie", False) == (pair["win"]["score"] == pair["lose"]["score"])
+    report = json.loads((run / "report.json").read_text())["rounds"][1]["pairs"]
+    assert report["image_ties"] == sum(bool(pair and pair.get("tie")) for pair in pairs)
 
 
 def test_round_two_pairs_follow_equation_10(steps: tuple[Path, list[str]]) -> None:
@@ -85,7 +113,7 @@ def test_round_two_pairs_follow_equation_10(steps: tuple[Path, list[str]]) -> No
         for side in ("captions", "images"):
             old, new = before[pair["id"]][side], pair[side]
             if old and new:
-                beaten = new["win"]["score"] > old["win"]["score"]
+                beaten = rank(new["win"]) > rank(old["win"])
                 assert new["lose"] == (old["win"] if beaten else old["lose"])
                 assert new["lose_round"] == 1
                 checked += 1

@@ -37,6 +37,10 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("curate", "--set", "train.steps=many"), "Expected `int`, got `str`"),
         (("curate", "--config", "missing.toml"), "missing.toml"),
         (("train", "--set", "train.beta=-1"), "beta"),
+        (("curate", "--rules", "best"), "Invalid enum value 'best'"),
+        (("curate", "--similarity", "nowhere"), "nowhere: no model in this folder"),
+        (("run", "--similarity", "bert-cls:nowhere"), "nowhere: no model in this folder"),
+        (("curate", "--set", "curate.judge.url=file:///x"), "starts with http:// or https://"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_do(

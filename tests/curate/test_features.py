@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from colour_model import ColourModel, LengthSimilarity
+from curating import curate_here
 
 from curate.config import CurateConfig
-from curate.pipeline import curate
+from curate.scorers import Scorers
 from curate.shapes import world
 from curate.sources import Source, load_source
 from curate.store import PAIRS, read_records
@@ -19,7 +20,8 @@ from engine.records import Preference
 
 def curated(folder: Path, source: Source) -> list[Preference]:
     config = CurateConfig(n=2, limit=4, chunk=2)
-    curate(ColourModel(), LengthSimilarity(), source, config, folder, 1, 0, {}, lambda done, note: None)
+    scorers = Scorers(LengthSimilarity(), LengthSimilarity())
+    curate_here(ColourModel(), scorers, source, config, folder)
     return list(read_records(folder / PAIRS, Preference))
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from curate.config import RayConfig
 from curate.outcomes import Bad, Outcome, Sampled
 from curate.pool import Chunk, LocalPool, Numbered
-from curate.ray_pool import RayConfig, RayPool
+from curate.ray_pool import RayPool
 from engine.errors import ConfigError, DataError, EngineError
 from engine.records import Candidates, Item
 from engine.work import EngineWork, PathWork
@@ -113,5 +114,5 @@ def test_an_error_of_a_sampler_is_one_line(pool: RayPool, folder: Path) -> None:
 
 
 def test_a_pool_has_at_least_one_worker() -> None:
-    with pytest.raises(ConfigError, match=r"ray\.workers is 0"):
+    with pytest.raises(ConfigError, match=r"curate\.ray\.workers is 0"):
         RayConfig(workers=0)

@@ -28,7 +28,7 @@ class ColourModel:
 
     def encode(self, images: np.ndarray) -> list[ImageTokens]:
         means = images.mean((1, 2)).astype("<f4")
-        return [ImageTokens(codes=(i,), features=mean.tobytes()) for i, mean in enumerate(means)]
+        return [ImageTokens(codes=(int(mean.sum()),), features=mean.tobytes()) for mean in means]
 
     def decode(self, codes: Sequence[Sequence[int]]) -> np.ndarray:
         return np.zeros((len(codes), 48, 48, 3), np.uint8)

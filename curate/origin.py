@@ -1,0 +1,132 @@
+"""What a curation was made from, kept in its folder; another origin is refused, and the difference named."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from curate.config import CurateConfig, caption_plan
+from curate.scorers import Scorers
+from curate.sources import Source
+from curate.store import ORIGIN, write_file
+from engine.errors import StaleError
+from engine.records import Record
+
+
+class Origin(Record):
+    """What decides every sample of a curation; a folder with another origin is refused."""
+
+    model: str
+    """Fingerprint of the weights that sampled."""
+    precision: str
+    data: str
+    round: int
+    seed: int
+    n: int
+    captions: object
+    """How each caption candidate is sampled."""
+    paint: object
+    answer: object
+    similarity: str
+    """What compared captions, with its digest."""
+    choices: str = ""
+    """What matched answers with choices."""
+    judge: object = None
+    """Who answered about painted images; None is the model itself."""
+    annotations: str = ""
+    """Digest of the data set's annotations."""
+    select: int = 0
+    """Size of the random subset; 0 is everything."""
+
+    def digest(self) -> str:
+        """Digest of all of it, by which pairs name it."""
+        return hashlib.blake2b(msgspec.json.encode(self), digest_size=12).hexdigest()
+
+
+def origin_of(
+    model: str,
+    precision: str,
+    source: Source,
+    config: CurateConfig,
+    scorers: Scorers,
+    round_number: int,
+    seed: int,
+) -> Origin:
+    """The origin of a round's curation; `model` is the fingerprint of the weights that sample."""
+    return Origin(
+        model=model,
+        precision=precision,
+        data=source.name,
+        round=round_number,
+        seed=seed,
+        n=config.n,
+        captions=msgspec.to_builtins(list(caption_plan(config))),
+        paint=msgspec.to_builtins(config.paint),
+        answer=msgspec.to_builtins(config.answer),
+        similarity=scorers.captions.name,
+        choices=scorers.choices.name,
+        judge=scorers.judge.origin if scorers.judge else None,
+        annotations=source.digest,
+        select=config.select,
+    )
+
+
+def claim(folder: Path, origin: Origin) -> None:
+    """Marks a folder as this curation's, or checks that it is.
+
+    Raises:
+        StaleError: it holds another one; the message names what differs.
+    """
+    path = folder / ORIGIN
+    if not path.is_file():
+        write_file(path, msgspec.json.encode(origin))
+        return
+    stored = _read(path, origin.similarity, origin.choices)
+    changed = [
+        f"{name} {getattr(stored, name)!r} -> {getattr(origin, name)!r}"
+        for name in Origin.__struct_fields__
+        if getattr(stored, name) != getattr(origin, name)
+    ]
+    if changed:
+        raise StaleError(
+            f"{folder}: was curated under other settings ({'; '.join(changed)}); "
+            "use another --run, or curate this round again with --fresh"
+        )
+
+
+def require_same_scorers(folders: Iterable[Path], scorers: Scorers) -> None:
+    """Later rounds compare their scores with those of earlier rounds (Eq. 10), so one scorer must give both.
+
+    Raises:
+        StaleError: an earlier round's candidates were scored by others.
+    """
+    ours = {
+        "similarity": scorers.captions.name,
+        "choices": scorers.choices.name,
+        "judge": scorers.judge.origin if scorers.judge else None,
+    }
+    for folder in folders:
+        if not (folder / ORIGIN).is_file():
+            continue
+        stored = _read(folder / ORIGIN, scorers.captions.name, scorers.choices.name)
+        changed = [
+            f"{name} {getattr(stored, name)!r} -> {one!r}"
+            for name, one in ours.items()
+            if getattr(stored, name) != one
+        ]
+        if changed:
+            raise StaleError(
+                f"{folder}: was scored by others ({'; '.join(changed)}), and a later round compares scores "
+                "with it; name the same ones (--similarity, curate.judge), or use another --run"
+            )
+
+
+def _read(path: Path, similarity: str, choices: str) -> Origin:
+    """A stored origin. Early ones have no digest of the text model, which is then taken as today's."""
+    stored = msgspec.json.decode(path.read_bytes(), type=Origin)
+    if not stored.choices and stored.similarity == similarity.partition("@")[0]:
+        return msgspec.structs.replace(stored, similarity=similarity, choices=choices)
+    return stored

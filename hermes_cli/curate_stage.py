@@ -1,0 +1,193 @@
+"""The curation stage of a run: opens who samples where something is missing, and shows what came of it."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curate.store import PAIRS, QUARANTINE, read_records
+from engine.records import Preference
+from hermes_cli.run_folder import RunFolder
+from hermes_cli.settings import RunSettings
+from hermes_cli.stages import image_size, open_engine, timed
+from hermes_cli.view import progress_bar, say
+
+if TYPE_CHECKING:
+    from curate.pool import Pool, Sampler
+    from curate.scorers import Scorers
+    from curate.sources import Source
+    from curate.summary import CurateSummary
+    from engine.vllm_engine import Engine
+
+SHEET_ITEMS = 64
+"""Items from whose beginning the sheet and the saved images are taken."""
+
+OpenEngine = Callable[[], "AbstractContextManager[Engine]"]
+
+
+def training_source(settings: RunSettings) -> Source:
+    """The items that curation works on; errors of theirs and their scorers' come before an engine starts."""
+    from curate.scorers import require_scorers
+    from curate.sources import load_source
+
+    require_scorers(settings.curate)
+    config = settings.curate
+    size = image_size(settings)
+    return load_source(settings.data, "train", config.limit, settings.seed, size, config.select)
+
+
+def curate_round(
+    folder: RunFolder,
+    settings: RunSettings,
+    number: int,
+    source: Source,
+    engine: OpenEngine | None = None,
+    retry_failed: bool = False,
+    fresh: bool = False,
+) -> CurateSummary:
+    """Samples, scores and pairs one round; draws the candidate sheet.
+
+    `engine` opens the engine that samples, by default one of its own; nothing is opened where nothing is
+    missing. `fresh` removes what an earlier curation of this round left.
+    """
+    from curate.earlier import EarlierPairs
+    from curate.origin import origin_of, require_same_scorers
+    from curate.pipeline import curate
+    from curate.scorers import open_scorers
+    from engine.precision import serving_dtype
+    from engine.weights import fingerprint
+
+    scorers = open_scorers(settings.curate)
+    require_same_scorers((folder.curation(one) for one in range(1, number)), scorers)
+    target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
+    if fresh:
+        _remove(target)
+    origin = origin_of(
+        fingerprint(checkpoint),
+        serving_dtype(settings.engine.dtype),
+        source,
+        settings.curate,
+        scorers,
+        number,
+        settings.seed,
+    )
+    earlier = EarlierPairs(folder.pairs(one) for one in range(1, number))
+    opened = engine or partial(open_engine, settings, checkpoint)
+    pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
+    total = sum(1 for _ in source.rows())
+    with timed(folder, number, "curate"), progress_bar(f"curate round {number}", total) as advance:
+        summary = curate(
+            pool, source, settings.curate, target, origin, earlier, advance, retry_failed=retry_failed
+        )
+    _draw(settings, target, f"round {number}: {settings.curate.n} candidates")
+    _show(summary, target)
+    return summary
+
+
+@contextmanager
+def _open_pool(
+    folder: RunFolder,
+    settings: RunSettings,
+    number: int,
+    source: Source,
+    scorers: Scorers,
+    engine: OpenEngine,
+) -> Iterator[Pool]:
+    """Who samples: this process, or Ray actors."""
+    from curate.pool import LocalPool
+    from curate.sampling import CandidateSampler
+
+    if settings.curate.workers == "ray":
+        from curate.ray_pool import RayPool
+
+        workers = settings.curate.ray.workers
+        say(f"starting {workers} workers on Ray")
+        with RayPool(partial(_actor_sampler, folder, settings, number), settings.curate.ray) as pool:
+            yield pool
+        return
+    with engine() as model:
+        yield LocalPool(
+            CandidateSampler(
+                model, scorers, source, settings.curate, number, settings.seed, folder.features(number)
+            )
+        )
+
+
+def _actor_sampler(folder: RunFolder, settings: RunSettings, number: int) -> Sampler:
+    """What a Ray actor builds for itself; its engine lives as long as the actor."""
+    from curate.sampling import CandidateSampler
+    from curate.scorers import open_scorers
+
+    source = training_source(settings)
+    model = open_engine(settings, folder.checkpoint(number - 1)).__enter__()
+    return CandidateSampler(
+        model,
+        open_scorers(settings.curate),
+        source,
+        settings.curate,
+        number,
+        settings.seed,
+        folder.features(number),
+    )
+
+
+def _remove(target: Path) -> None:
+    """Removes a curation; another process that is at work on it keeps it."""
+    if not target.exists():
+        return
+    from curate.shards import locked
+
+    with locked(target):
+        gone = target.with_name(target.name + ".removed")
+        shutil.rmtree(gone, ignore_errors=True)
+        target.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _draw(settings: RunSettings, target: Path, title: str) -> None:
+    """The sheet of the first items, and their images as files."""
+    from curate.outcomes import Sampled
+    from curate.shards import read_outcomes
+    from curate.sheet import draw_sheet, save_images
+    from engine.checkpoints import resolve_model
+    from engine.pixels import Pixels
+
+    preferences = list(itertools.islice(read_records(target / PAIRS, Preference), SHEET_ITEMS))
+    found = (one.item for one in read_outcomes(target) if isinstance(one, Sampled))
+    records = list(itertools.islice(found, len(preferences)))
+    decode = Pixels(resolve_model(settings.model) / "image_tokenizer").images
+    draw_sheet(records, preferences, decode, title).save(target / "sheet.png")
+    save_images(records, preferences, decode, target / "images")
+
+
+def _show(summary: CurateSummary, target: Path) -> None:
+    from curate.throughput import rates
+
+    say(
+        f"{summary.items} items: {summary.caption_pairs} caption pairs, {summary.image_pairs} image pairs"
+        f" ({summary.image_ties} of equal scores); mean similarity {summary.mean_similarity:.3f},"
+        f" mean {'accuracy by the judge' if summary.judge else 'self-VQA'} {summary.mean_self_vqa:.3f}"
+    )
+    if summary.throughput is not None:
+        speed = summary.throughput
+        say(
+            f"  {rates(speed.work)}; {speed.engine_share:.0%} of the time in the engine,"
+            f" {speed.forward_share:.0%} in forward passes"
+        )
+    for side, reasons in (("captions", summary.no_caption_pair), ("images", summary.no_image_pair)):
+        for reason, count in sorted(reasons.items()):
+            say(f"  no pair of {side} for {count} items: {reason}")
+    if summary.dropped_questions or summary.without_questions:
+        say(
+            f"  {summary.dropped_questions} questions left out;"
+            f" {summary.without_questions} items without a question give captions alone"
+        )
+    if summary.bad:
+        first = summary.quarantined[0]
+        say(f"  {summary.bad} rows quarantined in {target / QUARANTINE}; {first.where}: {first.reason}")
+    say(f"candidate sheet: {target / 'sheet.png'}")

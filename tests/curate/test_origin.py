@@ -1,0 +1,79 @@
+"""A folder belongs to what it was curated from, and rounds that are compared to one set of scorers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from curate.config import JudgeConfig
+from curate.judge import Judge
+from curate.origin import Origin, claim, require_same_scorers
+from curate.scorers import Scorers
+from engine.errors import StaleError
+
+ORIGIN = Origin(
+    model="a", precision="float32", data="shapes", round=1, seed=0, n=2, captions=[], paint={}, answer={},
+    similarity="minilm@12", choices="minilm@12",
+)  # fmt: skip
+
+
+class Named:
+    """A similarity of which only the name matters."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return np.ones((len(texts), 1), np.float32)
+
+
+def scorers(captions: str = "minilm@12", choices: str = "minilm@12", url: str = "") -> Scorers:
+    judge = Judge(JudgeConfig(url=url, model="m")) if url else None
+    return Scorers(Named(captions), Named(choices), judge)
+
+
+def test_a_changed_text_model_or_judge_is_refused_with_the_difference_named(tmp_path: Path) -> None:
+    claim(tmp_path, ORIGIN)
+    claim(tmp_path, ORIGIN)
+    with pytest.raises(StaleError, match="similarity 'minilm@12' -> 'minilm@34'"):
+        claim(tmp_path, msgspec.structs.replace(ORIGIN, similarity="minilm@34"))
+    with pytest.raises(StaleError, match=r"judge None -> \{'model': 'm', 'url': 'u'\}"):
+        claim(tmp_path, msgspec.structs.replace(ORIGIN, judge={"model": "m", "url": "u"}))
+
+
+def test_a_later_round_is_scored_as_the_rounds_it_is_compared_with(tmp_path: Path) -> None:
+    claim(tmp_path / "1", ORIGIN)
+    folders = [tmp_path / "1", tmp_path / "imported"]
+    require_same_scorers(folders, scorers())
+    for other, words in (
+        (scorers(captions="mpnet@56"), "similarity 'minilm@12' -> 'mpnet@56'"),
+        (scorers(choices="mpnet@56"), "choices 'minilm@12' -> 'mpnet@56'"),
+        (scorers(url="http://localhost/v1"), "judge None -> "),
+    ):
+        with pytest.raises(StaleError, match=words):
+            require_same_scorers(folders, other)
+
+
+def test_the_judge_in_an_origin_survives_the_file(tmp_path: Path) -> None:
+    judged = scorers(url="https://judge.example/v1/")
+    assert judged.judge is not None
+    origin = msgspec.structs.replace(ORIGIN, judge=judged.judge.origin)
+    claim(tmp_path, origin)
+    claim(tmp_path, origin)
+    require_same_scorers([tmp_path], scorers(url="https://judge.example/v1"))
+    with pytest.raises(StaleError, match=r"other\.example"):
+        require_same_scorers([tmp_path], scorers(url="https://other.example/v1"))
+
+
+def test_an_origin_written_before_digests_is_taken_as_the_model_of_its_name(tmp_path: Path) -> None:
+    old = msgspec.to_builtins(ORIGIN) | {"similarity": "minilm"}
+    del old["choices"], old["judge"]
+    (tmp_path / "origin.json").write_bytes(msgspec.json.encode(old))
+    claim(tmp_path, ORIGIN)
+    require_same_scorers([tmp_path], scorers())
+    with pytest.raises(StaleError, match="similarity 'minilm' -> 'mpnet@12'"):
+        require_same_scorers([tmp_path], scorers(captions="mpnet@12"))

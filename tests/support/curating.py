@@ -1,0 +1,61 @@
+"""Curation in one process, with whatever model and scorers a test has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+
+from curate.config import CurateConfig
+from curate.earlier import EarlierPairs
+from curate.origin import Origin, origin_of
+from curate.pipeline import curate
+from curate.pool import LocalPool
+from curate.protocol import UnifiedModel
+from curate.sampling import CandidateSampler
+from curate.scorers import Scorers
+from curate.sources import Source
+from curate.summary import CurateSummary
+from engine.feature_files import FEATURES
+
+
+def curate_here(
+    model: UnifiedModel,
+    scorers: Scorers,
+    source: Source,
+    config: CurateConfig,
+    folder: Path,
+    round_number: int = 1,
+    seed: int = 0,
+    earlier: Iterable[Path] = (),
+    retry_failed: bool = False,
+) -> CurateSummary:
+    """Curates a source into a folder."""
+    sampler = CandidateSampler(model, scorers, source, config, round_number, seed, folder / FEATURES)
+    origin = origin_of(model.fingerprint, model.precision, source, config, scorers, round_number, seed)
+    return curate(
+        lambda: nullcontext(LocalPool(sampler)),
+        source,
+        config,
+        folder,
+        origin,
+        EarlierPairs(earlier),
+        lambda done, note: None,
+        retry_failed=retry_failed,
+    )
+
+
+def some_origin(round_number: int = 1) -> Origin:
+    """An origin where it does not matter which."""
+    return Origin(
+        model="m",
+        precision="float32",
+        data="d",
+        round=round_number,
+        seed=0,
+        n=2,
+        captions=[],
+        paint={},
+        answer={},
+        similarity="s",
+    )
