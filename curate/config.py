@@ -19,6 +19,10 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     """Self-VQA accuracy that the winning image must exceed (paper, section 3.2)."""
     min_margin: float = 0.0
     """Score difference that a pair must exceed."""
+    questions: str = ""
+    """TIFA file of questions to ask; empty asks the data set's own (`hermes questions` writes such files)."""
+    combine_questions: bool = False
+    """Asks the data set's own questions as well, before those of the file."""
     similarity: str = ""
     """Folder of a sentence-transformers model; empty is the packaged all-MiniLM-L6-v2."""
     chunk: int = 16
@@ -38,6 +42,8 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             raise ConfigError(f"curate.threshold is {self.threshold}; it is an accuracy from 0 to 1")
         if self.min_margin < 0:
             raise ConfigError(f"curate.min_margin is {self.min_margin}; it cannot be negative")
+        if self.combine_questions and not self.questions:
+            raise ConfigError("curate.combine_questions needs a file to combine with: set curate.questions")
         if self.chunk < 1:
             raise ConfigError(f"curate.chunk is {self.chunk}; it must be at least 1")
 

@@ -13,6 +13,7 @@ import numpy as np
 from curate.config import CurateConfig, caption_plan
 from curate.pairs import choose_caption_pair, choose_image_pair
 from curate.protocol import UnifiedModel
+from curate.questions.lookup import asked_digest
 from curate.self_vqa import accuracy, compared, matched
 from curate.similarity import Similarity, caption_scores
 from curate.sources import Quarantined, Source
@@ -56,6 +57,8 @@ class Origin(Record):
     paint: object
     answer: object
     similarity: str
+    questions: str = ""
+    """Digest of the file that they come from; empty for the data set's own."""
 
 
 class CurateSummary(Record):
@@ -212,6 +215,7 @@ def curate(
         paint=msgspec.to_builtins(config.paint),
         answer=msgspec.to_builtins(config.answer),
         similarity=similarity.name,
+        questions=asked_digest(config.questions, config.combine_questions),
     )
     _claim(folder, origin)
     log = CandidateLog(folder / CANDIDATES)

@@ -23,10 +23,15 @@ Stored = TypeVar("Stored", bound=Record)
 
 def write_file(path: Path, content: bytes) -> None:
     """Writes beside and renames: a reader sees all of the file or none of it."""
+    write_parts(path, (content,))
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """`write_file` for content that need not be in memory at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
     with beside.open("wb") as stream:
-        stream.write(content)
+        stream.writelines(parts)
         stream.flush()
         os.fsync(stream.fileno())
     beside.replace(path)

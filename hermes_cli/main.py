@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hermes_cli.exchange import export_release, import_release
+from hermes_cli.questions import make_questions
 
 if TYPE_CHECKING:
     from hermes_cli.run_folder import RunFolder
@@ -33,6 +34,9 @@ Config = Annotated[Path | None, typer.Option("--config", help="TOML file of sett
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of sampling and training.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Number of items.")]
+Questions = Annotated[
+    str | None, typer.Option("--questions", help="TIFA file of questions [the data set's own].")
+]
 Candidates = Annotated[int | None, typer.Option("--n", help="Candidates of each kind for each item.")]
 
 DEFAULT_RUN = Path("runs/default")
@@ -73,9 +77,12 @@ def curate(
     config: Config = None,
     assignments: Set = None,
     seed: Seed = None,
+    questions: Questions = None,
 ) -> None:
     """Sample n captions and n images for every item, score them, and choose winners and losers."""
-    given = _options(curate__n=n, curate__limit=limit, model=model, data=data, seed=seed)
+    given = _options(
+        curate__n=n, curate__limit=limit, curate__questions=questions, model=model, data=data, seed=seed
+    )
     folder, settings = _open_run(run, config, assignments, given)
     from hermes_cli.stages import curate_round, open_engine, training_source
 
@@ -154,9 +161,12 @@ def run_command(
     config: Config = None,
     assignments: Set = None,
     seed: Seed = None,
+    questions: Questions = None,
 ) -> None:
     """Everything: evaluate, then curate, train, swap and evaluate for each round."""
-    given = _options(curate__n=n, curate__limit=limit, model=model, data=data, seed=seed)
+    given = _options(
+        curate__n=n, curate__limit=limit, curate__questions=questions, model=model, data=data, seed=seed
+    )
     folder, settings = _open_run(run, config, assignments, given)
     from hermes_cli.iterate import run_rounds
 
@@ -186,6 +196,7 @@ def pretrain(
 
 app.command("import")(import_release)
 app.command("export")(export_release)
+app.command("questions")(make_questions)
 
 
 def main() -> None:

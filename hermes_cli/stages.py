@@ -12,6 +12,7 @@ import msgspec
 
 from curate.store import CANDIDATES, PAIRS, CandidateLog, read_records, write_file
 from engine.checkpoints import CLIP_FOLDER, resolve_model
+from engine.errors import DataError
 from engine.records import Preference
 from hermes_cli.report import Report, write_report
 from hermes_cli.run_folder import RunFolder
@@ -19,6 +20,7 @@ from hermes_cli.settings import RunSettings
 from hermes_cli.view import encode_pretty, progress_bar, say
 
 if TYPE_CHECKING:
+    from curate.config import CurateConfig
     from curate.pipeline import CurateSummary
     from curate.sources import Source
     from engine.vllm_engine import Engine
@@ -61,7 +63,32 @@ def training_source(settings: RunSettings) -> Source:
     """The items that curation works on; its errors come before an engine is started."""
     from curate.sources import load_source
 
-    return load_source(settings.data, "train", settings.curate.limit, settings.seed, image_size(settings))
+    source = load_source(settings.data, "train", settings.curate.limit, settings.seed, image_size(settings))
+    return asking(source, settings.curate) if settings.curate.questions else source
+
+
+def asking(source: Source, config: CurateConfig) -> Source:
+    """The source with the questions of the settings' file.
+
+    Raises:
+        DataError: the file cannot be read, or has no question about any item.
+    """
+    from curate.questions.lookup import questions_from, with_questions
+
+    lookup = questions_from(Path(config.questions))
+    covered = sum(bool(lookup.of(item)) for item in source.items)
+    if not covered:
+        raise DataError(
+            f"{config.questions}: no question about any of the {len(source.items)} items of {source.name};"
+            " ids or captions must be the same (`hermes questions` writes a file for a data set)"
+        )
+    say(f"{config.questions}: questions for {covered} of {len(source.items)} items")
+    for reason, count in lookup.rejected.items():
+        say(f"  {count} not asked: {reason}")
+    if lookup.bad:
+        say(f"  {len(lookup.bad)} rows cannot be read, the first: {lookup.bad[0]}")
+    items = tuple(with_questions(item, lookup, config.combine_questions) for item in source.items)
+    return msgspec.structs.replace(source, items=items)
 
 
 def held_out_source(settings: RunSettings) -> Source:
