@@ -162,7 +162,7 @@ def _lines(rows: Iterable[TifaQuestion]) -> Iterator[bytes]:
 def _fields(row: TifaQuestion) -> dict[str, Any]:
     """The fields in v1.0's order.
 
-    The type stands under both names: v1.0's description says answer_type, its scorer reads element_type.
+    The type stands under both names: v1.0 was first described with one, its scorer reads the other.
     """
     kind = stored_kind(row.question.kind)
     named = {

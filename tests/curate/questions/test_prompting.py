@@ -37,6 +37,7 @@ def test_data_is_one_bounded_line_without_control_tokens(text: str, most: int) -
 
 def test_control_tokens_do_not_come_together_when_others_are_taken_out() -> None:
     assert one_line("a <<s>s> b </<s>s> c", 100, RESERVED) == "a < s> b </ s> c"
+    assert one_line("a <|<s>x|> b", 100, ("<s>", "<| x|>")) == "a b"
 
 
 @pytest.mark.parametrize("style", STYLES)
