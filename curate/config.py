@@ -100,6 +100,10 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     caption_margin: float = 0.0
     """Likewise of captions, where that is more: cosines and accuracies differ in scale."""
     image_margin: float = 0.0
+    questions: str = ""
+    """TIFA file of questions to ask; empty asks the data set's own (`hermes questions` writes such files)."""
+    combine_questions: bool = False
+    """Asks the data set's own questions as well, before those of the file."""
     rules: Literal["paper", "official"] = "paper"
     """Which rules make pairs: the paper's, or those of the official scripts (`curate/rules.py`)."""
     tie_break: Literal["likelihood", "none"] = "likelihood"
@@ -142,6 +146,8 @@ class CurateConfig(Record, forbid_unknown_fields=True):
                 raise ConfigError(f"curate.{name} is {margin}; it cannot be negative")
             if margin and self.rules == "official":
                 raise ConfigError(f"curate.{name} is {margin}; the official rules have no margin")
+        if self.combine_questions and not self.questions:
+            raise ConfigError("curate.combine_questions needs a file to combine with: set curate.questions")
         if self.chunk < 1:
             raise ConfigError(f"curate.chunk is {self.chunk}; it must be at least 1")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from curate.config import CurateConfig, caption_plan
+from curate.questions.lookup import asked_digest
 from curate.scorers import Scorers
 from curate.sources import Source
 from curate.store import ORIGIN, write_file
@@ -40,6 +41,8 @@ class Origin(Record):
     """Digest of the data set's annotations."""
     select: int = 0
     """Size of the random subset; 0 is everything."""
+    questions: str = ""
+    """Digest of the file that they come from; empty for the data set's own."""
 
     def digest(self) -> str:
         """Digest of all of it, by which pairs name it."""
@@ -70,6 +73,7 @@ def origin_of(
         choices=scorers.choices.name,
         judge=scorers.judge.origin if scorers.judge else None,
         annotations=source.digest,
+        questions=asked_digest(config.questions, config.combine_questions),
         select=config.select,
     )
 

@@ -17,6 +17,7 @@ from engine.records import (
     Question,
     SampledCaption,
     SampledImage,
+    TextPrompt,
 )
 from engine.work import EngineWork
 
@@ -63,4 +64,32 @@ class UnifiedModel(Protocol):
         self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: PaintSettings
     ) -> list[list[SampledImage]]:
         """n images for each prompt; `keys` and `seed` decide every draw."""
+        ...
+
+
+class TextModel(Protocol):
+    """Goes on from texts."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what decides its texts: weights, configuration, tokenizer, arithmetic."""
+        ...
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """Texts that its tokenizer takes for control tokens; data must not contain them."""
+        ...
+
+    def generate(
+        self,
+        prompts: Sequence[TextPrompt],
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """What follows each prompt, up to `max_tokens` tokens or the first text of `stop`, which is cut off.
+
+        Greedy at temperature 0; else seed and prompt decide every draw. Empty for a prompt that is too long.
+        """
         ...

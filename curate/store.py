@@ -39,15 +39,16 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         DataError: the file system refuses.
     """
-    _write(path, [content])
+    write_parts(path, [content])
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """One JSON object a line, written as they come; like `write_file` all or nothing."""
-    _write(path, (msgspec.json.encode(record) + b"\n" for record in records))
+    write_parts(path, (msgspec.json.encode(record) + b"\n" for record in records))
 
 
-def _write(path: Path, parts: Iterable[bytes]) -> None:
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """`write_file` for content that need not be in memory at once."""
     beside = path.with_name(path.name + ".new")
     with stored(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,8 @@ class Question(Record):
     answer: str
     kind: str
     """What is asked: existence, shape, color, count or relation in the embedded world, else TIFA's type."""
+    element: str = ""
+    """The word of the caption that is asked about, as TIFA names it; empty where nobody said."""
 
 
 class Item(Record):
@@ -220,3 +222,11 @@ class SampledImage(Record):
     def tokens(self) -> ImageTokens:
         """The codes as an image to look at: it never goes through pixels."""
         return ImageTokens(codes=self.codes)
+
+
+class TextPrompt(Record):
+    """What a text model is asked to go on from."""
+
+    text: str
+    chat: bool = True
+    """Whether the model's chat template, where it has one, is put around the text."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -71,6 +71,28 @@ def shared_cores(processes: int) -> str:
     return "|".join(",".join(map(str, part)) for part in parts)
 
 
+def launched(where: Path, build: Callable[[], LLM]) -> LLM:
+    """The vLLM instance that `build` makes, in the environment that all of ours share; `stop` ends it.
+
+    Raises:
+        EngineError: vLLM is not installed, refused the model, or does not know it.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    set_num_threads = torch.set_num_threads
+    with translated(f"{where}: vLLM could not start"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        # Said at WARNING before vLLM's own level is set: that a CPU has no Triton, which is as it should be.
+        logging.getLogger("vllm.triton_utils.importing").setLevel(logging.ERROR)
+        try:
+            llm = build()
+        finally:
+            # vLLM's CPU worker puts a stub here, for the whole process.
+            torch.set_num_threads = set_num_threads
+    _started.append(llm)
+    return llm
+
+
 def start(
     checkpoint: Path,
     config: ShowoConfig,
@@ -84,57 +106,61 @@ def start(
     Raises:
         EngineError: vLLM is not installed, refused the model, or does not know it.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    set_num_threads = torch.set_num_threads
-    with translated(f"{checkpoint}: vLLM could not start"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        # Said at WARNING before vLLM's own level is set: that a CPU has no Triton, which is as it should be.
-        logging.getLogger("vllm.triton_utils.importing").setLevel(logging.ERROR)
-        from vllm import LLM
-        from vllm.platforms import current_platform
 
-        from engine.vllm_model import paged_head_size
-        from engine.vllm_plugin import register, registered
+    def build() -> LLM:
+        return _showo(checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel)
 
-        if not current_platform.is_cpu():
-            raise EngineError("the image prefix needs vLLM's CPU attention; install the `cpu` extra")
-        register()
-        if not registered():
-            raise EngineError("vLLM lost the registration of Show-o; install the pinned vLLM version")
-        head = paged_head_size(config.head_dim)
-        room = kv_cache_gib or planned_gib(config, dtype, max_sequences, head, tensor_parallel)
-        # By itself vLLM gives every process a NUMA node of its own, and refuses where there are too few.
-        binds = tensor_parallel > 1 and BINDING not in os.environ
+    return launched(checkpoint, build)
+
+
+def _showo(
+    checkpoint: Path,
+    config: ShowoConfig,
+    dtype: str,
+    max_sequences: int,
+    kv_cache_gib: float,
+    tensor_parallel: int,
+) -> LLM:
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    from engine.vllm_model import paged_head_size
+    from engine.vllm_plugin import register, registered
+
+    if not current_platform.is_cpu():
+        raise EngineError("the image prefix needs vLLM's CPU attention; install the `cpu` extra")
+    register()
+    if not registered():
+        raise EngineError("vLLM lost the registration of Show-o; install the pinned vLLM version")
+    head = paged_head_size(config.head_dim)
+    room = kv_cache_gib or planned_gib(config, dtype, max_sequences, head, tensor_parallel)
+    # By itself vLLM gives every process a NUMA node of its own, and refuses where there are too few.
+    binds = tensor_parallel > 1 and BINDING not in os.environ
+    if binds:
+        os.environ[BINDING] = shared_cores(tensor_parallel)
+    try:
+        return LLM(
+            str(checkpoint),
+            dtype=cast(Any, dtype),
+            enforce_eager=True,
+            skip_tokenizer_init=True,
+            generation_config="vllm",
+            max_model_len=config.max_position_embeddings,
+            max_num_seqs=max_sequences,
+            max_num_batched_tokens=max(2048, config.max_position_embeddings),
+            # A cut inside the bidirectional image prefix would change its attention.
+            enable_chunked_prefill=False,
+            enable_prefix_caching=True,
+            block_size=block_size(config.prefix_length),
+            enable_prompt_embeds=config.w_clip_vit,
+            kv_cache_memory_bytes=int(room * 2**30),
+            worker_extension_cls="engine.vllm_worker.HermesWorker",
+            use_tqdm_on_load=False,
+            tensor_parallel_size=tensor_parallel,
+        )
+    finally:
         if binds:
-            os.environ[BINDING] = shared_cores(tensor_parallel)
-        try:
-            llm = LLM(
-                str(checkpoint),
-                dtype=cast(Any, dtype),
-                enforce_eager=True,
-                skip_tokenizer_init=True,
-                generation_config="vllm",
-                max_model_len=config.max_position_embeddings,
-                max_num_seqs=max_sequences,
-                max_num_batched_tokens=max(2048, config.max_position_embeddings),
-                # A cut inside the bidirectional image prefix would change its attention.
-                enable_chunked_prefill=False,
-                enable_prefix_caching=True,
-                block_size=block_size(config.prefix_length),
-                enable_prompt_embeds=config.w_clip_vit,
-                kv_cache_memory_bytes=int(room * 2**30),
-                worker_extension_cls="engine.vllm_worker.HermesWorker",
-                use_tqdm_on_load=False,
-                tensor_parallel_size=tensor_parallel,
-            )
-        finally:
-            # vLLM's CPU worker puts a stub here, for the whole process.
-            torch.set_num_threads = set_num_threads
-            if binds:
-                del os.environ[BINDING]
-    _started.append(llm)
-    return llm
+            del os.environ[BINDING]
 
 
 def stop(llm: LLM) -> None:

@@ -10,7 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from curate.store import PAIRS, QUARANTINE, read_records
+from engine.errors import DataError
 from engine.records import Preference
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
@@ -18,6 +21,7 @@ from hermes_cli.stages import image_size, open_engine, timed
 from hermes_cli.view import progress_bar, say
 
 if TYPE_CHECKING:
+    from curate.config import CurateConfig
     from curate.pool import Pool, Sampler
     from curate.scorers import Scorers
     from curate.sources import Source
@@ -38,7 +42,35 @@ def training_source(settings: RunSettings) -> Source:
     require_scorers(settings.curate)
     config = settings.curate
     size = image_size(settings)
-    return load_source(settings.data, "train", config.limit, settings.seed, size, config.select)
+    source = load_source(settings.data, "train", config.limit, settings.seed, size, config.select)
+    return asking(source, config) if config.questions else source
+
+
+def asking(source: Source, config: CurateConfig) -> Source:
+    """The source with the questions of the settings' file.
+
+    Raises:
+        DataError: the file cannot be read, or has no question about any item.
+    """
+    from curate.questions.lookup import questions_from, with_questions
+
+    lookup = questions_from(Path(config.questions))
+    items = covered = 0
+    for row in source.rows():
+        items += row.item is not None
+        covered += row.item is not None and bool(lookup.of(row.item))
+    if not covered:
+        raise DataError(
+            f"{config.questions}: no question about any of the {items} items of {source.name};"
+            " ids or captions must be the same (`hermes questions` writes a file for a data set)"
+        )
+    say(f"{config.questions}: questions for {covered} of {items} items")
+    for reason, count in lookup.rejected.items():
+        say(f"  {count} not asked: {reason}")
+    if lookup.bad:
+        say(f"  {len(lookup.bad)} rows cannot be read, the first: {lookup.bad[0]}")
+    asked = partial(with_questions, lookup=lookup, combine=config.combine_questions)
+    return msgspec.structs.replace(source, asking=asked)
 
 
 def curate_round(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hermes_cli.exchange import export_release, import_release
+from hermes_cli.questions import make_questions
 
 if TYPE_CHECKING:
     from hermes_cli.run_folder import RunFolder
@@ -55,6 +56,9 @@ Candidates = Annotated[int | None, typer.Option("--n", help="Candidates of each 
 Similarity = Annotated[
     str | None,
     typer.Option("--similarity", help="Text model: minilm, mpnet, DIR, bert-cls:DIR or bert-mean:DIR."),
+]
+Questions = Annotated[
+    str | None, typer.Option("--questions", help="TIFA file of questions [the data set's own].")
 ]
 Workers = Annotated[str | None, typer.Option("--workers", help="Who samples: `local` or `ray`.")]
 Rules = Annotated[str | None, typer.Option("--rules", help="What makes pairs: `paper` or `official`.")]
@@ -107,6 +111,7 @@ def curate(
     max_bad: MaxBad = None,
     model: Model = None,
     data: Data = None,
+    questions: Questions = None,
     similarity: Similarity = None,
     rules: Rules = None,
     workers: Workers = None,
@@ -126,6 +131,7 @@ def curate(
         limit,
         select,
         max_bad,
+        curate__questions=questions,
         curate__similarity=similarity,
         curate__rules=rules,
         curate__workers=workers,
@@ -209,6 +215,7 @@ def run_command(
     max_bad: MaxBad = None,
     model: Model = None,
     data: Data = None,
+    questions: Questions = None,
     similarity: Similarity = None,
     rules: Rules = None,
     workers: Workers = None,
@@ -222,6 +229,7 @@ def run_command(
         limit,
         select,
         max_bad,
+        curate__questions=questions,
         curate__similarity=similarity,
         curate__rules=rules,
         curate__workers=workers,
@@ -258,6 +266,7 @@ def pretrain(
 
 app.command("import")(import_release)
 app.command("export")(export_release)
+app.command("questions")(make_questions)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -35,6 +35,8 @@ class Source(Record):
     """Of the selection."""
     bound: int = EVERYTHING
     """An item is selected where its hash under `seed` does not exceed this."""
+    asking: Callable[[Item], Item] | None = None
+    """Gives items other questions than the data set does."""
 
     def __post_init__(self) -> None:
         if self.split not in ("", *SPLITS) and not self.reader.is_split:
@@ -72,9 +74,14 @@ class Source(Record):
                 tally.add(row, selected)
             if selected:
                 taken += row.item is not None
-                yield row
+                yield self._asked(row)
             if self.limit and taken == self.limit:
                 return
+
+    def _asked(self, row: Row) -> Row:
+        if row.item is None or self.asking is None:
+            return row
+        return msgspec.structs.replace(row, item=self.asking(row.item))
 
     def _selects(self, item: Item) -> bool:
         return self.bound == EVERYTHING or selection_hash(self.seed, item.id) <= self.bound

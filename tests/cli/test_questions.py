@@ -1,0 +1,183 @@
+"""`hermes questions` as a user types it, with a small model that has learned a data set by heart."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_llama import taught
+
+from curate.questions.layout import LAYOUTS, written
+from curate.questions.prompting import reading_prompt, writing_prompt
+from engine.records import Question
+
+THINGS = {"red": "cube", "blue": "ball", "green": "cone", "black": "ring", "white": "star", "pink": "cup"}
+KNOWN = [color for color in THINGS if color != "white"]
+"""Every fifth item is held out."""
+OWN = Question(question="is it a photo?", choices=("yes", "no"), answer="yes", kind="other")
+WRONG = Question(
+    question="is there a chair?", choices=("yes", "no"), answer="yes", kind="object", element="chair"
+)
+
+
+def caption(color: str) -> str:
+    return f"a {color} {THINGS[color]} on a table"
+
+
+def about(color: str) -> Question:
+    return Question(
+        question=f"what color is the {THINGS[color]}?",
+        choices=(color, "purple"),
+        answer=color,
+        kind="color",
+        element=color,
+    )
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "hermes_cli.main", *arguments]
+
+
+def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Writes the question of a colour and a wrong one, in TIFA's style; answers rightly."""
+    pairs = []
+    for color in KNOWN:
+        said = written("tifa", [about(color), WRONG]).removeprefix(LAYOUTS["tifa"].headings[0][0])
+        pairs.append((writing_prompt("tifa", caption(color), ()).text, said))
+        for question, answer in ((about(color), color), (WRONG, "no"), (OWN, "yes")):
+            pairs.append((reading_prompt(caption(color), question, ()).text, f" {answer}"))
+    return taught(tmp_path_factory.mktemp("models") / "llama", pairs)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of what the model knows, and an item that is held out."""
+    folder = tmp_path_factory.mktemp("data")
+    Image.new("RGB", (48, 48), (200, 30, 30)).save(folder / "a.png")
+    rows = [
+        {
+            "id": f"item-{color}",
+            "image": "a.png",
+            "caption": caption(color),
+            "questions": [
+                {"question": OWN.question, "choices": OWN.choices, "answer": OWN.answer, "kind": OWN.kind}
+            ],
+        }
+        for color in THINGS
+    ]
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def arguments(model: Path, data: Path) -> list[str]:
+    return [
+        "questions", "--data", str(data), "--to", "out/questions.json", "--question-model", str(model),
+        "--style", "tifa", "--combine", "--batch", "1", "--max-tokens", "200", "--dtype", "float32",
+        "--kv-cache-gib", "0.125",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The file of an uninterrupted run, and what it printed."""
+    cwd = tmp_path_factory.mktemp("whole")
+    done = hermes(cwd, *arguments(model, data))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return cwd / "out/questions.json", done.stdout
+
+
+def test_both_sources_are_checked_counted_and_written_the_data_sets_first(whole: tuple[Path, str]) -> None:
+    path, printed = whole
+    rows = json.loads(path.read_text())
+    assert [(row["id"], row["question"]) for row in rows] == [
+        (f"item-{color}", question) for color in KNOWN for question in (OWN.question, about(color).question)
+    ]
+    first = dict(rows[1])
+    assert first == {
+        "id": "item-red",
+        "caption": caption("red"),
+        "question": "what color is the cube?",
+        "choices": ["red", "purple"],
+        "answer": "red",
+        "answer_type": "color",
+        "element_type": "color",
+        "element": "red",
+    }
+    assert "5 captions asked about, 0 found in the cache" in printed
+    assert "15 questions read" in printed
+    assert "5 rejected: the reader answers otherwise" in printed
+    assert "10 questions about 5 of 5 items" in printed
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_file(
+    whole: tuple[Path, str], model: Path, data: Path, tmp_path: Path
+) -> None:
+    said = tmp_path / "out/questions.json.cache.jsonl"
+    victim = subprocess.Popen(
+        command(*arguments(model, data)), cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 200
+    while not (said.is_file() and said.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
+        assert victim.poll() is None
+        time.sleep(0.01)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert not (tmp_path / "out/questions.json").exists()
+    survived = said.read_bytes()
+    with said.open("ab") as stream:
+        stream.write(b'{"key": "torn')
+    done = hermes(tmp_path, *arguments(model, data))
+    assert done.returncode == 0, done.stderr
+    assert "0 found in the cache" not in done.stdout.split("captions asked about")[1].split("\n")[0]
+    assert said.read_bytes().startswith(survived[: survived.rfind(b"\n") + 1])
+    assert b"torn" not in said.read_bytes()
+    assert (tmp_path / "out/questions.json").read_bytes() == whole[0].read_bytes()
+
+
+def test_without_a_model_the_data_sets_own_questions_are_written(tmp_path: Path) -> None:
+    done = hermes(tmp_path, "questions", "--data", "shapes", "--limit", "8", "--to", "own.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "own.json").read_text())
+    assert len({row["id"] for row in rows}) == 8
+    assert f"{len(rows)} questions about 8 of 8 items" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["own.json"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("questions", "--to", "q.json", "--limit", "2", "--combine"), "name a --question-model"),
+        (("questions", "--to", "q.json"), "say how many items with --limit"),
+        (("questions", "--to", ".", "--limit", "2"), "name a file"),
+        (
+            ("questions", "--to", "q.json", "--limit", "2", "--question-model", "nowhere"),
+            "nowhere: no config.json",
+        ),
+        (("curate", "--questions", "nowhere.json"), "nowhere.json: cannot be read"),
+        (("curate", "--set", "curate.combine_questions=true"), "set curate.questions"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_model_starts(
+    tmp_path: Path, given: tuple[str, ...], words: str
+) -> None:
+    done = hermes(tmp_path, *given)
+    assert done.returncode == 1
+    assert done.stderr.startswith("hermes: ")
+    assert done.stderr.strip().count("\n") == 0
+    assert words in done.stderr
+    assert "starting" not in done.stdout
+    assert not (tmp_path / "q.json").exists()

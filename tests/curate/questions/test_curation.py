@@ -1,0 +1,140 @@
+"""A curation asks the questions of a file, and its folder belongs to that file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from curating import curate_here
+
+from curate.config import CurateConfig
+from curate.outcomes import Sampled
+from curate.questions.tifa import from_item, write_tifa
+from curate.scorers import Scorers
+from curate.shards import read_outcomes
+from curate.store import ORIGIN
+from engine.errors import DataError, StaleError
+from engine.records import (
+    Answer,
+    CaptionSettings,
+    ImageTokens,
+    Question,
+    SampledCaption,
+    SampledImage,
+)
+from engine.work import EngineWork
+from hermes_cli.curate_stage import training_source
+from hermes_cli.settings import RunSettings
+
+RED = Question(question="is it red?", choices=("yes", "no"), answer="yes", kind="color", element="red")
+
+
+class Parrot:
+    """A unified model that says and paints the same always."""
+
+    fingerprint = "parrot"
+    precision = "float32"
+    work = EngineWork()
+
+    def encode(self, images: np.ndarray) -> list[ImageTokens]:
+        return [ImageTokens(codes=(1, 2))] * len(images)
+
+    def decode(self, codes: Sequence[Sequence[int]]) -> np.ndarray:
+        return np.zeros((len(codes), 4, 4, 3), np.uint8)
+
+    def caption(
+        self, images: Sequence[ImageTokens], keys: Sequence[str], seed: int, plan: Sequence[CaptionSettings]
+    ) -> list[list[SampledCaption]]:
+        said = SampledCaption(text="red", token_ids=(1,), logprobs=(0.0, 0.0), seed=0)
+        return [[said] * len(plan) for _ in images]
+
+    def answer(
+        self, images: Sequence[ImageTokens], questions: Sequence[Sequence[Question]], settings: object
+    ) -> list[list[Answer]]:
+        return [[Answer(text=one.answer) for one in row] for row in questions]
+
+    def paint(
+        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: object
+    ) -> list[list[SampledImage]]:
+        return [[SampledImage(codes=(1, 2), seed=0)] * n for _ in prompts]
+
+
+class Same:
+    """Every text is like every other."""
+
+    name = "same"
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return np.ones((len(texts), 1), np.float32)
+
+
+def settings(file: Path | str, combine: bool = False) -> RunSettings:
+    return RunSettings(curate=CurateConfig(n=2, limit=3, questions=str(file), combine_questions=combine))
+
+
+def curated(chosen: RunSettings, folder: Path) -> list[tuple[Question, ...]]:
+    source = training_source(chosen)
+    curate_here(Parrot(), Scorers(Same(), Same()), source, chosen.curate, folder)
+    return [one.item.questions for one in read_outcomes(folder) if isinstance(one, Sampled)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A question about the first two of the three items, under their ids."""
+    path = tmp_path / "questions.json"
+    items = training_source(settings("")).items()[:2]
+    write_tifa(path, (row for item in items for row in from_item(item, [RED])))
+    return path
+
+
+def test_the_files_questions_are_asked_in_place_of_the_data_sets_or_after_them(
+    file: Path, tmp_path: Path
+) -> None:
+    own = curated(settings(""), tmp_path / "own")
+    assert all(own)
+    assert curated(settings(file), tmp_path / "file") == [(RED,), (RED,), ()]
+    both = [(*own[0], RED), (*own[1], RED), own[2]]
+    assert curated(settings(file, combine=True), tmp_path / "both") == both
+
+
+def test_a_folder_curated_with_other_questions_is_refused_and_the_difference_named(
+    file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    before = curated(settings(file), folder)
+    assert curated(settings(file), folder) == before
+    digest = json.loads((folder / ORIGIN).read_bytes())["questions"]
+    with pytest.raises(StaleError, match=f"questions '{digest}' -> ''"):
+        curated(settings(""), folder)
+    with pytest.raises(StaleError, match=f"questions '{digest}' -> '{digest} and the data set's own'|own\""):
+        curated(settings(file, combine=True), folder)
+    rows = json.loads(file.read_text())
+    rows[0]["answer"] = "no"
+    file.write_text(json.dumps(rows))
+    with pytest.raises(StaleError, match=f"questions '{digest}' -> '[0-9a-f]{{16}}'"):
+        curated(settings(file), folder)
+
+
+def test_a_folder_from_before_questions_had_a_file_is_completed(tmp_path: Path) -> None:
+    before = curated(settings(""), tmp_path)
+    origin = json.loads((tmp_path / ORIGIN).read_bytes())
+    del origin["questions"]
+    (tmp_path / ORIGIN).write_text(json.dumps(origin))
+    assert curated(settings(""), tmp_path) == before
+
+
+def test_a_file_about_other_items_is_refused(tmp_path: Path) -> None:
+    row = {
+        "id": "x",
+        "caption": "nothing here",
+        "question": "is it?",
+        "choices": ["yes", "no"],
+        "answer": "no",
+    }
+    path = tmp_path / "strangers.json"
+    path.write_text(json.dumps([row]))
+    with pytest.raises(DataError, match="no question about any of the 3 items of shapes"):
+        training_source(settings(path))

@@ -1,0 +1,133 @@
+"""From captions to questions: written, parsed, checked, read, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from curate.questions import parsing, validation
+from curate.questions.cache import Remembering, TextCache
+from curate.questions.generate import Maker, WritingSettings, ask_all
+from curate.questions.layout import written
+from curate.questions.prompting import reading_prompt, writing_prompt
+from curate.shapes import world
+from engine.errors import ConfigError
+from engine.records import Item, Question, TextPrompt
+
+RED = Question(question="is it red?", choices=("yes", "no"), answer="yes", kind="color", element="red")
+CUBE = Question(
+    question="what is it?", choices=("cube", "ball"), answer="cube", kind="object", element="cube"
+)
+SIZE = Question(
+    question="how big is it?", choices=("big", "small"), answer="big", kind="other", element="size"
+)
+ITEMS = [
+    Item(id="a", caption="a red cube", questions=(RED, SIZE)),
+    Item(id="b", caption="a red cube", questions=()),
+    Item(id="c", caption="a haiku", questions=()),
+]
+
+
+class Book:
+    """Goes on from the prompts that it knows; from others with nothing. Refuses when closed."""
+
+    fingerprint = "book"
+    reserved = ()
+
+    def __init__(self, pages: Mapping[str, str]) -> None:
+        self._pages = pages
+        self.asked = 0
+        self.closed = False
+
+    def generate(
+        self,
+        prompts: Sequence[TextPrompt],
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[str]:
+        assert not self.closed
+        self.asked += len(prompts)
+        return [self._pages.get(prompt.text, "") for prompt in prompts]
+
+
+def writer(text: str) -> Book:
+    return Book({writing_prompt("instruct", "a red cube", ()).text: text})
+
+
+def reader(answers: Mapping[Question, str]) -> Book:
+    return Book({reading_prompt("a red cube", one, ()).text: answer for one, answer in answers.items()})
+
+
+def made(maker: Maker, items: Sequence[Item] = ITEMS) -> dict[str, tuple[Question, ...]]:
+    return {item.id: kept for item, kept in maker.questions(items, lambda count: None)}
+
+
+def test_questions_are_kept_if_the_reader_gives_their_answer_and_every_rejection_is_counted(
+    tmp_path: Path,
+) -> None:
+    cache = TextCache(tmp_path / "said.jsonl")
+    author = Remembering(writer(written("instruct", [RED, CUBE, SIZE]) + "Question: is it new?"), cache)
+    judge = Remembering(reader({RED: "yes", CUBE: "ball", SIZE: "unknown"}), cache)
+    maker = Maker(WritingSettings(batch=2), author, judge, own=False)
+    assert made(maker) == {"a": (RED,), "b": (RED,), "c": ()}
+    report = maker.report
+    assert report.rejected == {validation.UNREADABLE: 4, parsing.CUT_SHORT: 2, parsing.NOTHING: 1}
+    assert (report.items, report.kept, report.without) == (3, 2, 1)
+    assert (report.asked, report.cached) == (2, 1)
+    assert (report.read, report.read_cached) == (3, 3)
+
+
+def test_the_data_sets_own_questions_come_first_and_none_is_asked_twice(tmp_path: Path) -> None:
+    again = Question(
+        question="Is it red", choices=("No", "Yes"), answer="Yes", kind="attribute", element="red"
+    )
+    author = Remembering(writer(written("instruct", [again, CUBE])), TextCache(tmp_path / "said.jsonl"))
+    both = Maker(WritingSettings(), author, own=True)
+    assert made(both) == {"a": (RED, SIZE, CUBE), "b": (checked(again), CUBE), "c": ()}
+    assert both.report.rejected == {validation.TWICE: 1, parsing.NOTHING: 1}
+    alone = Maker(WritingSettings(), author, own=False)
+    assert made(alone)["a"] == (checked(again), CUBE)
+
+
+def checked(question: Question) -> Question:
+    found = validation.checked(question)
+    assert isinstance(found, Question)
+    return found
+
+
+def test_what_a_first_pass_asked_is_there_when_its_model_is_gone(tmp_path: Path) -> None:
+    cache = TextCache(tmp_path / "said.jsonl")
+    book = writer(written("instruct", [CUBE]))
+    author = Remembering(book, cache)
+    seen: list[int] = []
+    ask_all(ITEMS, author, WritingSettings(batch=2), seen.append)
+    assert seen == [2, 1]
+    book.closed = True
+    assert made(Maker(WritingSettings(batch=3), author, own=False))["b"] == (CUBE,)
+    assert book.asked == 2
+
+
+def test_without_models_the_own_questions_pass_the_rules(tmp_path: Path) -> None:
+    bad = Question(question="is it?", choices=("yes",), answer="yes", kind="other")
+    maker = Maker(WritingSettings())
+    items = [Item(id="x", caption="x", questions=(RED, bad, RED)), Item(id="y", caption="y", questions=())]
+    assert made(maker, items) == {"x": (RED,), "y": ()}
+    assert maker.report.rejected == {validation.ONE_CHOICE: 1, validation.TWICE: 1}
+    assert (maker.report.asked, maker.report.cached, maker.report.read) == (0, 0, 0)
+
+
+def test_every_rule_made_question_of_the_embedded_world_passes() -> None:
+    items = [world.item("train", 3, index)[0] for index in range(60)]
+    maker = Maker(WritingSettings())
+    assert made(maker, items) == {item.id: item.questions for item in items}
+    assert not maker.report.rejected
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"max_tokens": 0}, {"temperature": -0.1}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        WritingSettings(**wrong)
