@@ -73,7 +73,7 @@ def as_text(value: object, what: str, of: str = "") -> str:
 
 def shown(value: object) -> str:
     """A value on one short line."""
-    text = ascii(value) if isinstance(value, str) and not _is_unicode(value) else repr(value)
+    text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

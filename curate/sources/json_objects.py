@@ -15,8 +15,8 @@ from curate.sources.json_text import BYTE_ORDER_MARK, MAX_OBJECT, TOO_LARGE, Fou
 
 CHUNK = 1 << 16
 _BETWEEN = re.compile(rb"[\s,\[\]]*+")
-_PART = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[{}]', re.DOTALL)
-"""A string, with whether it is closed, or a brace."""
+_PART = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}]', re.DOTALL)
+"""A string, which may go on beyond what is held, or a brace."""
 _NEXT = re.compile(rb"[\n,]\s*+(?=\{)")
 """Where a new object may start after a damaged one."""
 _BRACE = re.compile(rb"(?=\{)")
@@ -24,9 +24,9 @@ _KEPT = 64
 """Bytes that are searched again together with those that follow."""
 
 
-def json_objects(stream: BinaryIO, chunk: int = CHUNK) -> Iterator[Found]:
-    """The objects of a file in order, of which `chunk` bytes or one object are held at a time."""
-    window = _Window(stream, chunk)
+def json_objects(stream: BinaryIO, chunk: int = CHUNK, most: int = MAX_OBJECT) -> Iterator[Found]:
+    """The objects of a file in order; `chunk` bytes or an object of up to `most` bytes are held at a time."""
+    window = _Window(stream, chunk, most)
     number = 0
     while window.skip_separators():
         number += 1
@@ -48,8 +48,8 @@ def json_objects(stream: BinaryIO, chunk: int = CHUNK) -> Iterator[Found]:
 class _Window:
     """What has been read of a stream and is still of use: the buffer from `_at` on."""
 
-    def __init__(self, stream: BinaryIO, chunk: int) -> None:
-        self._stream, self._chunk = stream, chunk
+    def __init__(self, stream: BinaryIO, chunk: int, most: int) -> None:
+        self._stream, self._chunk, self._most = stream, chunk, most
         self._buffer, self._at, self._base = b"", 0, 0
         while len(self._buffer) < len(BYTE_ORDER_MARK) and self._more():
             pass
@@ -87,11 +87,11 @@ class _Window:
     def object(self) -> tuple[int, dict[str, object] | str]:
         """Length and value of the object that starts here; length 0, and why, where it does not end."""
         while not (length := self._length()):
-            if len(self._buffer) - self._at > MAX_OBJECT:
+            if len(self._buffer) - self._at > self._most:
                 return 0, TOO_LARGE
             if not self._more():
                 return 0, "the object has no end: the file is torn, or a quotation mark is missing"
-        if length > MAX_OBJECT:
+        if length > self._most:
             return length, TOO_LARGE
         return length, decode_object(self._buffer[self._at : self._at + length])
 
@@ -106,8 +106,6 @@ class _Window:
                 depth -= 1
                 if not depth:
                     return part.end() - self._at
-            elif not part.group(1):
-                break
         return 0
 
     def skip_to(self, mark: re.Pattern[bytes], within: int = 0) -> None:

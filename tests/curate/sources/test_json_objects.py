@@ -100,9 +100,10 @@ def test_reading_goes_on_behind_a_damaged_object(bad: bytes, between: bytes, chu
     assert sum(not one.value for one in found) == 1
 
 
-def test_an_object_beyond_all_measure_is_passed_over() -> None:
-    huge = b'{"caption": "' + b"x" * (9 << 20) + b'"}'
-    found = read(b"[" + huge + b',\n{"id": 1}]')
+@given(st.integers(0, 400), st.sampled_from([b",", b",\n", b" ,\n      "]), st.integers(1, 50))
+def test_an_object_beyond_all_measure_is_passed_over(excess: int, between: bytes, chunk: int) -> None:
+    huge = b'{"caption": "' + b"x" * (100 + excess) + b'"}'
+    found = list(json_objects(io.BytesIO(b"[" + huge + between + b'{"id": 1}]'), chunk, most=100))
     assert [one.value for one in found] == [None, {"id": 1}]
     assert "more than 8 MiB" in found[0].problem
 
