@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from PIL import Image
 
+from curate.outcomes import Sampled
+from curate.shards import read_outcomes
 from engine.weights import fingerprint
 
 SMALL = ("--set", "curate.chunk=4", "--set", "train.steps=6", "--set", "train.warmup=1")
@@ -85,8 +89,9 @@ def test_painted_images_have_likelihoods_and_equal_scores_are_marked(steps: tupl
     folder = run / "round-1/curate"
     images = [
         image
-        for line in (folder / "candidates.jsonl").read_text().splitlines()
-        for image in json.loads(line)["images"]
+        for outcome in read_outcomes(folder)
+        if isinstance(outcome, Sampled)
+        for image in msgspec.to_builtins(outcome.item)["images"]
     ]
     assert all(image["likelihood"] <= 0 for image in images)
     by_score = {
@@ -148,17 +153,22 @@ def test_other_settings_in_a_curated_folder_are_refused(steps: tuple[Path, list[
     )
     assert done.returncode == 1
     assert "n 8 -> 4" in done.stderr
-    assert len((run / "round-1/curate/candidates.jsonl").read_text().splitlines()) == 8
+    assert len(list(read_outcomes(run / "round-1/curate"))) == 8
+    assert "--fresh" in done.stderr
 
 
 def test_a_killed_curation_resumes_without_losing_or_repeating_an_item(
     steps: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
+    """Another size of chunks, too, changes no byte of the pairs or of the sealed candidates."""
     run, _ = steps
-    log = tmp_path / "runs/default/round-1/curate/candidates.jsonl"
+    log = tmp_path / "runs/default/round-1/curate/candidates/000000.open.jsonl"
     given = ("curate", "--n", "8", "--limit", "8", *SMALL)
     victim = subprocess.Popen(
-        command(*given), cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
+        command(*given, "--set", "curate.chunk=3"),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 300
     while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:
@@ -166,12 +176,25 @@ def test_a_killed_curation_resumes_without_losing_or_repeating_an_item(
         time.sleep(0.02)
     os.killpg(victim.pid, signal.SIGKILL)
     victim.wait()
-    survived = log.read_bytes()
-    assert survived
+    assert log.read_bytes()
     hermes(tmp_path, *given)
-    assert log.read_bytes().startswith(survived[: survived.rfind(b"\n") + 1])
-    pairs = "round-1/curate/pairs.jsonl"
-    assert (tmp_path / "runs/default" / pairs).read_bytes() == (run / pairs).read_bytes()
+    for name in ("pairs.jsonl", "candidates/000000.jsonl", "manifest.json", "quarantine.jsonl"):
+        ours = tmp_path / "runs/default/round-1/curate" / name
+        assert ours.read_bytes() == (run / "round-1/curate" / name).read_bytes(), name
+
+
+def test_a_finished_curation_starts_no_engine_and_can_begin_again(
+    steps: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    run, _ = steps
+    given = ("curate", "--n", "8", "--limit", "8", *SMALL)
+    shutil.copytree(run, tmp_path / "runs/default")
+    pairs = tmp_path / "runs/default/round-1/curate/pairs.jsonl"
+    before = pairs.read_bytes()
+    assert "starting the engine" not in hermes(tmp_path, *given)
+    assert pairs.read_bytes() == before
+    assert "starting the engine" in hermes(tmp_path, *given, "--fresh")
+    assert pairs.read_bytes() == before
 
 
 def test_run_does_all_rounds_with_one_engine(steps: tuple[Path, list[str]], tmp_path: Path) -> None:
