@@ -48,14 +48,14 @@ class TextEngine:
         self._tokenizer = _tokenizer(folder)
         self._ends = _ends(folder)
         self._context = min(context, _positions(folder) or context)
-        self._fingerprint = f"{text_fingerprint(folder)}-{self._precision}"
+        self._fingerprint = f"{text_fingerprint(folder)}-{self._precision}-{self._context}"
         self._folder, self._max_sequences, self._kv_cache_gib = folder, max_sequences, kv_cache_gib
         self._refusal = ""
         self._llm: LLM | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the folder's files, and the type of the arithmetic."""
+        """Digest of the folder's files, the type of the arithmetic, and the context."""
         return self._fingerprint
 
     @property
@@ -89,8 +89,10 @@ class TextEngine:
         texts = [""] * len(prompts)
         if not fitting:
             return texts
+        # First, because vLLM must find our environment when it is imported.
+        llm = self._llm = self._llm or vllm_launch.launched(self._folder, self._start)
         params = [self._sampling(prompts[index], rooms[index], stop, temperature, seed) for index in fitting]
-        outputs = self._outputs([asked[index] for index in fitting], params)
+        outputs = self._outputs(llm, [asked[index] for index in fitting], params)
         for index, output in zip(fitting, outputs, strict=True):
             texts[index] = output.outputs[0].text
         return texts
@@ -110,8 +112,7 @@ class TextEngine:
     ) -> None:
         self.close()
 
-    def _outputs(self, asked: Sequence[list[int]], params: list[SamplingParams]) -> list[Any]:
-        llm = self._llm = self._llm or vllm_launch.launched(self._folder, self._start)
+    def _outputs(self, llm: LLM, asked: Sequence[list[int]], params: list[SamplingParams]) -> list[Any]:
         with vllm_launch.translated("vLLM failed while generating"):
             try:
                 prompts = [{"prompt_token_ids": ids} for ids in asked]
