@@ -1,8 +1,8 @@
 """Kills a curation again and again, and compares what it leaves with an uninterrupted one.
 
 `hermes curate` on the embedded model is started, killed with SIGKILL after a random time, and started again,
-with another chunk size each time, until it was killed `--kills` times; then it is let through. Counts items lost
-and repeated, and says whether pairs, quarantine and sealed candidates are the same bytes.
+with another chunk size each time, until it was killed `--kills` times; then it is let through. Counts items
+lost and repeated, and says whether pairs, quarantine and sealed candidates are the same bytes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`hermes curate` in one process against Ray actors: seconds of sampling, and whether the pairs are the same.
 
 One process gives every operation all cores, two actors half of them each. Seconds are those that the summary
-states, from the first sample to the last: on Ray they include the start of the actors' engines, in one process
-they do not; the seconds of the whole command stand beside.
+states, from the first sample to the last; starting the engines is not among them, and stands beside in the
+seconds of the whole command.
 """
 
 from __future__ import annotations

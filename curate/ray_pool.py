@@ -59,7 +59,7 @@ class RayPool:
 
     Raises (constructor):
         ConfigError: Ray is not installed.
-        EngineError: the cluster cannot be reached, or no actor starts.
+        EngineError: the cluster cannot be reached, or an actor cannot build its sampler.
     """
 
     def __init__(self, make: Callable[[], Sampler], config: RayConfig) -> None:
@@ -75,6 +75,11 @@ class RayPool:
         self._work: dict[Any, EngineWork] = {}
         self._starts = 0
         self._idle = [self._actor(place) for place in range(config.workers)]
+        try:
+            self.processes()
+        except self._ray.exceptions.RayActorError as error:
+            self.close()
+            raise _translated(error) from error
 
     def _start(self) -> None:
         local: dict[str, Any] = {
@@ -111,7 +116,7 @@ class RayPool:
         return sum(self._work.values(), EngineWork())
 
     def processes(self) -> list[int]:
-        """The process ids of the idle actors."""
+        """The process ids of the idle actors, once their samplers stand."""
         return [self._ray.get(actor.ready.remote()) for _, actor in self._idle]
 
     def run(self, chunks: Iterable[Chunk]) -> Iterator[list[Outcome]]:
