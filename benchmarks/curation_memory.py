@@ -1,8 +1,8 @@
 """Peak memory of a curation of many rows: source, store, pairs and summary, with recorded samples.
 
 The candidates of a few embedded items, sampled by a real curation, are given to every row of a JSON-lines
-data set under its own id. Each size runs in a process of its own; what it peaks at beyond the smallest size is
-what the number of rows costs.
+data set under its own id. Each size runs in a process of its own; what it peaks at beyond the smallest size
+is what the number of rows costs.
 """
 
 from __future__ import annotations
