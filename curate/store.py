@@ -18,6 +18,8 @@ from engine.errors import DataError
 from engine.records import Candidates, Record
 
 CANDIDATES, PAIRS, SUMMARY, ORIGIN = "candidates.jsonl", "pairs.jsonl", "curate.json", "origin.json"
+IMPORTED = "imported.json"
+"""Where pairs came from, in place of an origin."""
 
 Stored = TypeVar("Stored", bound=Record)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hermes_cli.exchange import export_release, import_release
+from hermes_cli.import_pairs import import_foreign_pairs
+from hermes_cli.pairs import show_pairs
 
 if TYPE_CHECKING:
     from hermes_cli.run_folder import RunFolder
@@ -80,6 +82,7 @@ def curate(
     from hermes_cli.stages import curate_round, open_engine, training_source
 
     folder.require_weights_before(round_number)
+    folder.require_own(round_number)
     source = training_source(settings)
     with open_engine(settings, folder.checkpoint(round_number - 1)) as engine:
         curate_round(engine, folder, settings, round_number, source)
@@ -186,6 +189,8 @@ def pretrain(
 
 app.command("import")(import_release)
 app.command("export")(export_release)
+app.command("pairs")(show_pairs)
+app.command("import-pairs")(import_foreign_pairs)
 
 
 def main() -> None:
