@@ -14,6 +14,8 @@ from engine.errors import DataError
 from engine.records import Record
 
 PAIRS, SUMMARY, ORIGIN, QUARANTINE = "pairs.jsonl", "curate.json", "origin.json", "quarantine.jsonl"
+IMPORTED = "imported.json"
+"""Where pairs came from, in place of an origin."""
 
 Stored = TypeVar("Stored", bound=Record)
 

@@ -23,6 +23,11 @@ class Pixels:
     def __init__(self, folder: Path) -> None:
         self._tokenizer = load_image_tokenizer(folder)
 
+    @property
+    def size(self) -> int:
+        """Pixels on a side of the images that it takes and gives."""
+        return self._tokenizer.config.image_size
+
     def codes(self, images: NDArray[np.uint8]) -> list[tuple[int, ...]]:
         """uint8 [B, H, W, 3] of the tokenizer's size -> the codes of each."""
         pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(images)))
@@ -36,4 +41,4 @@ class Pixels:
 
     def scaled(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Square images in the tokenizer's size."""
-        return scaled(images, self._tokenizer.config.image_size)
+        return scaled(images, self.size)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hermes_cli.exchange import export_release, import_release
+from hermes_cli.import_pairs import import_foreign_pairs
+from hermes_cli.pairs import show_pairs
 from hermes_cli.questions import make_questions
 
 if TYPE_CHECKING:
@@ -143,6 +145,7 @@ def curate(
     from hermes_cli.curate_stage import curate_round, training_source
 
     folder.require_weights_before(round_number)
+    folder.require_own(round_number)
     source = training_source(settings)
     curate_round(folder, settings, round_number, source, retry_failed=retry_failed, fresh=fresh)
 
@@ -267,6 +270,8 @@ def pretrain(
 app.command("import")(import_release)
 app.command("export")(export_release)
 app.command("questions")(make_questions)
+app.command("pairs")(show_pairs)
+app.command("import-pairs")(import_foreign_pairs)
 
 
 def main() -> None:

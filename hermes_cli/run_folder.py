@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from curate.store import PAIRS, write_file
+from curate.store import IMPORTED, PAIRS, write_file
 from engine.checkpoints import WEIGHTS, resolve_model
-from engine.errors import CheckpointError, ConfigError, StageOrderError
+from engine.errors import CheckpointError, ConfigError, StageOrderError, StaleError
 
 
 class RunFolder:
@@ -102,9 +102,21 @@ class RunFolder:
     def require_pairs(self, number: int) -> None:
         """Raises StageOrderError unless a round is curated."""
         self.require_weights_before(number)
+        self.require_curated(number)
+
+    def require_curated(self, number: int) -> None:
+        """Raises StageOrderError where a round has no pairs, whatever became of the weights before it."""
         if not self.pairs(number).is_file():
             raise StageOrderError(
                 f"round {number} has no pairs in {self.root}: run `hermes curate --round {number}` first"
+            )
+
+    def require_own(self, number: int) -> None:
+        """Raises StaleError where a round's pairs were imported: curating would replace them."""
+        if (self.curation(number) / IMPORTED).is_file() and self.pairs(number).is_file():
+            raise StaleError(
+                f"{self.curation(number)}: holds imported pairs, which `hermes train` takes; "
+                "use another --run, or remove this folder to curate the round"
             )
 
     def keep_seconds(self, number: int, stage: str, seconds: float, resumed: bool) -> None:

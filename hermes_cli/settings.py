@@ -101,6 +101,11 @@ def settle(tree: Tree) -> RunSettings:
         raise ConfigError(f"settings: {error}") from error
 
 
+def stored_settings(stored: Path) -> RunSettings:
+    """A run's settings as its commands left them, for those who only look; defaults where there are none."""
+    return settle(msgspec.json.decode(stored.read_bytes()) if stored.is_file() else {})
+
+
 def load_settings(stored: Path, config: Path | None, assignments: list[str], options: Tree) -> RunSettings:
     """Merges all layers and stores the result for the run's next command."""
     tree: Tree = {}

@@ -1,0 +1,204 @@
+"""Foreign pairs written as a round's own: one row at a time, the pair file last."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from curate.exchange.encoding import Encoder
+from curate.exchange.files import Found, digest, row_files, rows
+from curate.exchange.incoming import READERS, UnusableError, told_format
+from curate.exchange.tokenizers import Tokenizers
+from curate.pipeline import CurateSummary
+from curate.sources import Quarantined
+from curate.store import IMPORTED, ORIGIN, PAIRS, SUMMARY, stored, write_file
+from engine.errors import ConfigError, DataError
+from engine.feature_files import FEATURES
+from engine.records import Preference, Record
+
+
+
+
+class Imported(Record):
+    """Where a round's pairs came from, in place of a curation's origin."""
+
+    source: str
+    """Name of the file or folder."""
+    files: tuple[str, ...]
+    digest: str
+    """Of those files; images beside them are not in it."""
+    formats: tuple[str, ...]
+    round: int
+    tokenizers: str
+    """Digest of the tokenizers that made codes and token ids."""
+    rows: int
+    items: int
+    caption_pairs: int
+    image_pairs: int
+    quarantined: int
+    """Rows that gave nothing."""
+    one_sided: int
+    """Rows of which one side could not be used; the quarantine file names them too."""
+    pairs: str
+    """Digest of the pair file."""
+
+
+class _Counts:
+    """What importing counts, and sums of scores."""
+
+    def __init__(self) -> None:
+        self.rows = self.items = self.captions = self.images = self.quarantined = self.one_sided = 0
+        self.no_captions: Counter[str] = Counter()
+        self.no_images: Counter[str] = Counter()
+        self.caption_scores = self.image_scores = 0.0
+        self.first_problem = ""
+
+    def add(self, one: Preference) -> None:
+        self.items += 1
+        if one.captions:
+            self.captions += 1
+            self.caption_scores += one.captions.win.score + one.captions.lose.score
+        else:
+            self.no_captions[one.caption_reason.partition(":")[0]] += 1
+        if one.images:
+            self.images += 1
+            self.image_scores += one.images.win.score + one.images.lose.score
+        else:
+            self.no_images[one.image_reason.partition(":")[0]] += 1
+
+    def summary(self) -> CurateSummary:
+        """As of a curation, so that reports find it; means are those of the pairs alone."""
+        return CurateSummary(
+            items=self.items,
+            caption_pairs=self.captions,
+            image_pairs=self.images,
+            no_caption_pair=dict(self.no_captions),
+            no_image_pair=dict(self.no_images),
+            mean_similarity=self.caption_scores / (2 * self.captions or 1),
+            mean_self_vqa=self.image_scores / (2 * self.images or 1),
+            quarantined=(),
+        )
+
+
+def import_pairs(
+    source: Path,
+    folder: Path,
+    tokenizers: Tokenizers,
+    round_number: int,
+    form: str = "",
+    images: Sequence[Path] = (),
+    progress: Callable[[int], None] = lambda count: None,
+) -> Imported:
+    """Writes the pairs of a file or folder into `folder`, a round's curation.
+
+    Images are looked for in the folders `images`, by default beside their rows. An empty `form` is told from
+    each row. Rows that cannot be used go to QUARANTINE with their reason. The pair file appears last, whole.
+
+    Raises:
+        ConfigError: the format is not known.
+        DataError: the round has pairs already; there are no rows; none can be used.
+    """
+    if form and form not in READERS:
+        raise ConfigError(f"--format {form}: not known; known are {', '.join(READERS)}")
+    if taken := [name for name in (PAIRS, ORIGIN) if (folder / name).exists()]:
+        raise DataError(
+            f"{folder}: holds {taken[0]} already; name another --run, or remove this folder to import into it"
+        )
+    files = row_files(source)
+    intake, counts = _Intake(form), _Counts()
+    pair_digest = blake2b(digest_size=16)
+    with _beside(folder / PAIRS) as pairs:
+        with _beside(folder / QUARANTINE) as quarantine:
+            for file in files:
+                encoder = Encoder(tokenizers, images or (file.parent,), folder / FEATURES, round_number)
+                for found in rows(file):
+                    kept, problems = intake.take(found, encoder)
+                    _count(counts, found, kept, problems)
+                    quarantine.writelines(_line(Quarantined(found.where, one)) for one in problems)
+                    if kept is not None:
+                        pairs.write(_line(kept))
+                        pair_digest.update(_line(kept))
+                    progress(1)
+        if not counts.items:
+            first = counts.first_problem or "there is no row"
+            raise DataError(f"{source}: no row can be used; the first: {first}")
+        write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(counts.summary())))
+        imported = Imported(
+            source=source.name,
+            files=tuple(file.name for file in files),
+            digest=digest(files),
+            formats=tuple(sorted(intake.formats)),
+            round=round_number,
+            tokenizers=tokenizers.name,
+            rows=counts.rows,
+            items=counts.items,
+            caption_pairs=counts.captions,
+            image_pairs=counts.images,
+            quarantined=counts.quarantined,
+            one_sided=counts.one_sided,
+            pairs=pair_digest.hexdigest(),
+        )
+        write_file(folder / IMPORTED, msgspec.json.format(msgspec.json.encode(imported)))
+    return imported
+
+
+class _Intake:
+    """Rows of any format, one after another, as preferences of distinct ids."""
+
+    def __init__(self, form: str) -> None:
+        self._form = form
+        self._ids: set[bytes] = set()
+        self.formats: set[str] = set()
+
+    def take(self, found: Found, encoder: Encoder) -> tuple[Preference | None, tuple[str, ...]]:
+        """The preference of a row, and what of it cannot be used."""
+        try:
+            if found.value is None:
+                raise UnusableError(found.problem)
+            form = self._form or told_format(found.value)
+            if not form:
+                raise UnusableError("its fields are of no known format", ", ".join(sorted(found.value))[:80])
+            kept, problems = encoder.preference(READERS[form](found.value), found.where.replace(":", "-"))
+            key = blake2b(kept.id.encode(), digest_size=8).digest()
+            if key in self._ids:
+                raise UnusableError("its id occurred before", kept.id)
+        except UnusableError as error:
+            return None, (str(error),)
+        self._ids.add(key)
+        self.formats.add(form)
+        return kept, problems
+
+
+def _count(counts: _Counts, found: Found, kept: Preference | None, problems: tuple[str, ...]) -> None:
+    counts.rows += 1
+    if problems and not counts.first_problem:
+        counts.first_problem = f"{found.where}: {problems[0]}"
+    if kept is None:
+        counts.quarantined += 1
+    else:
+        counts.one_sided += bool(problems)
+        counts.add(kept)
+
+
+def _line(record: Record) -> bytes:
+    return msgspec.json.encode(record) + b"\n"
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[BinaryIO]:
+    """A stream beside a file, which takes its place when the block ends well."""
+    with stored(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".new")
+        with beside.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)

@@ -1,0 +1,102 @@
+"""A checkpoint's tokenizers, without its weights: images to codes and back, captions to token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from curate.exchange.wording import caption_question
+from curate.images import square
+from engine.checkpoints import CLIP_FOLDER
+from engine.models.showo_config import ShowoConfig
+from engine.pixels import Pixels
+from engine.records import ImageTokens, Preference
+from engine.tokenizers.text import TextTokenizer
+from engine.weights import load_config
+
+if TYPE_CHECKING:
+    from engine.models.clip_tower import ClipTower
+
+_TEXT, _IMAGE = "tokenizer.json", "image_tokenizer"
+
+
+class Tokenizers:
+    """Everything that pairs need of a model to go out and to come in.
+
+    Raises (constructor):
+        CheckpointError: files are missing or cannot be used.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.config: ShowoConfig = load_config(checkpoint)
+        self.question = caption_question(self.config.caption_prompt)
+        """What captions answer, without chat markers."""
+        self._text = TextTokenizer.load(checkpoint / _TEXT)
+        self._pixels = Pixels(checkpoint / _IMAGE)
+        self._tower: ClipTower | None = None
+        if self.config.w_clip_vit:
+            from engine.models.clip_tower import ClipTower
+
+            self._tower = ClipTower.load(checkpoint / CLIP_FOLDER)
+        self.name = _digest(checkpoint, self.config.w_clip_vit)
+        """Digest of the files that make codes, token ids and features."""
+        self._room = self.config.max_position_embeddings - len(self._text.encode(self.config.caption_prompt))
+        self._room -= self.config.prefix_length + 2
+
+    def decode(self, codes: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+        """Codes of B images -> uint8 [B, H, W, 3]."""
+        return self._pixels.images(codes)
+
+    def image_tokens(self, image: Image.Image, seen: bool = False) -> ImageTokens:
+        """An image, cropped to a square; with `seen`, what CLIP sees of it too, where the model needs it."""
+        size = max(self._pixels.size, self._tower.size if self._tower else 0)
+        pixels = np.array(square(image, size))[None]
+        codes = self._pixels.codes(self._pixels.scaled(pixels))[0]
+        if self._tower is None or not seen:
+            return ImageTokens(codes=codes)
+        return ImageTokens(codes=codes, features=self._tower.features(pixels)[0].astype("<f4").tobytes())
+
+    def token_ids(self, caption: str) -> tuple[int, ...]:
+        """A caption as the model itself would go on after its prompt: behind a blank."""
+        return tuple(self._text.encode(" " + caption.strip()))
+
+    def misfit(self, preference: Preference) -> str:
+        """Why the model cannot train on a preference; empty where it can."""
+        config, pair = self.config, preference.images
+        images = [pair.win.codes, pair.lose.codes] if pair else []
+        captions = []
+        if preference.captions:
+            images.append(preference.image_codes)
+            captions = [preference.captions.win.token_ids, preference.captions.lose.token_ids]
+        for codes in images:
+            if len(codes) != config.num_image_tokens or not all(
+                0 <= one < config.codebook_size for one in codes
+            ):
+                return f"an image of {len(codes)} codes does not fit the model"
+        for ids in captions:
+            if not all(0 <= one < config.vocabulary.size for one in ids):
+                return "a caption holds ids beyond the model's vocabulary"
+            if len(ids) > self._room:
+                return f"a caption of {len(ids)} tokens is longer than the model's {self._room}"
+        return ""
+
+
+def _digest(checkpoint: Path, has_tower: bool) -> str:
+    digest = blake2b(digest_size=8)
+    folders = [_IMAGE, CLIP_FOLDER] if has_tower else [_IMAGE]
+    files = [
+        Path(_TEXT),
+        *(Path(one) / file for one in folders for file in ("config.json", "model.safetensors")),
+    ]
+    for file in files:
+        digest.update(f"{file}\0".encode())
+        with (checkpoint / file).open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
