@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hermes_cli.exchange import export_release, import_release
+from hermes_cli.inspect import inspect_curation
 
 if TYPE_CHECKING:
     from hermes_cli.run_folder import RunFolder
@@ -219,6 +220,7 @@ def pretrain(
 
 app.command("import")(import_release)
 app.command("export")(export_release)
+app.command("inspect")(inspect_curation)
 
 
 def main() -> None:
