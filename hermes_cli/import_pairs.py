@@ -57,7 +57,7 @@ def _import(source: Path, folder: RunFolder, number: int, form: str, images: lis
 
 
 def _say(imported: Imported, folder: Path) -> None:
-    from curate.exchange.importing import QUARANTINE
+    from curate.store import QUARANTINE
     from hermes_cli.view import say
 
     say(

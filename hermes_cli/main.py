@@ -11,6 +11,7 @@ import typer
 
 from hermes_cli.exchange import export_release, import_release
 from hermes_cli.import_pairs import import_foreign_pairs
+from hermes_cli.inspect import inspect_curation
 from hermes_cli.pairs import show_pairs
 from hermes_cli.questions import make_questions
 
@@ -272,6 +273,7 @@ app.command("export")(export_release)
 app.command("questions")(make_questions)
 app.command("pairs")(show_pairs)
 app.command("import-pairs")(import_foreign_pairs)
+app.command("inspect")(inspect_curation)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.quality.clustered import ratio
 from benchmarks.quality.config import EvalConfig
 from benchmarks.quality.records import CategoryGap, GapReport, Score
 from curate.protocol import UnifiedModel
@@ -27,15 +28,8 @@ Graded = list[list[bool]]
 
 def clustered(graded: Graded) -> Score:
     """Accuracy over all questions; the error of a ratio of sums over items."""
-    right = np.array([sum(one) for one in graded], float)
-    asked = np.array([len(one) for one in graded], float)
-    total = asked.sum()
-    if total == 0:
-        return Score(value=float("nan"), se=float("nan"), questions=0)
-    value = right.sum() / total
-    count = max(2, len(graded))
-    se = np.sqrt(((right - value * asked) ** 2).sum() * count / (count - 1)) / total
-    return Score(value=float(value), se=float(se), questions=int(total))
+    found = ratio(map(sum, graded), map(len, graded))
+    return Score(value=found.value, se=found.se, questions=int(found.count))
 
 
 def gap_error(und: Graded, gen: Graded) -> float:

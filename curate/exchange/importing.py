@@ -18,12 +18,10 @@ from curate.exchange.incoming import READERS, UnusableError, told_format
 from curate.exchange.tokenizers import Tokenizers
 from curate.pipeline import CurateSummary
 from curate.sources import Quarantined
-from curate.store import IMPORTED, ORIGIN, PAIRS, SUMMARY, stored, write_file
+from curate.store import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY, stored, write_file
 from engine.errors import ConfigError, DataError
 from engine.feature_files import FEATURES
 from engine.records import Preference, Record
-
-
 
 
 class Imported(Record):

@@ -1,0 +1,157 @@
+"""The round that `hermes inspect` looks into: where it lies, who scored it, and a way to its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from curate.shards import FOLDER
+from curate.store import ORIGIN
+from engine.errors import CheckpointError, ConfigError, DataError, StageOrderError
+from hermes_cli.run_folder import RunFolder
+from hermes_cli.settings import settle
+from hermes_cli.view import progress_bar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from benchmarks.quality.agreement import Agreement
+    from engine.pixels import Pixels
+    from hermes_cli.inspection.items import Shown
+
+
+class InspectedRound:
+    """A curated round of a run; opens nothing to write."""
+
+    def __init__(self, run: RunFolder, number: int) -> None:
+        self.run, self.number = run, number
+        self.folder = run.curation(number)
+        self.origin = _read_origin(self.folder / ORIGIN)
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the pixel oracle can judge the images."""
+        from curate.sources.embedded import SHAPES
+
+        return self.origin.get("data") == SHAPES
+
+    @property
+    def critic(self) -> str:
+        """Who scored the images."""
+        judge = self.origin.get("judge")
+        if not judge:
+            return "self-VQA"
+        return f"judge {judge['model']}" if isinstance(judge, dict) and "model" in judge else "the judge"
+
+    @property
+    def title(self) -> str:
+        """Of the page."""
+        return f"{self.run.root.resolve().name}, round {self.number}"
+
+    @property
+    def about(self) -> str:
+        """What decided the candidates, in a line."""
+        phrases = {
+            "data": "data {}",
+            "n": "{} candidates a side",
+            "seed": "seed {}",
+            "model": "weights {}",
+        }
+        known = {name: value for name, value in self.origin.items() if name in phrases}
+        return " · ".join(phrase.format(known[name]) for name, phrase in phrases.items() if name in known)
+
+    @cached_property
+    def _pixels(self) -> Pixels:
+        from engine.pixels import Pixels
+
+        # The base's: rounds train what uses its codes, never the tokenizer.
+        return Pixels(self.run.checkpoint(0) / "image_tokenizer")
+
+    def decode(self, codes: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+        """Codes of B images -> uint8 [B, H, W, 3].
+
+        Raises:
+            CheckpointError: the model's image tokenizer is missing, or does not know these codes.
+        """
+        try:
+            return self._pixels.images(codes)
+        except (RuntimeError, IndexError) as error:
+            raise CheckpointError(
+                f"{self.folder}: its codes do not fit the image tokenizer of {self.run.checkpoint(0)}; "
+                "has run.json been changed to another model?"
+            ) from error
+
+    def agreement(self, items: int) -> Agreement | None:
+        """How far the critic agrees with the pixel oracle, on all of so many items."""
+        from benchmarks.quality.agreement import agreement
+        from hermes_cli.inspection.items import judged_items
+
+        judged = []
+        with progress_bar("oracle", items) as advance:
+            for one in judged_items(self.folder, self.decode):
+                judged.append(one)
+                advance(1)
+        return agreement(judged)
+
+    def first(self, count: int) -> list[Shown]:
+        """The first items."""
+        from hermes_cli.inspection.items import first_items, shown_items
+
+        items = first_items(self.folder, count)
+        return list(shown_items(self.folder, items, self.decode if self.oracle else None))
+
+    def one(self, id_: str) -> Shown:
+        """The item of that id.
+
+        Raises:
+            DataError: there is none.
+        """
+        from hermes_cli.inspection.items import find_item, shown_items
+
+        item = find_item(self.folder, id_)
+        return next(shown_items(self.folder, [item], self.decode if self.oracle else None))
+
+
+def open_round(root: Path, number: int | None) -> InspectedRound:
+    """Round `number` of a run, the latest curated one for None.
+
+    Raises:
+        ConfigError: there is no such run, or its settings cannot be read.
+        StageOrderError: the round is not curated.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"{root}: no run in this folder; `hermes curate --run {root}` makes one")
+    run = RunFolder(root, settle(_read_settings(root / "run.json")).model)
+    curated = sorted(
+        int(folder.name.removeprefix("round-"))
+        for folder in root.glob("round-*")
+        if (folder / "curate" / FOLDER).is_dir() and folder.name.removeprefix("round-").isdecimal()
+    )
+    if not curated:
+        raise StageOrderError(f"no round is curated in {root}: run `hermes curate --run {root}` first")
+    if number is not None and number not in curated:
+        raise StageOrderError(
+            f"round {number} is not curated in {root}, {', '.join(map(str, curated))} is: "
+            f"run `hermes curate --run {root} --round {number}` first"
+        )
+    return InspectedRound(run, number or curated[-1])
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.is_file() else {}
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _read_origin(path: Path) -> dict[str, Any]:
+    """What decided the samples; nothing where it was not kept."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.is_file() else {}
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{path}: {error}") from error
