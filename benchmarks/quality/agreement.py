@@ -30,7 +30,9 @@ class Judged(Record):
     oracle: tuple[Answers, ...]
     """[N][Q]; None where the picture gives no answer."""
     scores: tuple[float, ...]
-    """The critic's, by which it chooses, [N]."""
+    """The critic's, [N]."""
+    likelihoods: tuple[float, ...] | None = None
+    """What decides between equal scores, [N]; None where an image has none."""
     pair: tuple[float, float] | None = None
     """The oracle's accuracy of winner and loser; None where the item has no pair of images."""
 
@@ -38,6 +40,15 @@ class Judged(Record):
     def truth(self) -> tuple[float, ...]:
         """The oracle's accuracy of each image, [N]."""
         return tuple(_accuracy(self.questions, answers) for answers in self.oracle)
+
+    @property
+    def ranks(self) -> tuple[float, ...]:
+        """Places by score and then likelihood, the best highest, [N]; the scores where there is none."""
+        if self.likelihoods is None:
+            return self.scores
+        both = list(zip(self.scores, self.likelihoods, strict=True))
+        places = {one: float(place) for place, one in enumerate(sorted(set(both)))}
+        return tuple(places[one] for one in both)
 
 
 class AnswerAgreement(Record):
@@ -53,30 +64,41 @@ class AnswerAgreement(Record):
     """Share to which the oracle sees no answer."""
 
 
+class Choice(Record):
+    """What choosing an item's best image is worth by the oracle."""
+
+    selection: Estimate
+    """How often the chosen image is among the oracle's best; of several best each is chosen equally often."""
+    accuracy: Estimate
+    """The oracle's accuracy of the chosen image."""
+
+
+class Order(Choice):
+    """What a critic's order of an item's images is worth."""
+
+    rank_correlation: Estimate
+    """Kendall's tau-b with the oracle's accuracies, mean over the items that have one."""
+    without: int
+    """Items that have none, since critic or oracle finds all their images equal."""
+
+
 class Agreement(Record):
     """What a critic's scores are worth by the oracle. Errors are clustered by item."""
 
     items: int
     """With questions and at least two images."""
     images: int
-    selection: Estimate
-    """How often the critic's best is among the oracle's best; of several best it takes each equally often."""
-    selection_by_chance: Estimate
-    """Likewise of an image drawn evenly from all of the item's."""
-    accuracy_of_any: Estimate
-    """The oracle's accuracy of an image drawn evenly."""
-    accuracy_of_chosen: Estimate
-    """Of the critic's best."""
-    accuracy_of_best: Estimate
-    """Of the oracle's best: no critic chooses better."""
+    by_score: Order
+    by_likelihood: Order | None
+    """Likewise where likelihoods decide between equal scores; None where an image has none."""
+    by_chance: Choice
+    """Of an image drawn evenly."""
+    best: Choice
+    """Of the oracle's own best: no critic chooses better."""
     pairs_right: Estimate
     """Share of the image pairs whose winner the oracle, too, finds better."""
     pairs_tied: Estimate
     pairs_wrong: Estimate
-    rank_correlation: Estimate
-    """Kendall's tau-b of an item's scores, mean over the items that have one."""
-    without_order: int
-    """Items without a tau-b, since critic or oracle scores all their images the same."""
     answers: AnswerAgreement
     by_kind: dict[str, AnswerAgreement]
     """Kind of question -> its answers."""
@@ -99,12 +121,14 @@ def judge_item(item: Candidates, pair: ImagePair | None, decode: Decode) -> Judg
     if codes:
         pixels = decode(codes)
         seen = {one: oracle.judge(each, item.questions) for one, each in zip(codes, pixels, strict=True)}
+    likelihoods = tuple(one.likelihood for one in item.images if one.likelihood is not None)
     judged_pair = [_accuracy(item.questions, seen[one]) for one in sides if item.questions]
     return Judged(
         questions=item.questions,
         critic=tuple(image.answers for image in item.images),
         oracle=tuple(seen[one] for one in wanted),
         scores=tuple(image.score for image in item.images),
+        likelihoods=likelihoods if len(likelihoods) == len(item.images) else None,
         pair=(judged_pair[0], judged_pair[1]) if judged_pair else None,
     )
 
@@ -123,11 +147,27 @@ def _best(values: Sequence[float]) -> list[int]:
     return [index for index, value in enumerate(values) if value == top]
 
 
-def _chosen(judged: Judged) -> tuple[float, float]:
-    """(chance that the critic's best is among the oracle's, the oracle's accuracy of the critic's best)."""
-    truth = judged.truth
-    mine, theirs = _best(judged.scores), set(_best(truth))
-    return sum(one in theirs for one in mine) / len(mine), sum(truth[one] for one in mine) / len(mine)
+def _choice(preferred: Sequence[Sequence[float]], truths: Sequence[Sequence[float]]) -> Choice:
+    """Chooses each item's best by `preferred`, of several each equally often; both [items][N]."""
+    hits, values = [], []
+    for order, truth in zip(preferred, truths, strict=True):
+        mine, theirs = _best(order), set(_best(truth))
+        hits.append(sum(one in theirs for one in mine) / len(mine))
+        values.append(sum(truth[one] for one in mine) / len(mine))
+    return Choice(selection=mean(hits), accuracy=mean(values))
+
+
+def _order(preferred: Sequence[Sequence[float]], truths: Sequence[Sequence[float]]) -> Order:
+    """Likewise, with the correlation of both orders."""
+    chosen = _choice(preferred, truths)
+    taus = [rank_correlation(order, truth) for order, truth in zip(preferred, truths, strict=True)]
+    known = [tau for tau in taus if tau is not None]
+    return Order(
+        selection=chosen.selection,
+        accuracy=chosen.accuracy,
+        rank_correlation=mean(known),
+        without=len(taus) - len(known),
+    )
 
 
 def _answers(items: Sequence[Judged], kind: str | None) -> AnswerAgreement:
@@ -160,25 +200,20 @@ def agreement(items: Sequence[Judged]) -> Agreement | None:
     usable = [item for item in items if item.questions and len(item.scores) > 1]
     if not usable:
         return None
-    chosen = [_chosen(item) for item in usable]
     truths = [item.truth for item in usable]
     pairs = [item.pair for item in usable if item.pair is not None]
-    taus = [rank_correlation(item.scores, truth) for item, truth in zip(usable, truths, strict=True)]
-    ordered = [tau for tau in taus if tau is not None]
     kinds = sorted({question.kind for item in usable for question in item.questions})
+    likely = all(item.likelihoods is not None for item in usable)
     return Agreement(
         items=len(usable),
         images=sum(len(item.scores) for item in usable),
-        selection=mean(hit for hit, _ in chosen),
-        selection_by_chance=mean(len(_best(truth)) / len(truth) for truth in truths),
-        accuracy_of_any=mean(sum(truth) / len(truth) for truth in truths),
-        accuracy_of_chosen=mean(value for _, value in chosen),
-        accuracy_of_best=mean(max(truth) for truth in truths),
+        by_score=_order([item.scores for item in usable], truths),
+        by_likelihood=_order([item.ranks for item in usable], truths) if likely else None,
+        by_chance=_choice([(0.0,) * len(truth) for truth in truths], truths),
+        best=_choice(truths, truths),
         pairs_right=mean(float(win > lose) for win, lose in pairs),
         pairs_tied=mean(float(win == lose) for win, lose in pairs),
         pairs_wrong=mean(float(win < lose) for win, lose in pairs),
-        rank_correlation=mean(ordered),
-        without_order=len(taus) - len(ordered),
         answers=_answers(usable, None),
         by_kind={kind: _answers(usable, kind) for kind in kinds},
     )

@@ -104,10 +104,9 @@ def _oracle_score(shown: Shown, place: int) -> str:
 
 
 def _tile(one: ImageCandidate, uri: str, name: str, sharp: str | None, below: str) -> Markup:
-    likelihood = getattr(one, "likelihood", None)
     alt = f"candidate {one.index} {_WORDS.get(name, '')}".strip()
     picture = tag("img", src=uri, alt=alt, class_=sharp, title=f"seed {one.seed}")
-    notes = [below, "" if likelihood is None else f"log-lik. {likelihood:.3f}"]
+    notes = [below, "" if one.likelihood is None else f"log-lik. {one.likelihood:.2g}"]
     return tag(
         "figure",
         tag("div", picture, sections(_badge(name))),

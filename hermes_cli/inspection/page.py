@@ -125,34 +125,30 @@ def agreement_part(found: Agreement, critic: str) -> Markup:
 
 def _choice(found: Agreement) -> Markup:
     """What the critic's choice is worth."""
+    score, likely = found.by_score, found.by_likelihood
     pairs = (("won", found.pairs_right), ("rest", found.pairs_tied), ("lost", found.pairs_wrong))
-    drawn = found.pairs_right.count > 0
+    entries = [
+        tag("span", tag("i", class_=name), f"{label} {_estimate(one)}")
+        for (name, one), label in zip(pairs, ("right", "tied", "wrong way round"), strict=True)
+    ]
+    tau = f"; {score.without} items have none, since one side finds all their images equal."
+    tie_broken = f" ({_estimate(likely.rank_correlation)} where likelihood breaks ties)" if likely else ""
     return tag(
         "div",
         tag("h3", "The oracle's accuracy of"),
-        _measure("a random image", found.accuracy_of_any),
-        _measure("the critic's best", found.accuracy_of_chosen, "accent"),
-        _measure("the oracle's best", found.accuracy_of_best),
+        _measure("a random image", found.by_chance.accuracy),
+        _measure("the critic's best", score.accuracy, "accent"),
+        _measure("… ties by likelihood", likely.accuracy, "accent") if likely else Markup(""),
+        _measure("the oracle's best", found.best.accuracy),
         tag("h3", "Among the oracle's best images is"),
-        _measure("a random image", found.selection_by_chance),
-        _measure("the critic's best", found.selection, "accent"),
+        _measure("a random image", found.by_chance.selection),
+        _measure("the critic's best", score.selection, "accent"),
+        _measure("… ties by likelihood", likely.selection, "accent") if likely else Markup(""),
         tag("h3", f"Image pairs by the oracle ({found.pairs_right.count:.0f})"),
-        stacked_bar(*((name, one.value) for name, one in pairs)) if drawn else Markup(""),
-        tag(
-            "div",
-            *(
-                tag("span", tag("i", class_=name), f"{label} {_estimate(one)}")
-                for (name, one), label in zip(pairs, ("right", "tied", "wrong way round"), strict=True)
-            ),
-            class_="legend",
-        ),
+        stacked_bar(*((name, one.value) for name, one in pairs)) if found.pairs_right.count else Markup(""),
+        tag("div", *entries, class_="legend"),
         tag("h3", "Order of an item's images"),
-        tag(
-            "p",
-            "Kendall's τ-b ",
-            tag("strong", _estimate(found.rank_correlation)),
-            f"; {found.without_order} items have no order on one side.",
-        ),
+        tag("p", "Kendall's τ-b ", tag("strong", _estimate(score.rank_correlation)), tie_broken, tau),
     )
 
 
@@ -181,7 +177,7 @@ def _measure(name: str, one: Estimate, class_: str = "") -> Markup:
 
 def _kind(name: str, one: AnswerAgreement) -> Markup:
     cells = [tag("td", _estimate(each), class_="number") for each in (one.critic, one.oracle, one.unclear)]
-    same = tag("td", share_bar(one.same.value, "accent"), _estimate(one.same), class_="number")
+    same = tag("td", _estimate(one.same), share_bar(one.same.value, "accent"), class_="number")
     return tag("tr", tag("th", name), same, *cells, class_="whole" if name == "all" else None)
 
 

@@ -35,10 +35,10 @@ class InspectedRound:
 
     @property
     def oracle(self) -> bool:
-        """Whether the pixel oracle can judge the images."""
+        """Whether the pixel oracle can judge: it knows the embedded world's own questions alone."""
         from curate.sources.embedded import SHAPES
 
-        return self.origin.get("data") == SHAPES
+        return self.origin.get("data") == SHAPES and not self.origin.get("questions")
 
     @property
     def critic(self) -> str:
@@ -58,7 +58,7 @@ class InspectedRound:
         """What decided the candidates, in a line."""
         phrases = {
             "data": "data {}",
-            "n": "{} candidates a side",
+            "n": "n {}",
             "seed": "seed {}",
             "model": "weights {}",
         }

@@ -26,9 +26,9 @@ def printable(text: str) -> str:
     )
 
 
-def estimate(one: Estimate, signed: bool = False) -> str:
+def estimate(one: Estimate) -> str:
     """Value and standard error."""
-    return "-" if math.isnan(one.value) else f"{one.value:{'+' if signed else ''}.3f} ± {one.se:.3f}"
+    return "-" if math.isnan(one.value) else f"{one.value:.3f} ± {one.se:.3f}"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -157,19 +157,24 @@ def agreement_view(found: Agreement, critic: str) -> RenderableType:
     """How far the critic agrees with the pixel oracle."""
     title = f"{critic} against the pixel oracle, {found.images} images of {found.items} items"
     table = _table("", "", title=title, headed=False)
-    correlation = f"Kendall's tau-b of an item ({found.without_order} items have none)"
-    for name, value, signed in (
-        ("its best image is among the oracle's best", found.selection, False),
-        ("  an image drawn at random is", found.selection_by_chance, False),
-        ("oracle's accuracy of its best image", found.accuracy_of_chosen, False),
-        ("  of an image drawn at random", found.accuracy_of_any, False),
-        ("  of the oracle's best", found.accuracy_of_best, False),
-        (f"pairs ({found.pairs_right.count:.0f}) the oracle finds right", found.pairs_right, False),
-        ("  tied", found.pairs_tied, False),
-        ("  the wrong way round", found.pairs_wrong, False),
-        (correlation, found.rank_correlation, True),
-    ):
-        table.add_row(name, estimate(value, signed))
+    score, likely = found.by_score, found.by_likelihood
+    rows: list[tuple[str, Estimate | None]] = [
+        ("its best image is among the oracle's best", score.selection),
+        ("  where likelihood breaks ties", likely.selection if likely else None),
+        ("  an image drawn at random is", found.by_chance.selection),
+        ("the oracle's accuracy of its best image", score.accuracy),
+        ("  where likelihood breaks ties", likely.accuracy if likely else None),
+        ("  of an image drawn at random", found.by_chance.accuracy),
+        ("  of the oracle's best", found.best.accuracy),
+        (f"Kendall's tau-b ({score.without} items have none)", score.rank_correlation),
+        ("  where likelihood breaks ties", likely.rank_correlation if likely else None),
+        (f"pairs ({found.pairs_right.count:.0f}) the oracle finds right", found.pairs_right),
+        ("  tied", found.pairs_tied),
+        ("  the wrong way round", found.pairs_wrong),
+    ]
+    for name, value in rows:
+        if value is not None:
+            table.add_row(name, estimate(value))
     kinds = _table("answers", "same", "critic right", "oracle right", "unclear")
     for name, one in (*found.by_kind.items(), ("all", found.answers)):
         kinds.add_row(Text(printable(name)), *_kind(one))
@@ -231,14 +236,15 @@ def _captions(shown: Shown) -> RenderableType:
 
 def _images(shown: Shown) -> RenderableType:
     marks = shown.marks.images
-    likelihoods = [getattr(one, "likelihood", None) for one in shown.item.images]
     columns = ["#", "", "score"]
-    columns += ["likelihood"] if any(one is not None for one in likelihoods) else []
+    columns += ["likelihood"] if any(one.likelihood is not None for one in shown.item.images) else []
     columns += ["oracle"] if shown.oracle_scores else []
     table = _table(*columns, "seed", title="images")
     for place, one in enumerate(shown.item.images):
         cells = [f"{one.score:.3f}"]
-        cells += [_number(likelihoods[place])] if "likelihood" in columns else []
+        cells += (
+            ["-" if one.likelihood is None else f"{one.likelihood:.2g}"] if "likelihood" in columns else []
+        )
         cells += [f"{shown.oracle_scores[place]:.3f}"] if shown.oracle_scores else []
         table.add_row(str(one.index), _mark(one.index, marks), *cells, Text(str(one.seed), FAINT))
     if marks.paired and marks.lose is None:

@@ -154,6 +154,17 @@ def test_one_item_shows_every_candidate_and_every_answer(run: Path, made: list[C
     assert "".join(marks).count("✗") >= N * len(item.questions) - right
 
 
+def test_likelihoods_are_shown_where_there_are_any(made: list[Candidates], tmp_path: Path) -> None:
+    likely = tuple(msgspec.structs.replace(one, likelihood=-0.25 * one.index) for one in made[0].images)
+    item = msgspec.structs.replace(made[0], images=likely)
+    save(tmp_path / "round-1/curate", [item], [], [preference(item)])
+    shown = inspect(tmp_path, "--item", item.id, "--to", tmp_path / "page.html")
+    assert "likelihood" in shown
+    assert "-0.75" in shown
+    assert "log-lik. -0.75" in (tmp_path / "page.html").read_text()
+    assert "where likelihood breaks ties" in inspect(tmp_path)
+
+
 def test_numbers_are_written_as_json_with_the_agreement(run: Path, tmp_path: Path) -> None:
     assert "numbers: " in inspect(run, "--json", tmp_path / "inspect.json")
     found = json.loads((tmp_path / "inspect.json").read_text())
@@ -163,9 +174,8 @@ def test_numbers_are_written_as_json_with_the_agreement(run: Path, tmp_path: Pat
     agreement = found["agreement"]
     assert agreement["items"] == ITEMS
     assert agreement["images"] == ITEMS * N
-    for name in ("selection", "pairs_right"):
-        assert agreement[name]["value"] == 1
-    assert agreement["rank_correlation"]["value"] == pytest.approx(1)
+    assert agreement["by_score"]["selection"]["value"] == agreement["pairs_right"]["value"] == 1
+    assert agreement["by_score"]["rank_correlation"]["value"] == pytest.approx(1)
     unclear = agreement["answers"]["unclear"]["value"]
     assert agreement["answers"]["same"]["value"] == pytest.approx(1 - unclear)
 
@@ -304,9 +314,14 @@ def test_a_loser_of_an_earlier_round_is_shown_with_its_round(made: list[Candidat
     assert "from round 1" in text
 
 
-def test_another_data_set_has_no_oracle(run: Path, made: list[Candidates], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "origin", [{"data": "photos"}, {"data": "shapes", "questions": "a file's digest"}, {}]
+)
+def test_other_images_and_other_questions_have_no_oracle(
+    origin: dict[str, str], made: list[Candidates], tmp_path: Path
+) -> None:
     save(tmp_path / "round-1/curate", made[:2], [], [])
-    write_file(tmp_path / "round-1/curate" / ORIGIN, b'{"data": "photos"}')
+    write_file(tmp_path / "round-1/curate" / ORIGIN, json.dumps(origin).encode())
     shown = inspect(tmp_path, "--json", tmp_path / "numbers.json")
     assert "oracle" not in shown
     assert json.loads((tmp_path / "numbers.json").read_text())["agreement"] is None

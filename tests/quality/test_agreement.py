@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -13,7 +14,7 @@ from scipy.stats import kendalltau
 from benchmarks.quality.agreement import Agreement, Judged, agreement, judge_item, rank_correlation
 from benchmarks.quality.clustered import Estimate, mean, ratio
 from curate.shapes import oracle, world
-from engine.records import Candidates, ImageCandidate, ImagePair, Question
+from engine.records import Candidates, ImageCandidate, ImagePair, Question, Record
 
 RELAXED = settings(max_examples=60, deadline=None)
 CHOICES = ("one", "two", "three")
@@ -40,6 +41,7 @@ def judged(draw: st.DrawFn, unclear: bool = True) -> Judged:
         critic=answers(*CHOICES),
         oracle=answers(*CHOICES, *([None] if unclear else [])),
         scores=scores,
+        likelihoods=tuple(draw(st.sampled_from((-2.0, -1.0, -0.5))) for _ in range(images)),
         pair=draw(st.none() | st.tuples(st.sampled_from((0.0, 0.5, 1.0)), st.sampled_from((0.0, 0.5, 1.0)))),
     )
 
@@ -54,14 +56,15 @@ def with_scores(item: Judged, scores: tuple[float, ...]) -> Judged:
     return Judged(questions=item.questions, critic=item.oracle, oracle=item.oracle, scores=scores, pair=pair)
 
 
-def estimates(found: Agreement) -> dict[str, Estimate]:
-    named = {
-        name: getattr(found, name)
-        for name in Agreement.__struct_fields__
-        if isinstance(getattr(found, name), Estimate)
-    }
-    for kind, one in (*found.by_kind.items(), ("all", found.answers)):
-        named |= {f"{kind} {name}": getattr(one, name) for name in one.__struct_fields__}
+def estimates(found: Record, path: str = "") -> dict[str, Estimate]:
+    """All estimates of a record and of those inside it."""
+    named: dict[str, Estimate] = {}
+    inner = [(name, getattr(found, name)) for name in found.__struct_fields__]
+    for name, one in [*inner, *getattr(found, "by_kind", {}).items()]:
+        if isinstance(one, Estimate):
+            named[f"{path}.{name}"] = one
+        elif isinstance(one, Record):
+            named |= estimates(one, f"{path}.{name}")
     return named
 
 
@@ -79,15 +82,15 @@ def assert_alike(one: Agreement, other: Agreement) -> None:
 def test_a_critic_that_is_the_oracle_agrees_fully(items: list[Judged]) -> None:
     found = agreement([with_scores(item, item.truth) for item in items])
     assert found is not None
-    assert found.selection.value == 1
-    assert found.accuracy_of_chosen.value == pytest.approx(found.accuracy_of_best.value)
+    assert found.by_score.selection.value == 1
+    assert found.by_score.accuracy.value == pytest.approx(found.best.accuracy.value)
     assert found.answers.same.value == 1
     assert found.answers.unclear.value == 0
     assert all(one.same.value == 1 for one in found.by_kind.values())
     if found.pairs_right.count:
         assert (found.pairs_right.value, found.pairs_wrong.value) == (1, 0)
-        assert found.rank_correlation.value == pytest.approx(1)
-    assert found.without_order == sum(len(set(item.truth)) == 1 for item in items)
+        assert found.by_score.rank_correlation.value == pytest.approx(1)
+    assert found.by_score.without == sum(len(set(item.truth)) == 1 for item in items)
 
 
 @RELAXED
@@ -97,10 +100,10 @@ def test_a_critic_in_reversed_order_chooses_the_worst(items: list[Judged]) -> No
     assume(items)
     found = agreement([with_scores(item, tuple(-one for one in item.truth)) for item in items])
     assert found is not None
-    assert found.rank_correlation.value == pytest.approx(-1)
-    assert found.selection.value == 0
+    assert found.by_score.rank_correlation.value == pytest.approx(-1)
+    assert found.by_score.selection.value == 0
     assert found.pairs_wrong.value == 1
-    assert found.accuracy_of_chosen.value == pytest.approx(np.mean([min(item.truth) for item in items]))
+    assert found.by_score.accuracy.value == pytest.approx(np.mean([min(item.truth) for item in items]))
 
 
 @RELAXED
@@ -108,10 +111,10 @@ def test_a_critic_in_reversed_order_chooses_the_worst(items: list[Judged]) -> No
 def test_a_critic_that_scores_all_the_same_chooses_by_chance(items: list[Judged]) -> None:
     found = agreement([with_scores(item, (0.5,) * len(item.scores)) for item in items])
     assert found is not None
-    assert found.selection.value == pytest.approx(found.selection_by_chance.value)
-    assert found.accuracy_of_chosen.value == pytest.approx(found.accuracy_of_any.value)
-    assert found.without_order == len(items)
-    assert math.isnan(found.rank_correlation.value)
+    assert found.by_score.selection.value == pytest.approx(found.by_chance.selection.value)
+    assert found.by_score.accuracy.value == pytest.approx(found.by_chance.accuracy.value)
+    assert found.by_score.without == len(items)
+    assert math.isnan(found.by_score.rank_correlation.value)
 
 
 @RELAXED
@@ -122,7 +125,8 @@ def test_the_order_of_items_and_of_images_does_not_matter(items: list[Judged], r
         order = list(range(len(item.scores)))
         random.shuffle(order)  # type: ignore[attr-defined]
         moved = {
-            name: tuple(getattr(item, name)[i] for i in order) for name in ("critic", "oracle", "scores")
+            name: tuple(getattr(item, name)[i] for i in order)
+            for name in ("critic", "oracle", "scores", "likelihoods")
         }
         shuffled.append(Judged(questions=item.questions, pair=item.pair, **moved))
     random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -141,11 +145,34 @@ def test_shares_are_shares_and_kinds_add_up(items: list[Judged]) -> None:
     if found.pairs_right.count:
         assert sum(one.value for one in pairs) == pytest.approx(1)
     assert found.answers.same.value <= 1 - found.answers.unclear.value + 1e-12
-    assert found.accuracy_of_any.value <= found.accuracy_of_best.value + 1e-12
+    assert found.by_chance.accuracy.value <= found.best.accuracy.value + 1e-12
     total = sum(one.same.count for one in found.by_kind.values())
     assert total == found.answers.same.count
     whole = sum(one.same.value * one.same.count for one in found.by_kind.values()) / total
     assert whole == pytest.approx(found.answers.same.value)
+
+
+@RELAXED
+@given(ITEMS)
+def test_likelihoods_decide_between_equal_scores_alone(items: list[Judged]) -> None:
+    for item in items:
+        assert item.likelihoods is not None
+        both = list(zip(item.scores, item.likelihoods, item.ranks, strict=True))
+        for one in both:
+            for other in both:
+                assert (one[2] > other[2]) == (one[:2] > other[:2])
+    equal = [
+        msgspec.structs.replace(item, scores=(0.5,) * len(item.scores), likelihoods=item.truth)
+        for item in items
+    ]
+    found = agreement(equal)
+    assert found is not None
+    assert found.by_likelihood is not None
+    assert found.by_likelihood.selection.value == 1
+    assert found.by_likelihood.without == sum(len(set(item.truth)) == 1 for item in items)
+    bare = agreement([*equal, msgspec.structs.replace(equal[0], likelihoods=None)])
+    assert bare is not None
+    assert bare.by_likelihood is None
 
 
 SCORES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=9)
