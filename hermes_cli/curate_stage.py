@@ -17,7 +17,7 @@ from engine.errors import DataError
 from engine.records import Preference
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages import image_size, open_engine, timed
+from hermes_cli.stages import image_size, open_engine, start_engine, timed
 from hermes_cli.view import progress_bar, say
 
 if TYPE_CHECKING:
@@ -156,9 +156,8 @@ def _actor_sampler(folder: RunFolder, settings: RunSettings, number: int) -> Sam
     from curate.scorers import open_scorers
 
     source = training_source(settings)
-    model = open_engine(settings, folder.checkpoint(number - 1)).__enter__()
     return CandidateSampler(
-        model,
+        start_engine(settings, folder.checkpoint(number - 1)),
         open_scorers(settings.curate),
         source,
         settings.curate,

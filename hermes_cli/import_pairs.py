@@ -40,9 +40,11 @@ def import_foreign_pairs(
 
 
 def _import(source: Path, folder: RunFolder, number: int, form: str, images: list[Path]) -> Imported:
-    from curate.exchange.importing import import_pairs
-    from curate.exchange.tokenizers import Tokenizers
+    from curate.exchange.importing import check_import, import_pairs
     from hermes_cli.view import progress_bar
+
+    check_import(source, folder.curation(number), form)
+    from curate.exchange.tokenizers import Tokenizers
 
     tokenizers = Tokenizers(folder.checkpoint(0))
     with progress_bar(f"import into round {number}", 0) as advance:

@@ -55,13 +55,14 @@ def _print_lines(path: Path) -> None:
 
 def _export(folder: RunFolder, number: int, layout: str, to: Path) -> Exported:
     from curate.exchange.export import check_layout, export_pairs
-    from curate.exchange.tokenizers import Tokenizers
     from curate.store import read_records
     from engine.records import Preference
     from hermes_cli.view import progress_bar
 
     check_layout(layout, to)
     folder.require_base()
+    from curate.exchange.tokenizers import Tokenizers
+
     tokenizers = Tokenizers(folder.checkpoint(0))
     preferences = read_records(folder.pairs(number), Preference)
     with progress_bar(f"export round {number}", 0) as advance:

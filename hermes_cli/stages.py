@@ -23,19 +23,24 @@ if TYPE_CHECKING:
     from engine.vllm_engine import Engine
 
 
-@contextmanager
-def open_engine(settings: RunSettings, checkpoint: Path) -> Iterator[Engine]:
-    """A running engine on a checkpoint."""
-    say(f"starting the engine on {checkpoint}")
+def start_engine(settings: RunSettings, checkpoint: Path) -> Engine:
+    """A running engine on a checkpoint, which whoever starts it has to close."""
     from engine.vllm_engine import Engine
 
-    with Engine(
+    return Engine(
         checkpoint,
         dtype=settings.engine.dtype,
         max_sequences=settings.engine.max_sequences,
         kv_cache_gib=settings.engine.kv_cache_gib,
         tensor_parallel=settings.engine.tensor_parallel,
-    ) as engine:
+    )
+
+
+@contextmanager
+def open_engine(settings: RunSettings, checkpoint: Path) -> Iterator[Engine]:
+    """A running engine on a checkpoint, closed at the end."""
+    say(f"starting the engine on {checkpoint}")
+    with start_engine(settings, checkpoint) as engine:
         yield engine
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from PIL import Image
 
 from curate.exchange.files import read_inside
 from curate.exchange.incoming import ABSENT, Incoming, Painted, Picture, UnusableError, Written
-from curate.exchange.tokenizers import Tokenizers
 from curate.images import decode_rgb
 from engine.errors import DataError
 from engine.feature_files import save_features
@@ -22,6 +22,9 @@ from engine.records import (
     ImageTokens,
     Preference,
 )
+
+if TYPE_CHECKING:
+    from curate.exchange.tokenizers import Tokenizers
 
 
 class Encoder:

@@ -8,20 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from curate.exchange.encoding import Encoder
 from curate.exchange.files import Found, digest, row_files, rows
 from curate.exchange.incoming import READERS, UnusableError, told_format
-from curate.exchange.tokenizers import Tokenizers
-from curate.pipeline import CurateSummary
 from curate.sources import Quarantined
 from curate.store import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY, stored, write_file
+from curate.summary import CurateSummary
 from engine.errors import ConfigError, DataError
 from engine.feature_files import FEATURES
 from engine.records import Preference, Record
+
+if TYPE_CHECKING:
+    from curate.exchange.tokenizers import Tokenizers
 
 
 class Imported(Record):
@@ -85,6 +87,22 @@ class _Counts:
         )
 
 
+def check_import(source: Path, folder: Path, form: str) -> list[Path]:
+    """The files with rows of a source that may be imported into `folder`, before anything is loaded.
+
+    Raises:
+        ConfigError: the format is not known.
+        DataError: the round has pairs already; there are no rows.
+    """
+    if form and form not in READERS:
+        raise ConfigError(f"--format {form}: not known; known are {', '.join(READERS)}")
+    if taken := [name for name in (PAIRS, ORIGIN) if (folder / name).exists()]:
+        raise DataError(
+            f"{folder}: holds {taken[0]} already; name another --run, or remove this folder to import into it"
+        )
+    return row_files(source)
+
+
 def import_pairs(
     source: Path,
     folder: Path,
@@ -103,13 +121,7 @@ def import_pairs(
         ConfigError: the format is not known.
         DataError: the round has pairs already; there are no rows; none can be used.
     """
-    if form and form not in READERS:
-        raise ConfigError(f"--format {form}: not known; known are {', '.join(READERS)}")
-    if taken := [name for name in (PAIRS, ORIGIN) if (folder / name).exists()]:
-        raise DataError(
-            f"{folder}: holds {taken[0]} already; name another --run, or remove this folder to import into it"
-        )
-    files = row_files(source)
+    files = check_import(source, folder, form)
     intake, counts = _Intake(form), _Counts()
     pair_digest = blake2b(digest_size=16)
     with _beside(folder / PAIRS) as pairs:

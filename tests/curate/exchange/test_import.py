@@ -120,8 +120,8 @@ def test_rows_that_cannot_be_used_are_quarantined_with_their_reason_and_the_rest
     assert [one.id for one in kept] == ["good", "last"]
     expected = [
         "is missing",
-        "outside the data set's folder",
-        "outside the data set's folder",
+        "lies outside the data set's folder",
+        "lies outside the data set's folder",
         "by a symbolic link",
         "cannot be read as an image",
         "a caption is empty",

@@ -50,7 +50,9 @@ def test_a_torn_end_costs_the_last_object_alone(
     assert "no end" in found[-1].problem
 
 
-@pytest.mark.parametrize("damaged", ['{"a": 1,}', '{"a": nothing}', '{"a" 1}', "{1: 2}"])
+@pytest.mark.parametrize(
+    "damaged", ['{"a": 1,}', '{"a": nothing}', '{"a" 1}', "{1: 2}", '{"a": {"b": 1}', '{"a": "open']
+)
 def test_a_damaged_object_is_named_and_the_next_one_is_read(damaged: str) -> None:
     found = list(json_objects(io.BytesIO(f'[{{"id": 1}},\n{damaged},\n{{"id": 3}}]'.encode())))
     assert [one.number for one in found] == [1, 2, 3]
