@@ -84,7 +84,7 @@ def _sample(open_pool: OpenPool, work: MissingRows) -> Throughput | None:
         for outcomes in pool.run(itertools.chain([first], chunks)):
             work.take(outcomes, rates(pool.work.since(before)))
             items += len(outcomes)
-        return throughput(pool.work.since(before), time.perf_counter() - begun, items)
+        return throughput(pool.work.since(before), time.perf_counter() - begun, items, pool.engines)
 
 
 def _paired(

@@ -43,6 +43,11 @@ class Pool(Protocol):
         """What all its engines have done so far."""
         ...
 
+    @property
+    def engines(self) -> int:
+        """How many engines work at once."""
+        ...
+
     def run(self, chunks: Iterable[Chunk]) -> Iterator[list[Outcome]]:
         """The outcomes of every chunk as they come; draws chunks only as it needs them."""
         ...
@@ -50,6 +55,8 @@ class Pool(Protocol):
 
 class LocalPool:
     """One sampler in this process."""
+
+    engines = 1
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler

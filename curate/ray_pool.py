@@ -115,6 +115,11 @@ class RayPool:
         """Of all actors, the dead ones included."""
         return sum(self._work.values(), EngineWork())
 
+    @property
+    def engines(self) -> int:
+        """One an actor."""
+        return self._config.workers
+
     def processes(self) -> list[int]:
         """The process ids of the idle actors, once their samplers stand."""
         return [self._ray.get(actor.ready.remote()) for _, actor in self._idle]

@@ -27,8 +27,9 @@ class Throughput(Record):
     work: EngineWork
 
 
-def throughput(work: EngineWork, seconds: float, items: int) -> Throughput:
-    """Rates and shares of some work that took `seconds` of wall time."""
+def throughput(work: EngineWork, seconds: float, items: int, engines: int = 1) -> Throughput:
+    """Rates and shares of some work that took `seconds` of wall time on so many engines at once."""
+    every = seconds * engines
     return Throughput(
         items=items,
         seconds=seconds,
@@ -36,8 +37,8 @@ def throughput(work: EngineWork, seconds: float, items: int) -> Throughput:
         caption_tokens_per_second=work.captions.tokens_per_second,
         images_per_second=work.images.samples_per_second,
         answers_per_second=work.answers.samples_per_second,
-        engine_share=work.seconds / seconds if seconds else 0.0,
-        forward_share=work.forward_seconds / seconds if seconds else 0.0,
+        engine_share=work.seconds / every if every else 0.0,
+        forward_share=work.forward_seconds / every if every else 0.0,
         prefix_hit_rate=work.prefix_hit_rate,
         mean_batch=work.mean_batch,
         work=work,

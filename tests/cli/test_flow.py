@@ -197,6 +197,16 @@ def test_a_finished_curation_starts_no_engine_and_can_begin_again(
     assert pairs.read_bytes() == before
 
 
+def test_ray_workers_give_the_pairs_of_one_process(steps: tuple[Path, list[str]], tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    run, _ = steps
+    given = ("curate", "--n", "8", "--limit", "8", "--workers", "ray", *SMALL, "--set", "curate.chunk=2")
+    assert "starting 2 workers on Ray" in hermes(tmp_path, *given)
+    for name in ("pairs.jsonl", "candidates/000000.jsonl", "manifest.json"):
+        ours = tmp_path / "runs/default/round-1/curate" / name
+        assert ours.read_bytes() == (run / "round-1/curate" / name).read_bytes(), name
+
+
 def test_run_does_all_rounds_with_one_engine(steps: tuple[Path, list[str]], tmp_path: Path) -> None:
     run, _ = steps
     given = ("--n", "8", "--limit", "8", *SMALL, "--set", "eval.limit=12")
