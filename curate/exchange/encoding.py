@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from PIL import Image
 
-from curate.exchange.files import read_inside
+from curate.exchange.files import read_image
 from curate.exchange.incoming import ABSENT, Incoming, Painted, Picture, UnusableError, Written
 from curate.images import decode_rgb
 from engine.errors import DataError
@@ -126,13 +126,14 @@ class Encoder:
             lose=ImageCandidate(index=1, codes=lose, seed=0, answers=(), score=pair.scores[1]),
             win_round=self._round,
             lose_round=self._round,
+            tie=pair.scores[0] == pair.scores[1],
         )
 
     def _open(self, picture: Picture) -> Image.Image:
         try:
             if picture.data:
                 return decode_rgb(picture.data, "the embedded image")
-            return read_inside(self._folders, picture.name)
+            return read_image(self._folders, picture.name)
         except DataError as error:
             raise UnusableError(str(error)) from error
 

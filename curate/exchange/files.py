@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from curate.exchange.json_objects import json_objects
-from curate.images import read_rgb
+from curate.sources.confine import read_inside, stray
+from curate.sources.json_objects import json_objects
 from engine.errors import DataError
 from engine.records import Record
 
@@ -66,61 +65,35 @@ def _json_rows(file: Path) -> Iterator[Found]:
 
 
 def _table_rows(file: Path) -> Iterator[Found]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from curate.sources.parquet import ParquetShard
+    from curate.sources.tables import DAMAGE, one_line
 
+    shard = ParquetShard(file)
     try:
-        # Without a buffer, or with pre-buffering, whole column chunks are read: all images of a row group.
-        table = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-    number = 0
-    with table:
-        try:
-            for batch in table.iter_batches(_BATCH, use_threads=False):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield Found(f"{file.name}:row {number}", value)
-        except (pa.ArrowException, OSError) as error:
-            problem = f"the rest of the file cannot be read: {str(error).splitlines()[0]}"
-            yield Found(f"{file.name}:row {number + 1}", None, problem)
+        columns = shard.schema().names
+    except DAMAGE as error:
+        raise DataError(f"{file}: cannot be read as Parquet: {one_line(error)}") from error
+    for part in shard.parts(0, columns, _BATCH):
+        if part.problem:
+            yield Found(file.name + part.where, None, part.problem)
+            continue
+        for place, value in enumerate(part.batch.to_pylist(), part.first + 1):
+            yield Found(f"{file.name}:row {place}", value)
 
 
-def read_inside(folders: Sequence[Path], name: str) -> Image.Image:
+def read_image(folders: Sequence[Path], name: str) -> Image.Image:
     """An image file in mode RGB, looked for in each of the folders.
 
     A name that begins as the official scripts' do is looked for in its folder `datasets/journeydb` too.
 
     Raises:
-        DataError: it lies outside all folders, also through a symbolic link; is none; cannot be read.
+        DataError: it lies outside a folder, also through a symbolic link; is none; cannot be read.
     """
     names = [name, *(name.removeprefix(one) for one in _OFFICIAL if name.startswith(one))]
     for folder in folders:
-        root = folder.resolve()
         for one in names:
-            path = os.path.normpath(os.path.join(root, one))
-            if "\0" in one or not path.startswith(str(root).rstrip(os.sep) + os.sep):
-                raise DataError(f"image {name!r} lies outside the data set's folder")
-            if os.path.isfile(path):
-                if not Path(path).resolve().is_relative_to(root):
-                    raise DataError(f"image {name!r} leads outside the data set's folder by a symbolic link")
-                return read_rgb(Path(path))
+            if reason := stray(folder, one):
+                raise DataError(reason)
+            if os.path.isfile(folder / one):
+                return read_inside(folder, one)
     raise DataError(f"image {name!r} is missing")
-
-
-def digest(files: Sequence[Path]) -> str:
-    """BLAKE2b of names and contents, 16 bytes in hex.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    found = blake2b(digest_size=16)
-    for file in files:
-        try:
-            found.update(f"{file.name}\0{file.stat().st_size}\0".encode(errors="surrogateescape"))
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 22):
-                    found.update(block)
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-    return found.hexdigest()

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from curate.exchange.encoding import Encoder
-from curate.exchange.files import Found, digest, row_files, rows
+from curate.exchange.files import Found, row_files, rows
 from curate.exchange.incoming import READERS, UnusableError, told_format
 from curate.sources import Quarantined
+from curate.sources.digest import files_digest
+from curate.sources.seen import SeenIds
 from curate.store import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY, stored, write_file
 from curate.summary import CurateSummary
 from engine.errors import ConfigError, DataError
@@ -54,13 +56,25 @@ class _Counts:
     """What importing counts, and sums of scores."""
 
     def __init__(self) -> None:
-        self.rows = self.items = self.captions = self.images = self.quarantined = self.one_sided = 0
+        self.rows = self.items = self.captions = self.images = self.ties = 0
+        self.quarantined = self.one_sided = 0
         self.no_captions: Counter[str] = Counter()
         self.no_images: Counter[str] = Counter()
         self.caption_scores = self.image_scores = 0.0
         self.first_problem = ""
 
-    def add(self, one: Preference) -> None:
+    def add(self, found: Found, kept: Preference | None, problems: tuple[str, ...]) -> None:
+        """Counts a row."""
+        self.rows += 1
+        if problems and not self.first_problem:
+            self.first_problem = f"{found.where}: {problems[0]}"
+        if kept is None:
+            self.quarantined += 1
+        else:
+            self.one_sided += bool(problems)
+            self._add(kept)
+
+    def _add(self, one: Preference) -> None:
         self.items += 1
         if one.captions:
             self.captions += 1
@@ -69,6 +83,7 @@ class _Counts:
             self.no_captions[one.caption_reason.partition(":")[0]] += 1
         if one.images:
             self.images += 1
+            self.ties += one.images.tie
             self.image_scores += one.images.win.score + one.images.lose.score
         else:
             self.no_images[one.image_reason.partition(":")[0]] += 1
@@ -83,7 +98,8 @@ class _Counts:
             no_image_pair=dict(self.no_images),
             mean_similarity=self.caption_scores / (2 * self.captions or 1),
             mean_self_vqa=self.image_scores / (2 * self.images or 1),
-            quarantined=(),
+            bad=self.quarantined,
+            image_ties=self.ties,
         )
 
 
@@ -124,26 +140,26 @@ def import_pairs(
     files = check_import(source, folder, form)
     intake, counts = _Intake(form), _Counts()
     pair_digest = blake2b(digest_size=16)
-    with _beside(folder / PAIRS) as pairs:
-        with _beside(folder / QUARANTINE) as quarantine:
+    with _beside(folder / PAIRS) as write_pair:
+        with _beside(folder / QUARANTINE) as write_problem:
             for file in files:
                 encoder = Encoder(tokenizers, images or (file.parent,), folder / FEATURES, round_number)
                 for found in rows(file):
                     kept, problems = intake.take(found, encoder)
-                    _count(counts, found, kept, problems)
-                    quarantine.writelines(_line(Quarantined(found.where, one)) for one in problems)
+                    counts.add(found, kept, problems)
+                    for one in problems:
+                        write_problem(_line(Quarantined(where=found.where, reason=one)))
                     if kept is not None:
-                        pairs.write(_line(kept))
+                        write_pair(_line(kept))
                         pair_digest.update(_line(kept))
                     progress(1)
         if not counts.items:
             first = counts.first_problem or "there is no row"
             raise DataError(f"{source}: no row can be used; the first: {first}")
-        write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(counts.summary())))
         imported = Imported(
             source=source.name,
             files=tuple(file.name for file in files),
-            digest=digest(files),
+            digest=files_digest(files),
             formats=tuple(sorted(intake.formats)),
             round=round_number,
             tokenizers=tokenizers.name,
@@ -155,7 +171,8 @@ def import_pairs(
             one_sided=counts.one_sided,
             pairs=pair_digest.hexdigest(),
         )
-        write_file(folder / IMPORTED, msgspec.json.format(msgspec.json.encode(imported)))
+        for name, record in ((SUMMARY, counts.summary()), (IMPORTED, imported)):
+            write_file(folder / name, msgspec.json.format(msgspec.json.encode(record)))
     return imported
 
 
@@ -164,7 +181,7 @@ class _Intake:
 
     def __init__(self, form: str) -> None:
         self._form = form
-        self._ids: set[bytes] = set()
+        self._ids = SeenIds()
         self.formats: set[str] = set()
 
     def take(self, found: Found, encoder: Encoder) -> tuple[Preference | None, tuple[str, ...]]:
@@ -176,25 +193,12 @@ class _Intake:
             if not form:
                 raise UnusableError("its fields are of no known format", ", ".join(sorted(found.value))[:80])
             kept, problems = encoder.preference(READERS[form](found.value), found.where.replace(":", "-"))
-            key = blake2b(kept.id.encode(), digest_size=8).digest()
-            if key in self._ids:
+            if not self._ids.add(kept.id):
                 raise UnusableError("its id occurred before", kept.id)
         except UnusableError as error:
             return None, (str(error),)
-        self._ids.add(key)
         self.formats.add(form)
         return kept, problems
-
-
-def _count(counts: _Counts, found: Found, kept: Preference | None, problems: tuple[str, ...]) -> None:
-    counts.rows += 1
-    if problems and not counts.first_problem:
-        counts.first_problem = f"{found.where}: {problems[0]}"
-    if kept is None:
-        counts.quarantined += 1
-    else:
-        counts.one_sided += bool(problems)
-        counts.add(kept)
 
 
 def _line(record: Record) -> bytes:
@@ -202,13 +206,25 @@ def _line(record: Record) -> bytes:
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[BinaryIO]:
-    """A stream beside a file, which takes its place when the block ends well."""
+def _beside(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Writes a file beside its place, which it takes when the block ends well.
+
+    Raises:
+        DataError: the file system refuses.
+    """
+    beside = path.with_name(path.name + ".new")
     with stored(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".new")
-        with beside.open("wb") as stream:
-            yield stream
+        stream = beside.open("wb")
+
+    def write(data: bytes) -> None:
+        with stored(path):
+            stream.write(data)
+
+    with stream:
+        yield write
+        with stored(path):
             stream.flush()
             os.fsync(stream.fileno())
+    with stored(path):
         beside.replace(path)

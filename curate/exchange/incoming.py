@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from curate.exchange.pictures import is_picture_name
 from engine.records import Preference, Record
 
 OFFICIAL_THRESHOLD = 0.6
@@ -70,9 +71,12 @@ Side = TypeVar("Side")
 
 
 def official(fields: Fields) -> Incoming:
-    """A row of `pair_dpo_data.json`. Image pairs that fail the script's own filter are not taken."""
+    """A row of `pair_dpo_data.json`.
+
+    Image pairs that fail the script's own filter are not taken, unless the row was exported by Hermes.
+    """
     found = _two_sided(fields)
-    if isinstance(found.images, Painted):
+    if isinstance(found.images, Painted) and not is_picture_name(found.images.win.name):
         win, lose = found.images.scores
         if win == lose or win <= OFFICIAL_THRESHOLD:
             return msgspec.structs.replace(found, images=FILTERED)

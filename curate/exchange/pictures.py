@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from hashlib import blake2b
 from io import BytesIO
@@ -14,12 +15,18 @@ from engine.records import Preference
 REAL, WIN, LOSE = "real", "win", "lose"
 _A_FOLDER = 1000
 """Items whose images share a folder."""
+_OURS = re.compile(r"images/\d{4,}/\d{7,}-[0-9a-f]{12}-(real|win|lose)\.png")
 
 
 def picture_name(place: int, item: str, side: str) -> str:
     """A file for an image of the item at `place`: named by the place and a digest of the id."""
     digest = blake2b(item.encode(), digest_size=6).hexdigest()
     return f"images/{place // _A_FOLDER:04d}/{place:07d}-{digest}-{side}.png"
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether `picture_name` made a name."""
+    return _OURS.fullmatch(name) is not None
 
 
 def codes_of(preference: Preference) -> dict[str, tuple[int, ...]]:

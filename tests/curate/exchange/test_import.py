@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curate.exchange.importing import QUARANTINE, import_pairs
+from curate.exchange.importing import import_pairs
 from curate.exchange.tokenizers import Tokenizers
 from curate.shapes import world
-from curate.store import IMPORTED, PAIRS, SUMMARY, read_records
+from curate.store import IMPORTED, PAIRS, QUARANTINE, SUMMARY, read_records
 from engine.errors import ConfigError, DataError
 from engine.records import Preference
 
@@ -147,6 +147,7 @@ def test_rows_that_cannot_be_used_are_quarantined_with_their_reason_and_the_rest
         ({"image_lose": "1.png"}, "images", "winner and loser are the same image"),
         ({"vqa_score_win": 0.6, "vqa_score_lose": 0.2}, "images", "not above 0.6"),
         ({"vqa_score_win": 0.9, "vqa_score_lose": 0.9}, "images", "scores are equal"),
+        ({"image_win": "https://a.org/1.png"}, "images", "is an address"),
         ({"caption": " "}, "images", "the caption is empty"),
         ({"caption_lose": ""}, "captions", "a caption is empty"),
         ({"img_path": "9.png"}, "captions", "image '9.png' is missing"),

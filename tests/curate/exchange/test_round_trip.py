@@ -18,7 +18,7 @@ from curate.exchange.importing import import_pairs
 from curate.exchange.table import FILE, schema
 from curate.exchange.tokenizers import Tokenizers
 from curate.store import PAIRS, read_records, write_records
-from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference
+from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference, Provenance
 
 CODES = st.lists(st.integers(0, 1023), min_size=36, max_size=36).map(tuple)
 SCORES = st.floats(allow_nan=False, allow_infinity=False)
@@ -39,6 +39,21 @@ IMAGES = st.builds(
     seed=SEEDS,
     answers=st.lists(TEXTS, max_size=3).map(tuple),
     score=SCORES,
+    likelihood=st.none() | SCORES,
+)
+PROVENANCES = st.builds(
+    Provenance,
+    model=TEXTS,
+    precision=TEXTS,
+    origin=TEXTS,
+    seed=SEEDS,
+    questions=st.just(()),
+    caption_scores=st.lists(SCORES, max_size=2).map(tuple),
+    caption_seeds=st.lists(SEEDS, max_size=2).map(tuple),
+    image_scores=st.lists(SCORES, max_size=2).map(tuple),
+    image_likelihoods=st.lists(st.none() | SCORES, max_size=2).map(tuple),
+    image_seeds=st.lists(SEEDS, max_size=2).map(tuple),
+    image_answers=st.just(()),
 )
 PREFERENCES = st.builds(
     Preference,
@@ -47,9 +62,11 @@ PREFERENCES = st.builds(
     image_codes=CODES,
     captions=st.none()
     | st.builds(CaptionPair, win=CAPTIONS, lose=CAPTIONS, win_round=PLACES, lose_round=PLACES),
-    images=st.none() | st.builds(ImagePair, win=IMAGES, lose=IMAGES, win_round=PLACES, lose_round=PLACES),
+    images=st.none()
+    | st.builds(ImagePair, win=IMAGES, lose=IMAGES, win_round=PLACES, lose_round=PLACES, tie=st.booleans()),
     caption_reason=TEXTS,
     image_reason=TEXTS,
+    provenance=st.none() | PROVENANCES,
 )
 SEVERAL = st.lists(PREFERENCES, min_size=1, max_size=4, unique_by=lambda one: one.id)
 
@@ -96,6 +113,22 @@ def test_what_a_layout_holds_comes_back(
             assert caption == theirs
             for one, other in zip(ours, codes, strict=True):
                 assert sum(a != b for a, b in zip(one, other, strict=True)) <= 3
+
+
+def test_a_tie_survives_the_official_layout_and_is_still_called_one(
+    tmp_path: Path, preferences: list[Preference], tokenizers: Tokenizers
+) -> None:
+    replace = msgspec.structs.replace
+    pair = preferences[0].images
+    assert pair is not None
+    equal = [replace(side, score=0.5) for side in (pair.win, pair.lose)]
+    tie = replace(preferences[0], images=replace(pair, win=equal[0], lose=equal[1], tie=True))
+    export_pairs([tie], tmp_path / "out", "official", tokenizers, tmp_path)
+    import_pairs(tmp_path / "out", tmp_path / "curate", tokenizers, 1)
+    (found,) = read_records(tmp_path / "curate" / PAIRS, Preference)
+    assert found.images is not None
+    assert found.images.tie
+    assert found.images.win.score == found.images.lose.score == 0.5
 
 
 def changed(path: Path, **columns: Any) -> None:
