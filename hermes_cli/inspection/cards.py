@@ -13,7 +13,7 @@ from PIL import Image
 from curate.overview import Marks
 from engine.records import ImageCandidate
 from hermes_cli.inspection.charts import sections
-from hermes_cli.inspection.items import Shown
+from hermes_cli.inspection.items import Shown, sampled_by
 from hermes_cli.inspection.markup import Markup, join, tag
 
 Decode = Callable[[Sequence[Sequence[int]]], NDArray[np.uint8]]
@@ -47,6 +47,7 @@ def card(shown: Shown, decode: Decode, opened: bool = False) -> Markup:
         _pictures(shown, decode),
         _captions(shown),
         _questions(shown, opened),
+        tag("p", sampled_by(shown), class_="note"),
         class_="card item",
         data_flags=" ".join(_flags(shown)),
     )

@@ -27,6 +27,17 @@ class Shown(Record):
     """The oracle's accuracy of each image."""
 
 
+def sampled_by(shown: Shown) -> str:
+    """Whose samples these are and how to sample them again; empty where there is no preference."""
+    source = shown.preference.provenance if shown.preference else None
+    if source is None:
+        return ""
+    return (
+        f"round {shown.item.round} · weights {source.model} · {source.precision} · seed {source.seed} · "
+        f"settings {source.origin}"
+    )
+
+
 def show(item: Candidates, preference: Preference | None, judged: Judged | None) -> Shown:
     """An item with what became of it."""
     return Shown(

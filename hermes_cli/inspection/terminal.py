@@ -13,7 +13,7 @@ from rich.text import Text
 from benchmarks.quality.agreement import Agreement, AnswerAgreement
 from benchmarks.quality.clustered import Estimate
 from curate.overview import Histogram, Marks, Overview, SideOverview
-from hermes_cli.inspection.items import Shown
+from hermes_cli.inspection.items import Shown, sampled_by
 
 WIN, LOSE, FAINT = "green", "red", "dim"
 _BARS = (("won", "█", WIN), ("rest", "▒", ""), ("lost", "░", LOSE))
@@ -193,6 +193,7 @@ def item_view(shown: Shown) -> RenderableType:
     return Group(
         Text(" · ".join(one for one in about if one), FAINT),
         Text(printable(item.caption), "bold"),
+        Text(printable(sampled_by(shown)), FAINT),
         Text(),
         _captions(shown),
         Text(),

@@ -31,6 +31,7 @@ from engine.records import (
     ImageCandidate,
     ImagePair,
     Preference,
+    Provenance,
     Question,
 )
 from hermes_cli.inspection.cards import card
@@ -163,6 +164,20 @@ def test_likelihoods_are_shown_where_there_are_any(made: list[Candidates], tmp_p
     assert "-0.75" in shown
     assert "log-lik. -0.75" in (tmp_path / "page.html").read_text()
     assert "where likelihood breaks ties" in inspect(tmp_path)
+
+
+def test_an_item_says_whose_samples_it_shows(made: list[Candidates], tmp_path: Path) -> None:
+    item = made[0]
+    source = Provenance(
+        model="feed0123", precision="float32", origin="beef4567", seed=17, questions=item.questions,
+        caption_scores=(), caption_seeds=(), image_scores=(), image_likelihoods=(), image_seeds=(),
+        image_answers=(),
+    )  # fmt: skip
+    traced = msgspec.structs.replace(preference(item), provenance=source)
+    save(tmp_path / "round-1/curate", [item], [], [traced])
+    shown = inspect(tmp_path, "--item", item.id, "--to", tmp_path / "page.html")
+    for text in (" ".join(shown.split()), (tmp_path / "page.html").read_text()):
+        assert "round 1 · weights feed0123 · float32 · seed 17 · settings beef4567" in text
 
 
 def test_numbers_are_written_as_json_with_the_agreement(run: Path, tmp_path: Path) -> None:
