@@ -155,12 +155,15 @@ def curate(
 def reference(
     run: Run = DEFAULT_RUN,
     round_number: Round = 1,
+    ranks: Annotated[
+        int | None, typer.Option("--ranks", min=1, help="Processes that share the pairs and the cores [1].")
+    ] = None,
     config: Config = None,
     assignments: Set = None,
     seed: Seed = None,
 ) -> None:
     """Score a round's pairs under the frozen reference model; `hermes train` does it where it is missing."""
-    folder, settings = _open_run(run, config, assignments, _options(seed=seed))
+    folder, settings = _open_run(run, config, assignments, _options(seed=seed, reference__ranks=ranks))
     folder.require_pairs(round_number)
     from hermes_cli.train_stage import reference_round
 

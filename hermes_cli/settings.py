@@ -32,6 +32,17 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     """Processes that share every layer; it divides the attention heads."""
 
 
+class ReferenceSettings(Record, forbid_unknown_fields=True):
+    """How the reference pass runs; what it computes is a matter of `train`."""
+
+    ranks: int = 1
+    """Processes that share the pairs, and the cores or GPUs; each holds the model."""
+
+    def __post_init__(self) -> None:
+        if self.ranks < 1:
+            raise ConfigError(f"reference: ranks is {self.ranks}, it must be at least 1")
+
+
 class RunSettings(Record, forbid_unknown_fields=True):
     """Everything that decides a run."""
 
@@ -42,6 +53,7 @@ class RunSettings(Record, forbid_unknown_fields=True):
     seed: int = 0
     engine: EngineSettings = EngineSettings()
     curate: CurateConfig = CurateConfig()
+    reference: ReferenceSettings = ReferenceSettings()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
 

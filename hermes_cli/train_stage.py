@@ -27,6 +27,7 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
             folder.reference(number),
             settings.train,
             report,
+            settings.reference.ranks,
         )
 
 

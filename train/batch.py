@@ -26,6 +26,7 @@ from engine.records import Preference
 from engine.tokenizers.text import TextTokenizer
 from engine.vocabulary import Vocabulary
 from engine.weights import load_config
+from train.image_mask import ImageDraw
 
 IGNORE = -100
 
@@ -106,9 +107,11 @@ class Layout:
         """`[t2i][bos] caption [eos][soi] codes [eoi]`, labels on the hidden codes alone.
 
         `hidden` [tokens] is True where a code is replaced by the mask token. The row starts at the position
-        where its text stands after left padding to the longest text; the padding itself is left out.
+        where its text stands after left padding to the longest text; the padding itself is left out. An empty
+        caption gives the prompt that the sampler's guidance takes for unconditional: no text ids at all.
         """
-        text = self.words.t2i_text(self._text.encode(caption), self.config.max_text_len)
+        ids = self._text.encode(caption) if caption else []
+        text = self.words.t2i_text(ids, self.config.max_text_len)
         seen = np.where(hidden, -1, codes)
         chosen = np.where(hidden, np.asarray(codes) + self.words.code_offset, IGNORE)
         labels = [IGNORE] * (len(text) + 1) + chosen.tolist() + [IGNORE]
@@ -198,6 +201,11 @@ class PairRows(NamedTuple):
         index = torch.tensor(places, dtype=torch.long, device=values.device)
         return values.new_zeros(self.size).index_copy(0, index, values)
 
+    @property
+    def paints(self) -> Tensor:
+        """bool [R], True where a row paints."""
+        return torch.arange(len(self.rows.ids_RT)) >= 2 * len(self.captions)
+
     def has(self, places: list[int]) -> Tensor:
         """bool [P], True at the given places."""
         found = torch.zeros(self.size, dtype=torch.bool)
@@ -208,13 +216,13 @@ class PairRows(NamedTuple):
 def pair_rows(
     layout: Layout,
     preferences: Sequence[Preference],
-    hidden: Sequence[Sequence[NDArray[np.bool_]]],
+    draws: Sequence[Sequence[ImageDraw]],
     captions: bool = True,
     images: bool = True,
 ) -> PairRows:
     """All rows of a step.
 
-    `hidden[p]` are the S masks of preference p, the same for its winner and its loser. `captions` and
+    `draws[p]` are the S draws of preference p, the same for its winner and its loser. `captions` and
     `images` tell which sides the objective uses; a preference that lacks a side contributes the other.
     """
     with_captions = [i for i, one in enumerate(preferences) if captions and one.captions]
@@ -227,12 +235,12 @@ def pair_rows(
             rows.append(layout.caption_row(one.image_codes, candidate.token_ids, one.image_features))
     for side in ("win", "lose"):
         for i in with_images:
-            codes = getattr(preferences[i].images, side).codes
-            rows += [layout.image_row(preferences[i].caption, codes, mask) for mask in hidden[i]]
+            codes, caption = getattr(preferences[i].images, side).codes, preferences[i].caption
+            rows += [layout.image_row(caption if one.text else "", codes, one.hidden) for one in draws[i]]
     return PairRows(
         rows=layout.stack(rows),
         size=len(preferences),
         captions=with_captions,
         images=with_images,
-        masks=max(len(masks) for masks in hidden),
+        masks=max(len(some) for some in draws),
     )

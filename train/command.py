@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 
 from engine.feature_files import FEATURES
+from engine.records import Preference
 from engine.weights import load_model
 from train.batch import Layout
 from train.config import TrainConfig
 from train.loop import train
 from train.metrics import TrainStep
 from train.preferences import load_preferences
-from train.reference import ReferenceBasis, compute_reference
+from train.reference import ReferenceBasis, ScoreBlocks, blocks_here, compute_reference
+from train.reference_ranks import blocks_by_ranks
+from train.reference_store import PartialStore
 from train.row_logps import RowLogps
 
 
@@ -24,22 +27,45 @@ def precompute(
     store: Path,
     config: TrainConfig,
     report: Callable[[int, int], None] = lambda done, total: None,
+    ranks: int = 1,
 ) -> Path:
     """Scores the preferences of a JSON-lines file under the frozen checkpoint into a Zarr store.
 
     Does nothing where `store` already fits, goes on where it was killed, and replaces a store of other
-    weights, preferences or masks. Of `config` only mask_draws, seed, device and dtype matter. `report`
-    gets (preferences done, preferences in all). For one process: under a launcher, call it before the launch.
+    weights, preferences or masks. Of `config` only mask_draws, text_dropout, seed, device and dtype matter.
+    `report` gets (preferences done, preferences in all). `ranks` processes share the work, the cores or GPUs;
+    they are started here: under a launcher, call this before the launch.
 
     Raises:
         DataError: the file cannot be used, or does not fit the checkpoint.
         CheckpointError: the checkpoint cannot be loaded.
+        BusyError: another process computes this store.
     """
     preferences = load_preferences(pairs)
     basis = ReferenceBasis.of(checkpoint, preferences, config)
-    model = RowLogps(load_model(checkpoint, getattr(torch, config.dtype)).to(config.device))
-    layout = Layout.load(checkpoint, pairs.parent / FEATURES)
-    return compute_reference(store, basis, preferences, layout, model, report)
+    features = pairs.parent / FEATURES
+    layout = Layout.load(checkpoint, features)
+    if ranks > 1:
+        score = blocks_by_ranks(pairs, checkpoint, features, store, config, basis, ranks)
+    else:
+        score = _blocks_alone(preferences, checkpoint, layout, config, basis)
+    return compute_reference(store, basis, preferences, layout, score, report)
+
+
+def _blocks_alone(
+    preferences: Sequence[Preference],
+    checkpoint: Path,
+    layout: Layout,
+    config: TrainConfig,
+    basis: ReferenceBasis,
+) -> ScoreBlocks:
+    """Scoring in this process; the model is loaded when there is something to score."""
+
+    def score(store: PartialStore, numbers: Sequence[int]) -> Iterable[int]:
+        model = RowLogps(load_model(checkpoint, getattr(torch, config.dtype)).to(config.device))
+        return blocks_here(preferences, basis, layout, model)(store, numbers)
+
+    return score
 
 
 def run_training(

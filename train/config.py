@@ -9,7 +9,10 @@ import msgspec
 
 from engine.errors import ConfigError
 
-Objective = Literal["sum", "product", "und", "gen"]
+Objective = Literal["sum", "product", "gated_product", "softmin", "und", "gen"]
+
+JOINT = ("product", "gated_product", "softmin")
+"""Objectives that join both margins in one sigmoid, and may follow steps of `sum`."""
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,7 +24,16 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     objective: Objective = "sum"
     """`sum` adds a caption and an image DPO loss (the released code); `product` is the paper's Eq. 6, one
-    sigmoid of the two margins' product; `und` is the caption loss alone, `gen` the image loss alone."""
+    sigmoid of the two margins' product; `gated_product` is that for pairs whose margins have both reached 1
+    and `sum` for all others; `softmin` is one sigmoid of the margins' soft minimum; `und` is the caption loss
+    alone, `gen` the image loss alone (docs/objectives.md)."""
+    sum_steps: int = 0
+    """Steps of `sum` before a joint objective (product, gated_product, softmin) takes over."""
+    joint_temperature: float = 1.0
+    """Of `softmin`, in units of the margins: near 0 the weaker side alone is trained, large values train both
+    alike."""
+    label_smoothing: float = 0.0
+    """Share of pairs whose winner and loser are taken to be the wrong way round (cDPO), below 0.5."""
     beta: float = 0.2
     """Scale of the policy-to-reference log-ratio, the strength of the pull towards the reference."""
     caption_weight: float = 1.0
@@ -32,6 +44,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Weight of the preferred caption's negative log-likelihood per token, added to the loss."""
     image_anchor: float = 0.0
     """Weight of the preferred image's negative log-likelihood per masked token, added to the loss."""
+    image_normalise: bool = False
+    """Divides image log-probs, of policy and reference alike, by the number of hidden tokens: a margin is
+    then per token whatever the mask hides, and wants a larger beta."""
     steps: int = 100
     """Optimizer steps; the paper trains for 3,000."""
     batch: int = 4
@@ -48,6 +63,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """K: image masks that each preference owns, each with its own reference log-probs."""
     masks_per_step: int = 1
     """How many of the K masks are averaged each time that a preference is visited; visits rotate."""
+    text_dropout: float = 0.0
+    """Share of masks under which an image is scored without its caption, as guidance paints; winner, loser,
+    policy and reference share the choice."""
     seed: int = 0
     """Seed of the order of preferences and of the image masks."""
     save_every: int = 50
@@ -61,7 +79,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for name in ("steps", "batch", "mask_draws", "masks_per_step", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train: {name} is {getattr(self, name)}, it must be at least 1")
-        for name in ("beta", "learning_rate", "clip"):
+        for name in ("beta", "learning_rate", "clip", "joint_temperature"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"train: {name} is {value}, it must be a positive number")
@@ -69,7 +87,12 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"train: {name} is {value}, it must be zero or a positive number")
+        for name, limit in (("label_smoothing", 0.5), ("text_dropout", 1.0)):
+            value = getattr(self, name)
+            if not 0 <= value < limit:
+                raise ConfigError(f"train: {name} is {value}, it must be at least 0 and below {limit:g}")
         self._check_relations()
+        self._check_objective()
 
     def _check_relations(self) -> None:
         if not 0 <= self.warmup < self.steps:
@@ -80,12 +103,27 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(
                 f"train: masks_per_step is {self.masks_per_step}, there are only {self.mask_draws} mask_draws"
             )
+
+    def _check_objective(self) -> None:
+        """Settings of one objective are refused beside another, where they would do nothing."""
         if self.objective != "sum" and (self.caption_weight, self.image_weight) != (1.0, 1.0):
             raise ConfigError(
                 f"train: caption_weight and image_weight apply to objective sum, this one is {self.objective}"
             )
         if self.objective == "sum" and self.caption_weight == self.image_weight == 0:
             raise ConfigError("train: caption_weight and image_weight are both 0, nothing would be learned")
+        if self.objective != "softmin" and self.joint_temperature != 1.0:
+            raise ConfigError(
+                f"train: joint_temperature applies to objective softmin, this one is {self.objective}"
+            )
+        if not 0 <= self.sum_steps < self.steps:
+            raise ConfigError(
+                f"train: sum_steps is {self.sum_steps}, it must be at least 0 and below steps, {self.steps}"
+            )
+        if self.sum_steps and self.objective not in JOINT:
+            raise ConfigError(
+                f"train: sum_steps come before {', '.join(JOINT)}; this objective is {self.objective}"
+            )
 
     @property
     def uses_captions(self) -> bool:
@@ -96,6 +134,15 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def uses_images(self) -> bool:
         """Whether image pairs enter the loss."""
         return self.objective != "und" and self.image_weight > 0
+
+    @property
+    def needs_both(self) -> bool:
+        """Whether a preference with one side is of no use."""
+        return self.objective == "product"
+
+    def objective_at(self, step: int) -> Objective:
+        """Objective of the 0-based step."""
+        return "sum" if step < self.sum_steps else self.objective
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of the 0-based step: linear warm-up, then a cosine that would reach 0 at `steps`."""

@@ -1,18 +1,32 @@
-"""Which image tokens a log-prob is taken over: masks as a pure function of seeds.
+"""What an image's log-prob is taken over and given: masks and text dropout as pure functions of seeds.
 
-Show-o's image log-prob depends on which codes are hidden, so winner, loser, policy and reference must all
-see the same mask, now and after a restart. Source of the rule: Show-o's training mask (arXiv 2408.12528).
+Show-o's image log-prob depends on which codes are hidden and on the text before them, so winner, loser,
+policy and reference must all see the same, now and after a restart. Source of the mask's rule: Show-o's
+training mask (arXiv 2408.12528). Its training also leaves out some texts, for guidance; the released
+HermesFlow code draws that for winner and loser apart, so that one may be scored with the text and the other
+without.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 MASK_RULE = "cosine"
+_TEXT_STREAM = 1
+
+
+class ImageDraw(NamedTuple):
+    """What one of a preference's K draws decides of its image rows."""
+
+    hidden: NDArray[np.bool_]
+    """[tokens], True = the code is hidden and predicted."""
+    text: bool = True
+    """Whether the caption is there; else the row is the sampler's unconditional prompt."""
 
 
 def mask_seed(pair_id: str, draw: int, seed: int) -> int:
@@ -35,6 +49,12 @@ def mask_from_seed(seed: int, tokens: int) -> NDArray[np.bool_]:
     """The mask of a stored seed over `tokens` image tokens, True = hidden."""
     uniforms = np.random.default_rng(seed).random(tokens + 1)
     return mask_from_uniforms(float(uniforms[0]), uniforms[1:])
+
+
+def draw_from_seed(seed: int, tokens: int, text_dropout: float) -> ImageDraw:
+    """All that a stored seed decides. The mask does not depend on `text_dropout`, a probability."""
+    uniform = np.random.default_rng((seed, _TEXT_STREAM)).random()
+    return ImageDraw(mask_from_seed(seed, tokens), text=bool(uniform >= text_dropout))
 
 
 def image_mask(pair_id: str, draw: int, seed: int, tokens: int) -> NDArray[np.bool_]:

@@ -62,7 +62,7 @@ def train(
             mine = chosen[policy.rank :: policy.world]
             batch = source.rows(mine)
             captions, images = source.sides(mine, batch, policy(batch.rows).cpu())
-            loss = batch_loss(captions, images, config)
+            loss = batch_loss(captions, images, config, step)
             rate = config.learning_rate_at(step)
             grad_norm = policy.step(loss.total.to(policy.device), rate)
             record = train_step(
@@ -114,14 +114,14 @@ class PairSource:
         )
 
     def rows(self, chosen: Sequence[Visit]) -> PairRows:
-        """The rows of some visits, under the very masks that the reference saw."""
-        tokens = self._layout.config.num_image_tokens
+        """The rows of some visits, under the very masks and texts that the reference saw."""
+        tokens, dropout = self._layout.config.num_image_tokens, self._config.text_dropout
         indices = [self._usable[visit.place] for visit in chosen]
         return pair_rows(
             self._layout,
             [self._preferences[i] for i in indices],
             [
-                [self._reference.hidden(i, draw, tokens) for draw in visit.draws]
+                [self._reference.image_draw(i, draw, tokens, dropout) for draw in visit.draws]
                 for i, visit in zip(indices, chosen, strict=True)
             ],
             captions=self._config.uses_captions,
@@ -130,31 +130,36 @@ class PairSource:
 
     def sides(self, chosen: Sequence[Visit], batch: PairRows, logp_R: Tensor) -> tuple[Side, Side]:
         """(captions, images) of some visits, from their rows' log-probs under the policy."""
-        stored = self._reference
-        pairs = np.array([self._usable[visit.place] for visit in chosen])
-        draws = np.array([visit.draws for visit in chosen])
-        caption_win, caption_lose, image_win, image_lose = batch.split(logp_R)
+        reference_R = self.reference_of(chosen, batch)
         labels_R = (batch.rows.labels_RT != IGNORE).sum(1).to(logp_R.dtype)
-        caption_tokens, _, image_tokens, _ = batch.split(labels_R)
+        if self._config.image_normalise:
+            size_R = torch.where(batch.paints, labels_R, 1.0)
+            logp_R, reference_R, labels_R = logp_R / size_R, reference_R / size_R, labels_R / size_R
+        policy, reference, labels = (batch.split(values) for values in (logp_R, reference_R, labels_R))
         captions = Side(
-            policy_win_P=caption_win,
-            policy_lose_P=caption_lose,
-            reference_win_P=_stored(stored.caption_win[pairs]),
-            reference_lose_P=_stored(stored.caption_lose[pairs]),
-            tokens_win_P=caption_tokens,
+            policy_win_P=policy[0],
+            policy_lose_P=policy[1],
+            reference_win_P=reference[0],
+            reference_lose_P=reference[1],
+            tokens_win_P=labels[0],
             has_P=batch.has(batch.captions),
         )
         images = Side(
-            policy_win_P=image_win,
-            policy_lose_P=image_lose,
-            reference_win_P=_stored(stored.image_win[pairs[:, None], draws].mean(1)),
-            reference_lose_P=_stored(stored.image_lose[pairs[:, None], draws].mean(1)),
-            tokens_win_P=image_tokens,
+            policy_win_P=policy[2],
+            policy_lose_P=policy[3],
+            reference_win_P=reference[2],
+            reference_lose_P=reference[3],
+            tokens_win_P=labels[2],
             has_P=batch.has(batch.images),
         )
         return captions, images
 
-
-def _stored(values: np.ndarray) -> Tensor:
-    """As a tensor; the NaN of a pair that does not exist must not reach a gradient."""
-    return torch.from_numpy(np.nan_to_num(values, nan=0.0))
+    def reference_of(self, chosen: Sequence[Visit], batch: PairRows) -> Tensor:
+        """The stored log-prob of each row; nothing is read from disk."""
+        stored = self._reference
+        pairs = np.array([self._usable[visit.place] for visit in chosen])
+        draws = np.array([visit.draws for visit in chosen])[batch.images]
+        captions, images = pairs[batch.captions], pairs[batch.images, None]
+        parts = [stored.caption_win[captions], stored.caption_lose[captions]]
+        parts += [values[images, draws].ravel() for values in (stored.image_win, stored.image_lose)]
+        return torch.from_numpy(np.concatenate(parts))

@@ -1,7 +1,7 @@
-"""Pair-DPO: two DPO margins of one preference, and the ways to make one loss of them.
+"""Pair-DPO: DPO of each side of a preference, and a step's loss of both.
 
-Sources: DPO (arXiv 2305.18290); HermesFlow (arXiv 2502.12148), Eq. 6, and its released code, which adds the
-two losses instead of multiplying the two margins.
+Sources: DPO (arXiv 2305.18290); HermesFlow (arXiv 2502.12148). How two margins become one
+loss: `train.objectives`.
 Legend: P preferences. All values are natural logarithms or plain numbers, float32.
 """
 
@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from train.config import Objective, TrainConfig
+from train.config import TrainConfig
+from train.objectives import Margins, pair_dpo, preference_loss
 
 
 class Dpo(NamedTuple):
@@ -25,24 +25,18 @@ class Dpo(NamedTuple):
     """beta ((policy - reference) of the winner - (policy - reference) of the loser)."""
 
 
-class PairDpo(NamedTuple):
-    """The joint loss of each preference."""
-
-    loss_P: Tensor
-    """0 where the preference lacks what the objective needs."""
-    counted_P: Tensor
-    """bool: whether the preference contributes."""
-
-
 class Side(NamedTuple):
-    """Summed log-probs of one side's winners and losers; unused where `has_P` is False."""
+    """Summed log-probs of one side's winners and losers; unused where `has_P` is False.
+
+    Under `image_normalise` those of images are per hidden token, and so is all that follows from them.
+    """
 
     policy_win_P: Tensor
     policy_lose_P: Tensor
     reference_win_P: Tensor
     reference_lose_P: Tensor
     tokens_win_P: Tensor
-    """Number of labels behind each winner's log-prob (a mean over masks for images)."""
+    """Number of labels behind each winner's log-prob (a mean over masks for images; 1 where normalised)."""
     has_P: Tensor
     """bool: whether the preference has this side."""
 
@@ -72,36 +66,7 @@ def dpo(
 ) -> Dpo:
     """DPO loss and margin of each preference from four summed log-probs."""
     margin_P = beta * ((policy_win_P - reference_win_P) - (policy_lose_P - reference_lose_P))
-    return Dpo(loss_P=-F.logsigmoid(margin_P), margin_P=margin_P)
-
-
-def pair_dpo(
-    captions: Dpo,
-    images: Dpo,
-    has_captions_P: Tensor,
-    has_images_P: Tensor,
-    objective: Objective,
-    caption_weight: float = 1.0,
-    image_weight: float = 1.0,
-) -> PairDpo:
-    """Joins the two sides of each preference.
-
-    `sum` adds the weighted losses of the sides that are there; `und` and `gen` are the same with one weight
-    at 0. `product` is -log sigmoid(caption margin x image margin) and needs both sides. Its gradient is
-    exactly zero while both margins are, and it rewards two negative margins as it does two positive ones.
-    """
-    if objective == "product":
-        counted_P = has_captions_P & has_images_P
-        loss_P = -F.logsigmoid(captions.margin_P * images.margin_P)
-        return PairDpo(loss_P=torch.where(counted_P, loss_P, 0.0), counted_P=counted_P)
-    weights = {"und": (1.0, 0.0), "gen": (0.0, 1.0)}.get(objective, (caption_weight, image_weight))
-    counted_P = torch.zeros_like(has_captions_P)
-    loss_P = torch.zeros_like(captions.loss_P)
-    for side, has_P, weight in ((captions, has_captions_P, weights[0]), (images, has_images_P, weights[1])):
-        if weight > 0:
-            loss_P = loss_P + weight * torch.where(has_P, side.loss_P, 0.0)
-            counted_P = counted_P | has_P
-    return PairDpo(loss_P=loss_P, counted_P=counted_P)
+    return Dpo(loss_P=preference_loss(margin_P), margin_P=margin_P)
 
 
 def anchor(side: Side) -> Tensor:
@@ -109,18 +74,11 @@ def anchor(side: Side) -> Tensor:
     return torch.where(side.has_P, -side.policy_win_P / side.tokens_win_P.clamp(min=1), 0.0)
 
 
-def batch_loss(captions: Side, images: Side, config: TrainConfig) -> BatchLoss:
-    """The step's loss under a configuration."""
+def batch_loss(captions: Side, images: Side, config: TrainConfig, step: int = 0) -> BatchLoss:
+    """The loss of a 0-based step under a configuration."""
     caption_dpo, image_dpo = captions.dpo(config.beta), images.dpo(config.beta)
-    joined = pair_dpo(
-        caption_dpo,
-        image_dpo,
-        captions.has_P,
-        images.has_P,
-        config.objective,
-        config.caption_weight,
-        config.image_weight,
-    )
+    margins = Margins(caption_dpo.margin_P, image_dpo.margin_P, captions.has_P, images.has_P)
+    joined = pair_dpo(margins, config, config.objective_at(step))
     total_P = joined.loss_P
     for weight, side in ((config.caption_anchor, captions), (config.image_anchor, images)):
         if weight > 0:

@@ -23,9 +23,13 @@ class SideMetrics(Record):
     accuracy: float
     """Share of margins above 0."""
     win_gain: float
-    """log p(winner) under the policy minus the reference's, nats; below 0 the winner became less likely."""
+    """log p(winner) under the policy minus the reference's, nats; below 0 the winner became less likely. Like
+    all of images, per hidden token under `image_normalise`."""
     lose_gain: float
     """The same of the loser."""
+    kl: float
+    """Estimate of KL(reference || policy), nats: mean of log p_ref - log p over winners and losers, which the
+    reference sampled. Of one term a sample, so it may be negative; what it leaves out: docs/objectives.md."""
 
 
 class TrainStep(Record):
@@ -107,5 +111,11 @@ def _side(sums: Tensor) -> SideMetrics | None:
         return None
     loss, margin, accuracy, win_gain, lose_gain = (sums[1:] / pairs).tolist()
     return SideMetrics(
-        pairs=pairs, loss=loss, margin=margin, accuracy=accuracy, win_gain=win_gain, lose_gain=lose_gain
+        pairs=pairs,
+        loss=loss,
+        margin=margin,
+        accuracy=accuracy,
+        win_gain=win_gain,
+        lose_gain=lose_gain,
+        kl=-(win_gain + lose_gain) / 2,
     )

@@ -41,10 +41,16 @@ def load_preferences(path: Path) -> list[Preference]:
 
 
 def digest(preferences: Sequence[Preference]) -> str:
-    """Sixteen hex digits of the preferences' content and order, whatever the file's layout."""
+    """Sixteen hex digits of what scoring and training read of the preferences, and of their order.
+
+    Scores, answers, provenance and texts of candidates are left out: log-probs do not depend on them.
+    """
     found = hashlib.blake2b(digest_size=8)
-    for preference in preferences:
-        found.update(msgspec.msgpack.encode(preference))
+    for one in preferences:
+        captions = one.captions and (one.captions.win.token_ids, one.captions.lose.token_ids)
+        images = one.images and (one.images.win.codes, one.images.lose.codes)
+        content = (one.id, one.caption, one.image_codes, one.image_features, captions, images)
+        found.update(msgspec.msgpack.encode(content))
     return found.hexdigest()
 
 
@@ -62,7 +68,7 @@ def usable(preferences: Sequence[Preference], config: TrainConfig) -> list[int]:
             config.uses_captions and preference.captions is not None,
             config.uses_images and preference.images is not None,
         )
-        if all(sides) if config.objective == "product" else any(sides):
+        if all(sides) if config.needs_both else any(sides):
             chosen.append(index)
     if not chosen:
         raise DataError(

@@ -1,23 +1,19 @@
 """Reference log-probs: computed once before training, kept in Zarr, refused when anything has moved.
 
-Legend: P preferences, K masks of a preference, B preferences in one block.
+Legend: P preferences, K masks of a preference. How they lie on disk: `train.reference_store`.
 
-One block of preferences is one Zarr chunk, written once, and marked done by a chunk of its own after all
-others. So a killed computation loses one block at most, and no chunk is ever read, changed and written back.
+Training reads the whole store once, before its first step, and holds it in memory: 8 + 16 K bytes a
+preference. No step touches the disk.
 """
 
 from __future__ import annotations
 
-import shutil
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from engine.errors import StageOrderError, StaleError
@@ -26,14 +22,25 @@ from engine.records import Preference, Record
 from engine.weights import fingerprint, load_config
 from train.batch import Layout, Row
 from train.config import TrainConfig
-from train.image_mask import MASK_RULE, mask_from_seed, mask_seed
+from train.image_mask import MASK_RULE, ImageDraw, draw_from_seed, mask_seed
 from train.preferences import digest
+from train.reference_store import (
+    PartialStore,
+    attributes_of,
+    block_size,
+    locked,
+    put_in_place,
+    read_arrays,
+)
 from train.row_logps import RowLogps
 
-SCHEMA = 1
-BLOCK = 32
-"""B of a new store. Long enough to sort by length, short enough that a kill costs little."""
+SCHEMA = 2
 BATCH_ROWS = 32
+
+ScoreBlocks = Callable[[PartialStore, Sequence[int]], Iterable[int]]
+"""Fills blocks of a partial store, and yields the number of each once it is kept."""
+Report = Callable[[int, int], None]
+"""Hears of (preferences done, preferences in all)."""
 
 
 class ReferenceBasis(Record):
@@ -42,10 +49,11 @@ class ReferenceBasis(Record):
     weights: str
     """Fingerprint of the reference checkpoint."""
     pairs: str
-    """Digest of the preferences, order included."""
+    """Digest of what scoring reads of the preferences, order included."""
     mask_rule: str
     mask_draws: int
     mask_seed: int
+    text_dropout: float
     image_tokens: int
     caption_prompt: str
     dtype: str
@@ -62,6 +70,7 @@ class ReferenceBasis(Record):
             mask_rule=MASK_RULE,
             mask_draws=config.mask_draws,
             mask_seed=config.seed,
+            text_dropout=config.text_dropout,
             image_tokens=model.num_image_tokens,
             caption_prompt=model.caption_prompt,
             dtype=config.dtype,
@@ -80,9 +89,9 @@ class Reference(NamedTuple):
     mask_seed: NDArray[np.int64]
     """[P, K]."""
 
-    def hidden(self, pair: int, draw: int, tokens: int) -> NDArray[np.bool_]:
-        """The mask, True = hidden, that this preference's image log-probs of this draw were taken under."""
-        return mask_from_seed(int(self.mask_seed[pair, draw]), tokens)
+    def image_draw(self, pair: int, draw: int, tokens: int, text_dropout: float) -> ImageDraw:
+        """What this preference's image log-probs of this draw were taken under."""
+        return draw_from_seed(int(self.mask_seed[pair, draw]), tokens, text_dropout)
 
 
 def open_reference(path: Path, basis: ReferenceBasis) -> Reference:
@@ -94,16 +103,13 @@ def open_reference(path: Path, basis: ReferenceBasis) -> Reference:
     """
     if not path.is_dir():
         raise StageOrderError(f"{path}: no reference log-probs; run `hermes reference` first")
-    with _quiet_zarr():
-        group = zarr.open_group(path, mode="r")
-        moved = _differences(dict(group.attrs), basis)
-        if moved:
-            raise StaleError(
-                f"{path}: {'; '.join(moved)}; run `hermes reference` again, or `hermes train`, "
-                "which computes it first"
-            )
-        arrays: dict[str, Any] = {name: group[name][:] for name in Reference._fields}  # type: ignore[index]
-    return Reference(**arrays)
+    moved = _differences(attributes_of(path), basis)
+    if moved:
+        raise StaleError(
+            f"{path}: {'; '.join(moved)}; run `hermes reference` again, or `hermes train`, "
+            "which computes it first"
+        )
+    return Reference(**read_arrays(path, Reference._fields))
 
 
 def compute_reference(
@@ -111,34 +117,63 @@ def compute_reference(
     basis: ReferenceBasis,
     preferences: Sequence[Preference],
     layout: Layout,
-    model: RowLogps,
-    report: Callable[[int, int], None],
-    block: int = BLOCK,
+    score: ScoreBlocks,
+    report: Report,
+    block: int | None = None,
 ) -> Path:
-    """Scores all preferences under the frozen model into the store at `path`, and returns it.
+    """Brings the store at `path` up to date with `basis`, and returns it.
+
+    `score` fills the blocks of a partial store that it is given, and yields each block's number once it is
+    kept: `blocks_here`, or several processes (`train.reference_ranks`). Which rows are scored together
+    depends on the block alone, so the values do not depend on who scores them.
 
     A finished store with the same basis is left alone; one with another basis is replaced when the new one
-    is complete. Progress lives in a sibling folder, so a killed call goes on where it stopped. `report` gets
-    (preferences done, preferences in all) after each block.
+    is complete. Progress lives in a sibling folder, so a killed call goes on where it stopped. `block` is
+    the number of preferences in a block of a new store, by default `block_size`.
+
+    Raises:
+        DataError: the preferences do not fit the checkpoint.
+        BusyError: another process computes this store.
     """
-    if path.is_dir() and not _differences(_attributes(path), basis):
-        report(len(preferences), len(preferences))
+    total = len(preferences)
+    if fits(path, basis):
+        report(total, total)
         return path
     layout.check(preferences)
-    partial = path.with_name(path.name + ".partial")
-    with _quiet_zarr():
-        group = _open_partial(partial, basis, preferences, block)
-        done: Any = group["done"]
-        size = group["caption_win"].chunks[0]  # type: ignore[union-attr]
-        for number, start in enumerate(range(0, len(preferences), size)):
-            stop = min(start + size, len(preferences))
-            if not done[number]:
-                for name, values in score_block(preferences[start:stop], basis, layout, model).items():
-                    group[name][start:stop] = values  # type: ignore[index]
-                done[number] = True
-            report(stop, len(preferences))
-    _swap(partial, path)
+    with locked(path):
+        folder = partial_of(path)
+        store = _open_partial(folder, basis, preferences, block or block_size(total))
+        missing = store.missing()
+        done = total - sum(map(store.length, missing))
+        report(done, total)
+        for number in score(store, missing):
+            done += store.length(number)
+            report(done, total)
+        put_in_place(folder, path)
     return path
+
+
+def fits(path: Path, basis: ReferenceBasis) -> bool:
+    """Whether a finished store with this basis is there."""
+    return path.is_dir() and not _differences(attributes_of(path), basis)
+
+
+def partial_of(path: Path) -> Path:
+    """Where the store of `path` grows."""
+    return path.with_name(path.name + ".partial")
+
+
+def blocks_here(
+    preferences: Sequence[Preference], basis: ReferenceBasis, layout: Layout, model: RowLogps
+) -> ScoreBlocks:
+    """Scoring in this process, block after block."""
+
+    def score(store: PartialStore, numbers: Sequence[int]) -> Iterable[int]:
+        for number in numbers:
+            store.write(number, score_block(preferences[store.span(number)], basis, layout, model))
+            yield number
+
+    return score
 
 
 def score_block(
@@ -164,8 +199,9 @@ def score_block(
                 work.append((row, f"caption_{side}", (i,)))
             for draw in range(draws if one.images else 0):
                 codes = getattr(one.images, side).codes
-                hidden = mask_from_seed(int(seeds[i, draw]), basis.image_tokens)
-                work.append((layout.image_row(one.caption, codes, hidden), f"image_{side}", (i, draw)))
+                seen = draw_from_seed(int(seeds[i, draw]), basis.image_tokens, basis.text_dropout)
+                row = layout.image_row(one.caption if seen.text else "", codes, seen.hidden)
+                work.append((row, f"image_{side}", (i, draw)))
     work.sort(key=lambda entry: len(entry[0].ids))
     for start in range(0, len(work), BATCH_ROWS):
         part = work[start : start + BATCH_ROWS]
@@ -176,36 +212,13 @@ def score_block(
 
 
 def _open_partial(
-    partial: Path, basis: ReferenceBasis, preferences: Sequence[Preference], block: int
-) -> zarr.Group:
-    if partial.is_dir():
-        attributes = _attributes(partial)
-        if attributes.get("ready") and not _differences(attributes, basis):
-            return zarr.open_group(partial, mode="r+")
-        shutil.rmtree(partial)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    group = zarr.open_group(partial, mode="w")
-    group.attrs.update(msgspec.to_builtins(basis))
-    count = len(preferences)
-    for name in ("caption_win", "caption_lose"):
-        group.create_array(name, shape=(count,), chunks=(block,), dtype="float32", fill_value=np.nan)
-    shape, chunks = (count, basis.mask_draws), (block, basis.mask_draws)
-    for name in ("image_win", "image_lose"):
-        group.create_array(name, shape=shape, chunks=chunks, dtype="float32", fill_value=np.nan)
-    group.create_array("mask_seed", shape=shape, chunks=chunks, dtype="int64", fill_value=-1)
-    group.create_array("done", shape=(-(-count // block),), chunks=(1,), dtype="bool", fill_value=False)
-    ids = np.array([one.id for one in preferences], dtype=np.dtypes.StringDType())
-    group.create_array("pair_id", data=ids, chunks=(count,))
-    group.attrs["ready"] = True
-    return group
-
-
-def _attributes(path: Path) -> dict[str, Any]:
-    try:
-        with _quiet_zarr():
-            return dict(zarr.open_group(path, mode="r").attrs)
-    except Exception:  # a store killed while it was created: zarr raises several types of its own
-        return {}
+    folder: Path, basis: ReferenceBasis, preferences: Sequence[Preference], block: int
+) -> PartialStore:
+    attributes = attributes_of(folder) if folder.is_dir() else {}
+    if attributes.get("ready") and not _differences(attributes, basis):
+        return PartialStore.open(folder)
+    ids = [one.id for one in preferences]
+    return PartialStore.create(folder, msgspec.to_builtins(basis), ids, basis.mask_draws, block)
 
 
 def _differences(found: dict[str, Any], basis: ReferenceBasis) -> list[str]:
@@ -215,21 +228,3 @@ def _differences(found: dict[str, Any], basis: ReferenceBasis) -> list[str]:
         for name, wanted in msgspec.to_builtins(basis).items()
         if found.get(name) != wanted
     ]
-
-
-def _swap(partial: Path, path: Path) -> None:
-    """Puts the finished store in place; a folder cannot replace a full folder in one call."""
-    old = path.with_name(path.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    partial.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _quiet_zarr() -> Iterator[None]:
-    """Zarr warns that its string type has no final specification; the ids are for readers alone."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -16,9 +16,11 @@ from benchmarks.parity.folder import Golden
 from engine.errors import DataError
 from engine.models.masks import mmu_mask, t2i_mask
 from engine.records import Preference
+from engine.samplers.canvas import Canvas
+from engine.samplers.text_prefix import text_prefixes
 from engine.weights import load_model
 from train.batch import IGNORE, Layout, Rows, pair_rows
-from train.image_mask import image_mask, mask_from_uniforms
+from train.image_mask import ImageDraw, draw_from_seed, image_mask, mask_from_uniforms
 from train.row_logps import RowLogps
 
 TOLERANCE = 5e-5
@@ -126,8 +128,8 @@ def test_caption_rows_score_as_the_sequence_standing_alone(layout: Layout, check
 
 
 def test_a_step_gives_every_preference_its_own_rows(layout: Layout, preferences: list[Preference]) -> None:
-    hidden = [[image_mask(one.id, draw, 0, 9) for draw in range(2)] for one in preferences]
-    batch = pair_rows(layout, preferences, hidden)
+    draws = [[ImageDraw(image_mask(one.id, draw, 0, 9)) for draw in range(2)] for one in preferences]
+    batch = pair_rows(layout, preferences, draws)
     assert batch.captions == [0, 2, 3, 4, 5]
     assert batch.images == [0, 1, 2, 3, 5]
     assert len(batch.rows.ids_RT) == 2 * 5 + 2 * 2 * 5
@@ -136,14 +138,56 @@ def test_a_step_gives_every_preference_its_own_rows(layout: Layout, preferences:
     assert lose.tolist() == [5, 0, 6, 7, 8, 9]
     assert image_win.tolist() == [10.5, 12.5, 14.5, 16.5, 0, 18.5]
     assert image_lose.tolist() == [20.5, 22.5, 24.5, 26.5, 0, 28.5]
+    assert batch.paints.tolist() == [False] * 10 + [True] * 20
     assert batch.has(batch.images).tolist() == [True, True, True, True, False, True]
 
 
 def test_winner_and_loser_hide_the_same_tokens(layout: Layout, preferences: list[Preference]) -> None:
-    batch = pair_rows(layout, preferences[:1], [[image_mask("x", 0, 0, 9)]], captions=False)
+    batch = pair_rows(layout, preferences[:1], [[ImageDraw(image_mask("x", 0, 0, 9))]], captions=False)
     win, lose = batch.rows.ids_RT == layout.words.mask
     assert torch.equal(win, lose)
     assert win.any()
+
+
+def test_a_dropped_text_gives_the_prompt_that_guidance_paints_without_text(
+    layout: Layout, checkpoint: Path
+) -> None:
+    """The row of no text continues the sampler's own prefix: its logits on a hidden canvas are the same."""
+    model, words = load_model(checkpoint), layout.words
+    row = layout.image_row("", range(9), np.ones(9, bool))
+    assert row.ids[:3] == [words.t2i, words.bos, words.eos]
+    assert row.first == layout.config.max_text_len + 1 - 3
+    canvas = Canvas(model, text_prefixes(model, [()]))
+    sampled = canvas.logits(torch.full((1, 9), -1), 0.0).log_softmax(-1)
+    rows = layout.stack([row])
+    with torch.no_grad():
+        hidden = model(rows.ids_RT, rows.mask, rows.positions_RT)[0, 4:13]
+    trained = model.head(hidden)[:, words.code_offset : words.mask].log_softmax(-1)
+    torch.testing.assert_close(sampled.view(trained.shape), trained, atol=1e-4, rtol=1e-4)
+
+
+def test_winner_and_loser_of_a_draw_both_lose_their_text(
+    layout: Layout, preferences: list[Preference]
+) -> None:
+    hidden = image_mask("x", 0, 0, 9)
+    draws = [[ImageDraw(hidden, text=True), ImageDraw(hidden, text=False)]]
+    batch = pair_rows(layout, preferences[:1], draws, captions=False)
+    lengths = (batch.rows.ids_RT != layout.words.pad).sum(1).tolist()
+    assert lengths == [lengths[0], 14, lengths[0], 14]
+    assert lengths[0] > 14
+
+
+@given(st.integers(0, 2**62), st.floats(0, 0.99), st.floats(0, 0.99))
+def test_a_seed_decides_mask_and_text_apart(seed: int, one: float, other: float) -> None:
+    first, second = draw_from_seed(seed, 30, min(one, other)), draw_from_seed(seed, 30, max(one, other))
+    assert np.array_equal(first.hidden, second.hidden)
+    assert draw_from_seed(seed, 30, 0.0).text
+    assert first.text or not second.text
+
+
+def test_texts_are_dropped_as_often_as_asked() -> None:
+    dropped = [not draw_from_seed(seed, 4, 0.1).text for seed in range(4000)]
+    assert np.mean(dropped) == pytest.approx(0.1, abs=0.015)
 
 
 def test_preferences_of_another_model_are_refused_by_id(

@@ -20,6 +20,16 @@ from train.config import TrainConfig
         {"masks_per_step": 5},
         {"weight_decay": -0.1},
         {"objective": "und", "image_weight": 0.5},
+        {"objective": "softmin", "caption_weight": 2.0},
+        {"objective": "softmin", "joint_temperature": 0.0},
+        {"joint_temperature": 2.0},
+        {"sum_steps": 10},
+        {"objective": "product", "sum_steps": 100},
+        {"objective": "product", "sum_steps": -1},
+        {"label_smoothing": 0.5},
+        {"label_smoothing": float("nan")},
+        {"text_dropout": 1.0},
+        {"text_dropout": -0.1},
         {"caption_weight": 0.0, "image_weight": 0.0},
     ],
 )
@@ -41,6 +51,12 @@ def test_the_rate_warms_up_to_its_peak_and_falls_to_almost_nothing() -> None:
     assert max(rates) == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 1e-3
+
+
+def test_the_objective_is_a_function_of_the_step() -> None:
+    config = TrainConfig(objective="product", sum_steps=2)
+    assert [config.objective_at(step) for step in range(4)] == ["sum", "sum", "product", "product"]
+    assert TrainConfig().objective_at(0) == "sum"
 
 
 def test_objectives_use_only_the_sides_that_they_weigh() -> None:

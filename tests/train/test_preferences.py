@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,12 +48,25 @@ def test_the_digest_sees_order_and_content(preferences: list[Preference]) -> Non
     assert len({digest(preferences), digest(preferences[::-1]), digest(preferences[1:])}) == 3
 
 
+def test_the_digest_does_not_see_what_log_probs_do_not_depend_on(preferences: list[Preference]) -> None:
+    one = preferences[0]
+    assert one.captions
+    win = msgspec.structs.replace(one.captions.win, score=0.1, text="another wording", seed=99)
+    captions = msgspec.structs.replace(one.captions, win=win, win_round=2)
+    other = msgspec.structs.replace(one, captions=captions, image_reason="none")
+    assert digest([other]) == digest([one])
+    win = msgspec.structs.replace(one.captions.win, token_ids=(1,))
+    captions = msgspec.structs.replace(one.captions, win=win)
+    assert digest([msgspec.structs.replace(one, captions=captions)]) != digest([one])
+
+
 def test_each_objective_takes_the_preferences_that_it_can_use(preferences: list[Preference]) -> None:
     def chosen(**settings) -> list[int]:
         return usable(preferences, TrainConfig(**settings))
 
     assert chosen() == [0, 1, 2, 3, 4, 5]
-    assert chosen(objective="product") == [0, 2, 3, 5]
+    assert chosen(objective="product") == chosen(objective="product", sum_steps=9) == [0, 2, 3, 5]
+    assert chosen(objective="softmin") == chosen(objective="gated_product") == [0, 1, 2, 3, 4, 5]
     assert chosen(objective="und") == chosen(image_weight=0.0) == [0, 2, 3, 4, 5]
     assert chosen(objective="gen") == [0, 1, 2, 3, 5]
 

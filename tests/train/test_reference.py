@@ -17,7 +17,7 @@ from engine.weights import load_model
 from train.batch import Layout, Rows
 from train.config import TrainConfig
 from train.image_mask import image_mask
-from train.reference import Reference, ReferenceBasis, compute_reference, open_reference
+from train.reference import Reference, ReferenceBasis, blocks_here, compute_reference, open_reference
 from train.row_logps import RowLogps
 
 CONFIG = TrainConfig(mask_draws=3, seed=7)
@@ -51,9 +51,9 @@ def compute(
     report: Callable[[int, int], None] = lambda done, total: None,
     block: int = 2,
 ) -> Reference:
-    basis = ReferenceBasis.of(checkpoint, preferences, config)
-    model = scorer or CountingScorer(checkpoint)
-    compute_reference(path, basis, preferences, Layout.load(checkpoint), model, report, block)
+    basis, layout = ReferenceBasis.of(checkpoint, preferences, config), Layout.load(checkpoint)
+    score = blocks_here(preferences, basis, layout, scorer or CountingScorer(checkpoint))
+    compute_reference(path, basis, preferences, layout, score, report, block)
     return open_reference(path, basis)
 
 
@@ -71,7 +71,7 @@ def test_each_value_is_the_log_prob_of_its_row_alone(
     row = layout.caption_row(one.image_codes, one.captions.lose.token_ids)
     assert scorer.score(layout.stack([row])).item() == pytest.approx(found.caption_lose[2], abs=1e-4)
     hidden = image_mask(one.id, 1, CONFIG.seed, 9)
-    assert np.array_equal(found.hidden(2, 1, 9), hidden)
+    assert np.array_equal(found.image_draw(2, 1, 9, 0.0).hidden, hidden)
     row = layout.image_row(one.caption, one.images.win.codes, hidden)
     assert scorer.score(layout.stack([row])).item() == pytest.approx(found.image_win[2, 1], abs=1e-4)
 
@@ -160,10 +160,13 @@ def test_moved_weights_pairs_or_masks_are_refused_with_both_values_and_the_comma
         "mask_draws": ReferenceBasis.of(
             checkpoint, preferences, msgspec.structs.replace(CONFIG, mask_draws=2)
         ),
+        "text_dropout": ReferenceBasis.of(
+            checkpoint, preferences, msgspec.structs.replace(CONFIG, text_dropout=0.1)
+        ),
         "dtype": ReferenceBasis.of(
             checkpoint, preferences, msgspec.structs.replace(CONFIG, dtype="bfloat16")
         ),
-        "schema": msgspec.structs.replace(stored, schema=2),
+        "schema": msgspec.structs.replace(stored, schema=1),
     }
     for name, basis in moved.items():
         with pytest.raises(StaleError) as caught:
