@@ -90,15 +90,33 @@ def claim(folder: Path, origin: Origin) -> None:
         return
     stored = _read(path, origin.similarity, origin.choices)
     changed = [
-        f"{name} {getattr(stored, name)!r} -> {getattr(origin, name)!r}"
+        line
         for name in Origin.__struct_fields__
-        if getattr(stored, name) != getattr(origin, name)
+        for line in _changes(name, getattr(stored, name), getattr(origin, name))
     ]
     if changed:
         raise StaleError(
             f"{folder}: was curated under other settings ({'; '.join(changed)}); "
             "use another --run, or curate this round again with --fresh"
         )
+
+
+def _changes(name: str, old: object, new: object) -> list[str]:
+    """What differs, in as few words as name it: of two tables the keys, of two lists their lengths first."""
+    if old == new:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [line for key in keys for line in _changes(f"{name}.{key}", old.get(key), new.get(key))]
+    if isinstance(old, list) and isinstance(new, list):
+        if len(old) != len(new):
+            return [f"{name}: {len(old)} -> {len(new)} entries"]
+        return next(
+            found
+            for i, pair in enumerate(zip(old, new, strict=True))
+            if (found := _changes(f"{name}[{i}]", *pair))
+        )
+    return [f"{name} {old!r} -> {new!r}"]
 
 
 def require_same_scorers(folders: Iterable[Path], scorers: Scorers) -> None:

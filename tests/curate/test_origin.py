@@ -45,6 +45,20 @@ def test_a_changed_text_model_or_judge_is_refused_with_the_difference_named(tmp_
         claim(tmp_path, msgspec.structs.replace(ORIGIN, judge={"model": "m", "url": "u"}))
 
 
+def test_a_changed_plan_is_named_by_what_changed_in_it_and_nothing_else(tmp_path: Path) -> None:
+    plan = [{"temperature": 1.0, "top_k": 0}] * 8
+    origin = msgspec.structs.replace(ORIGIN, captions=plan, paint={"steps": 18, "guidance": 1.0})
+    claim(tmp_path, origin)
+    for moved, words in (
+        ({"captions": plan[:3]}, r"\(captions: 8 -> 3 entries\)"),
+        ({"captions": [*plan[:2], {"temperature": 0.5, "top_k": 0}, *plan[3:]]},
+         r"\(captions\[2\]\.temperature 1\.0 -> 0\.5\)"),
+        ({"paint": {"steps": 50, "guidance": 1.0}}, r"\(paint\.steps 18 -> 50\)"),
+    ):  # fmt: skip
+        with pytest.raises(StaleError, match=words):
+            claim(tmp_path, msgspec.structs.replace(origin, **moved))
+
+
 def test_a_later_round_is_scored_as_the_rounds_it_is_compared_with(tmp_path: Path) -> None:
     claim(tmp_path / "1", ORIGIN)
     folders = [tmp_path / "1", tmp_path / "imported"]
