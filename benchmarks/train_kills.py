@@ -138,6 +138,10 @@ def attempt(job: Job, operation: int = 0, moment: float | None = None) -> tuple[
     context = multiprocessing.get_context("forkserver")
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     context.set_forkserver_preload(PRELOAD)
+    # The first process waits for the imports that the others then have.
+    first = context.Process(target=int)
+    first.start()
+    first.join()
     begun = time.perf_counter()
     process = context.Process(target=work, args=(job, operation))
     process.start()

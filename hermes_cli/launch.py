@@ -51,7 +51,8 @@ def run_ranks(arguments: Sequence[str], ranks: int) -> None:
             RENDEZVOUS: str(Path(scratch) / "ranks"),
             PARENT: str(os.getpid()),
         }
-        shared.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        for library in ("GLOO", "NCCL"):
+            shared.setdefault(f"{library}_SOCKET_IFNAME", "lo")
         # More threads than cores make every rank slower.
         shared.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // ranks)))
         processes = [

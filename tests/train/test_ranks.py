@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from training import distance, metrics_of, weights
 
 from engine.records import Preference
 from engine.weights import fingerprint
-from train.command import run_training
+from train.command import precompute, run_training
 from train.config import TrainConfig
 from train.memory import Sizes, rank_memory
 
@@ -109,8 +111,8 @@ def test_two_ranks_agree_with_one_and_resume_exactly_after_their_parent_is_kille
         assert second.loss == pytest.approx(first.loss, rel=1e-3)
         assert second.grad_norm == pytest.approx(first.grad_norm, rel=1e-2)
         assert second.tokens == first.tokens
-    apart = distance(weights(one), weights(two))
-    assert apart < 1e-3 * distance(weights(checkpoint), weights(one))
+    moved = distance(weights(checkpoint), weights(one))
+    assert distance(weights(one), weights(two)) < 1e-3 * moved
 
     training = killed / "round-1/checkpoint.training"
     parent = subprocess.Popen(hermes(killed, "--ranks", "2"), env=environment())
@@ -128,6 +130,67 @@ def test_two_ranks_agree_with_one_and_resume_exactly_after_their_parent_is_kille
                 time.sleep(0.1)
         else:
             pytest.fail("a rank outlived its parent")
+    alone = tmp_path / "alone"
+    shutil.copytree(killed, alone)
+    subprocess.run(hermes(alone), env=environment(), check=True, timeout=300)
+    assert distance(weights(alone / "round-1/checkpoint"), weights(two)) < 1e-3 * moved
     subprocess.run(hermes(killed, "--ranks", "2"), env=environment(), check=True, timeout=300)
     assert fingerprint(killed / "round-1/checkpoint") == fingerprint(two)
     assert metrics_of(killed / "round-1/checkpoint") == metrics_of(two)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import msgspec
+from train.command import run_training
+from train.config import TrainConfig
+from train.zero3 import process_group
+
+pairs, checkpoint, folder = map(Path, sys.argv[1:4])
+with process_group(TrainConfig()):
+    for name, config in msgspec.json.decode(sys.argv[4], type=dict[str, TrainConfig]).items():
+        run_training(pairs, checkpoint, folder / name, folder / f"{config.dtype}.zarr", config)
+"""
+MEANS = {
+    "stage-0": {"zero_stage": 0, "micro_batch": 1},
+    "stage-1": {"zero_stage": 1},
+    "stage-2": {"zero_stage": 2, "micro_batch": 1, "checkpointing": True},
+    "stage-3": {"zero_stage": 3, "micro_batch": 1, "checkpointing": True},
+    "offload": {"zero_stage": 3, "offload": "cpu"},
+    "bf16-1": {"zero_stage": 1, "dtype": "bfloat16"},
+    "bf16-2": {"zero_stage": 2, "dtype": "bfloat16"},
+    "bf16-3": {"zero_stage": 3, "dtype": "bfloat16", "checkpointing": True},
+    "lora-2": {"zero_stage": 2, "lora_rank": 2},
+    "lora-3": {"zero_stage": 3, "lora_rank": 2, "micro_batch": 1, "checkpointing": True},
+}
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_with_one_however_the_state_is_shared_out(
+    tmp_path: Path, checkpoint: Path, make_run: Callable[[str], Path]
+) -> None:
+    pairs = make_run("run") / "round-1/curate/pairs.jsonl"
+    configs = {name: TrainConfig(**SETTINGS, **means, trackers=()) for name, means in MEANS.items()}
+    for dtype in ("float32", "bfloat16"):
+        precompute(pairs, checkpoint, tmp_path / f"{dtype}.zarr", TrainConfig(**SETTINGS, dtype=dtype))
+    arguments = [str(pairs), str(checkpoint), str(tmp_path), msgspec.json.encode(configs).decode()]
+    ranks = {"WORLD_SIZE": "2", "HERMES_RENDEZVOUS": str(tmp_path / "meeting"), "GLOO_SOCKET_IFNAME": "lo"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, *arguments],
+            env={**environment(), **ranks, "RANK": number, "LOCAL_RANK": number},
+        )
+        for number in ("0", "1")
+    ]
+    assert [process.wait(280) for process in processes] == [0, 0]
+    start = weights(checkpoint)
+    for name, config in configs.items():
+        plain = msgspec.structs.replace(config, micro_batch=0, checkpointing=False, offload="none")
+        alone = run_training(
+            pairs, checkpoint, tmp_path / f"{name}-one", tmp_path / f"{config.dtype}.zarr", plain
+        )
+        near = 0.1 if config.dtype == "bfloat16" else 1e-3
+        assert distance(weights(alone), weights(tmp_path / name)) < near * distance(start, weights(alone)), (
+            name
+        )
