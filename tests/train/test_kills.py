@@ -31,6 +31,10 @@ def test_a_run_that_was_killed_again_and_again_ends_as_if_it_had_not_been(jobs: 
     assert outcome.identical
 
 
+def best(job: Job) -> str:
+    return fingerprint(job.out.with_name(job.out.name + ".training") / "best")
+
+
 @pytest.mark.slow
 def test_before_no_operation_on_a_file_is_a_kill_felt(jobs: tuple[Job, Job]) -> None:
     """Every operation of a run in turn, with best weights, two states and event files in play."""
