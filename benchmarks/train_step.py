@@ -162,7 +162,7 @@ class Work:
             sides = source.sides(chosen, batch, policy(batch.rows).cpu())
             loss = batch_loss(*sides, config, number)
             losses.append(float(loss.total.detach()))
-            policy.step(loss.total, config.learning_rate_at(number))
+            policy.step([loss.total], config.learning_rate_at(number))
 
         return step
 

@@ -95,12 +95,16 @@ def _curation(
 
 
 def _open_run(
-    run: Path, config: Path | None, assignments: list[str] | None, options: dict[str, Any]
+    run: Path,
+    config: Path | None,
+    assignments: list[str] | None,
+    options: dict[str, Any],
+    store: bool = True,
 ) -> tuple[RunFolder, RunSettings]:
     from hermes_cli.run_folder import RunFolder
     from hermes_cli.settings import load_settings
 
-    settings = load_settings(run / "run.json", config, assignments or [], options)
+    settings = load_settings(run / "run.json", config, assignments or [], options, store)
     return RunFolder(run, settings.model), settings
 
 
@@ -174,16 +178,29 @@ def reference(
 def train(
     run: Run = DEFAULT_RUN,
     round_number: Round = 1,
+    ranks: Annotated[int, typer.Option("--ranks", min=1, help="Processes on this machine.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print DeepSpeed settings, commands and memory; start nothing.")
+    ] = False,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines that --dry-run plans for.")] = 1,
     config: Config = None,
     assignments: Set = None,
     seed: Seed = None,
 ) -> None:
     """Train on a round's pairs by Pair-DPO; the reference is the model that sampled them."""
-    folder, settings = _open_run(run, config, assignments, _options(seed=seed))
+    # Of several ranks one writes for all, and a plan changes nothing.
+    store = not dry_run and os.environ.get("RANK", "0") == "0"
+    folder, settings = _open_run(run, config, assignments, _options(seed=seed), store)
+    if dry_run:
+        folder.require_weights_before(round_number)
+        from hermes_cli.train_plan import show_plan
+
+        show_plan(folder, settings, round_number, nodes, ranks)
+        return
     folder.require_pairs(round_number)
     from hermes_cli.train_stage import train_round
 
-    train_round(folder, settings, round_number)
+    train_round(folder, settings, round_number, ranks)
 
 
 @app.command("eval")

@@ -118,8 +118,10 @@ def stored_settings(stored: Path) -> RunSettings:
     return settle(msgspec.json.decode(stored.read_bytes()) if stored.is_file() else {})
 
 
-def load_settings(stored: Path, config: Path | None, assignments: list[str], options: Tree) -> RunSettings:
-    """Merges all layers and stores the result for the run's next command."""
+def load_settings(
+    stored: Path, config: Path | None, assignments: list[str], options: Tree, store: bool = True
+) -> RunSettings:
+    """Merges all layers and stores the result, unless told not to, for the run's next command."""
     tree: Tree = {}
     if stored.is_file():
         tree = msgspec.json.decode(stored.read_bytes())
@@ -132,5 +134,6 @@ def load_settings(stored: Path, config: Path | None, assignments: list[str], opt
         # Scores of all rounds are compared: a model that appears later must not take over.
         curate = msgspec.structs.replace(settings.curate, similarity=default_similarity())
         settings = msgspec.structs.replace(settings, curate=curate)
-    write_file(stored, msgspec.json.format(msgspec.json.encode(settings)))
+    if store:
+        write_file(stored, msgspec.json.format(msgspec.json.encode(settings)))
     return settings

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from hermes_cli.launch import follow_parent, launched, rank, run_ranks
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages import timed
 from hermes_cli.view import progress_bar, say
 from train.command import precompute, run_training
+from train.deepspeed_config import shares
 from train.journal import METRICS, read_metrics
 from train.metrics import TrainStep
 
@@ -31,26 +37,63 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
         )
 
 
-def train_round(folder: RunFolder, settings: RunSettings, number: int) -> None:
-    """Pair-DPO of a round from the weights before it; a finished round is left alone."""
-    reference_round(folder, settings, number)
+def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
+    """Pair-DPO of a round from the weights before it; a finished round is left alone.
+
+    Starts `ranks` processes on this machine. Where a launcher has started this one as a rank of several, it
+    is one of them: then the reference log-probs must be there, and rank 0 alone prints and draws.
+
+    Raises:
+        StageOrderError: there are none.
+        ConfigError: the batch cannot be shared out among the ranks.
+    """
+    if launched():
+        follow_parent()
+        _train(folder, settings, number)
+    else:
+        # Before anything is started.
+        shares(settings.train, ranks)
+        reference_round(folder, settings, number)
+        if ranks > 1:
+            run_ranks(["train", "--run", str(folder.root), "--round", str(number)], ranks)
+        else:
+            _train(folder, settings, number)
+
+
+def _train(folder: RunFolder, settings: RunSettings, number: int) -> None:
     before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
-    steps: list[TrainStep] = []
-    with (
-        timed(folder, number, "train"),
-        progress_bar(f"train round {number}", settings.train.steps) as advance,
-    ):
-
-        def report(step: TrainStep) -> None:
-            first = not steps
-            steps.append(step)
-            note = f"loss {step.loss:.4f}  margin {step.margin:+.4f}  accuracy {step.accuracy:.2f}"
-            advance(step.step if first else 1, note=note)
-
-        run_training(folder.pairs(number), before, after, folder.reference(number), settings.train, report)
+    paths = (folder.pairs(number), before, after, folder.reference(number))
+    if rank() != 0:
+        run_training(*paths, settings.train)
+        return
+    with timed(folder, number, "train"), _progress(settings, number) as report:
+        run_training(*paths, settings.train, report)
     picture = folder.round(number) / "training.png"
     from hermes_cli.curves import draw_training
 
     metrics = read_metrics(folder.training(number) / METRICS)
     draw_training(metrics, picture, f"round {number}, objective {settings.train.objective}")
     say(f"weights: {after}   curves: {picture}")
+
+
+@contextmanager
+def _progress(settings: RunSettings, number: int) -> Iterator[Callable[[TrainStep], None]]:
+    """A bar that moves with every step it is told of, with samples and tokens a second."""
+    batch = settings.train.batch
+    seen, tokens, begun = 0, 0, time.perf_counter()
+
+    with progress_bar(f"train round {number}", settings.train.steps) as advance:
+
+        def report(step: TrainStep) -> None:
+            nonlocal seen, tokens
+            first = not seen
+            seen, tokens = seen + 1, tokens + step.tokens
+            spent = max(time.perf_counter() - begun, 1e-9)
+            note = (
+                f"loss {step.loss:.4f}  margin {step.margin:+.4f}  accuracy {step.accuracy:.2f}  "
+                f"{seen * batch / spent:.1f} samples/s  {tokens / spent:,.0f} tokens/s  "
+                f"{step.peak_memory_mib:,.0f} MiB"
+            )
+            advance(step.step if first else 1, note=note)
+
+        yield report

@@ -13,6 +13,13 @@ Objective = Literal["sum", "product", "gated_product", "softmin", "und", "gen"]
 
 JOINT = ("product", "gated_product", "softmin")
 """Objectives that join both margins in one sigmoid, and may follow steps of `sum`."""
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+LINEARS = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
+"""The linear layers of a Phi block, under their names in `engine.models.showo`: what LoRA can adapt."""
+MEANS = frozenset(
+    ("micro_batch", "checkpointing", "zero_stage", "offload", "offload_dir", "keep", "keep_best", "trackers")
+)
+"""Settings that say how a run is carried out, not what it learns: a resumed run may change them."""
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,10 +58,15 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Optimizer steps; the paper trains for 3,000."""
     batch: int = 4
     """Preferences a step, over all ranks."""
+    micro_batch: int = 0
+    """Preferences of one forward and backward pass on each rank; a step sums its passes' gradients. 0 is
+    the rank's whole share of the batch. Results depend on it only through the order of sums."""
     learning_rate: float = 2e-5
-    """Peak of the schedule: linear warm-up, then a cosine to zero."""
-    warmup: int = 10
-    """Warm-up steps; fewer than `steps`, so that the cosine does start."""
+    """Peak of the schedule."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What follows the linear warm-up: a cosine to zero, or the peak to the end."""
+    warmup: int | None = None
+    """Warm-up steps, fewer than `steps`; unset, a tenth of `steps` and at most 10."""
     weight_decay: float = 0.01
     """On matrices only: never on LayerNorm, biases or embeddings."""
     clip: float = 1.0
@@ -70,13 +82,34 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Seed of the order of preferences and of the image masks."""
     save_every: int = 50
     """Steps between two resumable states."""
+    keep: int = 1
+    """How many of the latest states are kept."""
+    keep_best: bool = False
+    """Exports the weights after the `save_every` steps of the lowest mean training loss to
+    `<out>.training/best`. There is no validation set: low loss is what was minimised, no more."""
+    trackers: tuple[Tracker, ...] = ("tensorboard",)
+    """Who gets the metrics besides metrics.jsonl; wandb and trackio must be installed."""
+    lora_rank: int = 0
+    """Rank of LoRA adapters, which alone are trained and are merged into the checkpoint; 0 trains all."""
+    lora_alpha: float = 16.0
+    """Scale of the adapters: lora_alpha / lora_rank times their product is added to a weight."""
+    lora_targets: tuple[str, ...] = LINEARS
+    """Which linear layers of every block are adapted."""
+    checkpointing: bool = False
+    """Keeps only each block's input for the backward pass and computes the rest of it again."""
+    zero_stage: Literal[0, 1, 2, 3] = 3
+    """What ranks share out: 1 the optimizer's state, 2 also gradients, 3 also parameters, 0 nothing."""
+    offload: Literal["none", "cpu", "nvme"] = "none"
+    """Where the optimizer's state lies: the device, the host's memory, or files under `offload_dir`."""
+    offload_dir: str = ""
+    """Folder on a local disk for offload nvme."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the model trains."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the model; log-probs, losses and the optimizer stay in float32."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "mask_draws", "masks_per_step", "save_every"):
+        for name in ("steps", "batch", "mask_draws", "masks_per_step", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train: {name} is {getattr(self, name)}, it must be at least 1")
         for name in ("beta", "learning_rate", "clip", "joint_temperature"):
@@ -93,9 +126,11 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 raise ConfigError(f"train: {name} is {value}, it must be at least 0 and below {limit:g}")
         self._check_relations()
         self._check_objective()
+        self._check_sharding()
+        self._check_adapters()
 
     def _check_relations(self) -> None:
-        if not 0 <= self.warmup < self.steps:
+        if not 0 <= self.warmup_steps < self.steps:
             raise ConfigError(
                 f"train: warmup is {self.warmup}, it must be at least 0 and below steps, {self.steps}"
             )
@@ -125,6 +160,48 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 f"train: sum_steps come before {', '.join(JOINT)}; this objective is {self.objective}"
             )
 
+    def _check_sharding(self) -> None:
+        if not 0 <= self.micro_batch <= self.batch or (self.micro_batch and self.batch % self.micro_batch):
+            raise ConfigError(
+                f"train: micro_batch is {self.micro_batch}, it must be 0 or divide batch, {self.batch}"
+            )
+        if self.zero_stage == 0 and self.dtype == "bfloat16":
+            raise ConfigError(
+                "train: dtype bfloat16 at zero_stage 0 would accumulate gradients in bfloat16; "
+                "use zero_stage 1 to 3, also on one rank"
+            )
+        needed = {"none": 0, "cpu": 1, "nvme": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ConfigError(
+                f"train: offload {self.offload} needs zero_stage {needed} or more, it is {self.zero_stage}"
+            )
+        if (self.offload == "nvme") != bool(self.offload_dir):
+            raise ConfigError(
+                f"train: offload is {self.offload} and offload_dir {self.offload_dir!r}; "
+                "nvme needs a folder, none and cpu take none"
+            )
+
+    def _check_adapters(self) -> None:
+        if self.lora_rank < 0:
+            raise ConfigError(f"train: lora_rank is {self.lora_rank}, it must be at least 0; 0 is off")
+        if not (math.isfinite(self.lora_alpha) and self.lora_alpha > 0):
+            raise ConfigError(f"train: lora_alpha is {self.lora_alpha}, it must be a positive number")
+        unknown = [name for name in self.lora_targets if name not in LINEARS]
+        if unknown or not self.lora_targets:
+            raise ConfigError(
+                f"train: lora_targets is {list(self.lora_targets)}, it must name some of {', '.join(LINEARS)}"
+            )
+
+    @property
+    def saves_states(self) -> bool:
+        """Whether a killed run can go on: what DeepSpeed keeps in offload_dir ends with its process."""
+        return self.offload != "nvme"
+
+    @property
+    def warmup_steps(self) -> int:
+        """Warm-up steps, given or derived from `steps`."""
+        return min(10, self.steps // 10) if self.warmup is None else self.warmup
+
     @property
     def uses_captions(self) -> bool:
         """Whether caption pairs enter the loss."""
@@ -145,8 +222,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return "sum" if step < self.sum_steps else self.objective
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of the 0-based step: linear warm-up, then a cosine that would reach 0 at `steps`."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / (self.steps - self.warmup)
+        """Learning rate of the 0-based step; a cosine would reach 0 at `steps`."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))

@@ -3,24 +3,33 @@
 <out>.training/basis.json       what the run was started with
 <out>.training/metrics.jsonl    one `TrainStep` a line
 <out>.training/state-000050/    everything needed to go on after step 50; gone when the run is complete
+<out>.training/best/            checkpoint after the steps of the lowest mean loss, where it is asked for
+<out>.training/lock             held by the process that trains
+
+A folder in the making has the suffix .new and one in removal .gone; neither is ever read.
 """
 
 from __future__ import annotations
 
-import shutil
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import fmean
 from typing import Protocol
 
 import msgspec
 
-from engine.errors import DataError, StaleError
+from engine.checkpoints import WEIGHTS
+from engine.errors import BusyError, CheckpointError, DataError, StaleError
 from engine.records import Record
-from engine.weights import WEIGHTS
-from train.config import TrainConfig
+from train.config import MEANS, TrainConfig
+from train.durable import remove_folder, sweep, sync, write_file, writing
 from train.metrics import TrainStep
 from train.reference import ReferenceBasis
 
-METRICS = "metrics.jsonl"
+METRICS, BEST = "metrics.jsonl", "best"
 
 
 class RunBasis(Record):
@@ -31,7 +40,7 @@ class RunBasis(Record):
 
 
 class Stateful(Protocol):
-    """What the journal needs of a policy."""
+    """What the journal needs of a policy. All ranks call each of these."""
 
     rank: int
 
@@ -43,6 +52,14 @@ class Stateful(Protocol):
         """Takes it up again."""
         ...
 
+    def publish(self, folder: Path, replace: bool = False) -> None:
+        """Writes a checkpoint folder, complete or not at all."""
+        ...
+
+    def agree(self, yes: bool) -> bool:
+        """What rank 0 says, on every rank."""
+        ...
+
 
 class Journal:
     """The `<out>.training` folder of one run."""
@@ -51,13 +68,39 @@ class Journal:
         self.folder = out.with_name(out.name + ".training")
         self.metrics = self.folder / METRICS
         self._basis = basis
+        self._config = basis.config
         self._out = out
+        self._losses: list[float] = []
+        """Of every step so far; on rank 0 alone."""
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other runs out of the folder until the context ends; for rank 0, others pass.
+
+        Raises:
+            BusyError: another process trains there.
+        """
+        if os.environ.get("RANK", "0") != "0":
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BusyError(
+                    f"{self.folder}: another process is training into it; wait for it, or use another --run"
+                ) from error
+            yield
+        finally:
+            os.close(handle)
 
     def is_complete(self) -> bool:
         """Whether this very run has already published its checkpoint.
 
         Raises:
-            StaleError: the output folder holds a checkpoint, or `<out>.training` a state, of another run.
+            StaleError: the output folder holds something else, or `<out>.training` a state of another run.
         """
         published = (self._out / WEIGHTS).is_file()
         path = self.folder / "basis.json"
@@ -68,43 +111,79 @@ class Journal:
                 f"{self._out}: holds a checkpoint that `hermes train` did not write here; "
                 "choose another output folder or remove it"
             )
+        if not published and self._out.is_dir() and any(self._out.iterdir()):
+            raise StaleError(f"{self._out}: holds other files; choose another output folder or remove them")
         return published
 
     def resume(self, policy: Stateful) -> int:
         """Restores the latest state and returns the number of steps that are done.
 
         Metrics lines after that state are cut off: their steps will be run, and written, again.
+
+        Raises:
+            CheckpointError: the state cannot be read, or the metrics up to it are missing.
         """
-        states = sorted(self.folder.glob("state-*[0-9]"))
-        done = int(states[-1].name.removeprefix("state-")) if states else 0
+        states = self._states()
+        done = max(states, default=0)
         if states:
-            policy.load(states[-1])
+            policy.load(states[done])
         if policy.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _replace(self.folder / "basis.json", msgspec.json.encode(self._basis))
+            sweep(self.folder, "state-*[0-9]")
             lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
-            _replace(self.metrics, b"".join(lines[:done]))
+            if len(lines) < done:
+                raise CheckpointError(
+                    f"{self.metrics}: holds {len(lines)} steps, the state {done}; restore it, "
+                    f"or remove {self.folder} to start anew"
+                )
+            write_file(self.folder / "basis.json", msgspec.json.encode(self._basis))
+            write_file(self.metrics, b"".join(lines[:done]))
+            self._losses = [step.loss for step in read_metrics(self.metrics)]
         return done
 
     def append(self, step: TrainStep) -> None:
         """Adds a line to the metrics."""
-        with self.metrics.open("ab") as lines:
+        with writing(self.metrics), self.metrics.open("ab") as lines:
             lines.write(msgspec.json.encode(step) + b"\n")
+        self._losses.append(step.loss)
 
     def save(self, policy: Stateful, done: int) -> None:
-        """Keeps the state after `done` steps and forgets the earlier ones. All ranks call it."""
-        folder = self.folder / f"state-{done:06d}"
-        policy.save(folder)
+        """Keeps the state after `done` steps and forgets all but the latest few. All ranks call it."""
         if policy.rank == 0:
-            for old in self.folder.glob("state-*"):
-                if old != folder:
-                    shutil.rmtree(old)
+            # A state that outlives a power loss must find its steps in the metrics.
+            sync(self.metrics)
+        policy.save(self.folder / f"state-{done:06d}")
+        if policy.rank == 0:
+            states = self._states()
+            for old in sorted(states)[: -self._config.keep]:
+                remove_folder(states[old])
+
+    def keep_best(self, policy: Stateful) -> None:
+        """Exports the weights where the latest steps' mean loss is the lowest so far, if the run wants it.
+
+        Means are over `save_every` steps and the metrics are all that decides, so that a resumed run comes
+        to the same result. All ranks call it.
+        """
+        if self._config.keep_best and policy.agree(latest_is_best(self._losses, self._config.save_every)):
+            policy.publish(self.folder / BEST, replace=True)
+
+    def publish(self, policy: Stateful) -> None:
+        """Writes the finished checkpoint. All ranks call it."""
+        if policy.rank == 0:
+            sync(self.metrics)
+        policy.publish(self._out)
 
     def close(self) -> None:
-        """Forgets the state of a run that has published its checkpoint."""
-        for old in self.folder.glob("state-*"):
-            # All ranks come here, and each may find a file that another has just removed.
-            shutil.rmtree(old, ignore_errors=True)
+        """Forgets the states of a run that has published its checkpoint."""
+        for state in self._states().values():
+            # All ranks come here, and each may find a folder that another has just removed.
+            with suppress(FileNotFoundError):
+                remove_folder(state)
+        sweep(self.folder, "state-*[0-9]")
+
+    def _states(self) -> dict[int, Path]:
+        """Number of steps -> folder of every complete state."""
+        found = self.folder.glob("state-*[0-9]")
+        return {int(path.name.removeprefix("state-")): path for path in found}
 
     def _compare(self, path: Path) -> None:
         try:
@@ -122,14 +201,22 @@ class Journal:
             )
 
 
-def _replace(path: Path, content: bytes) -> None:
-    beside = path.with_name(path.name + ".new")
-    beside.write_bytes(content)
-    beside.replace(path)
-
-
 def _flat(basis: RunBasis) -> dict[str, object]:
-    return {**msgspec.to_builtins(basis.config), **msgspec.to_builtins(basis.reference)}
+    """What two runs must share to be one."""
+    config = {name: value for name, value in msgspec.to_builtins(basis.config).items() if name not in MEANS}
+    return {**config, **msgspec.to_builtins(basis.reference)}
+
+
+def latest_is_best(losses: Sequence[float], every: int) -> bool:
+    """Whether the mean of the last `every` losses is below that of every earlier stretch of as many.
+
+    Stretches end where states are saved: at multiples of `every`.
+    """
+    if not losses:
+        return False
+    latest = fmean(losses[-every:])
+    ends = range(every, len(losses), every)
+    return all(latest < fmean(losses[end - every : end]) for end in ends)
 
 
 def read_metrics(path: Path) -> list[TrainStep]:

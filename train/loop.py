@@ -5,24 +5,28 @@ Legend: R rows, P preferences of this rank, K masks of a preference.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from engine.errors import ConfigError
 from engine.records import Preference
 from train.batch import IGNORE, Layout, PairRows, pair_rows
 from train.config import TrainConfig
+from train.deepspeed_config import shares
 from train.journal import Journal, RunBasis
 from train.loss import Side, batch_loss
 from train.metrics import TrainStep, tally, train_step
 from train.preferences import usable
 from train.reference import Reference, ReferenceBasis, open_reference
 from train.schedule import Visit, visits
-from train.zero3 import open_policy
+from train.trackers import open_trackers
+from train.zero3 import Policy, open_policy
 
 
 def train(
@@ -46,42 +50,79 @@ def train(
         StaleError: `reference` or `<out>.training` belongs to other weights, preferences or settings.
         StageOrderError: there is no reference store.
         DataError: the preferences do not fit the checkpoint, or none suits the objective.
-        CheckpointError, ConfigError: see `open_policy`.
+        BusyError: another process trains into `out`.
+        CheckpointError, ConfigError: see `open_policy` and `train_one`.
     """
     basis = ReferenceBasis.of(checkpoint_in, preferences, config)
     journal = Journal(out, RunBasis(config=config, reference=basis))
-    if journal.is_complete():
+    with journal.held():
+        if journal.is_complete():
+            journal.close()
+            return out
+        layout = Layout.load(checkpoint_in, features)
+        source = PairSource(config, preferences, layout, open_reference(reference, basis))
+        with open_policy(config, checkpoint_in) as policy:
+            first = journal.resume(policy)
+            with open_trackers(config, journal.folder, first, policy.rank) as trackers:
+                for step in range(first, config.steps):
+                    record = train_one(source, policy, config, step)
+                    if policy.rank == 0:
+                        journal.append(record)
+                        trackers.log(record)
+                        report(record)
+                    if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
+                        trackers.flush()
+                        journal.keep_best(policy)
+                        if config.saves_states:
+                            journal.save(policy, step + 1)
+            journal.keep_best(policy)
+            journal.publish(policy)
         journal.close()
-        return out
-    layout = Layout.load(checkpoint_in, features)
-    source = PairSource(config, preferences, layout, open_reference(reference, basis))
-    with open_policy(config, checkpoint_in) as policy:
-        for step in range(journal.resume(policy), config.steps):
-            started = time.perf_counter()
-            chosen = source.visits(step)
-            mine = chosen[policy.rank :: policy.world]
-            batch = source.rows(mine)
-            captions, images = source.sides(mine, batch, policy(batch.rows).cpu())
-            loss = batch_loss(captions, images, config, step)
-            rate = config.learning_rate_at(step)
-            grad_norm = policy.step(loss.total.to(policy.device), rate)
-            record = train_step(
-                policy.total(tally(loss, captions, images)),
-                step=step + 1,
-                grad_norm=grad_norm,
-                learning_rate=rate,
-                epoch=chosen[0].epoch,
-                skipped=source.skipped,
-                seconds=time.perf_counter() - started,
-            )
-            if policy.rank == 0:
-                journal.append(record)
-                report(record)
-            if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
-                journal.save(policy, step + 1)
-        policy.publish(out)
-    journal.close()
     return out
+
+
+def train_one(source: PairSource, policy: Policy, config: TrainConfig, step: int) -> TrainStep:
+    """One optimizer step over a batch of preferences, and what it was. All ranks call it.
+
+    Raises:
+        ConfigError: the loss or its gradient is no longer a number.
+    """
+    started = time.perf_counter()
+    chosen = source.visits(step)
+    mine = chosen[policy.rank :: policy.world]
+    micro, _ = shares(config, policy.world)
+    tallies: list[Tensor] = []
+
+    def losses() -> Iterator[Tensor]:
+        for start in range(0, len(mine), micro):
+            part = mine[start : start + micro]
+            batch = source.rows(part)
+            captions, images = source.sides(part, batch, policy(batch.rows).cpu())
+            loss = batch_loss(captions, images, config, step)
+            tokens = torch.tensor([source.tokens(batch)], dtype=torch.float64)
+            tallies.append(torch.cat((tokens, tally(loss, captions, images))))
+            yield loss.total.to(policy.device)
+
+    rate = config.learning_rate_at(step)
+    grad_norm = policy.step(losses(), rate)
+    sums = policy.total(torch.stack(tallies).sum(0))
+    record = train_step(
+        sums[1:],
+        step=step + 1,
+        grad_norm=grad_norm,
+        learning_rate=rate,
+        epoch=chosen[0].epoch,
+        skipped=source.skipped,
+        seconds=time.perf_counter() - started,
+        tokens=int(sums[0]),
+        peak_memory_mib=policy.peak_memory_mib,
+    )
+    if not (math.isfinite(record.loss) and math.isfinite(grad_norm)):
+        raise ConfigError(
+            f"train: at step {step + 1} the loss is {record.loss} and the gradient's norm {grad_norm}; "
+            "lower learning_rate or beta, or lengthen warmup"
+        )
+    return record
 
 
 class PairSource:
@@ -127,6 +168,10 @@ class PairSource:
             captions=self._config.uses_captions,
             images=self._config.uses_images,
         )
+
+    def tokens(self, batch: PairRows) -> int:
+        """Number of tokens in a batch, padding left out."""
+        return int((batch.rows.ids_RT != self._layout.words.pad).sum())
 
     def sides(self, chosen: Sequence[Visit], batch: PairRows, logp_R: Tensor) -> tuple[Side, Side]:
         """(captions, images) of some visits, from their rows' log-probs under the policy."""

@@ -5,6 +5,7 @@ Legend: P preferences of this rank.
 
 from __future__ import annotations
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -53,6 +54,26 @@ class TrainStep(Record):
     skipped: int
     """Preferences of the file that lack the pairs which the objective needs; they are never drawn."""
     seconds: float
+    tokens: int = 0
+    """Tokens of the step's rows, padding left out: what the model read, over all ranks."""
+    peak_memory_mib: float = 0.0
+    """The most memory that rank 0 has held so far: of its device (CUDA), or altogether (CPU)."""
+
+
+def timeless(step: TrainStep) -> TrainStep:
+    """The step without what the machine decides: equal for equal runs, interrupted or not."""
+    return msgspec.structs.replace(step, seconds=0.0, peak_memory_mib=0.0)
+
+
+def scalars(step: TrainStep) -> dict[str, float]:
+    """Every number of a step but its own, as `loss` or `captions/margin`."""
+    found: dict[str, float] = {}
+    for name, value in msgspec.to_builtins(step).items():
+        if isinstance(value, dict):
+            found |= {f"{name}/{inner}": float(number) for inner, number in value.items()}
+        elif value is not None and name != "step":
+            found[name] = float(value)
+    return found
 
 
 def tally(loss: BatchLoss, captions: Side, images: Side) -> Tensor:
@@ -71,6 +92,8 @@ def train_step(
     epoch: int,
     skipped: int,
     seconds: float,
+    tokens: int,
+    peak_memory_mib: float,
 ) -> TrainStep:
     """The record of a step from the ranks' summed tallies."""
     captions, images = _side(sums[2:8]), _side(sums[8:14])
@@ -88,6 +111,8 @@ def train_step(
         epoch=epoch,
         skipped=skipped,
         seconds=seconds,
+        tokens=tokens,
+        peak_memory_mib=peak_memory_mib,
     )
 
 

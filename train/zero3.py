@@ -1,4 +1,4 @@
-"""The policy under DeepSpeed ZeRO-3: set-up, one step, resumable state, and the gathered checkpoint.
+"""The policy under DeepSpeed ZeRO: set-up, one step, resumable state, and the gathered checkpoint.
 
 What DeepSpeed calls its engine is the `Policy` here. One process needs no launcher; under `deepspeed` or
 `torchrun` the ranks come from the environment.
@@ -8,27 +8,39 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
-from engine.errors import CheckpointError, ConfigError
+from engine.checkpoints import WEIGHTS
+from engine.errors import ConfigError
 from engine.weights import load_model, save_state
+from train.adapters import add_adapters, merge_adapters
 from train.batch import Rows
 from train.config import TrainConfig
+from train.deepspeed_config import PERSIST, deepspeed_config, shares
+from train.durable import NEW, place_folder, writing
+from train.masters import Masters
 from train.row_logps import RowLogps
+from train.state import read_state, write_info, write_shard
 
 BETAS = (0.9, 0.999)
-PERSIST = 100_000
-"""Parameters of fewer elements stay whole on every rank (DeepSpeed's own default)."""
+PREFIX = "model."
+"""Where the checkpoint's names begin inside `RowLogps`."""
+RENDEZVOUS = "HERMES_RENDEZVOUS"
+"""Environment variable: file through which the ranks of one machine find each other, without a port."""
 
 
 @contextmanager
@@ -54,15 +66,15 @@ def process_group(config: TrainConfig) -> Iterator[None]:
     made = not dist.is_initialized()
     if made:
         backend = "nccl" if config.device == "cuda" else "gloo"
+        meeting = os.environ.get(RENDEZVOUS)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            dist.init_process_group(backend)
+            rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            where = f"file://{meeting}" if meeting else "env://"
+            dist.init_process_group(backend, where, rank=rank, world_size=world)
         else:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
-        if config.batch % dist.get_world_size():
-            raise ConfigError(
-                f"train: batch is {config.batch}, it must be a multiple of the {dist.get_world_size()} ranks"
-            )
+        shares(config, dist.get_world_size())
         yield
     finally:
         if made:
@@ -83,7 +95,11 @@ class Policy:
 
     def __init__(self, config: TrainConfig, checkpoint: Path, persist: int = PERSIST) -> None:
         model = load_model(checkpoint).train()
-        self._companions = checkpoint
+        model.checkpointing = config.checkpointing
+        if config.lora_rank:
+            add_adapters(model, config)
+        self._config = config
+        self._checkpoint = checkpoint
         self._model_config = model.config
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         place = f"cuda:{os.environ['LOCAL_RANK']}" if config.device == "cuda" else "cpu"
@@ -91,9 +107,9 @@ class Policy:
         with _quiet_deepspeed():
             import deepspeed
 
-            if self.world == 1:
-                # A shared-memory all-reduce between ranks; one rank need not compile it.
-                deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+            # A shared-memory all-reduce on CPUs, compiled on first use; what a killed rank leaves of it in
+            # /dev/shm would outlive the run.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             if config.device == "cuda":
                 torch.cuda.set_device(self.device)
             scorer = RowLogps(model)
@@ -102,22 +118,45 @@ class Policy:
             self._engine: Any = deepspeed.initialize(
                 model=scorer,
                 optimizer=optimizer,
-                config=_deepspeed_config(config, self.world, persist),
+                config=deepspeed_config(config, self.world, persist),
                 dist_init_required=False,
             )[0]
+            self._masters = Masters(self._engine, config.zero_stage)
+            if config.saves_states:
+                self._masters.begin_moments()
+            if config.dtype == "bfloat16" and not config.lora_rank:
+                self._restore_masters()
+
+    def _restore_masters(self) -> None:
+        """Gives masters the checkpoint's float32 values: DeepSpeed makes them from the rounded parameters."""
+        with safe_open(self._checkpoint / WEIGHTS, "pt") as stored:
+            for name in self._masters.parameters:
+                self._masters.write(name, stored.get_tensor(name.removeprefix(PREFIX)))
 
     def __call__(self, rows: Rows) -> Tensor:
         """Summed log-probs of each row, [R] float32, on the policy's device."""
         return self._engine(*rows.to(self.device)).float()
 
-    def step(self, loss: Tensor, learning_rate: float) -> float:
-        """Backward, clip, update; the gradient's 2-norm before clipping. Loss is this rank's mean."""
+    def step(self, losses: Iterable[Tensor], learning_rate: float) -> float:
+        """Backward of each loss, then clip and update; the gradient's 2-norm before clipping.
+
+        `losses` are the means over this rank's micro-batches, all of one size, as many as its share of the
+        batch holds. Each is taken from the iterable when the graph of the one before is gone.
+        """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        with _quiet_deepspeed():
-            self._engine.backward(loss)
-            self._engine.step()
-        return float(self._engine.get_global_grad_norm())
+        norm = 0.0
+        for loss in losses:
+            with _quiet_deepspeed():
+                self._engine.backward(loss)
+                if self._config.zero_stage == 0:
+                    # DeepSpeed clips by it and does not tell.
+                    norm = float(get_total_norm(self._gradients()))
+                self._engine.step()
+        return norm if self._config.zero_stage == 0 else float(self._engine.get_global_grad_norm())
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self._masters.parameters.values() if p.grad is not None]
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over the ranks, on the CPU."""
@@ -126,80 +165,77 @@ class Policy:
             dist.all_reduce(values)
         return values.cpu()
 
+    def agree(self, yes: bool) -> bool:
+        """What rank 0 says, on every rank."""
+        return bool(self.total(torch.tensor(int(yes and self.rank == 0))))
+
+    @property
+    def peak_memory_mib(self) -> float:
+        """The most memory that this process has held, of its device (CUDA) or altogether (CPU), in MiB."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
     def save(self, folder: Path) -> None:
-        """Weights and optimizer of all ranks into `folder`, which appears complete or not at all."""
-        beside = folder.with_name(folder.name + ".new")
+        """Masters and optimizer of all ranks into `folder`, which appears complete or not at all."""
+        beside = folder.with_name(folder.name + NEW)
         if self.rank == 0:
-            shutil.rmtree(beside, ignore_errors=True)
+            with writing(beside):
+                shutil.rmtree(beside, ignore_errors=True)
+                beside.mkdir(parents=True)
+        dist.barrier()
         with _quiet_deepspeed():
-            dist.barrier()
-            self._engine.save_checkpoint(str(beside), tag="ranks", save_latest=False)
-            dist.barrier()
+            write_shard(self._masters, beside, self.rank, self.world)
+        dist.barrier()
         if self.rank == 0:
-            beside.rename(folder)
+            write_info(self._masters, beside, self.world)
+            place_folder(beside, folder)
         dist.barrier()
 
     def load(self, folder: Path) -> None:
-        """Takes up what `save` wrote.
+        """Takes up what `save` wrote, on any number of ranks.
 
         Raises:
-            CheckpointError: it cannot be read, or was written by another number of ranks.
-        """
-        shards = len(list((folder / "ranks").glob("*_optim_states.pt")))
-        if shards != self.world:
-            raise CheckpointError(
-                f"{folder}: was saved by {shards} ranks, this run has {self.world}; "
-                "go on with as many ranks, or remove it to start anew"
-            )
-        try:
-            with _quiet_deepspeed():
-                self._engine.load_checkpoint(str(folder), tag="ranks")
-        except Exception as error:  # pickle, zip and DeepSpeed errors of a damaged file
-            raise CheckpointError(f"{folder}: cannot be read: {error}; remove it to start anew") from error
-
-    def publish(self, folder: Path) -> None:
-        """Gathers the weights into a checkpoint folder, with the tokenizers of the one it started from.
-
-        All ranks must call it, for the gathering is collective; rank 0 writes.
+            CheckpointError: it cannot be read.
         """
         with _quiet_deepspeed():
-            state = self._engine._zero3_consolidated_16bit_state_dict()
+            read_state(self._masters, folder)
+
+    def publish(self, folder: Path, replace: bool = False) -> None:
+        """Gathers the masters into a checkpoint folder, with the tokenizers of the one it started from.
+
+        Adapters are merged. All ranks must call it, for the gathering is collective; rank 0 writes.
+        `replace` lets it take the place of an earlier folder.
+        """
+        trained = {}
+        with _quiet_deepspeed():
+            for name, whole in self._masters.gather():
+                if self.rank == 0:
+                    trained[name.removeprefix(PREFIX)] = whole
         if self.rank == 0:
-            prefix = "model."
-            weights = {
-                name.removeprefix(prefix): tensor.float().contiguous()
-                for name, tensor in state.items()
-                if name.startswith(prefix)
-            }
-            beside = folder.with_name(folder.name + ".new")
-            shutil.rmtree(beside, ignore_errors=True)
-            save_state(weights, self._model_config, beside, self._companions)
-            beside.rename(folder)
+            if self._config.lora_rank:
+                trained = merge_adapters(load_file(self._checkpoint / WEIGHTS), trained, self._config)
+            beside = folder.with_name(folder.name + NEW)
+            with writing(beside):
+                shutil.rmtree(beside, ignore_errors=True)
+                save_state(trained, self._model_config, beside, self._checkpoint)
+            place_folder(beside, folder, replace)
         dist.barrier()
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Optimizer groups: weight decay on the matrices of linear layers, on nothing else."""
+    """Optimizer groups of what is trained: weight decay on the matrices of linear layers, on nothing else."""
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         spared = parameter.ndim < 2 or "embed_tokens" in name
         (others if spared else decayed).append(parameter)
     return [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-
-
-def _deepspeed_config(config: TrainConfig, world: int, persist: int) -> dict[str, Any]:
-    return {
-        "train_micro_batch_size_per_gpu": config.batch // world,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": config.clip,
-        "bf16": {"enabled": config.dtype == "bfloat16"},
-        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": persist},
-        "steps_per_print": 2**31,
-    }
 
 
 @contextmanager

@@ -43,6 +43,14 @@ def rotary_tables(positions: Tensor, rotary_dim: int, theta: float) -> tuple[Ten
     return angles.cos(), angles.sin()
 
 
+def run_layer(
+    layer: PhiLayer, index: int, hidden: Tensor, cos: Tensor, sin: Tensor, attend: Attend
+) -> Tensor:
+    """One block over hidden [B, T, D]."""
+    normed = layer.normalise(hidden)
+    return layer.combine(hidden, normed, attend(index, *layer.project(normed, cos, sin)))
+
+
 def run_layers(
     layers: Iterable[PhiLayer],
     hidden: Tensor,

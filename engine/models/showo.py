@@ -13,9 +13,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from engine.kernels.phi import rotate
-from engine.models.phi import dense_attention, rotary_tables, run_layers
+from engine.models.phi import dense_attention, rotary_tables, run_layer, run_layers
 from engine.models.showo_config import ShowoConfig
 
 
@@ -105,6 +106,8 @@ class Showo(nn.Module):
     def __init__(self, config: ShowoConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False
+        """Whether a forward pass with gradients keeps only the blocks' inputs and computes the rest again."""
         self.showo = Language(config)
         if config.w_clip_vit:
             self.mm_projector = projector(config)
@@ -170,7 +173,17 @@ class Showo(nn.Module):
             positions = torch.arange(ids.shape[-1], device=ids.device)
         cos, sin = self.rotary(positions)
         hidden = self.embed(ids) if features is None else self.embed_seen(ids, features)
-        hidden = run_layers(self.layers, hidden, cos, sin, dense_attention(mask))
+        attend = dense_attention(mask)
+        if self.checkpointing and torch.is_grad_enabled():
+            for index, layer in enumerate(self.layers):
+                hidden = checkpoint(
+                    run_layer,
+                    *(layer, index, hidden, cos, sin, attend),
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                )
+        else:
+            hidden = run_layers(self.layers, hidden, cos, sin, attend)
         return self.final_norm(hidden)
 
     @torch.no_grad()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.errors import ConfigError
 from train.config import TrainConfig
@@ -17,6 +19,7 @@ from train.config import TrainConfig
         {"steps": 0},
         {"warmup": 100},
         {"warmup": -1},
+        {"keep": 0},
         {"masks_per_step": 5},
         {"weight_decay": -0.1},
         {"objective": "und", "image_weight": 0.5},
@@ -57,6 +60,19 @@ def test_the_objective_is_a_function_of_the_step() -> None:
     config = TrainConfig(objective="product", sum_steps=2)
     assert [config.objective_at(step) for step in range(4)] == ["sum", "sum", "product", "product"]
     assert TrainConfig().objective_at(0) == "sum"
+
+
+@given(st.integers(1, 5000))
+def test_a_warmup_that_is_not_given_fits_any_number_of_steps(steps: int) -> None:
+    config = TrainConfig(steps=steps, learning_rate=1.0)
+    assert config.warmup_steps == min(10, steps // 10)
+    assert config.learning_rate_at(config.warmup_steps) == 1.0
+    assert 0 < config.learning_rate_at(steps - 1) <= 1.0
+
+
+def test_a_constant_schedule_stays_at_its_peak_after_the_warmup() -> None:
+    config = TrainConfig(steps=20, warmup=4, schedule="constant", learning_rate=1.0)
+    assert [config.learning_rate_at(step) for step in range(20)] == [0.25, 0.5, 0.75] + [1.0] * 17
 
 
 def test_objectives_use_only_the_sides_that_they_weigh() -> None:

@@ -160,7 +160,10 @@ def test_a_step_reports_the_divergence_of_each_side(
     batch = source.rows(visits)
     sides = source.sides(visits, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
     sums = tally(batch_loss(*sides, CONFIG), *sides)
-    record = train_step(sums, step=1, grad_norm=0.0, learning_rate=0.0, epoch=0, skipped=0, seconds=0.0)
+    record = train_step(
+        sums, step=1, grad_norm=0.0, learning_rate=0.0, epoch=0, skipped=0, seconds=0.0, tokens=1,
+        peak_memory_mib=0.0,
+    )  # fmt: skip
     assert record.captions
     assert record.images
     assert record.captions.kl == pytest.approx(1.5, abs=1e-4)

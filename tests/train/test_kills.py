@@ -1,0 +1,59 @@
+"""SIGKILL at random moments and before random file operations: nothing is lost, nothing differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from training import CONFIG
+
+from benchmarks.train_kills import Job, attempt, compare, discard, endure
+from engine.weights import fingerprint
+from train.command import precompute
+
+EVERYTHING = msgspec.structs.replace(CONFIG, keep=2, keep_best=True, trackers=("tensorboard",))
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> tuple[Job, Job]:
+    store = precompute(pairs_file, checkpoint, tmp_path / "refs.zarr", CONFIG)
+    one, two = (Job(pairs_file, checkpoint, tmp_path / name, store, CONFIG) for name in ("killed", "whole"))
+    return one, two
+
+
+def test_a_run_that_was_killed_again_and_again_ends_as_if_it_had_not_been(jobs: tuple[Job, Job]) -> None:
+    killed, whole = jobs
+    _, longest = attempt(whole)
+    outcome = endure(killed, whole, kills=8, longest=longest, operations=60, seed=0)
+    assert outcome.lost == 0
+    assert outcome.repeated == 0
+    assert outcome.identical
+
+
+def best(job: Job) -> str:
+    return fingerprint(job.out.with_name(job.out.name + ".training") / "best")
+
+
+@pytest.mark.slow
+def test_before_no_operation_on_a_file_is_a_kill_felt(jobs: tuple[Job, Job]) -> None:
+    """Every operation of a run in turn, with best weights, two states and event files in play."""
+    killed, whole = (
+        job._replace(config=msgspec.structs.replace(EVERYTHING, steps=6, save_every=2)) for job in jobs
+    )
+    attempt(whole)
+    operation = 0
+    while True:
+        operation += 1
+        interrupted, _ = attempt(killed, operation)
+        if not interrupted:
+            break
+        attempt(killed)
+        end = compare(killed, whole, 0)
+        assert (end.lost, end.identical) == (0, True), f"killed before operation {operation}"
+        best = [
+            fingerprint(job.out.with_name(job.out.name + ".training") / "best") for job in (killed, whole)
+        ]
+        assert best[0] == best[1]
+        discard(killed)
+    assert operation > 40

@@ -1,0 +1,195 @@
+"""A killed run goes on exactly; what it left half done is never taken for whole."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from training import CONFIG, KilledError, die_at, metrics_of, run, weights
+
+from engine.errors import BusyError, CheckpointError, StaleError
+from engine.weights import fingerprint, load_model
+from train.batch import Layout
+from train.config import TrainConfig
+from train.journal import Journal, RunBasis, latest_is_best
+from train.metrics import TrainStep
+from train.reference import ReferenceBasis
+from train.zero3 import Policy, open_policy
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"dtype": "bfloat16", "zero_stage": 2},
+        {"dtype": "bfloat16", "zero_stage": 3, "lora_rank": 2},
+        pytest.param({"dtype": "bfloat16", "zero_stage": 1}, marks=pytest.mark.slow),
+        {"zero_stage": 0, "micro_batch": 2},
+    ],
+    ids=str,
+)
+def test_a_run_killed_twice_ends_with_the_weights_and_metrics_of_an_uninterrupted_one(
+    tmp_path: Path, pairs_file: Path, checkpoint: Path, changes: dict
+) -> None:
+    config = msgspec.structs.replace(CONFIG, **changes)
+    whole = run(pairs_file, checkpoint, tmp_path / "whole", config)
+    out = tmp_path / "out"
+    for step in (6, 11):
+        with pytest.raises(KilledError):
+            run(pairs_file, checkpoint, out, config, die_at(step))
+        assert not out.exists()
+        assert len(list(out.with_name("out.training").glob("state-*"))) == 1
+    seen: list[TrainStep] = []
+    run(pairs_file, checkpoint, out, config, seen.append)
+    assert [step.step for step in seen] == [9, 10, 11, 12]
+    assert fingerprint(out) == fingerprint(whole)
+    assert metrics_of(out) == metrics_of(whole)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_state_fits_parameters_of_which_nothing_stays_whole(
+    tmp_path: Path, checkpoint: Path, dtype: str
+) -> None:
+    config = msgspec.structs.replace(CONFIG, dtype=dtype)
+    layout = Layout.load(checkpoint)
+    rows = layout.stack([layout.caption_row(range(9), (5, 6, 7))])
+
+    def go_on(policy: Policy, name: str) -> tuple[float, str]:
+        norm = policy.step([-policy(rows).mean()], 1e-3)
+        policy.publish(tmp_path / name)
+        return norm, fingerprint(tmp_path / name)
+
+    with open_policy(config, checkpoint, persist=0) as policy:
+        for _ in range(3):
+            policy.step([-policy(rows).mean()], 1e-3)
+        policy.save(tmp_path / "state")
+        straight = go_on(policy, "straight")
+    with open_policy(config, checkpoint, persist=0) as policy:
+        policy.load(tmp_path / "state")
+        assert go_on(policy, "resumed") == straight
+
+
+@pytest.fixture
+def killed(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> Path:
+    """The output folder of a run that was killed after step 10, with the states after 4 and 8."""
+    out = tmp_path / "out"
+    config = msgspec.structs.replace(CONFIG, keep=2)
+    with pytest.raises(KilledError):
+        run(pairs_file, checkpoint, out, config, die_at(10))
+    return out
+
+
+def test_the_latest_states_are_kept_and_hold_no_pickle(killed: Path) -> None:
+    folder = killed.with_name("out.training")
+    assert sorted(path.name for path in folder.glob("state-*")) == ["state-000004", "state-000008"]
+    kinds = {path.suffix for path in folder.rglob("state-*/*")}
+    assert kinds == {".json", ".safetensors"}
+    with safe_open(folder / "state-000008/state-00000-of-00001.safetensors", "pt") as stored:
+        assert {str(stored.get_tensor(name).dtype) for name in stored.offset_keys()} == {"torch.float32"}
+
+
+def test_half_made_and_half_removed_states_are_passed_over(
+    killed: Path, tmp_path: Path, pairs_file: Path, checkpoint: Path
+) -> None:
+    folder = killed.with_name("out.training")
+    for name in ("state-000012.new", "state-000004.gone"):
+        shutil.copytree(folder / "state-000008", folder / name)
+        next((folder / name).glob("*.safetensors")).write_bytes(b"torn")
+    with (folder / "metrics.jsonl").open("ab") as lines:
+        lines.write(b'{"step":11,"lo')
+    seen: list[TrainStep] = []
+    run(pairs_file, checkpoint, killed, report=seen.append)
+    assert [step.step for step in seen] == [9, 10, 11, 12]
+    assert not list(folder.glob("state-*"))
+    assert [step.step for step in metrics_of(killed)] == list(range(1, 13))
+
+
+def test_a_damaged_state_is_reported_and_without_it_the_earlier_one_goes_on(
+    killed: Path, tmp_path: Path, pairs_file: Path, checkpoint: Path
+) -> None:
+    latest = killed.with_name("out.training") / "state-000008"
+    for shard in latest.glob("*.safetensors"):
+        shard.write_bytes(shard.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"state-000008.*remove it"):
+        run(pairs_file, checkpoint, killed)
+    shutil.rmtree(latest)
+    seen: list[TrainStep] = []
+    run(pairs_file, checkpoint, killed, report=seen.append)
+    assert seen[0].step == 5
+    assert fingerprint(killed) == fingerprint(run(pairs_file, checkpoint, tmp_path / "whole"))
+
+
+def test_lost_metrics_are_not_papered_over(killed: Path, pairs_file: Path, checkpoint: Path) -> None:
+    (killed.with_name("out.training") / "metrics.jsonl").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"holds 0 steps, the state 8"):
+        run(pairs_file, checkpoint, killed)
+
+
+def test_a_killed_run_is_not_continued_with_other_settings(
+    killed: Path, pairs_file: Path, checkpoint: Path
+) -> None:
+    with pytest.raises(StaleError, match=r"beta 0\.2, now 0\.4"):
+        run(pairs_file, checkpoint, killed, msgspec.structs.replace(CONFIG, beta=0.4))
+
+
+def test_a_killed_run_may_go_on_by_other_means(
+    killed: Path, tmp_path: Path, pairs_file: Path, checkpoint: Path
+) -> None:
+    """Less memory after running out of it: the steps are the same up to the order of sums."""
+    config = msgspec.structs.replace(CONFIG, micro_batch=1, checkpointing=True, zero_stage=1)
+    run(pairs_file, checkpoint, killed, config)
+    run(pairs_file, checkpoint, tmp_path / "whole")
+    for one, two in zip(metrics_of(killed), metrics_of(tmp_path / "whole"), strict=True):
+        assert one.loss == pytest.approx(two.loss, rel=1e-3)
+
+
+def test_two_runs_do_not_train_into_one_folder(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> None:
+    out = tmp_path / "out"
+    basis = RunBasis(config=CONFIG, reference=ReferenceBasis.of(checkpoint, [], CONFIG))
+    with Journal(out, basis).held(), pytest.raises(BusyError, match="another process"):
+        run(pairs_file, checkpoint, out)
+
+
+def test_the_best_weights_are_those_after_the_steps_of_the_lowest_mean_loss(
+    tmp_path: Path, pairs_file: Path, checkpoint: Path
+) -> None:
+    config = msgspec.structs.replace(CONFIG, keep_best=True)
+    out = run(pairs_file, checkpoint, tmp_path / "out", config)
+    best = tmp_path / "out.training" / "best"
+    load_model(best)
+    losses = [step.loss for step in metrics_of(out)]
+    means = [sum(losses[end - 4 : end]) / 4 for end in (4, 8, 12)]
+    assert means[2] == min(means)
+    assert fingerprint(best) == fingerprint(out)
+    assert weights(best).keys() == weights(checkpoint).keys()
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=12), st.integers(1, 5))
+def test_no_earlier_stretch_is_better_than_the_best(losses: list[float], every: int) -> None:
+    best = [
+        end
+        for end in range(1, len(losses) + 1)
+        if (end % every == 0 or end == len(losses)) and latest_is_best(losses[:end], every)
+    ]
+    means = {
+        end: sum(losses[max(0, end - every) : end]) / min(end, every)
+        for end in {*range(every, len(losses) + 1, every), len(losses)}
+    }
+    assert means[best[-1]] == pytest.approx(min(means.values()))
+
+
+def test_settings_of_earlier_versions_still_resume(killed: Path, pairs_file: Path, checkpoint: Path) -> None:
+    path = killed.with_name("out.training") / "basis.json"
+    basis = msgspec.json.decode(path.read_bytes())
+    for name in ("micro_batch", "lora_rank", "keep", "trackers"):
+        del basis["config"][name]
+    path.write_bytes(msgspec.json.encode(basis))
+    assert run(pairs_file, checkpoint, killed) == killed
+    assert msgspec.json.decode(path.read_bytes(), type=RunBasis).config == TrainConfig(
+        **msgspec.to_builtins(CONFIG)
+    )

@@ -1,0 +1,81 @@
+"""How much memory a rank's share of a training run takes: arithmetic, not measurement."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from engine.models.showo_config import ShowoConfig
+from engine.records import Record
+from engine.weights import WEIGHTS, load_config, tensor_layout
+from train.config import TrainConfig
+
+
+class Sizes(Record):
+    """Numbers of parameters."""
+
+    model: int
+    """All that the model computes with, adapters included."""
+    trained: int
+    """Those that an optimizer updates."""
+
+
+class RankMemory(Record):
+    """Bytes of one rank. Activations, buffers of communication and the libraries themselves are not in it."""
+
+    parameters: int
+    gradients: int
+    masters: int
+    """float32 copies, where the model does not compute with the optimizer's own."""
+    moments: int
+    """Adam's two, float32."""
+    offloaded: bool
+    """Whether masters and moments lie in the host's memory instead of the device's."""
+
+    @property
+    def device(self) -> int:
+        """Bytes on the device."""
+        kept = self.parameters + self.gradients
+        return kept if self.offloaded else kept + self.masters + self.moments
+
+    @property
+    def host(self) -> int:
+        """Bytes that offloading takes in the host's memory."""
+        return self.masters + self.moments if self.offloaded else 0
+
+
+def model_sizes(checkpoint: Path, config: TrainConfig) -> Sizes:
+    """Sizes of a checkpoint's model as `config` trains it; reads no weights.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+    """
+    layout = tensor_layout(checkpoint / WEIGHTS)
+    count = sum(math.prod(shape) for shape, _ in layout.values())
+    if not config.lora_rank:
+        return Sizes(model=count, trained=count)
+    adapters = _adapter_size(load_config(checkpoint), config)
+    return Sizes(model=count + adapters, trained=adapters)
+
+
+def _adapter_size(model: ShowoConfig, config: TrainConfig) -> int:
+    wide, narrow = model.intermediate_size, model.hidden_size
+    sums = {name: narrow + (wide if name in ("fc1", "fc2") else narrow) for name in config.lora_targets}
+    return model.num_hidden_layers * config.lora_rank * sum(sums.values())
+
+
+def rank_memory(sizes: Sizes, config: TrainConfig, ranks: int, offloaded: bool) -> RankMemory:
+    """One rank's share, by ZeRO's rules (arXiv 1910.02054): each stage shares one more kind of state."""
+    wide = 4
+    narrow = 2 if config.dtype == "bfloat16" else wide
+    stage = config.zero_stage
+    shared = [ranks if stage >= least else 1 for least in (3, 2, 1)]
+    # In float32 stage 0 and a stage 3 that keeps its state on the device update the parameters themselves.
+    own_copy = config.dtype == "bfloat16" or stage in (1, 2) or (stage == 3 and offloaded)
+    return RankMemory(
+        parameters=-(-sizes.model * narrow // shared[0]),
+        gradients=-(-sizes.trained * wide // shared[1]),
+        masters=-(-sizes.trained * wide // shared[2]) if own_copy else 0,
+        moments=-(-sizes.trained * 2 * wide // shared[2]),
+        offloaded=offloaded,
+    )
