@@ -28,8 +28,9 @@ def precompute(
     """Scores the preferences of a JSON-lines file under the frozen checkpoint into a Zarr store.
 
     Does nothing where `store` already fits, goes on where it was killed, and replaces a store of other
-    weights, preferences or masks. Of `config` only mask_draws, seed, device and dtype matter. `report`
-    gets (preferences done, preferences in all). For one process: under a launcher, call it before the launch.
+    weights, preferences or masks. Of `config` only mask_draws, seed, device, dtype and image_vocabulary
+    matter. `report` gets (preferences done, preferences in all). For one process: under a launcher, call it
+    before the launch.
 
     Raises:
         DataError: the file cannot be used, or does not fit the checkpoint.
@@ -37,7 +38,8 @@ def precompute(
     """
     preferences = load_preferences(pairs)
     basis = ReferenceBasis.of(checkpoint, preferences, config)
-    model = RowLogps(load_model(checkpoint, getattr(torch, config.dtype)).to(config.device))
+    loaded = load_model(checkpoint, getattr(torch, config.dtype)).to(config.device)
+    model = RowLogps(loaded, config.image_vocabulary)
     layout = Layout.load(checkpoint, pairs.parent / FEATURES)
     return compute_reference(store, basis, preferences, layout, model, report)
 

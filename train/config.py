@@ -10,6 +10,7 @@ import msgspec
 from engine.errors import ConfigError
 
 Objective = Literal["sum", "product", "und", "gen"]
+ImageVocabulary = Literal["full", "codes"]
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +57,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Where the model trains."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the model; log-probs, losses and the optimizer stay in float32."""
+    image_vocabulary: ImageVocabulary = "full"
+    """Over which ids the softmax of a hidden code runs: the whole vocabulary, as in the official loss, or
+    the image codes alone, as in painting. `codes` is another normaliser: log-probs and losses are not the
+    official ones, and no gradient takes probability from text ids at image positions."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "mask_draws", "masks_per_step", "save_every"):
