@@ -65,12 +65,14 @@ class Report(Record):
     errors: tuple[Errors, ...]
 
 
-def measure(size: Size, sides: tuple[str, ...], repeats: int, with_memory: bool) -> Report:
+def measure(
+    size: Size, sides: tuple[str, ...], repeats: int, warmups: int = 1, with_memory: bool = True
+) -> Report:
     """Times the sides that run in turns, then takes their memory one by one."""
     missing = _missing(size, sides)
     inputs = make_inputs(size)
     works = {side: both_passes(side, inputs) for side in sides if side not in missing}
-    seconds = in_turns(works, repeats)
+    seconds = in_turns(works, repeats, warmups)
     del works, inputs
     rows = []
     for side in sides:
@@ -104,7 +106,9 @@ def measure(size: Size, sides: tuple[str, ...], repeats: int, with_memory: bool)
 def _missing(size: Size, sides: tuple[str, ...]) -> dict[str, str]:
     """The sides that do not run here, with the reason; each is tried on a small problem."""
     found = {}
-    small = make_inputs(msgspec.structs.replace(size, tokens=512, hidden=32, vocabulary=300))
+    small = make_inputs(
+        msgspec.structs.replace(size, tokens=min(512, size.tokens), hidden=32, vocabulary=300)
+    )
     for side in sides:
         try:
             both_passes(side, small)(0)
@@ -174,6 +178,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--sides", nargs="+", choices=SIDES, help="others than ours, which is always there")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--warmups", type=int, default=1)
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a small problem, for a first look")
     parser.add_argument("--to", type=Path, default=Path("runs/bench/logps.json"))
@@ -188,7 +193,7 @@ def main() -> None:
     chosen = {name: value for name, value in vars(given).items() if name in names and value is not None}
     size = msgspec.structs.replace(usual, **chosen)
     sides = tuple(side for side in SIDES if side == "ours" or side in (given.sides or SIDES))
-    report = measure(size, sides, given.repeats, not given.no_memory)
+    report = measure(size, sides, given.repeats, given.warmups, not given.no_memory)
     print(table(report), flush=True)
     write_file(given.to, msgspec.json.format(msgspec.json.encode(report)))
     print(f"written to {given.to}")

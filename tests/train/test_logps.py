@@ -87,6 +87,14 @@ def test_the_error_over_thousands_of_ids_is_at_most_twice_the_eager_one() -> Non
         assert error(found, wanted) <= 2 * error(twin, wanted)
 
 
+def test_gradients_from_bfloat16_products_cost_one_more_rounding() -> None:
+    values = problem(50, 301, torch.bfloat16)
+    found = run(chunked_logps, values, chunk=64, narrow=True)
+    for one, twin, wanted in zip(found, run(eager_logps, values), exact(values), strict=True):
+        assert one.dtype == twin.dtype
+        assert error(one, wanted) <= 2 * error(twin, wanted) + 4 * torch.finfo(one.dtype).eps
+
+
 def test_bfloat16_inputs_are_summed_in_float32() -> None:
     values = problem(20, 500, torch.bfloat16)
     found = run(token_logps, values)[0]
@@ -112,6 +120,15 @@ def test_logits_in_the_thousands_stay_finite() -> None:
     values = problem(6, 50, torch.float32, scale=1000.0)
     for tensor in run(chunked_logps, values, chunk=16):
         assert tensor.isfinite().all()
+
+
+def test_ids_that_a_bias_of_minus_infinity_excludes_have_no_part() -> None:
+    values = problem(6, 50, torch.float64)
+    with torch.no_grad():
+        values.head.bias_V[:20] = float("-inf")
+    values = values._replace(targets=values.targets % 30 + 20)
+    for found, wanted in zip(run(chunked_logps, values, chunk=16), exact(values), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_no_tokens_give_no_log_probs_and_zero_gradients() -> None:

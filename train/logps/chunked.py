@@ -9,10 +9,15 @@ where T x V matrices need three. On a CPU products are all that counts, so logit
 for the backward pass in two places:
 
 - in the storage of the weight's gradient, which must be had in the end: a chunk's [C, D] rows hold the logits
-  of D tokens (D / 2 for a bfloat16 weight) until its gradient is written over them;
-- in `KEPT_BYTES` beside it.
+  of D tokens (of D / 2 for a bfloat16 weight) until its gradient is written over them;
+- for float32 inputs, in `KEPT_BYTES` beside it. Other inputs need that memory for their conversion.
 
-The logits of the other tokens are made again. With T <= D nothing is.
+The logits of the other tokens are made again; with T <= D there are none. Every forward pass that waits for
+its backward pass holds such a storage.
+
+Logits are float32 products: torch has no CPU product of bfloat16 factors with a float32 result, and rounded
+logits would cost log-probs three digits. A bfloat16 weight is converted a chunk at a time. Where the CPU
+multiplies bfloat16 in hardware, the two products of the gradients take it.
 """
 
 from __future__ import annotations
@@ -23,11 +28,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from engine.precision import serving_dtype
 from train.logps.head import Head, Span, accumulation_dtype, whole
 
-KEPT_BYTES = 160 * 2**20
+KEPT_BYTES = 168 * 2**20
 """Logits kept for the backward pass beside those in the gradient's storage."""
-TILE_BYTES = 32 * 2**20
+TILE_BYTES = 16 * 2**20
 """About as many bytes of logits make a chunk."""
 NARROWEST, WIDEST = 256, 4096
 """Vocabulary entries of a chunk: products of fewer are slow, of more no faster."""
@@ -42,6 +48,8 @@ class Plan(NamedTuple):
     """Tokens whose logits are kept in the storage of the weight's gradient."""
     beside: int
     """Tokens after those whose logits are kept in memory of their own."""
+    narrow: bool
+    """Whether the products of the gradients have bfloat16 factors."""
 
     @property
     def kept(self) -> int:
@@ -60,12 +68,15 @@ def chunked_logps(
     targets_T: Tensor,
     span: Span | None = None,
     chunk: int = 0,
-    kept_bytes: int = KEPT_BYTES,
+    kept_bytes: int | None = None,
+    narrow: bool | None = None,
 ) -> Tensor:
     """As `dispatch.token_logps`.
 
-    `chunk` 0 chooses the width. At most 2 T x `chunk` logits and `kept_bytes` are alive at a time, besides
-    what waits in the gradient's storage. Nothing is kept where no gradient will be asked for.
+    `chunk` 0 chooses the width. At most 2 T x `chunk` logits and `kept_bytes` (by default as above) are alive
+    at a time, besides what waits in the gradient's storage. Nothing is kept where no gradient will be asked
+    for. `narrow` lets bfloat16 inputs take the gradients' products in bfloat16; by default where the device
+    has such products.
     """
     span = span or whole(head)
     tokens, wide = len(targets_T), accumulation_dtype(hidden_TD)
@@ -77,9 +88,14 @@ def chunked_logps(
         ratio = wide.itemsize // weight.dtype.itemsize
         if weight.requires_grad and weight.shape[1] % ratio == 0:
             inside = min(tokens, weight.shape[1] // ratio)
+        if kept_bytes is None:
+            kept_bytes = KEPT_BYTES if hidden_TD.dtype == weight.dtype == wide else 0
         if any(tensor is not None and tensor.requires_grad for tensor in (hidden_TD, *head)):
             beside = min(tokens - inside, kept_bytes // ((span.stop - span.start) * wide.itemsize))
-    plan = Plan(span, chunk, inside, beside)
+    if narrow is None:
+        narrow = hidden_TD.is_cuda or serving_dtype("auto") == "bfloat16"
+    narrow = narrow and hidden_TD.dtype == head.weight_VD.dtype == torch.bfloat16
+    plan = Plan(span, chunk, inside, beside, narrow)
     return _Chunked.apply(hidden_TD, *head, targets_T, plan)  # type: ignore[no-any-return]
 
 
@@ -120,7 +136,8 @@ class _Chunked(torch.autograd.Function):
         made = h_TD.new_empty((tokens - plan.kept) * plan.chunk)
         scratch = h_TD.new_empty(tokens * plan.chunk)
         weights = _WideRows(weight_VD, wide, plan.chunk)
-        peak_T, sum_T = h_TD.new_full((tokens,), float("-inf")), h_TD.new_zeros(tokens)
+        # Finite, so that a chunk of logits that are all -inf adds nothing.
+        peak_T, sum_T = h_TD.new_full((tokens,), torch.finfo(wide).min), h_TD.new_zeros(tokens)
         chosen_T = h_TD.new_zeros(tokens)
         for chunk in plan.chunks():
             weight_CD, bias_C = weights.of(chunk), _slice(bias_V, chunk, wide)
@@ -150,7 +167,7 @@ class _Chunked(torch.autograd.Function):
             plan = plan._replace(inside=0, beside=0)
             kept = _Kept(weight_VD, plan, total_T.dtype)
         h_TD, tokens = hidden_TD.to(total_T.dtype), len(targets_T)
-        grads = _Gradients(ctx.needs_input_grad, h_TD, weight_VD, bias_V, plan, kept.grad_weight_VD)
+        grads = _Gradients(ctx.needs_input_grad, hidden_TD, h_TD, weight_VD, bias_V, plan, kept)
         weights = _WideRows(weight_VD, h_TD.dtype, plan.chunk)
         tile = h_TD.new_empty(tokens * plan.chunk)
         for chunk in plan.chunks():
@@ -176,19 +193,23 @@ class _Gradients:
     def __init__(
         self,
         wanted: tuple[bool, ...],
+        hidden_TD: Tensor,
         h_TD: Tensor,
         weight_VD: Tensor,
         bias_V: Tensor | None,
         plan: Plan,
-        grad_weight_VD: Tensor | None,
+        kept: _Kept,
     ) -> None:
-        self._h_TD, self._wide = h_TD, h_TD.dtype
+        self._h_TD = hidden_TD if plan.narrow else h_TD
+        self._narrow = weight_VD if plan.narrow else None
         self._hidden_TD = torch.zeros_like(h_TD) if wanted[0] else None
         self._weight_VD: Tensor | None = None
         self._rounded: Tensor | None = None
         if wanted[1]:
-            self._weight_VD = torch.empty_like(weight_VD) if grad_weight_VD is None else grad_weight_VD
-            if weight_VD.dtype != self._wide:
+            self._weight_VD = kept.grad_weight_VD
+            if self._weight_VD is None:
+                self._weight_VD = torch.empty_like(weight_VD, memory_format=torch.contiguous_format)
+            if weight_VD.dtype != self._h_TD.dtype:
                 self._rounded = h_TD.new_empty(plan.chunk, h_TD.shape[1])
         self._bias_V = torch.zeros_like(bias_V) if bias_V is not None and wanted[2] else None
         start, stop = plan.span
@@ -197,17 +218,23 @@ class _Gradients:
             self._weight_VD[stop:] = 0
 
     def add(self, chunk: slice, tile_TC: Tensor, weight_CD: Tensor) -> None:
-        """Takes the gradient of a chunk's logits."""
+        """Takes the gradient of a chunk's logits, and the chunk's rows of the weight."""
+        if self._bias_V is not None:
+            self._bias_V[chunk] = tile_TC.sum(0)
+        if self._narrow is not None:
+            tile_TC, weight_CD = tile_TC.to(self._narrow.dtype), self._narrow[chunk]
         if self._weight_VD is not None:
             rows_CD = self._weight_VD[chunk]
             if self._rounded is None:
                 torch.mm(tile_TC.T, self._h_TD, out=rows_CD)
             else:
                 rows_CD.copy_(torch.mm(tile_TC.T, self._h_TD, out=self._rounded[: len(rows_CD)]))
-        if self._bias_V is not None:
-            self._bias_V[chunk] = tile_TC.sum(0)
-        if self._hidden_TD is not None:
+        if self._hidden_TD is None:
+            return
+        if self._narrow is None:
             self._hidden_TD.addmm_(tile_TC, weight_CD)
+        else:
+            self._hidden_TD += tile_TC @ weight_CD
 
     def finished(self, hidden: torch.dtype) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Of hidden states, weight and bias, in the inputs' types; None where not wanted."""
@@ -244,7 +271,6 @@ def _product(h_KD: Tensor, weight_CD: Tensor, bias_C: Tensor | None, out_KC: Ten
 def _absorb(logits_KC: Tensor, peak_K: Tensor, sum_K: Tensor, scratch: Tensor) -> None:
     """Adds logits to running sums of exp(logit - peak), in place."""
     higher_K = torch.maximum(peak_K, logits_KC.amax(1))
-    # No log-prob is asked of a row whose logits are all -inf; -inf - -inf must not reach its neighbours.
     away_KC = scratch[: logits_KC.numel()].view(logits_KC.shape)
     torch.sub(logits_KC, higher_K[:, None], out=away_KC)
     sum_K.mul_(peak_K.sub_(higher_K).exp_()).add_(away_KC.exp_().sum(1))
