@@ -86,7 +86,7 @@ def chunked_logps(
     if torch.is_grad_enabled():
         weight = head.weight_VD
         ratio = wide.itemsize // weight.dtype.itemsize
-        if weight.requires_grad and weight.shape[1] % ratio == 0:
+        if weight.requires_grad and ratio and weight.shape[1] % ratio == 0:
             inside = min(tokens, weight.shape[1] // ratio)
         if kept_bytes is None:
             kept_bytes = KEPT_BYTES if hidden_TD.dtype == weight.dtype == wide else 0
