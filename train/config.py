@@ -13,6 +13,7 @@ Objective = Literal["sum", "product", "gated_product", "softmin", "und", "gen"]
 
 JOINT = ("product", "gated_product", "softmin")
 """Objectives that join both margins in one sigmoid, and may follow steps of `sum`."""
+ImageVocabulary = Literal["full", "codes"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 LINEARS = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
 """The linear layers of a Phi block, under their names in `engine.models.showo`: what LoRA can adapt."""
@@ -107,6 +108,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Where the model trains."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the model; log-probs, losses and the optimizer stay in float32."""
+    image_vocabulary: ImageVocabulary = "full"
+    """Over which ids the softmax of a hidden code runs: the whole vocabulary, as in the official loss, or
+    the image codes alone, as in painting. `codes` is another normaliser: log-probs and losses are not the
+    official ones, and no gradient takes probability from text ids at image positions."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "mask_draws", "masks_per_step", "save_every", "keep"):

@@ -58,6 +58,8 @@ class ReferenceBasis(Record):
     caption_prompt: str
     dtype: str
     """Arithmetic of the scoring model: the policy must round as its reference did."""
+    image_vocabulary: str = "full"
+    """The normaliser of image labels."""
     schema: int = SCHEMA
 
     @classmethod
@@ -74,6 +76,7 @@ class ReferenceBasis(Record):
             image_tokens=model.num_image_tokens,
             caption_prompt=model.caption_prompt,
             dtype=config.dtype,
+            image_vocabulary=config.image_vocabulary,
         )
 
 

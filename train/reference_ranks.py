@@ -147,7 +147,8 @@ def _score(job: Job) -> Iterable[int]:
     torch.set_num_threads(job.threads)
     config, checkpoint = job.config, Path(job.checkpoint)
     device = f"cuda:{job.rank % torch.cuda.device_count()}" if config.device == "cuda" else "cpu"
-    model = RowLogps(load_model(checkpoint, getattr(torch, config.dtype)).to(device))
+    loaded = load_model(checkpoint, getattr(torch, config.dtype)).to(device)
+    model = RowLogps(loaded, config.image_vocabulary)
     layout = Layout.load(checkpoint, Path(job.features))
     score = blocks_here(load_preferences(Path(job.pairs)), job.basis, layout, model)
     return score(PartialStore.open(Path(job.store)), job.blocks)

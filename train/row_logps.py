@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from engine.models.showo import Showo
 from train.batch import IGNORE, Rows
-from train.logps import HeadLogps
+from train.config import ImageVocabulary
+from train.logps.head import Span
+from train.logps.module import HeadLogps
 
 
 class RowLogps(nn.Module):
@@ -20,10 +22,13 @@ class RowLogps(nn.Module):
     the head; see `HeadLogps`.
     """
 
-    def __init__(self, model: Showo) -> None:
+    def __init__(self, model: Showo, image_vocabulary: ImageVocabulary = "full") -> None:
+        """`image_vocabulary` as in `TrainConfig`; the labels of image rows are those that are codes."""
         super().__init__()
         self.model = model
-        self.head_logps = HeadLogps(model.head)
+        words = model.config.vocabulary
+        codes = Span(words.code_offset, words.mask) if image_vocabulary == "codes" else None
+        self.head_logps = HeadLogps(model.head, codes)
 
     def forward(
         self,

@@ -112,7 +112,7 @@ class Policy:
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             if config.device == "cuda":
                 torch.cuda.set_device(self.device)
-            scorer = RowLogps(model)
+            scorer = RowLogps(model, config.image_vocabulary)
             # torch's own AdamW: DeepSpeed's would compile a C++ extension on its first use.
             optimizer = torch.optim.AdamW(decay_groups(scorer, config.weight_decay), betas=BETAS)
             self._engine: Any = deepspeed.initialize(

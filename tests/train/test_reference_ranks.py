@@ -23,7 +23,7 @@ from train.reference import Reference, ReferenceBasis, open_reference, partial_o
 from train.reference_ranks import threads_of
 from train.reference_store import BLOCK, MOST_BLOCKS, PartialStore, block_size, locked
 
-CONFIG = TrainConfig(mask_draws=2, text_dropout=0.3)
+CONFIG = TrainConfig(mask_draws=2, text_dropout=0.3, image_vocabulary="codes")
 COUNT = 3 * BLOCK + 5
 
 SCRIPT = """

@@ -1,0 +1,68 @@
+"""Log-probs of chosen tokens, without ever holding a tokens-by-vocabulary matrix.
+
+Legend: T tokens, D hidden, V vocabulary.
+
+`HERMES_LOGPS` set to eager, chunked or triton overrides the choice by device.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from engine.errors import ConfigError
+from train.logps.chunked import chunked_logps
+from train.logps.eager import eager_logps
+from train.logps.head import Head, Span, whole
+
+VARIABLE = "HERMES_LOGPS"
+VERSIONS = ("eager", "chunked", "triton")
+
+
+def token_logps(hidden_TD: Tensor, head: Head, targets_T: Tensor, span: Span | None = None) -> Tensor:
+    """log p(target) of each token under softmax(hidden @ weight.T + bias), [T], at least float32.
+
+    targets_T are int64 ids. With a `span` the softmax runs over the ids of the span alone, and every target
+    must lie in it; the gradient is zero outside.
+
+    Give only the positions that carry a label: every row here costs a pass over the vocabulary. Sums run in
+    float32 (float64 for float64 inputs); gradients come back in the inputs' own types. Tensors on a CUDA
+    device go to the Triton kernels, all others to the chunked version.
+
+    Raises:
+        IndexError: a target lies outside the head or the span (not looked for on a GPU).
+        ConfigError: HERMES_LOGPS names no version, or one that cannot run on this device.
+    """
+    version = _version(hidden_TD)
+    if not targets_T.is_cuda and not (span or whole(head)).holds(targets_T).all():
+        raise IndexError(f"a target lies outside the ids {span or whole(head)}")
+    if version == "eager":
+        return eager_logps(hidden_TD, head, targets_T, span)
+    if version == "chunked":
+        return chunked_logps(hidden_TD, head, targets_T, span)
+    from train.logps.fused import fused_logps
+
+    return fused_logps(hidden_TD, head, targets_T, span)
+
+
+def _version(hidden: Tensor) -> str:
+    named = os.environ.get(VARIABLE, "")
+    if named and named not in VERSIONS:
+        raise ConfigError(f"{VARIABLE} is {named!r}; take {', '.join(VERSIONS[:-1])} or {VERSIONS[-1]}")
+    if named != "triton":
+        # Tensor cores have no float64, and Triton's products of it are slow.
+        fast = hidden.is_cuda and hidden.dtype != torch.float64 and _has_triton()
+        return named or ("triton" if fast else "chunked")
+    if not _has_triton():
+        raise ConfigError(f"{VARIABLE} is triton, which is not installed; take chunked")
+    if not hidden.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ConfigError(f"{VARIABLE} is triton, but the tensors are on {hidden.device}; take chunked")
+    return named
+
+
+def _has_triton() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("triton") is not None

@@ -1,0 +1,199 @@
+"""Log-probs by Triton kernels, for GPUs.
+
+Legend: T tokens, D hidden, V vocabulary, C vocabulary entries of one chunk, P parts of the vocabulary.
+
+Forward: a program walks over a part of the vocabulary for one tile of tokens, with a running log-sum-exp; the
+parts' sums meet in a [P, T] table. No logit leaves the chip.
+
+Backward: one kernel makes the logits of a chunk of the vocabulary again and writes their gradient, [T, C] in
+the inputs' type, with float32 sums over tokens for the bias. Two library products then give the chunk's rows
+of dWeight, whole and written once, and add to dHidden, which is accumulated in float32. Two kernels that
+recompute the tile, one for dHidden and one for dWeight, would need no [T, C] buffer, but a product more, and
+would run both gradients' products in Triton; these plain shapes are where a library is at its best. So there
+are four products, two of them the library's, and with `TILE_BYTES` of buffer one chunk or a few. Rounding the
+gradient of the logits to bfloat16 is what every bfloat16 backward pass does.
+
+Nothing is atomic: results are the same on every run on one device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from train.logps import kernels
+from train.logps.head import Head, Span, whole
+
+TILE_BYTES = 256 * 2**20
+"""About as many bytes of logits' gradients are alive at a time."""
+PROGRAMS = 2048
+"""Programs that the forward pass aims for: some for every processor of a GPU, whatever T is."""
+SMALLEST_TILE = 128
+
+
+def fused_logps(
+    hidden_TD: Tensor,
+    head: Head,
+    targets_T: Tensor,
+    span: Span | None = None,
+    tile_bytes: int = TILE_BYTES,
+) -> Tensor:
+    """As `dispatch.token_logps`, for bfloat16 and float32; `tile_bytes` bound a chunk going backward."""
+    # Factors of two types meet in the wider one.
+    both = torch.promote_types(hidden_TD.dtype, head.weight_VD.dtype)
+    hidden_TD, head = hidden_TD.to(both), head._replace(weight_VD=head.weight_VD.to(both))
+    return _Fused.apply(hidden_TD, *head, targets_T, span or whole(head), tile_bytes)  # type: ignore[no-any-return]
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_TD: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        targets_T: Tensor,
+        span: Span,
+        tile_bytes: int,
+    ) -> Tensor:
+        hidden_TD, weight_VD = _rows(hidden_TD), _rows(weight_VD)
+        tokens = len(targets_T)
+        tiles = -(-tokens // kernels.TOKENS)
+        parts = max(16, -(-PROGRAMS // max(tiles, 1)))
+        parts = min(parts, -(-(span.stop - span.start) // SMALLEST_TILE))
+        totals_PT = hidden_TD.new_empty(parts, tokens, dtype=torch.float32)
+        chosen_T = hidden_TD.new_zeros(tokens, dtype=torch.float32)
+        if tokens:
+            with _device(hidden_TD):
+                kernels.statistics[(tiles * parts,)](
+                    hidden_TD,
+                    weight_VD,
+                    bias_V,
+                    targets_T,
+                    totals_PT,
+                    chosen_T,
+                    tokens,
+                    span.start,
+                    span.stop,
+                    hidden_TD.shape[1],
+                    parts,
+                    hidden_TD.stride(0),
+                    weight_VD.stride(0),
+                    **_constants(),
+                )
+        total_T = totals_PT.logsumexp(0)
+        ctx.save_for_backward(hidden_TD, weight_VD, bias_V, targets_T, total_T)
+        ctx.span, ctx.tile_bytes = span, tile_bytes
+        return chosen_T - total_T
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_T: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_TD, weight_VD, bias_V, targets_T, total_T = ctx.saved_tensors
+        start, stop = ctx.span
+        tokens, grad_T = len(targets_T), grad_T.contiguous()
+        chunk = max(ctx.tile_bytes // (max(tokens, 1) * hidden_TD.element_size()) // 256 * 256, 256)
+        chunk = min(chunk, stop - start)
+        tile = hidden_TD.new_empty(tokens * chunk)
+        tiles = -(-tokens // kernels.TOKENS)
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        grad_hidden_TD = hidden_TD.new_zeros(hidden_TD.shape, dtype=torch.float32) if wants_hidden else None
+        grad_weight_VD = _outside_zero(weight_VD, ctx.span) if wants_weight else None
+        grad_bias_V = torch.zeros_like(bias_V) if bias_V is not None and wants_bias else None
+        for first in range(start, stop, chunk) if tokens else ():
+            last = min(first + chunk, stop)
+            rows, width = slice(first, last), last - first
+            tile_TC = tile[: tokens * width].view(tokens, width)
+            sums = None
+            if grad_bias_V is not None:
+                sums = total_T.new_empty(tiles, width)
+            _gradient_tile(
+                hidden_TD, weight_VD, bias_V, targets_T, total_T, grad_T, tile_TC, sums, (first, last)
+            )
+            if grad_weight_VD is not None:
+                torch.mm(tile_TC.T, hidden_TD, out=grad_weight_VD[rows])
+            if grad_bias_V is not None and sums is not None:
+                grad_bias_V[rows] = sums.sum(0)
+            if grad_hidden_TD is not None:
+                grad_hidden_TD += _wide_product(tile_TC, weight_VD[rows])
+        if grad_hidden_TD is not None:
+            grad_hidden_TD = grad_hidden_TD.to(hidden_TD.dtype)
+        if grad_weight_VD is not None and not tokens:
+            grad_weight_VD.zero_()
+        return grad_hidden_TD, grad_weight_VD, grad_bias_V, None, None, None
+
+
+def _gradient_tile(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    targets_T: Tensor,
+    total_T: Tensor,
+    grad_T: Tensor,
+    tile_TC: Tensor,
+    sums: Tensor | None,
+    part: tuple[int, int],
+) -> None:
+    tokens, width = tile_TC.shape
+
+    def grid(sizes: dict[str, Any]) -> tuple[int]:
+        return (-(-tokens // kernels.TOKENS) * -(-width // sizes["IDS"]),)
+
+    with _device(hidden_TD):
+        kernels.gradients[grid](
+            hidden_TD,
+            weight_VD,
+            bias_V,
+            targets_T,
+            total_T,
+            grad_T,
+            tile_TC,
+            sums,
+            tokens,
+            *part,
+            hidden_TD.shape[1],
+            hidden_TD.stride(0),
+            weight_VD.stride(0),
+            width,
+            **_constants(),
+        )
+
+
+def _constants() -> dict[str, Any]:
+    """What the kernels are compiled for; float32 products are exact unless torch may round its own."""
+    exact = torch.get_float32_matmul_precision() == "highest"
+    return {
+        "TOKENS": kernels.TOKENS,
+        "GROUP": kernels.GROUP,
+        "PRECISION": "ieee" if exact else "tf32",
+        # The interpreter multiplies the bits of bfloat16 as integers.
+        "UPCAST": kernels.INTERPRETED,
+    }
+
+
+def _rows(matrix: Tensor) -> Tensor:
+    return matrix if matrix.stride(1) == 1 else matrix.contiguous()
+
+
+def _outside_zero(weight_VD: Tensor, span: Span) -> Tensor:
+    """Room for the weight's gradient, zero where the softmax does not run."""
+    found = torch.empty_like(weight_VD, memory_format=torch.contiguous_format)
+    found[: span.start] = 0
+    found[span.stop :] = 0
+    return found
+
+
+def _wide_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in float32, however its factors are stored."""
+    if a.is_cuda and a.dtype != torch.float32:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()
+
+
+def _device(tensor: Tensor) -> Any:
+    """Triton launches on the current device, which need not be the tensors'."""
+    from contextlib import nullcontext
+
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
