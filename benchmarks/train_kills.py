@@ -118,7 +118,7 @@ def work(job: Job, operation: int = 0) -> None:
     def watch(event: str, arguments: Sequence[Any]) -> None:
         nonlocal count
         if event in TOUCHES and arguments and str(arguments[0]).startswith(folder):
-            reads = event == "open" and isinstance(arguments[1], str) and "r" in arguments[1]
+            reads = event == "open" and arguments[2] & os.O_ACCMODE == os.O_RDONLY
             count += not reads
             if count == operation:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -59,6 +59,7 @@ def draw_training(steps: Sequence[TrainStep], path: Path, title: str) -> None:
     _draw(loss, at, np.array([step.loss for step in steps]), width, _WHOLE, "minimised")
     _draw(gradient, at, np.array([step.grad_norm for step in steps]), width, _WHOLE, "gradient")
     rate.plot(at, [step.learning_rate for step in steps], color=_WHOLE, linewidth=2)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     labels = {
         "loss (nats)": (loss, None),
         "margin (nats, with beta)": (margin, 0.0),

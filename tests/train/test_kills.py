@@ -39,7 +39,7 @@ def best(job: Job) -> str:
 def test_before_no_operation_on_a_file_is_a_kill_felt(jobs: tuple[Job, Job]) -> None:
     """Every operation of a run in turn, with best weights, two states and event files in play."""
     killed, whole = (
-        job._replace(config=msgspec.structs.replace(EVERYTHING, steps=6, save_every=2)) for job in jobs
+        job._replace(config=msgspec.structs.replace(EVERYTHING, steps=3, save_every=1)) for job in jobs
     )
     attempt(whole)
     operation = 0
