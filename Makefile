@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Test processes at once, one thread each; each holds up to 3 GiB.
+WORKERS ?= 2
 READY := $(VENV)/.ready
 
 .PHONY: setup demo test test-slow lint bench clean
@@ -20,7 +22,7 @@ demo: $(READY)
 	$(BIN)/hermes demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
