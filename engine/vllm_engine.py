@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.canary import Canaries, check_songs, read_canaries
 from engine.errors import EngineError
 from engine.kv_cache import MOST
 from engine.models.showo_config import ShowoConfig
@@ -217,8 +218,11 @@ class Engine:
     def score(self, images: Sequence[ImageTokens], texts: Sequence[str]) -> list[list[float]]:
         """Log-probs of given captions after the caption prompt: one number a token, and one for eos."""
         self._same_length("texts", texts, images)
+        return self._scored(images, [self.text.encode(text) for text in texts])
+
+    def _scored(self, images: Sequence[ImageTokens], captions: Sequence[Sequence[int]]) -> list[list[float]]:
         prompt, eos = self.text.encode(self._config.caption_prompt), self._config.vocabulary.eos
-        tails = [[*self.text.encode(text), eos] for text in texts]
+        tails = [[*caption, eos] for caption in captions]
         params = self.server.sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0)
         asked = [[[*prompt, *tail]] for tail in tails]
         outputs = continued(self.server, self.prompts, images, asked, 1, [params] * len(tails))
@@ -230,19 +234,36 @@ class Engine:
     def swap(self, checkpoint: Path) -> None:
         """Serves another checkpoint of the same model, all or nothing: on any error the old weights serve on.
 
+        Where the checkpoint has canaries (`engine.canary`), the new weights serve only if they give what the
+        trainer's model gave.
+
         Raises:
-            CheckpointError: it does not fit; all reasons are listed.
+            CheckpointError: it does not fit, all reasons are listed; or it does not give what it should.
             EngineError: it fits, but could not be loaded.
         """
         self.server.ready()
         check_swap(checkpoint, self._tokenizers, self._config)
-        new = fingerprint(checkpoint)
+        new, canaries = fingerprint(checkpoint), read_canaries(checkpoint)
         # First, because this can be refused; nothing fills them again before the load below.
         self.server.reset_caches()
         what = f"{checkpoint}: loading failed, the weights from {self._checkpoint} still serve"
         self.server.rpc(what, "hermes_load", str(checkpoint / WEIGHTS))
+        sung = False
+        try:
+            if canaries is not None:
+                self._listen(canaries, checkpoint)
+            sung = True
+        finally:
+            if not sung:
+                self.server.reset_caches()
+            self.server.rpc(what, "hermes_settle", sung)
         self._checkpoint, self._fingerprint = checkpoint, new
         self._version += 1
+
+    def _listen(self, canaries: Canaries, checkpoint: Path) -> None:
+        images = [ImageTokens(codes=song.codes) for song in canaries.songs]
+        scores = self._scored(images, [song.token_ids for song in canaries.songs])
+        check_songs(canaries, [sum(one) for one in scores], self._precision, checkpoint)
 
     def close(self) -> None:
         """Ends vLLM; safe to call again."""

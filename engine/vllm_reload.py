@@ -48,12 +48,13 @@ def prepare(model: nn.Module, state: dict[str, Tensor], dtype: torch.dtype) -> P
 
 
 def change_places(prepared: Prepared) -> None:
-    """Lets the prepared parameters and packed copies serve."""
+    """Lets the prepared parameters and packed copies serve; what served before takes their place."""
     for module, fresh in prepared:
-        for name, parameter in fresh.named_parameters(recurse=False):
-            setattr(module, name, parameter)
-        if hasattr(fresh, "cpu_linear"):
-            module.cpu_linear = fresh.cpu_linear
+        names = [name for name, _ in fresh.named_parameters(recurse=False)]
+        for name in [*names, *(["cpu_linear"] if hasattr(fresh, "cpu_linear") else [])]:
+            served = getattr(module, name)
+            setattr(module, name, getattr(fresh, name))
+            setattr(fresh, name, served)
 
 
 def _held_value(module: nn.Module, path: str, state: dict[str, Tensor], dtype: torch.dtype) -> Tensor:

@@ -21,7 +21,7 @@ from engine.samplers.choices import Chosen, choose
 from engine.samplers.mask_predict import paint
 from engine.samplers.stems import Stem
 from engine.samplers.text_prefix import Prefixes, text_prefixes
-from engine.vllm_reload import change_places, prepare
+from engine.vllm_reload import Prepared, change_places, prepare
 
 
 class HermesWorker:
@@ -29,6 +29,7 @@ class HermesWorker:
 
     model_runner: Any
     _empty: Prefixes | None = None
+    _before: Prepared | None = None
 
     def hermes_paint(
         self,
@@ -89,7 +90,19 @@ class HermesWorker:
         return Counts(FORWARD.seconds, model.decode_steps, model.decoded_rows)
 
     def hermes_load(self, path: str) -> None:
-        """Lets the weights of a safetensors file serve; on any error the old ones do."""
+        """Lets the weights of a safetensors file serve; on any error the old ones do.
+
+        The old ones are held until `hermes_settle`.
+        """
         runner = self.model_runner
         self._empty = None
-        change_places(prepare(runner.get_model(), load_file(path), runner.model_config.dtype))
+        prepared = prepare(runner.get_model(), load_file(path), runner.model_config.dtype)
+        change_places(prepared)
+        self._before = prepared
+
+    def hermes_settle(self, keep: bool) -> None:
+        """Ends what `hermes_load` began: the new weights stay, or the old ones come back."""
+        if self._before is not None and not keep:
+            self._empty = None
+            change_places(self._before)
+        self._before = None

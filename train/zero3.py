@@ -17,6 +17,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
@@ -24,11 +25,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from engine.canary import CANARY, Canaries, Canary, fixed_captions
 from engine.checkpoints import WEIGHTS
 from engine.errors import ConfigError
 from engine.weights import load_model, save_state
 from train.adapters import add_adapters, merge_adapters
-from train.batch import Rows
+from train.batch import Layout, Rows
 from train.config import TrainConfig
 from train.deepspeed_config import PERSIST, deepspeed_config, shares
 from train.durable import NEW, place_folder, writing
@@ -205,8 +207,10 @@ class Policy:
         """Gathers the masters into a checkpoint folder, with the tokenizers of the one it started from.
 
         Adapters are merged. All ranks must call it, for the gathering is collective; rank 0 writes.
-        `replace` lets it take the place of an earlier folder.
+        `replace` lets it take the place of an earlier folder. What the policy itself gives for fixed captions
+        goes along (`engine.canary`).
         """
+        canaries = self._canaries()
         trained = {}
         with _quiet_deepspeed():
             for name, whole in self._masters.gather():
@@ -219,8 +223,21 @@ class Policy:
             with writing(beside):
                 shutil.rmtree(beside, ignore_errors=True)
                 save_state(trained, self._model_config, beside, self._checkpoint)
+                if canaries is not None:
+                    (beside / CANARY).write_bytes(msgspec.json.encode(canaries))
             place_folder(beside, folder, replace)
         dist.barrier()
+
+    @torch.no_grad()
+    def _canaries(self) -> Canaries | None:
+        """Log-probs of the fixed captions; a model that sees CLIP features has none."""
+        if self._model_config.w_clip_vit:
+            return None
+        captions = fixed_captions(self._model_config)
+        layout = Layout.load(self._checkpoint)
+        logps = self(layout.stack([layout.caption_row(*one) for one in captions])).tolist()
+        songs = tuple(Canary(*one, logp) for one, logp in zip(captions, logps, strict=True))
+        return Canaries(dtype=self._config.dtype, songs=songs)
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

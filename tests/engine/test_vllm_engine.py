@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.canary import Canaries, Canary, fixed_captions
 from engine.errors import CheckpointError, EngineError
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
@@ -252,6 +254,37 @@ def test_a_load_that_fails_half_way_leaves_the_old_weights_serving(
     with pytest.raises(CheckpointError, match=r"does not know showo\.strange"):
         engine.server.rpc("past the checks", "hermes_load", str(tmp_path / "x"))
     assert engine.caption(images, keys(8), 0, [SAMPLED] * 2) == before
+
+
+def test_weights_that_do_not_sing_as_their_trainer_did_are_sent_back(
+    engine: Engine, checkpoints: tuple[Path, Path], images: list[ImageTokens], tmp_path: Path
+) -> None:
+    def sung_by(trained: Path) -> bytes:
+        model, songs = load_model(trained), []
+        for codes, ids in fixed_captions(engine.config):
+            logps = dense_logprobs(engine, model, codes, [*ids, engine.config.vocabulary.eos])
+            songs.append(Canary(codes, ids, sum(logps)))
+        return msgspec.json.encode(Canaries(dtype="float32", songs=tuple(songs)))
+
+    save_state(load_file(checkpoints[1] / "model.safetensors"), load_config(checkpoints[1]), tmp_path)
+    before, version = engine.caption(images, keys(8), 0, [GREEDY]), engine.version
+    painted = engine.paint(["a red circle"], 2, ["x"], 1, PaintSettings())
+    (tmp_path / "canary.json").write_bytes(sung_by(checkpoints[0]))
+    with pytest.raises(CheckpointError, match="the weights from before still serve"):
+        engine.swap(tmp_path)
+    assert (engine.version, engine.fingerprint) == (version, fingerprint(checkpoints[0]))
+    assert engine.caption(images, keys(8), 0, [GREEDY]) == before
+    assert engine.paint(["a red circle"], 2, ["x"], 1, PaintSettings()) == painted
+    (tmp_path / "canary.json").write_bytes(b"{")
+    with pytest.raises(CheckpointError, match=r"canary\.json: cannot be read"):
+        engine.swap(tmp_path)
+    (tmp_path / "canary.json").write_bytes(sung_by(checkpoints[1]))
+    engine.swap(tmp_path)
+    try:
+        assert engine.caption(images, keys(8), 0, [GREEDY]) != before
+    finally:
+        engine.swap(checkpoints[0])
+    assert engine.caption(images, keys(8), 0, [GREEDY]) == before
 
 
 def test_a_truncated_file_changes_nothing(

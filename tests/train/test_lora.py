@@ -9,6 +9,7 @@ import pytest
 import torch
 from training import CONFIG, metrics_of, run, weights
 
+from engine.canary import CANARY
 from engine.errors import ConfigError
 from engine.weights import load_model
 from train.adapters import add_adapters
@@ -34,7 +35,7 @@ def test_adapters_learn_and_merge_into_a_full_checkpoint(
     assert {name.split(".")[-2] for name in changed} == set(LINEARS)
     assert all(name.endswith("weight") for name in changed)
     load_model(out)
-    assert {path.name for path in out.iterdir()} == {path.name for path in checkpoint.iterdir()}
+    assert {path.name for path in out.iterdir()} == {path.name for path in checkpoint.iterdir()} | {CANARY}
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from training import CONFIG, run, weights
 
+from engine.canary import CANARY, read_canaries
 from engine.errors import ConfigError, StageOrderError, StaleError
 from engine.tokenizers.image import load_image_tokenizer
 from engine.tokenizers.text import TextTokenizer
@@ -49,7 +50,7 @@ def test_the_checkpoint_is_complete_loads_and_differs(
     tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
     out = run(pairs_file, checkpoint, tmp_path / "out")
-    assert {path.name for path in out.iterdir()} == {path.name for path in checkpoint.iterdir()}
+    assert {path.name for path in out.iterdir()} == {path.name for path in checkpoint.iterdir()} | {CANARY}
     assert (out / "config.json").read_bytes() == (checkpoint / "config.json").read_bytes()
     load_model(out)
     load_image_tokenizer(out / "image_tokenizer")
@@ -58,6 +59,19 @@ def test_the_checkpoint_is_complete_loads_and_differs(
     assert before.keys() == after.keys()
     assert all(not torch.equal(before[name], after[name]) for name in before if "norm" not in name)
     assert not [path.name for path in (tmp_path / "out.training").glob("state-*")]
+
+
+def test_the_checkpoint_says_what_the_policy_gave_for_fixed_captions(
+    tmp_path: Path, pairs_file: Path, checkpoint: Path
+) -> None:
+    out = run(pairs_file, checkpoint, tmp_path / "out")
+    canaries = read_canaries(out)
+    assert canaries is not None
+    layout = Layout.load(out)
+    rows = layout.stack([layout.caption_row(one.codes, one.token_ids) for one in canaries.songs])
+    given = [one.logp for one in canaries.songs]
+    assert given == pytest.approx(RowLogps(load_model(out)).score(rows).tolist(), abs=1e-4)
+    assert given != pytest.approx(RowLogps(load_model(checkpoint)).score(rows).tolist(), abs=1e-2)
 
 
 def test_a_complete_run_is_not_repeated(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> None:

@@ -1,0 +1,85 @@
+"""What a trainer's model gives for fixed captions: a served copy of its weights must give the same.
+
+A checkpoint's `canary.json` is written from the policy in the trainer's memory, before its weights are
+gathered, stored and packed for serving. Whatever goes wrong on that way shows in the log-probs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from engine.errors import CheckpointError
+from engine.models.showo_config import ShowoConfig
+from engine.records import Record
+
+CANARY = "canary.json"
+COUNT = 2
+TOKENS = 4
+TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
+"""Largest difference of a token's log-prob, by the coarser arithmetic of the two sides."""
+
+
+class Canary(Record):
+    """One fixed caption of one fixed image."""
+
+    codes: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    """Without the end token, whose log-prob counts too."""
+    logp: float
+    """Sum over the tokens and the end."""
+
+
+class Canaries(Record):
+    """The content of `canary.json`."""
+
+    dtype: str
+    """The trainer's arithmetic."""
+    songs: tuple[Canary, ...]
+
+
+def fixed_captions(config: ShowoConfig) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """(codes, token ids) of each canary: pseudo-random, the same for all checkpoints of a configuration."""
+    rng = np.random.default_rng(0)
+    words = config.vocabulary
+    texts = [one for one in range(min(config.text_vocab_size, 1000)) if one != words.eos]
+    return [
+        (
+            tuple(rng.integers(0, words.codebook_size, config.num_image_tokens).tolist()),
+            tuple(rng.choice(texts, TOKENS).tolist()),
+        )
+        for _ in range(COUNT)
+    ]
+
+
+def read_canaries(checkpoint: Path) -> Canaries | None:
+    """A checkpoint's canaries; None where whoever wrote it left none.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = checkpoint / CANARY
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Canaries)
+    except msgspec.MsgspecError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}; remove it to swap without it") from error
+
+
+def check_songs(canaries: Canaries, served: Sequence[float], precision: str, where: Path) -> None:
+    """Compares what is served, a summed log-prob each, with what the trainer's model gave.
+
+    Raises:
+        CheckpointError: they differ by more than rounding.
+    """
+    tolerance = max(TOLERANCES[canaries.dtype], TOLERANCES[precision]) * (TOKENS + 1)
+    for song, found in zip(canaries.songs, served, strict=True):
+        if not abs(song.logp - found) <= tolerance:
+            raise CheckpointError(
+                f"{where}: the served weights give a fixed caption the log-prob {found:.4f}, the trainer's "
+                f"model gave {song.logp:.4f}; the weights from before still serve"
+            )
