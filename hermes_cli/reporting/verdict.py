@@ -32,7 +32,10 @@ def verdict(found: Difference) -> tuple[Word, str]:
         word = "unchanged"
     # What made the verdict stands first.
     names = sorted(_NAMES, key=lambda name: (name not in fell, name != "gap"))
-    return word, "; ".join(_change(_NAMES[name], getattr(found, name)) for name in names)
+    changes = [_change(_NAMES[name], getattr(found, name)) for name in names]
+    clear = [_NAMES[name] for name in names if getattr(found, name).clear]
+    beyond = f"{' and '.join(clear) if clear else 'none of them'} by more than twice its error"
+    return word, f"{changes[0]}, {changes[1]} and {changes[2]}; {beyond}"
 
 
 def _fell(one: Estimate) -> bool:
@@ -44,8 +47,7 @@ def _change(name: str, one: Estimate) -> str:
     if abs(one.value) < 1e-9:
         return f"{name} stayed the same"
     up, down = ("grew", "shrank") if name == "the gap" else ("rose", "fell")
-    clear = "" if one.clear else ", within twice its error"
-    return f"{name} {up if one.value > 0 else down} by {abs(one.value):.3f} ± {one.se:.3f}{clear}"
+    return f"{name} {up if one.value > 0 else down} by {abs(one.value):.3f} ± {one.se:.3f}"
 
 
 def best_round(rounds: Sequence[RoundReport]) -> int | None:
