@@ -57,6 +57,10 @@ class RunFolder:
         """What a round painted for a few held-out prompts."""
         return self.round(number) / "gallery"
 
+    def criticism(self, number: int) -> Path:
+        """How far a round's critic agrees with the oracle."""
+        return self.round(number) / "critic.json"
+
     def running(self, number: int) -> Path:
         """Which stage of a round is at work, and since when; gone when none is."""
         return self.round(number) / "running.json"

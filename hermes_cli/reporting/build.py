@@ -128,16 +128,14 @@ class _Builder:
 
     def _critic(self, number: int) -> tuple[str, Agreement | None]:
         """Who scored the candidates, and how far the oracle agrees."""
-        from hermes_cli.inspection.round import InspectedRound
+        from hermes_cli.reporting.critic import criticism
 
         try:
-            found = InspectedRound(self.folder, number)
-            if not found.origin or not self.folder.pairs(number).is_file():
-                return "", None
-            return found.critic, found.agreement() if found.oracle else None
+            found = criticism(self.folder, number)
         except (CheckpointError, DataError) as error:
             self.notes.append(f"the candidates of {name_of(number)} cannot be judged: {error}")
             return "", None
+        return (found.critic, found.agreement) if found else ("", None)
 
     def _strangers(self, numbers: list[int], settings: dict[str, object]) -> Iterator[str]:
         """Rounds that the run's settings alone do not give."""

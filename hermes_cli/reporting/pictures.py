@@ -14,7 +14,7 @@ from hermes_cli.inspection.charts import sections
 from hermes_cli.inspection.items import Shown
 from hermes_cli.inspection.markup import Markup, tag
 from hermes_cli.inspection.round import InspectedRound
-from hermes_cli.reporting.rounds import short_name
+from hermes_cli.reporting.rounds import prose, short_name
 from hermes_cli.run_folder import RunFolder
 
 CARDS = 4
@@ -34,9 +34,9 @@ def gallery_part(folder: RunFolder, numbers: Sequence[int]) -> Markup:
             continue
         if gallery is not None:
             found[number] = gallery
-    said = [tag("p", note, class_="note") for note in notes]
+    said = [tag("p", prose(note), class_="note") for note in notes]
     if not any(gallery.images for gallery in found.values()):
-        content = tag("p", "No pictures were kept yet: `hermes eval` keeps them.", class_="note")
+        content = tag("p", prose("No pictures were kept yet: `hermes eval` keeps them."), class_="note")
         return tag("section", tag("h2", "The same prompts"), content, *said, class_="card", id="gallery")
     prompts = list(dict.fromkeys(one.id for gallery in found.values() for one in gallery.images))
     head = [tag("th", "prompt"), tag("th", "real image")]
@@ -49,7 +49,7 @@ def gallery_part(folder: RunFolder, numbers: Sequence[int]) -> Markup:
     return tag(
         "section",
         tag("h2", "The same prompts, round by round"),
-        tag("p", note, class_="note"),
+        tag("p", prose(note), class_="note"),
         tag("div", tag("table", tag("tr", *head), *rows, class_="gallery"), class_="scroll"),
         *said,
         class_="card",
@@ -104,7 +104,9 @@ def _picture(path: Path, alt: str, title: str) -> Markup | None:
 def candidates_part(found: InspectedRound | None) -> Markup:
     """Cards of a few items of a round, of different categories where there are."""
     if found is None:
-        content = tag("p", "No round is curated yet: `hermes curate` samples candidates.", class_="note")
+        content = tag(
+            "p", prose("No round is curated yet: `hermes curate` samples candidates."), class_="note"
+        )
         return tag("section", tag("h2", "Candidates"), content, class_="card", id="candidates")
     heading = f"Candidates of round {found.number}"
     try:
@@ -114,7 +116,7 @@ def candidates_part(found: InspectedRound | None) -> Markup:
         content = tag("p", f"They cannot be shown: {error}", class_="note")
         return tag("section", tag("h2", heading), content, class_="card", id="candidates")
     note = f"{len(cards)} items; `hermes inspect` shows all of them, and other rounds."
-    head = tag("div", tag("h2", heading), tag("p", note, class_="note"))
+    head = tag("div", tag("h2", heading), tag("p", prose(note), class_="note"))
     return tag("section", head, *cards, class_="items", id="candidates")
 
 

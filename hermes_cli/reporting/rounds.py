@@ -22,13 +22,18 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
+def prose(text: str) -> Markup:
+    """Text in which `commands` stand out."""
+    return join(*(tag("code", part) if place % 2 else part for place, part in enumerate(text.split("`"))))
+
+
 def summary_part(report: Report) -> Markup:
     """What came of the run in a sentence, and each round's verdict."""
     verdicts = [
         tag("li", chip(one), tag("span", tag("b", f"Round {one.round}"), f": {one.why}."))
         for one in report.rounds[1:]
     ]
-    notes = [tag("li", note[:1].upper() + note[1:] + ".") for note in report.notes]
+    notes = [tag("li", prose(note[:1].upper() + note[1:] + ".")) for note in report.notes]
     return join(
         tag(
             "section",

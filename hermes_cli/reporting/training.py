@@ -9,6 +9,7 @@ from engine.errors import DataError
 from engine.records import Record
 from hermes_cli.inspection.markup import Markup, join, tag
 from hermes_cli.reporting.plots import Line, Point, axis, chart, smooth, thinned
+from hermes_cli.reporting.rounds import prose
 from hermes_cli.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -76,9 +77,11 @@ def _panels() -> Iterator[tuple[str, str, tuple[tuple[str, Read], ...], float | 
 
 def training_part(trained: Sequence[Trained], notes: Sequence[str]) -> Markup:
     """Four panels; rounds are divided by lines."""
-    said = [tag("p", note, class_="note") for note in notes]
+    said = [tag("p", prose(note), class_="note") for note in notes]
     if not trained:
-        content = join(tag("p", "No training steps yet: `hermes train` writes them.", class_="note"), *said)
+        content = join(
+            tag("p", prose("No training steps yet: `hermes train` writes them."), class_="note"), *said
+        )
         return tag("section", tag("h2", "Training"), content, class_="card", id="training")
     total = sum(len(one.steps) for one in trained)
     legend = tag(
@@ -97,7 +100,7 @@ def training_part(trained: Sequence[Trained], notes: Sequence[str]) -> Markup:
         "section",
         tag("div", tag("h2", "Training"), legend, class_="heading"),
         tag("div", *panels, class_="columns panels"),
-        tag("p", note, class_="note"),
+        tag("p", prose(note), class_="note"),
         *said,
         class_="card",
         id="training",

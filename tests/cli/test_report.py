@@ -209,7 +209,7 @@ def test_two_runs_of_the_same_settings_differ_in_times_alone(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("round-1/eval.json", "Round 1 has not been evaluated: run `hermes eval`"),
+        ("round-1/eval.json", "Round 1 has not been evaluated: run <code>hermes eval</code>"),
         ("round-2/checkpoint.training", "steps of 1 round"),
         ("round-0/gallery", "The same prompts, round by round"),
         ("round-1/curate", "Candidates of round 2"),
@@ -340,3 +340,15 @@ def test_no_run_is_one_line(tmp_path: Path, name: str) -> None:
     assert "no run in this folder" in done.stderr
     assert done.stderr.strip().count("\n") == 0
     assert not list((tmp_path / "empty").iterdir())
+
+
+def test_what_was_judged_once_is_kept_until_its_candidates_change(run: Path) -> None:
+    report(run)
+    kept = run / "round-1/critic.json"
+    before = kept.read_bytes(), kept.stat().st_mtime_ns
+    report(run)
+    assert (kept.read_bytes(), kept.stat().st_mtime_ns) == before
+    with (run / "round-1/curate/pairs.jsonl").open("ab") as pairs:
+        pairs.write((run / "round-1/curate/pairs.jsonl").read_bytes().splitlines(keepends=True)[0])
+    report(run)
+    assert kept.read_bytes() != before[0]
