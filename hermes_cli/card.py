@@ -93,7 +93,7 @@ def measure_card(checkpoint: Path, limit: int = 400) -> Card:
             p.numel() for p in load_image_tokenizer(checkpoint / "image_tokenizer").parameters()
         ),
         trials=tuple(trials),
-        evaluation=evaluation,
+        evaluation=msgspec.structs.replace(evaluation, per_item=()),
         problems=gate(evaluation),
     )
 

@@ -112,7 +112,10 @@ def curate_round(
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
     total = sum(1 for _ in source.rows())
-    with timed(folder, number, "curate"), progress_bar(f"curate round {number}", total) as advance:
+    with (
+        timed(folder, number, "curate", total=total),
+        progress_bar(f"curate round {number}", total) as advance,
+    ):
         summary = curate(
             pool, source, settings.curate, target, origin, earlier, advance, retry_failed=retry_failed
         )

@@ -43,11 +43,14 @@ def inspect_curation(
         return
     from curate.overview import read_overview
     from hermes_cli.inspection.terminal import agreement_view, indented, items_view, summary_view
-    from hermes_cli.view import console, say
+    from hermes_cli.view import console, progress_bar, say
 
     overview = read_overview(found.folder, found.number, None if everything else LISTED)
     console.print(summary_view(overview))
-    compared = found.agreement(overview.items) if found.oracle else None
+    compared = None
+    if found.oracle:
+        with progress_bar("oracle", overview.items) as advance:
+            compared = found.agreement(advance)
     if compared is not None:
         console.print(indented(agreement_view(compared, found.critic)))
     console.print(indented(items_view(overview)))

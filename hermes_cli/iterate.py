@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 from engine.errors import HermesError
 from hermes_cli.curate_stage import curate_round, training_source
-from hermes_cli.report import Report
+from hermes_cli.reporting.records import Report
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages import (

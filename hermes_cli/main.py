@@ -14,6 +14,8 @@ from hermes_cli.import_pairs import import_foreign_pairs
 from hermes_cli.inspect import inspect_curation
 from hermes_cli.pairs import show_pairs
 from hermes_cli.questions import make_questions
+from hermes_cli.report import make_report
+from hermes_cli.status import show_status
 
 if TYPE_CHECKING:
     from hermes_cli.run_folder import RunFolder
@@ -294,6 +296,8 @@ app.command("questions")(make_questions)
 app.command("pairs")(show_pairs)
 app.command("import-pairs")(import_foreign_pairs)
 app.command("inspect")(inspect_curation)
+app.command("report")(make_report)
+app.command("status")(show_status)
 
 
 def main() -> None:

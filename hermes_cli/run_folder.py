@@ -53,6 +53,18 @@ class RunFolder:
         """The gap after a round."""
         return self.round(number) / "eval.json"
 
+    def gallery(self, number: int) -> Path:
+        """What a round painted for a few held-out prompts."""
+        return self.round(number) / "gallery"
+
+    def criticism(self, number: int) -> Path:
+        """How far a round's critic agrees with the oracle."""
+        return self.round(number) / "critic.json"
+
+    def running(self, number: int) -> Path:
+        """Which stage of a round is at work, and since when; gone when none is."""
+        return self.round(number) / "running.json"
+
     @property
     def settings(self) -> Path:
         """The run's settings, as its commands found them."""
@@ -62,6 +74,16 @@ class RunFolder:
     def report(self) -> Path:
         """The run's report."""
         return self.root / "report.json"
+
+    @property
+    def page(self) -> Path:
+        """The report as a page."""
+        return self.root / "report.html"
+
+    @property
+    def best(self) -> Path:
+        """Which round is the best, and where its weights lie."""
+        return self.root / "best.json"
 
     def trained(self, number: int) -> bool:
         """Whether a round's weights are complete."""
@@ -73,6 +95,11 @@ class RunFolder:
         while self.trained(numbers[-1] + 1):
             numbers.append(numbers[-1] + 1)
         return numbers
+
+    def begun(self) -> list[int]:
+        """The base, and every round that has a folder."""
+        names = (path.name.removeprefix("round-") for path in self.root.glob("round-*") if path.is_dir())
+        return sorted({0, *(int(name) for name in names if name.isdecimal())})
 
     def require_base(self) -> None:
         """Raises CheckpointError where the base model is missing."""

@@ -13,14 +13,16 @@ import msgspec
 from curate.store import write_file
 from engine.checkpoints import CLIP_FOLDER, resolve_model
 from engine.errors import DataError
-from hermes_cli.report import Report, write_report
+from hermes_cli.progress import units_done
 from hermes_cli.run_folder import RunFolder
+from hermes_cli.running import Announcement, announced
 from hermes_cli.settings import RunSettings
 from hermes_cli.view import encode_pretty, progress_bar, say
 
 if TYPE_CHECKING:
     from curate.sources import Source
     from engine.vllm_engine import Engine
+    from hermes_cli.reporting.records import Report
 
 
 def start_engine(settings: RunSettings, checkpoint: Path) -> Engine:
@@ -45,13 +47,19 @@ def open_engine(settings: RunSettings, checkpoint: Path) -> Iterator[Engine]:
 
 
 @contextmanager
-def timed(folder: RunFolder, number: int, stage: str, resumes: bool = True) -> Iterator[None]:
-    """Stores the time inside the block, also where it is interrupted; a stage that resumes adds up."""
+def timed(
+    folder: RunFolder, number: int, stage: str, resumes: bool = True, total: int | None = None
+) -> Iterator[Announcement]:
+    """Stores the time inside the block, also where it is interrupted; a stage that resumes adds up.
+
+    Meanwhile the round's folder says that the stage is at work, on `total` units where settings do not tell.
+    """
     start = time.monotonic()
-    try:
-        yield
-    finally:
-        folder.keep_seconds(number, stage, time.monotonic() - start, resumes)
+    with announced(folder.running(number), stage, units_done(folder, number, stage), total) as announcement:
+        try:
+            yield announcement
+        finally:
+            folder.keep_seconds(number, stage, time.monotonic() - start, resumes)
 
 
 def image_size(settings: RunSettings) -> int:
@@ -82,20 +90,31 @@ def held_out_source(settings: RunSettings) -> Source:
 def evaluate_round(
     engine: Engine, folder: RunFolder, settings: RunSettings, number: int, source: Source
 ) -> None:
-    """Measures the gap after a round on held-out items."""
+    """Measures the gap after a round on held-out items, and keeps the pictures of the first few."""
     from benchmarks.quality.gap import measure_gap
     from curate.similarity import load_similarity, matcher_name
+    from hermes_cli.gallery import GalleryKeeper
 
     similarity = load_similarity(matcher_name(settings.curate.similarity))
     items = source.items()
+    gallery = GalleryKeeper(items)
     label = "evaluate base" if number == 0 else f"evaluate round {number}"
-    with timed(folder, number, "eval", resumes=False), progress_bar(label, len(items)) as advance:
-        report = measure_gap(engine, similarity, source, settings.eval, advance)
+    with (
+        timed(folder, number, "eval", resumes=False, total=len(items)) as announcement,
+        progress_bar(label, len(items)) as advance,
+    ):
+
+        def progress(count: int) -> None:
+            advance(count)
+            announcement.advance(count)
+
+        report = measure_gap(engine, similarity, source, settings.eval, progress, gallery.keep)
+        gallery.write(folder.gallery(number), report.fingerprint, engine.decode, source)
     write_file(folder.evaluation(number), encode_pretty(report))
 
 
 def evaluated(folder: RunFolder, settings: RunSettings, number: int) -> bool:
-    """Whether a round's measurement exists and was made on these weights with these settings."""
+    """Whether a round's measurement exists, is of these weights and settings, and kept its items."""
     from benchmarks.quality.records import GapReport
     from engine.weights import fingerprint
 
@@ -103,13 +122,19 @@ def evaluated(folder: RunFolder, settings: RunSettings, number: int) -> bool:
     if not path.is_file():
         return False
     found = msgspec.json.decode(path.read_bytes(), type=GapReport)
-    return found.config == settings.eval and found.fingerprint == fingerprint(folder.checkpoint(number))
+    fits = found.config == settings.eval and bool(found.per_item)
+    return fits and found.fingerprint == fingerprint(folder.checkpoint(number))
 
 
-def finish(folder: RunFolder) -> Report:
-    """Writes the report and shows it."""
-    from hermes_cli.view import show_gap
+def finish(folder: RunFolder, page: Path | None = None) -> Report:
+    """Writes the report as JSON and as a page, and shows it."""
+    from hermes_cli.reporting.build import write_report
+    from hermes_cli.reporting.page import write_page
+    from hermes_cli.reporting.terminal import report_view
+    from hermes_cli.view import console
 
     report = write_report(folder)
-    show_gap(report.rounds, report.judge, folder.report)
+    page = page or folder.page
+    write_page(folder, report, page)
+    console.print(report_view(report, (folder.report, page)))
     return report

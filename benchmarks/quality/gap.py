@@ -11,19 +11,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quality.clustered import ratio
+from benchmarks.quality.clustered import Ratio, contrast, ratio
 from benchmarks.quality.config import EvalConfig
-from benchmarks.quality.records import CategoryGap, GapReport, Score
+from benchmarks.quality.records import CategoryGap, GapReport, ItemScore, Score
 from curate.protocol import UnifiedModel
 from curate.self_vqa import compared, matched
 from curate.shapes import oracle
 from curate.similarity import Similarity
 from curate.sources import Quarantined, Source
 from engine.errors import DataError
-from engine.records import Answer, Item, Question
+from engine.records import Answer, Item, Question, SampledImage
 
 Graded = list[list[bool]]
 """Items -> whether each of an item's questions was answered rightly, all its images in one list."""
+Keep = Callable[[Item, SampledImage, Sequence[bool]], None]
+"""Takes an item, the first image painted for it, and whether each of its questions was answered rightly."""
 
 
 def clustered(graded: Graded) -> Score:
@@ -34,12 +36,10 @@ def clustered(graded: Graded) -> Score:
 
 def gap_error(und: Graded, gen: Graded) -> float:
     """Standard error of the difference of the two accuracies, paired by item."""
-    shares = []
-    for graded in (und, gen):
-        score = clustered(graded)
-        asked = sum(map(len, graded))
-        shares.append(np.array([(sum(one) - score.value * len(one)) / asked for one in graded]))
-    return float(np.sqrt(((shares[0] - shares[1]) ** 2).sum()))
+    first, second = (
+        Ratio(sums=tuple(map(sum, graded)), counts=tuple(map(len, graded))) for graded in (und, gen)
+    )
+    return contrast((1, first), (-1, second)).se
 
 
 def compare(und: Graded, gen: Graded) -> CategoryGap:
@@ -90,8 +90,13 @@ def measure_gap(
     source: Source,
     config: EvalConfig,
     progress: Callable[[int], None],
+    keep: Keep | None = None,
 ) -> GapReport:
     """Measures a model on held-out items that have questions; unreadable images are left out and listed.
+
+    An item's id and `config.seed` decide what is painted for it, and answers are not drawn at random: two
+    measurements with the same source and config differ by their weights alone, and can be paired by item.
+    `keep` is shown the first image of every item.
 
     Where no oracle can judge (data sets other than the embedded one) the model judges its own images,
     and the report says so: self-VQA is a training signal, not an independent result.
@@ -114,7 +119,7 @@ def measure_gap(
             _embed(similarity, [item.questions for item in items], told)
             for item, answers in zip(items, told, strict=True):
                 und.append(_grade(item, matched(item.questions, answers, similarity)))
-            gen += _grade_painted(model, similarity, source, items, config)
+            gen += _grade_painted(model, similarity, source, items, config, keep)
         progress(len(chunk))
     if not measured:
         raise DataError(f"{source.name}: no held-out item has both a question and an image that can be read")
@@ -134,7 +139,12 @@ def measure_gap(
         fingerprint=model.fingerprint,
         config=config,
         unreadable=tuple(unreadable),
+        per_item=tuple(map(_item_score, measured, und, gen)),
     )
+
+
+def _item_score(item: Item, und: list[bool], gen: list[bool]) -> ItemScore:
+    return ItemScore(id=item.id, und=sum(und), und_asked=len(und), gen=sum(gen), gen_asked=len(gen))
 
 
 def _embed(
@@ -155,6 +165,7 @@ def _grade_painted(
     source: Source,
     items: Sequence[Item],
     config: EvalConfig,
+    keep: Keep | None,
 ) -> Graded:
     keys = [f"eval/{item.id}" for item in items]
     painted = model.paint([item.caption for item in items], config.images, keys, config.seed, config.paint)
@@ -169,4 +180,6 @@ def _grade_painted(
             _embed(similarity, asked, told)
             answers = [matched(item.questions, one, similarity) for one in told]
         graded.append([right for one in answers for right in _grade(item, one)])
+        if keep is not None:
+            keep(item, images[0], graded[-1][: len(item.questions)])
     return graded

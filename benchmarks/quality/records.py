@@ -26,6 +26,17 @@ class CategoryGap(Record):
     items: int
 
 
+class ItemScore(Record):
+    """One held-out item: questions answered rightly, and questions asked, on each side."""
+
+    id: str
+    und: int
+    und_asked: int
+    gen: int
+    """Over all images painted for the item."""
+    gen_asked: int
+
+
 class GapReport(Record):
     """What `hermes eval` finds."""
 
@@ -44,3 +55,5 @@ class GapReport(Record):
     config: EvalConfig
     unreadable: tuple[Quarantined, ...] = ()
     """Items left out since their image cannot be read."""
+    per_item: tuple[ItemScore, ...] = ()
+    """What rounds are compared by, item by item; early measurements have none."""

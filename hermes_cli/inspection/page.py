@@ -19,9 +19,9 @@ from hermes_cli.inspection.charts import histogram_chart, legend, sections, shar
 from hermes_cli.inspection.markup import Markup, join, tag
 
 
-def page(title: str, about: str, body: Markup) -> str:
-    """A whole document."""
-    style, script = (Path(__file__).with_name(name).read_text() for name in ("page.css", "page.js"))
+def page(title: str, about: str, body: Markup, eyebrow: str = "Hermes curation", style: str = "") -> str:
+    """A whole document; `style` is added to the pages' own."""
+    common, script = (Path(__file__).with_name(name).read_text() for name in ("page.css", "page.js"))
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; "
@@ -34,9 +34,9 @@ def page(title: str, about: str, body: Markup) -> str:
         tag("meta", name="color-scheme", content="light dark"),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
         tag("title", title),
-        tag("style", Markup(style)),
+        tag("style", Markup(common + style)),
     )
-    top = tag("header", tag("p", "Hermes curation", class_="eyebrow"), tag("h1", title), tag("p", about))
+    top = tag("header", tag("p", eyebrow, class_="eyebrow"), tag("h1", title), tag("p", about))
     document = tag(
         "html", head, tag("body", tag("main", top, body), tag("script", Markup(script))), lang="en"
     )
@@ -65,17 +65,17 @@ def overview_part(overview: Overview) -> Markup:
 def _tiles(overview: Overview) -> Iterable[Markup]:
     whole = overview.items
     bad = sum(overview.quarantined.values())
-    yield _tile("Items", str(whole), f"{bad} rows quarantined" if bad else "none quarantined")
+    yield tile("Items", str(whole), f"{bad} rows quarantined" if bad else "none quarantined")
     for name, side in (("Caption", overview.captions), ("Image", overview.images)):
         ties = f", {side.ties} with equal scores" if side.ties else ""
         share = f"{side.pairs / whole:.0%} of the items" if whole else ""
-        yield _tile(f"{name} pairs", str(side.pairs), share + ties)
+        yield tile(f"{name} pairs", str(side.pairs), share + ties)
     for name, side in (("caption", overview.captions), ("image", overview.images)):
         median = "" if side.median is None else f"median {side.median:.3f}"
-        yield _tile(f"Mean {name} score", "-" if side.mean is None else f"{side.mean:.3f}", median)
+        yield tile(f"Mean {name} score", "-" if side.mean is None else f"{side.mean:.3f}", median)
 
 
-def _tile(name: str, value: str, below: str) -> Markup:
+def tile(name: str, value: str, below: str) -> Markup:
     return tag("div", tag("span", name), tag("strong", value), tag("small", below), class_="card tile")
 
 

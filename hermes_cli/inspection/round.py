@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from curate.store import ORIGIN
 from engine.errors import CheckpointError, ConfigError, DataError, StageOrderError
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import settle
-from hermes_cli.view import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,16 +85,15 @@ class InspectedRound:
                 "has run.json been changed to another model?"
             ) from error
 
-    def agreement(self, items: int) -> Agreement | None:
-        """How far the critic agrees with the pixel oracle, on all of so many items."""
+    def agreement(self, hears: Callable[[int], None] = lambda done: None) -> Agreement | None:
+        """How far the critic agrees with the pixel oracle, on all items; `hears` of each that is judged."""
         from benchmarks.quality.agreement import agreement
         from hermes_cli.inspection.items import judged_items
 
         judged = []
-        with progress_bar("oracle", items) as advance:
-            for one in judged_items(self.folder, self.decode):
-                judged.append(one)
-                advance(1)
+        for one in judged_items(self.folder, self.decode):
+            judged.append(one)
+            hears(1)
         return agreement(judged)
 
     def first(self, count: int) -> list[Shown]:
@@ -117,6 +115,18 @@ class InspectedRound:
         return next(shown_items(self.folder, [item], self.decode if self.oracle else None))
 
 
+def open_run(root: Path, whole: bool = False) -> RunFolder:
+    """The run in a folder, to look at; `whole` wants settings or a round in it.
+
+    Raises:
+        ConfigError: there is no such run, or its settings cannot be read.
+    """
+    begun = (root / "run.json").is_file() or any(root.glob("round-*"))
+    if not root.is_dir() or (whole and not begun):
+        raise ConfigError(f"{root}: no run in this folder; `hermes curate --run {root}` makes one")
+    return RunFolder(root, settle(_read_settings(root / "run.json")).model)
+
+
 def open_round(root: Path, number: int | None) -> InspectedRound:
     """Round `number` of a run, the latest curated one for None.
 
@@ -124,9 +134,7 @@ def open_round(root: Path, number: int | None) -> InspectedRound:
         ConfigError: there is no such run, or its settings cannot be read.
         StageOrderError: the round is not curated.
     """
-    if not root.is_dir():
-        raise ConfigError(f"{root}: no run in this folder; `hermes curate --run {root}` makes one")
-    run = RunFolder(root, settle(_read_settings(root / "run.json")).model)
+    run = open_run(root)
     curated = sorted(
         int(folder.name.removeprefix("round-"))
         for folder in root.glob("round-*")

@@ -14,16 +14,10 @@ from benchmarks.quality.agreement import Agreement, AnswerAgreement
 from benchmarks.quality.clustered import Estimate
 from curate.overview import Histogram, Marks, Overview, SideOverview
 from hermes_cli.inspection.items import Shown, sampled_by
+from hermes_cli.view import printable
 
 WIN, LOSE, FAINT = "green", "red", "dim"
 _BARS = (("won", "█", WIN), ("rest", "▒", ""), ("lost", "░", LOSE))
-
-
-def printable(text: str) -> str:
-    """One line without control characters: captions and answers may hold anything."""
-    return "".join(
-        one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(text.split())
-    )
 
 
 def estimate(one: Estimate) -> str:

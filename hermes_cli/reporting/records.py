@@ -1,0 +1,83 @@
+"""What `report.json` holds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from benchmarks.quality.agreement import Agreement
+from benchmarks.quality.paired import Difference
+from benchmarks.quality.records import CategoryGap
+from curate.throughput import Throughput
+from engine.records import Record
+
+Word = Literal["", "better", "perhaps better", "unchanged", "perhaps worse", "worse", "not comparable"]
+
+TIMES = ("seconds", "stages", "throughput")
+"""Fields of a round that are times or rates; all else is the same in two runs of the same settings."""
+
+
+class RoundReport(Record):
+    """One round; round 0 is the base model."""
+
+    round: int
+    und: float
+    und_se: float
+    gen: float
+    gen_se: float
+    gap: float
+    gap_se: float
+    items: int
+    """Held-out items behind these numbers."""
+    by_category: dict[str, CategoryGap]
+    by_objects: dict[str, CategoryGap]
+    by_kind: dict[str, CategoryGap]
+    versus_base: Difference | None
+    """This round minus the base, paired by item; None for the base, and where they cannot be paired."""
+    versus_previous: Difference | None
+    """This round minus the one before."""
+    verdict: Word
+    """Whether the round is better than the one before; empty for the base."""
+    why: str
+    """The verdict in words."""
+    pairs: dict[str, int]
+    """captions, images: pairs that trained the round; image_ties: those of images whose sides score the same.
+    Empty for the base."""
+    critic: str
+    """Who scored the candidates; empty where nothing was curated."""
+    agreement: Agreement | None
+    """How far the critic agrees with the pixel oracle; None where the oracle cannot judge."""
+    seconds: float
+    """Wall time of the round's stages."""
+    stages: dict[str, float]
+    """Stage -> seconds."""
+    throughput: Throughput | None
+    """Of the command that sampled last."""
+    fingerprint: str
+    """Of the weights that were measured."""
+
+
+class Report(Record):
+    """A run's rounds, the judge, and the settings that made them."""
+
+    rounds: list[RoundReport]
+    """Those that have been evaluated."""
+    best: int | None
+    """The best round by `best_rule`; None where nothing has been evaluated."""
+    best_rule: str
+    judge: str
+    notes: list[str]
+    """What is missing or does not fit, each with what to do about it."""
+    commands: list[str]
+    """What leads to the same run in a new folder."""
+    settings: dict[str, object]
+    times: tuple[str, ...] = TIMES
+
+
+class Best(Record):
+    """`best.json`: where to find the best round's weights."""
+
+    round: int
+    checkpoint: str
+    """Folder of its weights, relative to the run's; the base model's own folder for round 0."""
+    fingerprint: str
+    rule: str

@@ -1,0 +1,61 @@
+"""Whether a round got better, in plain words, and which round is the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.quality.clustered import Estimate
+from benchmarks.quality.paired import Difference
+from hermes_cli.reporting.records import RoundReport, Word
+
+BEST_RULE = (
+    "the smallest gap among the base and those rounds whose understanding and generation both lie no more "
+    "than two standard errors below the base's, paired by item; of equal gaps the earlier round"
+)
+_NAMES = {"und": "understanding", "gen": "generation", "gap": "the gap"}
+
+
+def verdict(found: Difference) -> tuple[Word, str]:
+    """What a round's difference from the one before says, in a word and in a sentence.
+
+    Worse: understanding or generation fell by more than two standard errors, or the gap grew; "perhaps" where
+    the gap alone grew, and by less. Better: the gap shrank; "perhaps" where by less than two standard errors.
+    """
+    fell = [name for name in ("und", "gen") if _fell(getattr(found, name))]
+    if fell or (found.gap.value > 0 and found.gap.clear):
+        word: Word = "worse"
+    elif found.gap.value > 1e-9:
+        word = "perhaps worse"
+    elif found.gap.value < -1e-9:
+        word = "better" if found.gap.clear else "perhaps better"
+    else:
+        word = "unchanged"
+    # What made the verdict stands first.
+    names = sorted(_NAMES, key=lambda name: (name not in fell, name != "gap"))
+    changes = [_change(_NAMES[name], getattr(found, name)) for name in names]
+    clear = [_NAMES[name] for name in names if getattr(found, name).clear]
+    beyond = f"{' and '.join(clear) if clear else 'none of them'} by more than twice its error"
+    return word, f"{changes[0]}, {changes[1]} and {changes[2]}; {beyond}"
+
+
+def _fell(one: Estimate) -> bool:
+    return one.value < 0 and one.clear
+
+
+def _change(name: str, one: Estimate) -> str:
+    """`generation fell by 0.043 ± 0.015`."""
+    if abs(one.value) < 1e-9:
+        return f"{name} stayed the same"
+    up, down = ("grew", "shrank") if name == "the gap" else ("rose", "fell")
+    return f"{name} {up if one.value > 0 else down} by {abs(one.value):.3f} ± {one.se:.3f}"
+
+
+def best_round(rounds: Sequence[RoundReport]) -> int | None:
+    """The best round by BEST_RULE; a round that cannot be compared with the base is not considered."""
+    fit = [
+        one
+        for one in rounds
+        if one.round == 0
+        or (one.versus_base and not _fell(one.versus_base.und) and not _fell(one.versus_base.gen))
+    ]
+    return min(fit, key=lambda one: (one.gap, one.round)).round if fit else None

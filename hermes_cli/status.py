@@ -1,0 +1,96 @@
+"""`hermes status`: where a run stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from hermes_cli.run_status import RoundStatus, RunStatus, StageStatus
+
+_STYLES = {"done": "green", "running": "bold cyan", "stopped": "yellow", "waiting": "dim"}
+
+
+def show_status(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")] = Path("runs/default"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say which stages are done, at work, stopped or waiting, how far they are, and what they took."""
+    import msgspec
+
+    from hermes_cli.inspection.round import open_run
+    from hermes_cli.run_status import read_status
+    from hermes_cli.settings import stored_settings
+
+    folder = open_run(run, whole=True)
+    found = read_status(folder, stored_settings(folder.settings))
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        return
+    from hermes_cli.view import console
+
+    console.print(status_view(found))
+
+
+def status_view(found: RunStatus) -> RenderableType:
+    """A table with a line for each stage."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from hermes_cli.view import printable
+
+    held = "a curation is held open by a process" if found.locked else "no curation is held open"
+    about = f"{size(found.bytes)} on disk; {held}"
+    return Group(Text(printable(found.run), "bold"), _table(found.rounds), Text(about, "dim"))
+
+
+def _table(rounds: tuple[RoundStatus, ...]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("round", "stage", "state", "done", "", "time", "left", "disk"):
+        table.add_column(
+            name, justify="right" if name in ("done", "time", "left", "disk") else "left", no_wrap=True
+        )
+    for one in rounds:
+        for place, stage in enumerate(one.stages):
+            first = place == 0
+            table.add_row(
+                ("base" if one.round == 0 else str(one.round)) if first else "",
+                stage.stage,
+                Text(stage.state, _STYLES[stage.state]),
+                _progress(stage),
+                Text(f"{stage.unit} {stage.note and f'({stage.note})'}".strip(), "dim"),
+                clock(stage.seconds) if stage.seconds else "-",
+                "" if stage.eta_seconds is None else f"~{clock(stage.eta_seconds)}",
+                size(one.bytes) if first and one.round else "",
+            )
+    return table
+
+
+def _progress(stage: StageStatus) -> str:
+    if stage.state == "waiting":
+        return "-" if stage.total is None else f"0/{stage.total}"
+    return str(stage.done) if stage.total is None else f"{stage.done}/{stage.total}"
+
+
+def clock(seconds: float) -> str:
+    """`0:48`, `12:30`, `3:05:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size(count: int) -> str:
+    """Bytes with a unit: `640 B`, `7.2 MB`."""
+    value, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while value >= 999.5 and unit != "TB":
+        value, unit = value / 1000, next(units)
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
