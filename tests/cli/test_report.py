@@ -123,6 +123,8 @@ def change(und: float, gen: float, gap: float, se: float = 0.01) -> Difference:
         ((0.0, 0.0, 0.0), "unchanged"),
         ((0.015, 0.0, 0.015), "perhaps worse"),
         ((0.05, 0.0, 0.05), "worse"),
+        ((-0.015, 0.0, -0.015), "perhaps better"),
+        ((0.0, -0.015, 0.015), "perhaps worse"),
         ((-0.05, 0.0, -0.05), "worse"),
         ((-0.05, -0.05, 0.0), "worse"),
     ],
