@@ -233,7 +233,14 @@ def evaluate(
 
 @app.command("run")
 def run_command(
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of self-play.")] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of self-play, at most.")] = 1,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Stop after a round that reaches this: gap<0.04, gen>0.5.")
+    ] = None,
+    patience: Annotated[
+        int,
+        typer.Option("--patience", min=0, help="Rounds that may pass without a new best one [any]."),
+    ] = 0,
     run: Run = DEFAULT_RUN,
     n: Candidates = None,
     limit: Limit = None,
@@ -250,6 +257,10 @@ def run_command(
     seed: Seed = None,
 ) -> None:
     """Everything: evaluate, then curate, train, swap and evaluate for each round."""
+    from hermes_cli.stopping import Goal, Stopping
+
+    # Before the settings are stored.
+    stopping = Stopping(until=Goal.parse(until) if until is not None else None, patience=patience)
     given = _curation(
         n,
         limit,
@@ -266,7 +277,7 @@ def run_command(
     folder, settings = _open_run(run, config, assignments, given)
     from hermes_cli.iterate import run_rounds
 
-    run_rounds(folder, settings, rounds)
+    run_rounds(folder, settings, rounds, stopping)
 
 
 @app.command()

@@ -258,3 +258,6 @@ def test_run_does_all_rounds_with_one_engine(steps: tuple[Path, list[str]], tmp_
             for name in report["times"]:
                 del one[name]
     assert ours == theirs
+    again = hermes(tmp_path, "run", "--rounds", "9", "--until", "und>0.01", *given)
+    assert "stopped after round 1: round 1 reaches und > 0.01" in again
+    assert "starting the engine" not in again

@@ -1,0 +1,65 @@
+"""When a run has done enough: a goal that a round reaches, or rounds that no longer help."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from engine.errors import ConfigError
+from engine.records import Record
+from hermes_cli.reporting.records import RoundReport
+from hermes_cli.reporting.verdict import best_round
+
+Measure = Literal["gap", "und", "gen"]
+_GOAL = re.compile(r"\s*(gap|und|gen)\s*([<>])\s*(\d*\.?\d+)\s*")
+
+
+class Goal(Record):
+    """`gap<0.04`: a measure, and the side of a value on which it must lie."""
+
+    measure: Measure
+    below: bool
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> Goal:
+        """The goal of a text such as `gap<0.04`, `gen>0.5` or `und > 0.9`.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        found = _GOAL.fullmatch(text)
+        if found is None:
+            raise ConfigError(f"--until {text!r}: write it as gap<0.04, gen>0.5 or und>0.9")
+        measure, sign, value = found.groups()
+        return cls(measure=measure, below=sign == "<", value=float(value))
+
+    def reached(self, one: RoundReport) -> bool:
+        """Whether a round lies on the side that is wanted."""
+        found: float = getattr(one, self.measure)
+        return found < self.value if self.below else found > self.value
+
+    def __str__(self) -> str:
+        return f"{self.measure} {'<' if self.below else '>'} {self.value:g}"
+
+
+class Stopping(Record):
+    """What ends a run before its last round."""
+
+    until: Goal | None = None
+    patience: int = 0
+    """Rounds in a row that may pass without a new best one; 0 is any number."""
+
+    def why(self, rounds: Sequence[RoundReport]) -> str:
+        """Why nothing more is to be done after these rounds, the base first; empty where there is more."""
+        last = rounds[-1]
+        if last.round == 0:
+            return ""
+        if self.until is not None and self.until.reached(last):
+            return f"round {last.round} reaches {self.until} with {getattr(last, self.until.measure):.3f}"
+        best = best_round(rounds)
+        if self.patience and best is not None and last.round - best >= self.patience:
+            name = "the base" if best == 0 else f"round {best}"
+            return f"{name} is still the best after {last.round - best} more rounds"
+        return ""
