@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+import msgspec
+
 from engine.errors import ConfigError
 from engine.records import Record
 from hermes_cli.reporting.records import RoundReport
@@ -33,7 +35,7 @@ class Goal(Record):
         if found is None:
             raise ConfigError(f"--until {text!r}: write it as gap<0.04, gen>0.5 or und>0.9")
         measure, sign, value = found.groups()
-        return cls(measure=measure, below=sign == "<", value=float(value))
+        return msgspec.convert({"measure": measure, "below": sign == "<", "value": float(value)}, cls)
 
     def reached(self, one: RoundReport) -> bool:
         """Whether a round lies on the side that is wanted."""
