@@ -27,8 +27,8 @@ from benchmarks.shapes import SHAPES, make
 from benchmarks.timing import Machine, in_turns, machine
 from curate.shapes import world
 from curate.shapes.scene import render
-from curate.store import write_file
 from engine.checkpoints import SHOWO_SHAPES
+from engine.durable import write_file
 from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question, Record
 from engine.vllm_engine import Engine
 

@@ -30,7 +30,7 @@ from curate.pipeline import curate
 from curate.pool import Chunk, LocalPool
 from curate.shards import read_outcomes
 from curate.sources import load_source
-from curate.store import write_file, write_parts
+from engine.durable import write_file, write_parts
 from engine.records import Candidates, Record
 from engine.work import EngineWork
 

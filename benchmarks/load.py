@@ -18,7 +18,7 @@ import msgspec
 import torch
 
 from benchmarks.shapes import filler, make
-from curate.store import write_file
+from engine.durable import write_file
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
 from engine.records import ImageTokens, Record

@@ -20,7 +20,7 @@ import torch
 from benchmarks.logps_memory import Memory, measure_apart
 from benchmarks.logps_sides import NOTES, SIDES, Inputs, Size, both_passes, forward, make_inputs
 from benchmarks.timing import Machine, in_turns, machine
-from curate.store import write_file
+from engine.durable import write_file
 from engine.records import Record
 
 QUICK = Size(tokens=1024, hidden=512, vocabulary=8192)

@@ -18,8 +18,8 @@ import msgspec
 from benchmarks import pair_work
 from benchmarks.margins_plot import draw
 from benchmarks.timing import Machine, machine
-from curate.store import write_file
 from engine.checkpoints import resolve_model
+from engine.durable import write_file
 from engine.records import Preference, Record
 from train.command import precompute, run_training
 from train.config import TrainConfig

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.timing import Machine, machine
-from curate.store import write_file
+from engine.durable import write_file
 from engine.records import Record
 from train.image_mask import mask_seed
 from train.reference import Reference, ReferenceBasis, open_reference, partial_of

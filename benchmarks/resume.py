@@ -22,7 +22,7 @@ import msgspec
 
 from benchmarks.timing import Machine, machine
 from curate.shards import read_outcomes
-from curate.store import write_file
+from engine.durable import write_file
 from engine.records import Record
 
 COMPARED = ("pairs.jsonl", "quarantine.jsonl", "manifest.json", "candidates/000000.jsonl")

@@ -24,7 +24,7 @@ from benchmarks import ceilings, workload
 from benchmarks.ceilings import Ceilings, weight_flops
 from benchmarks.shapes import SHAPES, make
 from benchmarks.timing import Machine, in_turns, machine
-from curate.store import write_file
+from engine.durable import write_file
 from engine.kv_cache import token_bytes
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, PaintSettings, Record

@@ -27,7 +27,7 @@ from benchmarks import sides
 from benchmarks.shapes import SHAPES, make
 from benchmarks.sides import BASELINES, PATHS, Contest, Models, Plan
 from benchmarks.timing import Machine, in_turns, machine
-from curate.store import write_file
+from engine.durable import write_file
 from engine.records import Record
 from engine.tokenizers.text import TextTokenizer
 from engine.vllm_engine import Engine

@@ -22,8 +22,8 @@ import torch
 from benchmarks.load import resident_gib
 from benchmarks.shapes import SHAPES, make
 from benchmarks.timing import Machine, machine
-from curate.store import write_file
 from engine.checkpoints import WEIGHTS
+from engine.durable import write_file
 from engine.records import CaptionSettings, ImageTokens, Record
 from engine.vllm_engine import Engine
 from engine.weights import load_config, load_model, save_checkpoint

@@ -27,8 +27,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.timing import Machine, machine
-from curate.store import write_file
 from engine.checkpoints import SHOWO_SHAPES
+from engine.durable import write_file
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference, Record
 from engine.weights import fingerprint, load_config
 from train.command import precompute, run_training

@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import pair_work
 from benchmarks.shapes import SHAPES, make
 from benchmarks.timing import Machine, in_turns, machine
-from curate.store import write_file
+from engine.durable import write_file
 from engine.records import Preference, Record
 from engine.weights import load_config, load_model
 from train.batch import Layout, PairRows

@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.timing import Machine, machine
-from curate.store import write_file
 from curate.summary import CurateSummary
+from engine.durable import write_file
 from engine.records import Record
 
 

@@ -12,7 +12,8 @@ from curate.config import CurateConfig, caption_plan
 from curate.questions.lookup import asked_digest
 from curate.scorers import Scorers
 from curate.sources import Source
-from curate.store import ORIGIN, write_file
+from curate.store import ORIGIN
+from engine.durable import write_file
 from engine.errors import StaleError
 from engine.records import Record
 

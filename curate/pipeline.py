@@ -23,9 +23,10 @@ from curate.pool import Pool
 from curate.rules import rules_of
 from curate.shards import ShardStore
 from curate.sources import Source
-from curate.store import PAIRS, QUARANTINE, SUMMARY, write_file, write_records
+from curate.store import PAIRS, QUARANTINE, SUMMARY, write_records
 from curate.summary import Counting, CurateSummary
 from curate.throughput import Throughput, rates, throughput
+from engine.durable import write_file
 from engine.records import Candidates, Preference, Provenance
 
 OpenPool = Callable[[], AbstractContextManager[Pool]]

@@ -23,7 +23,7 @@ from typing import Self
 import msgspec
 
 from curate.outcomes import DECODER, Bad, Outcome
-from curate.store import stored, write_file
+from engine.durable import write_file, writing
 from engine.errors import BusyError, DataError
 from engine.records import Record
 
@@ -143,7 +143,7 @@ class ShardStore:
         """
         block = outcomes[0].number // self.size
         path = self._open.setdefault(block, self._folder / f"{block:06d}{OPEN}")
-        with stored(path), path.open("ab") as stream:
+        with writing(path), path.open("ab") as stream:
             stream.write(_lines(outcomes))
             stream.flush()
             os.fsync(stream.fileno())

@@ -9,7 +9,7 @@ import msgspec
 
 from benchmarks.quality.config import EvalConfig
 from benchmarks.quality.records import CategoryGap, GapReport
-from curate.store import write_file
+from engine.durable import write_file
 from engine.records import PaintSettings, Record
 from hermes_cli.settings import EngineSettings, RunSettings
 from hermes_cli.view import encode_pretty, progress_bar, say

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from curate.store import write_file
+from engine.durable import write_file
 from engine.errors import DataError
 from engine.records import Item, Record, SampledImage
 

@@ -84,7 +84,7 @@ def _write_page(
     shown: list[Shown],
     to: Path,
 ) -> None:
-    from curate.store import write_file
+    from engine.durable import write_file
     from hermes_cli.inspection.cards import card
     from hermes_cli.inspection.markup import Markup, join
     from hermes_cli.inspection.page import agreement_part, items_part, overview_part, page
@@ -107,7 +107,7 @@ def _write_page(
 def _write_numbers(path: Path, overview: Overview, compared: Agreement | None) -> None:
     import msgspec
 
-    from curate.store import write_file
+    from engine.durable import write_file
     from hermes_cli.view import encode_pretty
 
     numbers: dict[str, Any] = msgspec.to_builtins(overview)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from curate.store import IMPORTED, PAIRS, write_file
+from curate.store import IMPORTED, PAIRS
 from engine.checkpoints import WEIGHTS, resolve_model
+from engine.durable import write_file
 from engine.errors import CheckpointError, ConfigError, StageOrderError, StaleError
 
 

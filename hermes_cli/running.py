@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from curate.store import write_file
+from engine.durable import write_file
 from engine.records import Record
 
 

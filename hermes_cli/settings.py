@@ -11,7 +11,7 @@ import msgspec
 from benchmarks.quality.config import EvalConfig
 from curate.config import CurateConfig
 from curate.model_folders import default_similarity
-from curate.store import write_file
+from engine.durable import write_file
 from engine.errors import ConfigError
 from engine.records import Record
 from train.config import TrainConfig

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from curate.store import write_file
 from engine.checkpoints import CLIP_FOLDER, resolve_model
+from engine.durable import write_file
 from engine.errors import DataError
 from hermes_cli.progress import units_done
 from hermes_cli.run_folder import RunFolder

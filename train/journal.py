@@ -22,10 +22,10 @@ from typing import Protocol
 import msgspec
 
 from engine.checkpoints import WEIGHTS
+from engine.durable import remove_folder, sweep, sync, write_file, writing
 from engine.errors import BusyError, CheckpointError, DataError, StaleError
 from engine.records import Record
 from train.config import MEANS, TrainConfig
-from train.durable import remove_folder, sweep, sync, write_file, writing
 from train.metrics import TrainStep
 from train.reference import ReferenceBasis
 

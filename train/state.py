@@ -17,10 +17,10 @@ import msgspec
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from engine.durable import write_file, writing
 from engine.errors import CheckpointError
 from engine.records import Record
 from engine.tensor_store import save_tensors
-from train.durable import write_file, writing
 from train.masters import MOMENTS, Masters
 
 INFO = "state.json"

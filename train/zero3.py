@@ -27,13 +27,13 @@ from torch.nn.utils import get_total_norm
 
 from engine.canary import CANARY, Canaries, Canary, fixed_captions
 from engine.checkpoints import WEIGHTS
+from engine.durable import NEW, place_folder, writing
 from engine.errors import ConfigError
 from engine.weights import load_model, save_state
 from train.adapters import add_adapters, merge_adapters
 from train.batch import Layout, Rows
 from train.config import TrainConfig
 from train.deepspeed_config import PERSIST, deepspeed_config, shares
-from train.durable import NEW, place_folder, writing
 from train.masters import Masters
 from train.row_logps import RowLogps
 from train.state import read_state, write_info, write_shard

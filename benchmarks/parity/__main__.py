@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.parity import model_cases, sampler_cases, training_cases
 from benchmarks.parity.folder import Golden
 from benchmarks.parity.records import Difference, Differences
-from curate.store import write_file
+from engine.durable import write_file
 from engine.errors import HermesError
 
 CASES: dict[str, Callable[[Golden, dict[str, Tensor]], Differences]] = {

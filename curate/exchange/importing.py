@@ -18,8 +18,9 @@ from curate.exchange.incoming import READERS, UnusableError, told_format
 from curate.sources import Quarantined
 from curate.sources.digest import files_digest
 from curate.sources.seen import SeenIds
-from curate.store import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY, stored, write_file
+from curate.store import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY
 from curate.summary import CurateSummary
+from engine.durable import write_file, writing
 from engine.errors import ConfigError, DataError
 from engine.feature_files import FEATURES
 from engine.records import Preference, Record
@@ -213,18 +214,18 @@ def _beside(path: Path) -> Iterator[Callable[[bytes], None]]:
         DataError: the file system refuses.
     """
     beside = path.with_name(path.name + ".new")
-    with stored(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = beside.open("wb")
 
     def write(data: bytes) -> None:
-        with stored(path):
+        with writing(path):
             stream.write(data)
 
     with stream:
         yield write
-        with stored(path):
+        with writing(path):
             stream.flush()
             os.fsync(stream.fileno())
-    with stored(path):
+    with writing(path):
         beside.replace(path)

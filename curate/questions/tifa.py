@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from curate.store import write_parts
+from engine.durable import write_parts
 from engine.errors import DataError
 from engine.records import Item, Question, Record
 

@@ -11,8 +11,9 @@ import msgspec
 from benchmarks.quality.agreement import Agreement
 from benchmarks.quality.paired import Difference, not_paired, paired_difference
 from benchmarks.quality.records import GapReport
-from curate.store import IMPORTED, SUMMARY, write_file
+from curate.store import IMPORTED, SUMMARY
 from curate.summary import CurateSummary
+from engine.durable import write_file
 from engine.errors import CheckpointError, DataError
 from hermes_cli.reporting.records import Best, Report, RoundReport, Word
 from hermes_cli.reporting.reproduce import run_command, trained_otherwise

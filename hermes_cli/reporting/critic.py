@@ -8,7 +8,8 @@ import msgspec
 
 from benchmarks.quality.agreement import Agreement
 from curate.shards import MANIFEST
-from curate.store import ORIGIN, PAIRS, write_file
+from curate.store import ORIGIN, PAIRS
+from engine.durable import write_file
 from engine.records import Record
 from hermes_cli.run_folder import RunFolder
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.shards import FOLDER
-from curate.store import write_file
+from engine.durable import write_file
 from engine.errors import HermesError
 from hermes_cli.inspection.markup import Markup, join, tag
 from hermes_cli.inspection.page import agreement_part, page

@@ -21,8 +21,9 @@ from curate.outcomes import Bad, Sampled
 from curate.overview import ItemMarks, Marks, read_overview
 from curate.shapes import oracle, world
 from curate.shards import ShardStore
-from curate.store import ORIGIN, PAIRS, write_file, write_records
+from curate.store import ORIGIN, PAIRS, write_records
 from engine.checkpoints import SHOWO_SHAPES
+from engine.durable import write_file
 from engine.pixels import Pixels
 from engine.records import (
     Candidates,

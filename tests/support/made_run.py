@@ -15,7 +15,8 @@ from benchmarks.quality.config import EvalConfig
 from benchmarks.quality.records import CategoryGap, GapReport, ItemScore
 from curate.outcomes import Sampled
 from curate.shards import ShardStore
-from curate.store import ORIGIN, PAIRS, write_file, write_records
+from curate.store import ORIGIN, PAIRS, write_records
+from engine.durable import write_file
 from engine.records import (
     Candidates,
     CaptionCandidate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,11 +29,28 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes beside and renames."""
+    """Writes beside and renames: a reader sees all of the file or none of it, also after a power loss.
+
+    Raises:
+        DataError: the file system refuses.
+    """
+    write_parts(path, [content])
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """`write_file` for content that need not be in memory at once."""
     beside = path.with_name(path.name + NEW)
     with writing(path):
-        beside.write_bytes(content)
-        sync(beside)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = beside.open("wb")
+    with stream:
+        for part in parts:
+            with writing(path):
+                stream.write(part)
+        with writing(path):
+            stream.flush()
+            os.fsync(stream.fileno())
+    with writing(path):
         beside.replace(path)
         sync(path.parent)
 
