@@ -8,11 +8,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
 import pytest
+from page_elements import Elements
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -194,20 +194,6 @@ def test_numbers_are_written_as_json_with_the_agreement(run: Path, tmp_path: Pat
     assert agreement["by_score"]["rank_correlation"]["value"] == pytest.approx(1)
     unclear = agreement["answers"]["unclear"]["value"]
     assert agreement["answers"]["same"]["value"] == pytest.approx(1 - unclear)
-
-
-class Elements(HTMLParser):
-    """The elements of a page with the names of their attributes, and the values of some."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, tuple[str, ...]]] = []
-        self.sources: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, tuple(name for name, _ in attrs)))
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
 
 
 def test_the_page_holds_the_pictures_and_nothing_from_elsewhere(run: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_run import made_run, measured, save_evaluation
+from page_elements import Elements
 from typer.testing import CliRunner
 
 from benchmarks.quality.clustered import Estimate
@@ -41,20 +41,6 @@ def report(run: Path, *arguments: str | Path) -> str:
 
 def numbers(run: Path) -> dict[str, Any]:
     return json.loads((run / "report.json").read_text())  # type: ignore[no-any-return]
-
-
-class Elements(HTMLParser):
-    """The elements of a page with the names of their attributes, and where they point."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, tuple[str, ...]]] = []
-        self.sources: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, tuple(name for name, _ in attrs)))
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
 
 
 def test_the_numbers_are_those_of_the_evaluations(run: Path) -> None:
