@@ -12,6 +12,22 @@ import typer
 from hermes_cli.exchange import export_release, import_release
 from hermes_cli.import_pairs import import_foreign_pairs
 from hermes_cli.inspect import inspect_curation
+from hermes_cli.options import (
+    DEFAULT_RUN,
+    Config,
+    Curation,
+    Data,
+    Limit,
+    Model,
+    Reference,
+    Round,
+    Run,
+    Seed,
+    Set,
+    options,
+    policies,
+    with_curation,
+)
 from hermes_cli.pairs import show_pairs
 from hermes_cli.questions import make_questions
 from hermes_cli.report import make_report
@@ -31,70 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Run = Annotated[Path, typer.Option("--run", help="Folder of the run.")]
-Round = Annotated[int, typer.Option("--round", help="Round, from 1.")]
-Model = Annotated[str | None, typer.Option("--model", help="Base checkpoint folder [embedded model].")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        help="`shapes`, or the path of a data set: JSON, JSON lines, CSV, Parquet, a saved `datasets` "
-        "folder, WebDataset. `kind:PATH` says which.",
-    ),
-]
-Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of sampling and training.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Number of items.")]
-Select = Annotated[
-    int | None,
-    typer.Option(
-        "--select",
-        min=1,
-        help="Size of a random subset, which --seed decides; --limit takes its first items.",
-    ),
-]
-MaxBad = Annotated[
-    str | None, typer.Option("--max-bad", help="Stop when more rows are bad: a share, 1%, or a count, 20.")
-]
-Candidates = Annotated[int | None, typer.Option("--n", help="Candidates of each kind for each item.")]
-Similarity = Annotated[
-    str | None,
-    typer.Option("--similarity", help="Text model: minilm, mpnet, DIR, bert-cls:DIR or bert-mean:DIR."),
-]
-Questions = Annotated[
-    str | None, typer.Option("--questions", help="TIFA file of questions [the data set's own].")
-]
-Workers = Annotated[str | None, typer.Option("--workers", help="Who samples: `local` or `ray`.")]
-Rules = Annotated[str | None, typer.Option("--rules", help="What makes pairs: `paper` or `official`.")]
-
-DEFAULT_RUN = Path("runs/default")
-
-
-def _options(**given: Any) -> dict[str, Any]:
-    """Options that were given, as a settings tree; `a__b` is table a, key b."""
-    tree: dict[str, Any] = {}
-    for name, value in given.items():
-        if value is None:
-            continue
-        *tables, leaf = name.split("__")
-        inner = tree
-        for table in tables:
-            inner = inner.setdefault(table, {})
-        inner[leaf] = value
-    return tree
-
-
-def _curation(
-    n: int | None, limit: int | None, select: int | None, max_bad: str | None, **others: Any
-) -> dict[str, Any]:
-    """Options of a curation. Whoever selects wants all that is selected, where no limit is given."""
-    if select is not None and limit is None:
-        limit = 0
-    return _options(
-        curate__n=n, curate__limit=limit, curate__select=select, curate__max_bad=max_bad, **others
-    )
-
 
 def _open_run(
     run: Path,
@@ -111,22 +63,12 @@ def _open_run(
 
 
 @app.command()
+@with_curation
 def curate(
     run: Run = DEFAULT_RUN,
     round_number: Round = 1,
-    n: Candidates = None,
-    limit: Limit = None,
-    select: Select = None,
-    max_bad: MaxBad = None,
-    model: Model = None,
-    data: Data = None,
-    questions: Questions = None,
-    similarity: Similarity = None,
-    rules: Rules = None,
-    workers: Workers = None,
-    config: Config = None,
-    assignments: Set = None,
-    seed: Seed = None,
+    *,
+    curation: Curation,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what was quarantined.")
     ] = False,
@@ -135,20 +77,7 @@ def curate(
     ] = False,
 ) -> None:
     """Sample n captions and n images for every item, score them, and choose winners and losers."""
-    given = _curation(
-        n,
-        limit,
-        select,
-        max_bad,
-        curate__questions=questions,
-        curate__similarity=similarity,
-        curate__rules=rules,
-        curate__workers=workers,
-        model=model,
-        data=data,
-        seed=seed,
-    )
-    folder, settings = _open_run(run, config, assignments, given)
+    folder, settings = _open_run(run, curation.config, curation.assignments, curation.tree())
     from hermes_cli.curate_stage import curate_round, training_source
 
     folder.require_weights_before(round_number)
@@ -162,14 +91,16 @@ def reference(
     run: Run = DEFAULT_RUN,
     round_number: Round = 1,
     ranks: Annotated[
-        int | None, typer.Option("--ranks", min=1, help="Processes that share the pairs and the cores [1].")
+        int | None, typer.Option("--ranks", min=1, help="Processes that share the pairs and the cores.")
     ] = None,
+    policy: Reference = None,
     config: Config = None,
     assignments: Set = None,
     seed: Seed = None,
 ) -> None:
     """Score a round's pairs under the frozen reference model; `hermes train` does it where it is missing."""
-    folder, settings = _open_run(run, config, assignments, _options(seed=seed, reference__ranks=ranks))
+    given = options(seed=seed, reference__ranks=ranks, reference__policy=policies(policy))
+    folder, settings = _open_run(run, config, assignments, given)
     folder.require_pairs(round_number)
     from hermes_cli.train_stage import reference_round
 
@@ -185,14 +116,16 @@ def train(
         bool, typer.Option("--dry-run", help="Print DeepSpeed settings, commands and memory; start nothing.")
     ] = False,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines that --dry-run plans for.")] = 1,
+    policy: Reference = None,
     config: Config = None,
     assignments: Set = None,
     seed: Seed = None,
 ) -> None:
-    """Train on a round's pairs by Pair-DPO; the reference is the model that sampled them."""
+    """Train on a round's pairs by Pair-DPO, from the weights that sampled them."""
     # Of several ranks one writes for all, and a plan changes nothing.
     store = not dry_run and os.environ.get("RANK", "0") == "0"
-    folder, settings = _open_run(run, config, assignments, _options(seed=seed), store)
+    given = options(seed=seed, reference__policy=policies(policy))
+    folder, settings = _open_run(run, config, assignments, given, store)
     if dry_run:
         folder.require_weights_before(round_number)
         from hermes_cli.train_plan import show_plan
@@ -215,7 +148,7 @@ def evaluate(
     assignments: Set = None,
 ) -> None:
     """Measure understanding, generation and their gap on held-out items, for every round trained."""
-    given = _options(eval__limit=limit, model=model, data=data)
+    given = options(eval__limit=limit, model=model, data=data)
     folder, settings = _open_run(run, config, assignments, given)
     folder.require_base()
     from hermes_cli.stages import evaluate_round, evaluated, finish, held_out_source, open_engine
@@ -232,6 +165,7 @@ def evaluate(
 
 
 @app.command("run")
+@with_curation
 def run_command(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of self-play, at most.")] = 1,
     until: Annotated[
@@ -239,42 +173,20 @@ def run_command(
     ] = None,
     patience: Annotated[
         int,
-        typer.Option("--patience", min=0, help="Rounds that may pass without a new best one [any]."),
+        typer.Option("--patience", min=0, help="Rounds that may pass without a new best one; 0 is any."),
     ] = 0,
     run: Run = DEFAULT_RUN,
-    n: Candidates = None,
-    limit: Limit = None,
-    select: Select = None,
-    max_bad: MaxBad = None,
-    model: Model = None,
-    data: Data = None,
-    questions: Questions = None,
-    similarity: Similarity = None,
-    rules: Rules = None,
-    workers: Workers = None,
-    config: Config = None,
-    assignments: Set = None,
-    seed: Seed = None,
+    *,
+    curation: Curation,
+    policy: Reference = None,
 ) -> None:
     """Everything: evaluate, then curate, train, swap and evaluate for each round."""
     from hermes_cli.stopping import Goal, Stopping
 
     # Before the settings are stored.
     stopping = Stopping(until=Goal.parse(until) if until is not None else None, patience=patience)
-    given = _curation(
-        n,
-        limit,
-        select,
-        max_bad,
-        curate__questions=questions,
-        curate__similarity=similarity,
-        curate__rules=rules,
-        curate__workers=workers,
-        model=model,
-        data=data,
-        seed=seed,
-    )
-    folder, settings = _open_run(run, config, assignments, given)
+    given = curation.tree(reference__policy=policies(policy))
+    folder, settings = _open_run(run, curation.config, curation.assignments, given)
     from hermes_cli.iterate import run_rounds
 
     run_rounds(folder, settings, rounds, stopping)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -32,15 +32,28 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     """Processes that share every layer; it divides the attention heads."""
 
 
-class ReferenceSettings(Record, forbid_unknown_fields=True):
-    """How the reference pass runs; what it computes is a matter of `train`."""
+ReferencePolicy = Literal["previous", "base"]
 
+
+class ReferenceSettings(Record, forbid_unknown_fields=True):
+    """Whose log-probs the trained policy is held against, and how the pass that stores them runs."""
+
+    policy: ReferencePolicy | tuple[ReferencePolicy, ...] = "previous"
+    """previous: the weights that the round starts from (the paper's); base: the base model's in every round.
+    A list has a name for each round, and the last holds on."""
     ranks: int = 1
     """Processes that share the pairs, and the cores or GPUs; each holds the model."""
 
     def __post_init__(self) -> None:
         if self.ranks < 1:
             raise ConfigError(f"reference: ranks is {self.ranks}, it must be at least 1")
+        if not self.policy:
+            raise ConfigError("reference: policy is an empty list; name previous or base, or one a round")
+
+    def round_before(self, number: int) -> int:
+        """The round whose weights are the reference of round `number`; 0 is the base model."""
+        names = (self.policy,) if isinstance(self.policy, str) else self.policy
+        return 0 if names[min(number, len(names)) - 1] == "base" else number - 1
 
 
 class RunSettings(Record, forbid_unknown_fields=True):

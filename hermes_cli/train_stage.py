@@ -5,20 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hermes_cli.launch import follow_parent, launched, rank, run_ranks
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages import timed
 from hermes_cli.view import progress_bar, say
-from train.command import precompute, run_training
+from train.command import precompute, require_same_run, run_training
 from train.deepspeed_config import shares
 from train.journal import METRICS, read_metrics
 from train.metrics import TrainStep
 
 
+def reference_weights(folder: RunFolder, settings: RunSettings, number: int) -> Path:
+    """The checkpoint whose log-probs a round's policy is held against."""
+    return folder.checkpoint(settings.reference.round_before(number))
+
+
 def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> None:
-    """Scores a round's pairs under the weights before it, into Zarr; nothing where that is done."""
+    """Scores a round's pairs under its reference's weights, into Zarr; nothing where that is done.
+
+    Raises:
+        StaleError: the round's training has begun otherwise, under another reference for one.
+    """
+    before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
+    frozen = reference_weights(folder, settings, number)
+    require_same_run(folder.pairs(number), before, after, settings.train, frozen)
     with timed(folder, number, "reference"), progress_bar(f"reference round {number}", 0) as advance:
         done = 0
 
@@ -29,7 +42,7 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
 
         precompute(
             folder.pairs(number),
-            folder.checkpoint(number - 1),
+            frozen,
             folder.reference(number),
             settings.train,
             report,
@@ -63,11 +76,12 @@ def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: in
 def _train(folder: RunFolder, settings: RunSettings, number: int) -> None:
     before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
     paths = (folder.pairs(number), before, after, folder.reference(number))
+    frozen = reference_weights(folder, settings, number)
     if rank() != 0:
-        run_training(*paths, settings.train)
+        run_training(*paths, settings.train, frozen=frozen)
         return
     with timed(folder, number, "train"), _progress(settings, number) as report:
-        run_training(*paths, settings.train, report)
+        run_training(*paths, settings.train, report, frozen)
     picture = folder.round(number) / "training.png"
     from hermes_cli.curves import draw_training
 

@@ -12,7 +12,8 @@ from engine.records import Preference
 from engine.weights import load_model
 from train.batch import Layout
 from train.config import TrainConfig
-from train.loop import train
+from train.journal import Journal, begun
+from train.loop import run_basis, train
 from train.metrics import TrainStep
 from train.preferences import load_preferences
 from train.reference import ReferenceBasis, ScoreBlocks, blocks_here, compute_reference
@@ -29,7 +30,7 @@ def precompute(
     report: Callable[[int, int], None] = lambda done, total: None,
     ranks: int = 1,
 ) -> Path:
-    """Scores the preferences of a JSON-lines file under the frozen checkpoint into a Zarr store.
+    """Scores the preferences of a JSON-lines file under a frozen checkpoint, the reference, into Zarr.
 
     Does nothing where `store` already fits, goes on where it was killed, and replaces a store of other
     weights, preferences or masks. Of `config` only mask_draws, text_dropout, seed, device, dtype and
@@ -76,14 +77,24 @@ def run_training(
     store: Path,
     config: TrainConfig,
     report: Callable[[TrainStep], None] = lambda step: None,
+    frozen: Path | None = None,
 ) -> Path:
     """Pair-DPO from `checkpoint` into the new checkpoint folder `out`, which it returns.
 
-    `store` must hold the reference log-probs of `precompute` for the same pairs, checkpoint and config.
-    Metrics and the resumable state live in `<out>.training`; calling again after a kill goes on from there.
+    `store` must hold the reference log-probs of `precompute` for the same pairs and config under `frozen`,
+    by default the checkpoint that training starts from. Metrics and the resumable state live in
+    `<out>.training`; calling again after a kill goes on from there.
 
     Raises:
         HermesError: see `train.loop.train`.
     """
     features = pairs.parent / FEATURES
-    return train(config, load_preferences(pairs), checkpoint, out, store, report, features)
+    return train(config, load_preferences(pairs), checkpoint, out, store, report, features, frozen)
+
+
+def require_same_run(
+    pairs: Path, checkpoint: Path, out: Path, config: TrainConfig, frozen: Path | None = None
+) -> None:
+    """Raises StaleError where a training into `out` was begun otherwise; computes nothing."""
+    if begun(out):
+        Journal(out, run_basis(config, load_preferences(pairs), checkpoint, frozen)).require_same()

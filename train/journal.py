@@ -29,7 +29,7 @@ from train.config import MEANS, TrainConfig
 from train.metrics import TrainStep
 from train.reference import ReferenceBasis
 
-METRICS, BEST = "metrics.jsonl", "best"
+METRICS, BEST, BASIS = "metrics.jsonl", "best", "basis.json"
 
 
 class RunBasis(Record):
@@ -37,6 +37,14 @@ class RunBasis(Record):
 
     config: TrainConfig
     reference: ReferenceBasis
+    start: str = ""
+    """Fingerprint of the weights that training starts from; empty where they are the reference's, as they
+    always were in early runs."""
+
+    @property
+    def started_from(self) -> str:
+        """Fingerprint of the weights that training starts from."""
+        return self.start or self.reference.weights
 
 
 class Stateful(Protocol):
@@ -65,7 +73,7 @@ class Journal:
     """The `<out>.training` folder of one run."""
 
     def __init__(self, out: Path, basis: RunBasis) -> None:
-        self.folder = out.with_name(out.name + ".training")
+        self.folder = folder_of(out)
         self.metrics = self.folder / METRICS
         self._basis = basis
         self._config = basis.config
@@ -96,6 +104,11 @@ class Journal:
         finally:
             os.close(handle)
 
+    def require_same(self) -> None:
+        """Raises StaleError where another run has begun here; names what differs."""
+        if begun(self._out):
+            self._compare(self.folder / BASIS)
+
     def is_complete(self) -> bool:
         """Whether this very run has already published its checkpoint.
 
@@ -103,10 +116,8 @@ class Journal:
             StaleError: the output folder holds something else, or `<out>.training` a state of another run.
         """
         published = (self._out / WEIGHTS).is_file()
-        path = self.folder / "basis.json"
-        if path.is_file():
-            self._compare(path)
-        elif published:
+        self.require_same()
+        if published and not begun(self._out):
             raise StaleError(
                 f"{self._out}: holds a checkpoint that `hermes train` did not write here; "
                 "choose another output folder or remove it"
@@ -135,7 +146,7 @@ class Journal:
                     f"{self.metrics}: holds {len(lines)} steps, the state {done}; restore it, "
                     f"or remove {self.folder} to start anew"
                 )
-            write_file(self.folder / "basis.json", msgspec.json.encode(self._basis))
+            write_file(self.folder / BASIS, msgspec.json.encode(self._basis))
             write_file(self.metrics, b"".join(lines[:done]))
             self._losses = [step.loss for step in read_metrics(self.metrics)]
         return done
@@ -201,10 +212,22 @@ class Journal:
             )
 
 
+def folder_of(out: Path) -> Path:
+    """Where the training into `out` has its journal."""
+    return out.with_name(out.name + ".training")
+
+
+def begun(out: Path) -> bool:
+    """Whether a training into `out` has begun."""
+    return (folder_of(out) / BASIS).is_file()
+
+
 def _flat(basis: RunBasis) -> dict[str, object]:
     """What two runs must share to be one."""
     config = {name: value for name, value in msgspec.to_builtins(basis.config).items() if name not in MEANS}
-    return {**config, **msgspec.to_builtins(basis.reference)}
+    reference = msgspec.to_builtins(basis.reference)
+    weights = {"starting weights": basis.started_from, "reference weights": reference.pop("weights")}
+    return {**config, **weights, **reference}
 
 
 def latest_is_best(losses: Sequence[float], every: int) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.errors import ConfigError
 from engine.records import Preference
+from engine.weights import fingerprint
 from train.batch import IGNORE, Layout, PairRows, pair_rows
 from train.config import TrainConfig
 from train.deepspeed_config import shares
@@ -37,14 +38,16 @@ def train(
     reference: Path,
     report: Callable[[TrainStep], None],
     features: Path | None = None,
+    frozen: Path | None = None,
 ) -> Path:
     """Trains from `checkpoint_in` into `out`, a new checkpoint folder, and returns it.
 
-    `reference` is the finished store of `compute_reference` for the same preferences, checkpoint and
-    config; `features` is the folder of the real images' CLIP features, where understanding needs them. The
-    run's metrics and resumable state live in `<out>.training`. A killed run goes on from its latest state and
-    ends with the weights of an uninterrupted one; a complete run is not repeated. Under a launcher every rank
-    calls this with the same arguments, and `report` is called on rank 0 alone.
+    `reference` is the finished store of `compute_reference` for the same preferences and config under the
+    checkpoint `frozen`, by default the one that training starts from; `features` is the folder of the real
+    images' CLIP features, where understanding needs them. The run's metrics and resumable state live in
+    `<out>.training`. A killed run goes on from its latest state and ends with the weights of an uninterrupted
+    one; a complete run is not repeated. Under a launcher every rank calls this with the same arguments, and
+    `report` is called on rank 0 alone.
 
     Raises:
         StaleError: `reference` or `<out>.training` belongs to other weights, preferences or settings.
@@ -53,14 +56,14 @@ def train(
         BusyError: another process trains into `out`.
         CheckpointError, ConfigError: see `open_policy` and `train_one`.
     """
-    basis = ReferenceBasis.of(checkpoint_in, preferences, config)
-    journal = Journal(out, RunBasis(config=config, reference=basis))
+    basis = run_basis(config, preferences, checkpoint_in, frozen)
+    journal = Journal(out, basis)
     with journal.held():
         if journal.is_complete():
             journal.close()
             return out
         layout = Layout.load(checkpoint_in, features)
-        source = PairSource(config, preferences, layout, open_reference(reference, basis))
+        source = PairSource(config, preferences, layout, open_reference(reference, basis.reference))
         with open_policy(config, checkpoint_in) as policy:
             first = journal.resume(policy)
             with open_trackers(config, journal.folder, first, policy.rank) as trackers:
@@ -79,6 +82,16 @@ def train(
             journal.publish(policy)
         journal.close()
     return out
+
+
+def run_basis(
+    config: TrainConfig, preferences: Sequence[Preference], checkpoint_in: Path, frozen: Path | None
+) -> RunBasis:
+    """What decides the weights of such a run; `frozen` as in `train`."""
+    if frozen is None or frozen == checkpoint_in:
+        return RunBasis(config=config, reference=ReferenceBasis.of(checkpoint_in, preferences, config))
+    reference = ReferenceBasis.of(frozen, preferences, config)
+    return RunBasis(config=config, reference=reference, start=fingerprint(checkpoint_in))
 
 
 def train_one(source: PairSource, policy: Policy, config: TrainConfig, step: int) -> TrainStep:

@@ -14,11 +14,12 @@ from benchmarks.quality.records import GapReport
 from curate.store import IMPORTED, SUMMARY
 from curate.summary import CurateSummary
 from engine.durable import write_file
-from engine.errors import CheckpointError, DataError
+from engine.errors import CheckpointError, ConfigError, DataError
 from hermes_cli.reporting.records import Best, Report, RoundReport, Word
-from hermes_cli.reporting.reproduce import run_command, trained_otherwise
+from hermes_cli.reporting.reproduce import read_basis, run_command, trained_otherwise
 from hermes_cli.reporting.verdict import BEST_RULE, best_round, verdict
 from hermes_cli.run_folder import RunFolder
+from hermes_cli.settings import settle
 
 
 def name_of(number: int) -> str:
@@ -76,6 +77,8 @@ class _Builder:
         previous = base if number == 1 else self._difference(number - 1, number, found)
         word, why = self._verdict(number, previous)
         critic, compared = self._critic(number) if number else ("", None)
+        basis = read_basis(self.folder.training(number) / "basis.json")
+        started_from, reference = basis.weights if basis else ("", "")
         return RoundReport(
             round=number,
             und=found.und,
@@ -99,6 +102,8 @@ class _Builder:
             stages=stages,
             throughput=summary.throughput if summary else None,
             fingerprint=found.fingerprint,
+            started_from=started_from,
+            reference=reference,
         )
 
     def _difference(self, before: int, number: int, found: GapReport) -> Difference | None:
@@ -143,9 +148,17 @@ class _Builder:
         for number in numbers[1:]:
             if (self.folder.curation(number) / IMPORTED).is_file():
                 yield f"the pairs of {name_of(number)} were imported, so `hermes run` gives others"
-            moved = trained_otherwise(self.folder.training(number) / "basis.json", settings)
-            if moved:
+            basis = read_basis(self.folder.training(number) / "basis.json")
+            if basis and (moved := trained_otherwise(basis, settings, self._reference(number, settings))):
                 yield f"{name_of(number)} was trained with other settings: {', '.join(moved)}"
+
+    def _reference(self, number: int, settings: dict[str, object]) -> str:
+        """Fingerprint of the weights that the settings make a round's reference; empty where unknown."""
+        try:
+            before = settle(settings).reference.round_before(number)
+        except ConfigError:
+            return ""
+        return self.measured[before].fingerprint if before in self.measured else ""
 
 
 def _pairs(summary: CurateSummary | None) -> dict[str, int]:

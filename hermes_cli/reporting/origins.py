@@ -59,6 +59,12 @@ def _table(values: dict[str, Any]) -> Markup:
 
 def _fingerprints(folder: RunFolder, report: Report, numbers: Sequence[int]) -> Markup:
     weights = {f"weights, {short_name(one.round)}": one.fingerprint for one in report.rounds}
+    names = {one.fingerprint: short_name(one.round) for one in reversed(report.rounds)}
+    for one in report.rounds:
+        for what, found in (("started from", one.started_from), ("reference", one.reference)):
+            if found:
+                name = f" ({names[found]})" if found in names else ""
+                weights[f"{what}, {short_name(one.round)}"] = found + name
     origin = _origin(folder, numbers)
     return tag("div", tag("h3", "Fingerprints"), _table({**weights, **origin}), class_="fingerprints")
 

@@ -54,6 +54,10 @@ class RoundReport(Record):
     """Of the command that sampled last."""
     fingerprint: str
     """Of the weights that were measured."""
+    started_from: str = ""
+    """Of the weights that training started from; empty for the base, and where that was not recorded."""
+    reference: str = ""
+    """Of the weights whose log-probs it was held against."""
 
 
 class Report(Record):

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from engine.records import Record
 from hermes_cli.settings import RunSettings, Tree, parse_assignment
 
 AGAIN = "runs/again"
@@ -45,15 +46,41 @@ def run_command(settings: Tree, rounds: int) -> str:
     return " ".join([*words, *(assignment(name, value) for name, value in changed(settings).items())])
 
 
-def trained_otherwise(basis: Path, settings: Tree) -> list[str]:
-    """How the settings that trained a round differ from the run's present ones, as `name was value`."""
+class Basis(Record):
+    """What of a training's `basis.json` the report tells."""
+
+    config: dict[str, Any]
+    reference: dict[str, Any] = {}
+    start: str = ""
+
+    @property
+    def weights(self) -> tuple[str, str]:
+        """Fingerprints of the weights that it started from, and of its reference's."""
+        reference = str(self.reference.get("weights", ""))
+        return self.start or reference, reference
+
+
+def read_basis(path: Path) -> Basis | None:
+    """A training's basis; None where there is none that can be read."""
     try:
-        config = msgspec.json.decode(basis.read_bytes(), type=dict).get("config", {})
-    except (OSError, msgspec.MsgspecError, AttributeError):
-        return []
+        return msgspec.json.decode(path.read_bytes(), type=Basis)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def trained_otherwise(basis: Basis, settings: Tree, wanted: str) -> list[str]:
+    """How what trained a round differs from the run's present settings, as `name was value`.
+
+    `wanted` is the fingerprint of the weights that these settings make the round's reference; empty where
+    it is not known.
+    """
     now = settings.get("train", {})
-    return [
+    moved = [
         f"train.{name} was {json.dumps(value)}"
-        for name, value in config.items()
+        for name, value in basis.config.items()
         if name in now and now[name] != value
     ]
+    start, reference = basis.weights
+    if wanted and reference and reference != wanted:
+        moved.append(f"reference.policy was {'previous' if reference == start else 'base'}")
+    return moved

@@ -340,3 +340,21 @@ def test_what_was_judged_once_is_kept_until_its_candidates_change(run: Path) -> 
         pairs.write((run / "round-1/curate/pairs.jsonl").read_bytes().splitlines(keepends=True)[0])
     report(run)
     assert kept.read_bytes() != before[0]
+
+
+def test_the_report_shows_what_a_round_was_trained_from_and_held_against(run: Path) -> None:
+    basis = {"config": {}, "reference": {"weights": "weights-0"}}
+    for number, start in ((1, ""), (2, "weights-1")):
+        path = run / f"round-{number}/checkpoint.training/basis.json"
+        path.write_text(json.dumps({**basis, "start": start}))
+    report(run)
+    found = [(one["started_from"], one["reference"]) for one in numbers(run)["rounds"]]
+    assert found == [("", ""), ("weights-0", "weights-0"), ("weights-1", "weights-0")]
+    page = (run / "report.html").read_text()
+    rows = dict(re.findall(r"<tr><th>([^<]*)</th><td>([^<]*)</td></tr>", page))
+    assert rows["reference, round 2"] == "weights-0 (base)"
+    assert rows["started from, round 2"] == "weights-1 (round 1)"
+    assert any("round 2" in note and "reference.policy was base" in note for note in numbers(run)["notes"])
+    (run / "run.json").write_text(json.dumps({"reference": {"policy": ["previous", "base"]}}))
+    report(run)
+    assert not any("reference.policy" in note for note in numbers(run)["notes"])
