@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from curate.store import PAIRS, QUARANTINE, read_records
+from engine.durable import write_file
 from engine.errors import DataError
 from engine.records import Preference
 from hermes_cli.run_folder import RunFolder
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from curate.summary import CurateSummary
     from engine.vllm_engine import Engine
 
+SHEET = "sheet.png"
 SHEET_ITEMS = 64
 """Items from whose beginning the sheet and the saved images are taken."""
 
@@ -112,14 +115,13 @@ def curate_round(
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
     total = sum(1 for _ in source.rows())
-    with (
-        timed(folder, number, "curate", total=total),
-        progress_bar(f"curate round {number}", total) as advance,
-    ):
-        summary = curate(
-            pool, source, settings.curate, target, origin, earlier, advance, retry_failed=retry_failed
-        )
-    _draw(settings, target, f"round {number}: {settings.curate.n} candidates")
+    with timed(folder, number, "curate", total=total) as announcement:
+        announcement.weights = origin.model
+        with progress_bar(f"curate round {number}", total) as advance:
+            summary = curate(
+                pool, source, settings.curate, target, origin, earlier, advance, retry_failed=retry_failed
+            )
+        _draw(settings, target, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
     return summary
 
@@ -195,8 +197,11 @@ def _draw(settings: RunSettings, target: Path, title: str) -> None:
     found = (one.item for one in read_outcomes(target) if isinstance(one, Sampled))
     records = list(itertools.islice(found, len(preferences)))
     decode = Pixels(resolve_model(settings.model) / "image_tokenizer").images
-    draw_sheet(records, preferences, decode, title).save(target / "sheet.png")
     save_images(records, preferences, decode, target / "images")
+    stream = io.BytesIO()
+    draw_sheet(records, preferences, decode, title).save(stream, "PNG")
+    # Last and whole: where it stands, the images do too.
+    write_file(target / SHEET, stream.getvalue())
 
 
 def _show(summary: CurateSummary, target: Path) -> None:
@@ -224,4 +229,4 @@ def _show(summary: CurateSummary, target: Path) -> None:
     if summary.bad:
         first = summary.quarantined[0]
         say(f"  {summary.bad} rows quarantined in {target / QUARANTINE}; {first.where}: {first.reason}")
-    say(f"candidate sheet: {target / 'sheet.png'}")
+    say(f"candidate sheet: {target / SHEET}")

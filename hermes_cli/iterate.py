@@ -1,103 +1,146 @@
-"""`hermes run`: rounds of curate, train, swap, evaluate, with one engine kept alive throughout."""
+"""`hermes run`: rounds of curate, train, swap, evaluate, with one engine that lives on once it is needed.
+
+Every transition is on disk: a stage is complete when its files are, and the same command goes on from there.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from engine.errors import HermesError
-from hermes_cli.curate_stage import curate_round, training_source
+from hermes_cli.asked import Asked, read_asked, write_asked
+from hermes_cli.curate_stage import SHEET, curate_round, training_source
+from hermes_cli.launch import PARENT
 from hermes_cli.reporting.build import build_report
 from hermes_cli.reporting.records import Report
 from hermes_cli.run_folder import RunFolder
-from hermes_cli.settings import RunSettings
-from hermes_cli.stages import (
-    evaluate_round,
-    evaluated,
-    finish,
-    held_out_source,
-    open_engine,
-)
+from hermes_cli.running import forget_dead
+from hermes_cli.serving import LateEngine
+from hermes_cli.settings import RunSettings, store_settings
+from hermes_cli.stages import evaluate_round, evaluated, finish, held_out_source
 from hermes_cli.stopping import Stopping
+from hermes_cli.transitions import note, read_transitions
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
     from curate.sources import Source
 
 
-def train_in_child(folder: RunFolder, number: int) -> None:
-    """Trains in a process of its own: the trainer's process group and memory go when it ends.
+def train_in_child(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
+    """Trains in a process of its own, which ends with this one: memory and process group go when it ends.
 
     Raises:
         HermesError: the training failed; its own line stands above.
     """
+    # Commands that came meanwhile may have stored others; this run keeps to its own.
+    store_settings(folder.settings, settings)
     command = [sys.executable, "-m", "hermes_cli.main", "train", "--run", str(folder.root)]
-    code = subprocess.run([*command, "--round", str(number)], check=False).returncode
-    if code:
-        raise HermesError(
-            f"training round {number} stopped with status {code}; the same `hermes run` goes on from there"
-        )
+    command += ["--round", str(number), "--ranks", str(ranks)]
+    child = subprocess.run(command, check=False, env={**os.environ, PARENT: str(os.getpid())})
+    if child.returncode:
+        reason = f"training round {number} stopped with status {child.returncode}"
+        if not any(one.event in ("failed", "stopped") for one in read_transitions(folder.log)[-1:]):
+            # Killed, for want of memory for one: it had no time to say so.
+            note(folder.log, number, "train", "failed", reason=reason)
+        raise HermesError(f"{reason}; the same `hermes run` goes on from there")
 
 
 def run_rounds(
-    folder: RunFolder, settings: RunSettings, rounds: int, stopping: Stopping | None = None
+    folder: RunFolder,
+    settings: RunSettings,
+    rounds: int,
+    stopping: Stopping | None = None,
+    ranks: int = 1,
 ) -> Report:
     """Brings a run to `rounds` rounds, or to the round after which `stopping` has a reason to stop.
 
-    Whatever is complete on disk is not done again; where everything is, no engine is started.
+    Whatever is complete on disk is not done again; an engine is started when a stage needs one. `ranks`
+    processes train.
+
+    Raises:
+        BusyError: another `hermes run` is at work in the folder.
+        ConfigError: the batch cannot be shared out among the ranks.
+        EngineError: an engine or a swap failed; what is done is kept.
     """
     folder.require_base()
+    require_shares(settings, ranks)
     stopping = stopping or Stopping()
     source, held_out = training_source(settings), held_out_source(settings)
-    first = _first_open(folder, settings, rounds, stopping)
-    if first is not None:
-        _run_from(folder, settings, first, rounds, stopping, source, held_out)
+    asked = asked_for(rounds, stopping, ranks)
+    with folder.held(), LateEngine(folder, settings) as engine:
+        _run(folder, settings, asked, stopping, engine, source, held_out)
     return finish(folder)
 
 
-def _first_open(folder: RunFolder, settings: RunSettings, rounds: int, stopping: Stopping) -> int | None:
-    """The first round that is not complete; None where nothing is left to do."""
-    for number in range(rounds + 1):
-        if (number and not folder.trained(number)) or not evaluated(folder, settings, number):
-            return number
-        if _done(folder, number, stopping):
-            return None
-    return None
+def asked_for(rounds: int, stopping: Stopping, ranks: int) -> Asked:
+    """What is asked for, as it is kept."""
+    return Asked(rounds=rounds, until=str(stopping.until or ""), patience=stopping.patience, ranks=ranks)
 
 
-def _run_from(
+def require_shares(settings: RunSettings, ranks: int) -> None:
+    """Raises ConfigError where the batch cannot be shared out among the ranks."""
+    if ranks > 1:
+        from train.deepspeed_config import shares
+
+        shares(settings.train, ranks)
+
+
+def _run(
     folder: RunFolder,
     settings: RunSettings,
-    first: int,
-    rounds: int,
+    asked: Asked,
     stopping: Stopping,
+    engine: LateEngine,
     source: Source,
     held_out: Source,
 ) -> None:
-    serving = first if folder.trained(first) else first - 1
-    with open_engine(settings, folder.checkpoint(serving)) as engine:
-        for number in range(first, rounds + 1):
-            if not folder.trained(number):
-                if not folder.pairs(number).is_file():
-                    curate_round(folder, settings, number, source, lambda: nullcontext(engine))
-                train_in_child(folder, number)
-            if serving != number:
-                engine.swap(folder.checkpoint(number))
-                serving = number
-                say(f"swapped to the weights of round {number} (engine version {engine.version})")
-            if not evaluated(folder, settings, number):
-                evaluate_round(engine, folder, settings, number, held_out)
-            if _done(folder, number, stopping):
-                break
+    before = read_asked(folder.asked)
+    known = before is not None and msgspec.structs.replace(before, ended="") == asked and bool(before.ended)
+    if not known:
+        write_asked(folder.asked, asked)
+        note(folder.log, 0, "run", "begun", reason=asked.words)
+    ended = f"all {asked.rounds} rounds are done"
+    for number in range(asked.rounds + 1):
+        if number:
+            _bring_weights(folder, settings, number, asked.ranks, engine, source)
+        if not evaluated(folder, settings, number):
+            evaluate_round(engine.serving(number), folder, settings, number, held_out)
+        forget_dead(folder.running(number))
+        if why := _reason_to_stop(folder, number, stopping):
+            say(f"stopped after round {number}: {why}")
+            ended = f"stopped after round {number}: {why}"
+            break
+    if not known:
+        note(folder.log, 0, "run", "done", reason=ended)
+    write_asked(folder.asked, msgspec.structs.replace(asked, ended=ended))
 
 
-def _done(folder: RunFolder, number: int, stopping: Stopping) -> bool:
+def _bring_weights(
+    folder: RunFolder, settings: RunSettings, number: int, ranks: int, engine: LateEngine, source: Source
+) -> None:
+    """Curates and trains a round where that is not done, and tidies what a kill left of it."""
+    if folder.trained(number):
+        if not folder.curves(number).is_file() or any(folder.training(number).glob("state-*")):
+            from hermes_cli.train_stage import tidy_training
+
+            tidy_training(folder, settings, number)
+        return
+    drawn = folder.imported(number) or (folder.curation(number) / SHEET).is_file()
+    if not folder.curated(number) or not drawn:
+        serving = partial(engine.serving, number - 1)
+        curate_round(folder, settings, number, source, lambda: nullcontext(serving()))
+    train_in_child(folder, settings, number, ranks)
+
+
+def _reason_to_stop(folder: RunFolder, number: int, stopping: Stopping) -> str:
     if stopping == Stopping():
-        return False
+        return ""
     measured = [one for one in build_report(folder).rounds if one.round <= number]
-    why = stopping.why(measured) if measured else ""
-    if why:
-        say(f"stopped after round {number}: {why}")
-    return bool(why)
+    return stopping.why(measured) if measured else ""

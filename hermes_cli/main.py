@@ -151,16 +151,14 @@ def evaluate(
     given = options(eval__limit=limit, model=model, data=data)
     folder, settings = _open_run(run, config, assignments, given)
     folder.require_base()
-    from hermes_cli.stages import evaluate_round, evaluated, finish, held_out_source, open_engine
+    from hermes_cli.serving import LateEngine
+    from hermes_cli.stages import evaluate_round, evaluated, finish, held_out_source
 
     source = held_out_source(settings)
-    waiting = [number for number in folder.rounds() if not evaluated(folder, settings, number)]
-    if waiting:
-        with open_engine(settings, folder.checkpoint(waiting[0])) as engine:
-            for number in waiting:
-                if number != waiting[0]:
-                    engine.swap(folder.checkpoint(number))
-                evaluate_round(engine, folder, settings, number, source)
+    with LateEngine(folder, settings) as engine:
+        for number in folder.rounds():
+            if not evaluated(folder, settings, number):
+                evaluate_round(engine.serving(number), folder, settings, number, source)
     finish(folder)
 
 
@@ -179,17 +177,30 @@ def run_command(
     *,
     curation: Curation,
     policy: Reference = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option("--ranks", min=1, help="Processes that train, and that score the reference."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what is to be done, its time and disk; start nothing.")
+    ] = False,
 ) -> None:
     """Everything: evaluate, then curate, train, swap and evaluate for each round."""
     from hermes_cli.stopping import Goal, Stopping
 
     # Before the settings are stored.
     stopping = Stopping(until=Goal.parse(until) if until is not None else None, patience=patience)
-    given = curation.tree(reference__policy=policies(policy))
-    folder, settings = _open_run(run, curation.config, curation.assignments, given)
-    from hermes_cli.iterate import run_rounds
+    given = curation.tree(reference__policy=policies(policy), reference__ranks=ranks)
+    folder, settings = _open_run(run, curation.config, curation.assignments, given, store=not dry_run)
+    from hermes_cli.iterate import asked_for, require_shares, run_rounds
 
-    run_rounds(folder, settings, rounds, stopping)
+    if dry_run:
+        from hermes_cli.run_plan_view import show_run_plan
+
+        require_shares(settings, ranks or 1)
+        show_run_plan(folder, settings, asked_for(rounds, stopping, ranks or 1))
+        return
+    run_rounds(folder, settings, rounds, stopping, ranks or 1)
 
 
 @app.command()

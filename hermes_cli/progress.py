@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.quality.config import EvalConfig
 from curate.shards import FOLDER, MANIFEST, OPEN
-from curate.store import IMPORTED
 from hermes_cli.run_folder import RunFolder
 
 STAGES = ("curate", "reference", "train", "eval")
@@ -17,25 +17,36 @@ UNITS = {"curate": "items", "reference": "preferences", "train": "steps", "eval"
 METRICS = "metrics.jsonl"
 
 
-def is_done(folder: RunFolder, number: int, stage: str) -> bool:
-    """Whether a stage has left what the next one needs."""
-    return {
-        "curate": folder.pairs(number).is_file,
-        "reference": folder.reference(number).is_dir,
-        "train": lambda: folder.trained(number),
-        "eval": folder.evaluation(number).is_file,
-    }[stage]()
+def is_done(folder: RunFolder, number: int, stage: str, evaluation: EvalConfig) -> bool:
+    """Whether a stage is complete; an evaluation by other settings, or without its items, is not.
+
+    Whether stored numbers are of the present weights is not looked at: that would read the weights.
+    """
+    if stage == "curate":
+        return folder.curated(number)
+    if stage == "reference":
+        return folder.reference(number).is_dir()
+    if stage == "train":
+        return folder.trained(number)
+    found = _json(folder.evaluation(number))
+    return bool(found.get("per_item")) and found.get("config") == msgspec.to_builtins(evaluation)
 
 
-def is_imported(folder: RunFolder, number: int) -> bool:
-    """Whether a round's pairs were imported."""
-    return (folder.curation(number) / IMPORTED).is_file()
+def last_sign(folder: RunFolder, number: int, stage: str) -> float:
+    """When a stage last left something behind, in seconds since the epoch; 0 where it left nothing."""
+    store = folder.reference(number)
+    signs = {
+        "curate": (folder.curation(number) / FOLDER).glob("*.jsonl"),
+        "reference": store.with_name(store.name + ".partial").glob("done/c/*"),
+        "train": folder.training(number).glob(METRICS),
+    }.get(stage, ())
+    return max((path.stat().st_mtime for path in signs), default=0.0)
 
 
 def units_done(folder: RunFolder, number: int, stage: str) -> int:
     """Rows curated, preferences scored, training steps taken, or items evaluated: those only at the end."""
     if stage == "curate":
-        return pairs_in(folder, number) if is_imported(folder, number) else _curated(folder.curation(number))
+        return pairs_in(folder, number) if folder.imported(number) else _curated(folder.curation(number))
     if stage == "reference":
         return _scored(folder, number)
     if stage == "train":

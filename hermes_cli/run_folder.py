@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from curate.store import IMPORTED, PAIRS
+from curate.store import IMPORTED, PAIRS, SUMMARY
 from engine.checkpoints import WEIGHTS, resolve_model
 from engine.durable import write_file
-from engine.errors import CheckpointError, ConfigError, StageOrderError, StaleError
+from engine.errors import BusyError, CheckpointError, ConfigError, StageOrderError, StaleError
 
 
 class RunFolder:
@@ -50,6 +54,10 @@ class RunFolder:
         """Metrics and resumable state of a round's training."""
         return self.round(number) / "checkpoint.training"
 
+    def curves(self, number: int) -> Path:
+        """The picture of a round's training."""
+        return self.round(number) / "training.png"
+
     def evaluation(self, number: int) -> Path:
         """The gap after a round."""
         return self.round(number) / "eval.json"
@@ -72,6 +80,16 @@ class RunFolder:
         return self.root / "run.json"
 
     @property
+    def asked(self) -> Path:
+        """What `hermes run` was last asked for."""
+        return self.root / "asked.json"
+
+    @property
+    def log(self) -> Path:
+        """What the run has done, in order."""
+        return self.root / "log.jsonl"
+
+    @property
     def report(self) -> Path:
         """The run's report."""
         return self.root / "report.json"
@@ -85,6 +103,35 @@ class RunFolder:
     def best(self) -> Path:
         """Which round is the best, and where its weights lie."""
         return self.root / "best.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps a second `hermes run` out of the folder until the context ends.
+
+        Raises:
+            BusyError: another one is at work.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.root / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BusyError(
+                    f"{self.root}: another `hermes run` is at work here; wait for it, or use another --run"
+                ) from error
+            yield
+        finally:
+            os.close(handle)
+
+    def imported(self, number: int) -> bool:
+        """Whether a round's pairs were imported."""
+        return (self.curation(number) / IMPORTED).is_file()
+
+    def curated(self, number: int) -> bool:
+        """Whether a round's curation is complete: the summary is written after the pairs."""
+        summed = (self.curation(number) / SUMMARY).is_file() or self.imported(number)
+        return self.pairs(number).is_file() and summed
 
     def trained(self, number: int) -> bool:
         """Whether a round's weights are complete."""
@@ -141,7 +188,7 @@ class RunFolder:
 
     def require_own(self, number: int) -> None:
         """Raises StaleError where a round's pairs were imported: curating would replace them."""
-        if (self.curation(number) / IMPORTED).is_file() and self.pairs(number).is_file():
+        if self.imported(number) and self.pairs(number).is_file():
             raise StaleError(
                 f"{self.curation(number)}: holds imported pairs, which `hermes train` takes; "
                 "use another --run, or remove this folder to curate the round"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
 from curate.shards import is_locked
 from engine.records import Record
-from hermes_cli.progress import STAGES, UNITS, is_done, is_imported, pairs_in, size_on_disk, units_done
+from hermes_cli.asked import Asked, read_asked
+from hermes_cli.progress import STAGES, UNITS, is_done, pairs_in, size_on_disk, units_done
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.running import Running, read_running
 from hermes_cli.settings import RunSettings
+from hermes_cli.transitions import Transition, read_transitions
 
 State = Literal["done", "running", "stopped", "waiting"]
 
@@ -54,18 +57,64 @@ class RunStatus(Record):
     rounds: tuple[RoundStatus, ...]
     bytes: int
     locked: bool
+    asked: Asked | None
+    """What `hermes run` was last asked for; None where nobody asked."""
+    eta_seconds: float | None
+    """Until all that was asked for is done; None where no finished stage tells how long one takes."""
+    last: Transition | None
+    """What the run did last."""
 
 
-def read_status(folder: RunFolder, settings: RunSettings) -> RunStatus:
-    """The state of a run at this moment; writes nothing."""
+def read_status(folder: RunFolder, settings: RunSettings, asked: Asked | None = None) -> RunStatus:
+    """The state of a run at this moment; writes nothing.
+
+    `asked` is what it is to do, by default what `hermes run` was last asked for.
+    """
     now = time.time()
-    rounds = tuple(_round(folder, settings, number, now) for number in folder.begun())
+    asked = asked or read_asked(folder.asked)
+    coming = range(asked.rounds + 1) if asked and not asked.ended else ()
+    numbers = sorted({*folder.begun(), *coming})
+    rounds = tuple(_round(folder, settings, number, now) for number in numbers)
+    transitions = read_transitions(folder.log)
     return RunStatus(
         run=str(folder.root),
         rounds=rounds,
         bytes=size_on_disk(folder.root),
         locked=any(one.locked for one in rounds),
+        asked=asked,
+        eta_seconds=seconds_left([one for one in rounds if one.round in coming]),
+        last=transitions[-1] if transitions else None,
     )
+
+
+def seconds_left(rounds: Sequence[RoundStatus]) -> float | None:
+    """What the stages of these rounds that are not done will take; None where no stage of a kind is done."""
+    pace = paces(rounds)
+    left = 0.0
+    for one in (stage for each in rounds for stage in each.stages if stage.state != "done"):
+        # How many items there are is up to the data: settings only bound it.
+        total = one.total if one.stage in ("reference", "train") else None
+        if total is None and one.stage in pace:
+            total = pace[one.stage].done
+        seconds = seconds_of(one, max(0, (total or 0) - one.done), pace)
+        if seconds is None:
+            return None
+        left += seconds
+    return left
+
+
+def paces(rounds: Iterable[RoundStatus]) -> dict[str, StageStatus]:
+    """The latest stage of each kind that is done and has a time."""
+    stages = (stage for one in rounds for stage in one.stages)
+    return {one.stage: one for one in stages if one.state == "done" and one.done and one.seconds}
+
+
+def seconds_of(one: StageStatus, units: float, pace: Mapping[str, StageStatus]) -> float | None:
+    """What so many more units of a stage will take; a stage at work goes by its own pace once it has one."""
+    if one.eta_seconds is not None:
+        return one.eta_seconds
+    known = pace.get(one.stage)
+    return None if known is None else units * known.seconds / known.done
 
 
 def _round(folder: RunFolder, settings: RunSettings, number: int, now: float) -> RoundStatus:
@@ -94,7 +143,7 @@ def _stage(
 ) -> StageStatus:
     """`begun` is what a stage at work, or one that was killed, left of itself."""
     alive = begun is not None and begun.alive
-    complete = is_done(folder, number, stage)
+    complete = is_done(folder, number, stage, settings.eval)
     done = units_done(folder, number, stage)
     total = _total(folder, settings, number, stage)
     eta = None
@@ -107,7 +156,7 @@ def _stage(
     elif complete:
         total = done
     state: State = "running" if alive else "done" if complete else "stopped" if done or begun else "waiting"
-    note = "imported" if stage == "curate" and is_imported(folder, number) else ""
+    note = "imported" if stage == "curate" and folder.imported(number) else ""
     if begun is not None and alive and begun.host != socket.gethostname():
         note = f"on {begun.host}"
     return StageStatus(

@@ -51,6 +51,8 @@ class Announcement:
 
     def __init__(self, path: Path, stage: str, first: int, total: int | None) -> None:
         self._path = path
+        self.weights = ""
+        """Fingerprint that the run's log has beside the stage's end."""
         self._now = Running(
             stage=stage,
             pid=os.getpid(),
@@ -88,6 +90,13 @@ def read_running(path: Path) -> Running | None:
         return msgspec.json.decode(path.read_bytes(), type=Running)
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def forget_dead(path: Path) -> None:
+    """Removes what a stage left that was killed when all its work was done."""
+    found = read_running(path)
+    if found is not None and not found.alive:
+        path.unlink(missing_ok=True)
 
 
 def _born(pid: int) -> str:

@@ -148,5 +148,10 @@ def load_settings(
         curate = msgspec.structs.replace(settings.curate, similarity=default_similarity())
         settings = msgspec.structs.replace(settings, curate=curate)
     if store:
-        write_file(stored, msgspec.json.format(msgspec.json.encode(settings)))
+        store_settings(stored, settings)
     return settings
+
+
+def store_settings(stored: Path, settings: RunSettings) -> None:
+    """Keeps a run's settings."""
+    write_file(stored, msgspec.json.format(msgspec.json.encode(settings)))

@@ -13,10 +13,11 @@ import msgspec
 from engine.checkpoints import CLIP_FOLDER, resolve_model
 from engine.durable import write_file
 from engine.errors import DataError
-from hermes_cli.progress import units_done
+from hermes_cli.progress import last_sign, units_done
 from hermes_cli.run_folder import RunFolder
-from hermes_cli.running import Announcement, announced
+from hermes_cli.running import Announcement, announced, read_running
 from hermes_cli.settings import RunSettings
+from hermes_cli.transitions import note, note_failure
 from hermes_cli.view import encode_pretty, progress_bar, say
 
 if TYPE_CHECKING:
@@ -53,13 +54,28 @@ def timed(
     """Stores the time inside the block, also where it is interrupted; a stage that resumes adds up.
 
     Meanwhile the round's folder says that the stage is at work, on `total` units where settings do not tell.
+    The run's log has its beginning and its end.
     """
-    start = time.monotonic()
+    start = time.monotonic() - (_cut_off(folder, number, stage) if resumes else 0.0)
     with announced(folder.running(number), stage, units_done(folder, number, stage), total) as announcement:
+        note(folder.log, number, stage, "begun")
         try:
-            yield announcement
-        finally:
-            folder.keep_seconds(number, stage, time.monotonic() - start, resumes)
+            try:
+                yield announcement
+            finally:
+                folder.keep_seconds(number, stage, time.monotonic() - start, resumes)
+        except BaseException as error:
+            note_failure(folder.log, number, stage, error, announcement.weights)
+            raise
+        note(folder.log, number, stage, "done", announcement.weights)
+
+
+def _cut_off(folder: RunFolder, number: int, stage: str) -> float:
+    """Seconds that a killed stage worked up to the last that it left; nobody else has counted them."""
+    left = read_running(folder.running(number))
+    if left is None or left.stage != stage or left.alive:
+        return 0.0
+    return max(0.0, last_sign(folder, number, stage) - left.started)
 
 
 def image_size(settings: RunSettings) -> int:
@@ -109,8 +125,9 @@ def evaluate_round(
             announcement.advance(count)
 
         report = measure_gap(engine, similarity, source, settings.eval, progress, gallery.keep)
+        announcement.weights = report.fingerprint
         gallery.write(folder.gallery(number), report.fingerprint, engine.decode, source)
-    write_file(folder.evaluation(number), encode_pretty(report))
+        write_file(folder.evaluation(number), encode_pretty(report))
 
 
 def evaluated(folder: RunFolder, settings: RunSettings, number: int) -> bool:
@@ -121,7 +138,10 @@ def evaluated(folder: RunFolder, settings: RunSettings, number: int) -> bool:
     path = folder.evaluation(number)
     if not path.is_file():
         return False
-    found = msgspec.json.decode(path.read_bytes(), type=GapReport)
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=GapReport)
+    except msgspec.MsgspecError:
+        return False
     fits = found.config == settings.eval and bool(found.per_item)
     return fits and found.fingerprint == fingerprint(folder.checkpoint(number))
 

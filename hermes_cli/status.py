@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from hermes_cli.asked import Asked
     from hermes_cli.run_status import RoundStatus, RunStatus, StageStatus
+    from hermes_cli.transitions import Transition
 
 _STYLES = {"done": "green", "running": "bold cyan", "stopped": "yellow", "waiting": "dim"}
 
@@ -45,8 +48,36 @@ def status_view(found: RunStatus) -> RenderableType:
     from hermes_cli.view import printable
 
     held = "a curation is held open by a process" if found.locked else "no curation is held open"
-    about = f"{size(found.bytes)} on disk; {held}"
-    return Group(Text(printable(found.run), "bold"), _table(found.rounds), Text(about, "dim"))
+    lines = [f"{size(found.bytes)} on disk; {held}"]
+    if found.asked is not None:
+        lines.append(_goal(found.asked, found.eta_seconds))
+    if found.last is not None:
+        lines.append(f"last: {told(found.last)}")
+    about = Text(printable(found.run), "bold")
+    return Group(about, _table(found.rounds), *(Text(printable(line), "dim") for line in lines))
+
+
+def _goal(asked: Asked, left: float | None) -> str:
+    if asked.ended:
+        return f"asked for {asked.words}: {asked.ended}"
+    if left is None:
+        return f"asked for {asked.words}; how long that takes is unknown until a round has run"
+    most = " at most" if asked.until or asked.patience else ""
+    return f"asked for {asked.words}: ~{clock(left)} left{most}"
+
+
+def told(one: Transition) -> str:
+    """A line of the run's log, in this machine's time."""
+    place = "" if one.stage == "run" else "base " if one.round == 0 else f"round {one.round} "
+    said = f"{moment(one.time)} {place}{one.stage} {one.event}"
+    said += f", weights {one.weights}" if one.weights else ""
+    said += f", engine version {one.engine}" if one.engine is not None else ""
+    return f"{said}: {one.reason}" if one.reason else said
+
+
+def moment(seconds: float) -> str:
+    """`2026-01-31 04:05:06`, in this machine's time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _table(rounds: tuple[RoundStatus, ...]) -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.weights import fingerprint
 from hermes_cli.launch import follow_parent, launched, rank, run_ranks
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
@@ -14,8 +15,9 @@ from hermes_cli.stages import timed
 from hermes_cli.view import progress_bar, say
 from train.command import precompute, require_same_run, run_training
 from train.deepspeed_config import shares
-from train.journal import METRICS, read_metrics
+from train.journal import METRICS, clear_states, read_metrics
 from train.metrics import TrainStep
+from train.reference_store import weights_of
 
 
 def reference_weights(folder: RunFolder, settings: RunSettings, number: int) -> Path:
@@ -32,7 +34,10 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
     before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
     frozen = reference_weights(folder, settings, number)
     require_same_run(folder.pairs(number), before, after, settings.train, frozen)
-    with timed(folder, number, "reference"), progress_bar(f"reference round {number}", 0) as advance:
+    with (
+        timed(folder, number, "reference") as announcement,
+        progress_bar(f"reference round {number}", 0) as advance,
+    ):
         done = 0
 
         def report(now: int, total: int) -> None:
@@ -48,6 +53,7 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
             report,
             settings.reference.ranks,
         )
+        announcement.weights = weights_of(folder.reference(number))
 
 
 def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
@@ -60,8 +66,8 @@ def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: in
         StageOrderError: there are none.
         ConfigError: the batch cannot be shared out among the ranks.
     """
+    follow_parent()
     if launched():
-        follow_parent()
         _train(folder, settings, number)
     else:
         # Before anything is started.
@@ -80,14 +86,27 @@ def _train(folder: RunFolder, settings: RunSettings, number: int) -> None:
     if rank() != 0:
         run_training(*paths, settings.train, frozen=frozen)
         return
-    with timed(folder, number, "train"), _progress(settings, number) as report:
-        run_training(*paths, settings.train, report, frozen)
-    picture = folder.round(number) / "training.png"
+    with timed(folder, number, "train") as announcement:
+        with _progress(settings, number) as report:
+            run_training(*paths, settings.train, report, frozen)
+        announcement.weights = fingerprint(after)
+        _draw(folder, settings, number)
+    say(f"weights: {after}   curves: {folder.curves(number)}")
+
+
+def tidy_training(folder: RunFolder, settings: RunSettings, number: int) -> None:
+    """Does what a training that was killed after its weights stood has left undone: states and picture."""
+    clear_states(folder.checkpoint(number))
+    if not folder.curves(number).is_file() and (folder.training(number) / METRICS).is_file():
+        _draw(folder, settings, number)
+
+
+def _draw(folder: RunFolder, settings: RunSettings, number: int) -> None:
     from hermes_cli.curves import draw_training
 
     metrics = read_metrics(folder.training(number) / METRICS)
-    draw_training(metrics, picture, f"round {number}, objective {settings.train.objective}")
-    say(f"weights: {after}   curves: {picture}")
+    title = f"round {number}, objective {settings.train.objective}"
+    draw_training(metrics, folder.curves(number), title)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from train.config import MEANS, TrainConfig
 from train.metrics import TrainStep
 from train.reference import ReferenceBasis
 
+STATES = "state-*[0-9]"
 METRICS, BEST, BASIS = "metrics.jsonl", "best", "basis.json"
 
 
@@ -139,7 +140,7 @@ class Journal:
         if states:
             policy.load(states[done])
         if policy.rank == 0:
-            sweep(self.folder, "state-*[0-9]")
+            sweep(self.folder, STATES)
             lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
             if len(lines) < done:
                 raise CheckpointError(
@@ -185,15 +186,11 @@ class Journal:
 
     def close(self) -> None:
         """Forgets the states of a run that has published its checkpoint."""
-        for state in self._states().values():
-            # All ranks come here, and each may find a folder that another has just removed.
-            with suppress(FileNotFoundError):
-                remove_folder(state)
-        sweep(self.folder, "state-*[0-9]")
+        clear_states(self._out)
 
     def _states(self) -> dict[int, Path]:
         """Number of steps -> folder of every complete state."""
-        found = self.folder.glob("state-*[0-9]")
+        found = self.folder.glob(STATES)
         return {int(path.name.removeprefix("state-")): path for path in found}
 
     def _compare(self, path: Path) -> None:
@@ -215,6 +212,16 @@ class Journal:
 def folder_of(out: Path) -> Path:
     """Where the training into `out` has its journal."""
     return out.with_name(out.name + ".training")
+
+
+def clear_states(out: Path) -> None:
+    """Removes the resumable states of a training that has published `out`."""
+    folder = folder_of(out)
+    for state in folder.glob(STATES):
+        # All ranks come here, and each may find a folder that another has just removed.
+        with suppress(FileNotFoundError):
+            remove_folder(state)
+    sweep(folder, STATES)
 
 
 def begun(out: Path) -> bool:

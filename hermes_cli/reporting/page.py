@@ -12,6 +12,7 @@ from hermes_cli.inspection.markup import Markup, join, tag
 from hermes_cli.inspection.page import agreement_part, page
 from hermes_cli.inspection.round import InspectedRound
 from hermes_cli.reporting.groups import groups_part
+from hermes_cli.reporting.history import history_part
 from hermes_cli.reporting.origins import origins_part
 from hermes_cli.reporting.pictures import candidates_part, gallery_part
 from hermes_cli.reporting.records import Report
@@ -19,6 +20,7 @@ from hermes_cli.reporting.rounds import rounds_part, short_name, summary_part
 from hermes_cli.reporting.training import read_training, training_part
 from hermes_cli.reporting.work import work_part
 from hermes_cli.run_folder import RunFolder
+from hermes_cli.transitions import read_transitions
 
 
 def write_page(folder: RunFolder, report: Report, path: Path) -> None:
@@ -45,6 +47,7 @@ def _parts(folder: RunFolder, report: Report, numbers: Sequence[int]) -> list[Ma
         _critic(report),
         candidates_part(latest),
         work_part(report),
+        history_part(read_transitions(folder.log)),
         origins_part(folder, report, numbers),
     ]
 

@@ -28,8 +28,11 @@ def flat(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def changed(settings: Tree) -> dict[str, Any]:
     """Dotted name -> value of the settings that are not the defaults."""
-    defaults = dict(flat(msgspec.to_builtins(RunSettings())))
-    return {name: value for name, value in flat(settings) if name not in defaults or defaults[name] != value}
+    # Both as JSON gives them: a tuple does not equal its list.
+    defaults, values = (
+        dict(flat(msgspec.json.decode(msgspec.json.encode(one)))) for one in (RunSettings(), settings)
+    )
+    return {name: value for name, value in values.items() if name not in defaults or defaults[name] != value}
 
 
 def assignment(name: str, value: Any) -> str:

@@ -17,9 +17,26 @@ from PIL import Image
 
 from curate.outcomes import Sampled
 from curate.shards import read_outcomes
+from engine.canary import CANARY
 from engine.weights import fingerprint
+from hermes_cli.asked import Asked
+from hermes_cli.curate_stage import training_source
+from hermes_cli.progress import size_on_disk
+from hermes_cli.run_folder import RunFolder
+from hermes_cli.run_plan import Planner
+from hermes_cli.settings import stored_settings
+from hermes_cli.stages import held_out_source
+from hermes_cli.transitions import read_transitions
 
 SMALL = ("--set", "curate.chunk=4", "--set", "train.steps=6", "--set", "train.warmup=1")
+
+
+STAGES = ("curate", "reference", "train", "eval")
+AGAIN = ("run", "--rounds", "2", "--n", "8")
+
+
+def log_of(run: Path) -> list[tuple[int, str, str]]:
+    return [(one.round, one.stage, one.event) for one in read_transitions(run / "log.jsonl")]
 
 
 def command(*arguments: str) -> list[str]:
@@ -258,6 +275,105 @@ def test_run_does_all_rounds_with_one_engine(steps: tuple[Path, list[str]], tmp_
             for name in report["times"]:
                 del one[name]
     assert ours == theirs
+    events = log_of(tmp_path / "runs/default")
+    assert [event for event in events if event[1] in ("engine", "swap", "run")] == [
+        (0, "run", "begun"), (0, "engine", "begun"), (0, "engine", "done"),
+        (1, "swap", "begun"), (1, "swap", "swapped"), (2, "swap", "begun"), (2, "swap", "swapped"),
+        (0, "run", "done"),
+    ]  # fmt: skip
+    assert [event for event in events if event[1] in STAGES] == [
+        (number, stage, event)
+        for number in range(3)
+        for stage in (STAGES if number else ("eval",))
+        for event in ("begun", "done")
+    ]
     again = hermes(tmp_path, "run", "--rounds", "9", "--until", "und>0.01", *given)
     assert "stopped after round 1: round 1 reaches und > 0.01" in again
     assert "starting the engine" not in again
+
+
+def test_a_plan_comes_near_to_what_a_round_takes_on_disk(
+    steps: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    run, _ = steps
+    settings = stored_settings(run / "run.json")
+    settings = msgspec.structs.replace(settings, curate=msgspec.structs.replace(settings.curate, n=8))
+    planner = Planner(
+        RunFolder(tmp_path, settings.model), settings, training_source(settings), held_out_source(settings)
+    )
+    estimated = {one.stage: one.bytes for one in planner.plan(Asked(rounds=1)).stages if one.round}
+    parts = {
+        "curate": ("curate",),
+        "reference": ("reference.zarr",),
+        "train": ("checkpoint", "checkpoint.training", "training.png"),
+        "eval": ("eval.json", "gallery"),
+    }
+    for stage, names in parts.items():
+        paths = [run / "round-1" / name for name in names]
+        found = sum(size_on_disk(path) if path.is_dir() else path.stat().st_size for path in paths)
+        print(stage, estimated[stage], found, estimated[stage] / found)
+        assert estimated[stage] == pytest.approx(found, rel=0.3), stage
+
+
+def timeless(run: Path) -> dict[str, object]:
+    report = json.loads((run / "report.json").read_text())
+    for one in report["rounds"]:
+        for name in report["times"]:
+            del one[name]
+    return report  # type: ignore[no-any-return]
+
+
+def test_a_refused_swap_ends_the_run_in_one_line_and_the_same_command_goes_on(
+    steps: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    run, _ = steps
+    ours = tmp_path / "runs/default"
+    shutil.copytree(run, ours)
+    (ours / "round-2/eval.json").unlink()
+    canary = ours / "round-2/checkpoint" / CANARY
+    songs = canary.read_bytes()
+    found = json.loads(songs)
+    found["songs"][0]["logp"] += 5
+    canary.write_text(json.dumps(found))
+    for _ in range(2):
+        done = subprocess.run(command(*AGAIN), cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("hermes: swap to round 2 refused: ")
+        assert done.stderr.strip().count("\n") == 0
+        last = read_transitions(ours / "log.jsonl")[-1]
+        assert (last.round, last.stage, last.event) == (2, "swap", "failed")
+        assert last.reason.endswith("the old weights, of round 1, keep serving")
+        assert last.weights == fingerprint(ours / "round-1/checkpoint")
+    assert "last:" in hermes(tmp_path, "status")
+    canary.write_bytes(songs)
+    assert "swapped to the weights of round 2" in hermes(tmp_path, *AGAIN)
+    assert timeless(ours) == timeless(run)
+    assert "keep serving" in (ours / "report.html").read_text()
+    asked = json.loads(hermes(tmp_path, "status", "--json"))["asked"]
+    assert (asked["rounds"], asked["ended"]) == (2, "all 2 rounds are done")
+
+
+def test_what_kills_left_half_done_is_done_without_an_engine_where_none_is_needed(
+    steps: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    """Pairs without their summary, weights without their picture, states of a finished training."""
+    run, _ = steps
+    ours = tmp_path / "runs/default"
+    shutil.copytree(run, ours)
+    lost = ("round-2/curate/curate.json", "round-2/curate/sheet.png", "round-1/training.png")
+    for name in (*lost, "report.json", "report.html"):
+        (ours / name).unlink()
+    for name in ("round-2/checkpoint", "round-2/checkpoint.training", "round-2/reference.zarr"):
+        shutil.rmtree(ours / name)
+    (ours / "round-1/checkpoint.training/state-000004").mkdir()
+    (ours / "round-1/checkpoint.training/state-000006.new").mkdir()
+    states = {one["stage"]: one["state"] for one in json.loads(hermes(ours, "status", str(ours), "--json"))[
+        "rounds"][2]["stages"]}  # fmt: skip
+    assert states == {"curate": "stopped", "reference": "waiting", "train": "waiting", "eval": "done"}
+    printed = hermes(tmp_path, *AGAIN)
+    assert "starting the engine" not in printed
+    for name in lost:
+        assert (ours / name).read_bytes()
+    assert not list((ours / "round-1/checkpoint.training").glob("state-*"))
+    theirs, found = timeless(run), timeless(ours)
+    assert found == theirs

@@ -41,6 +41,8 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("reference", "--set", "reference.ranks=0"), "ranks is 0, it must be at least 1"),
         (("reference", "--ranks", "2"), "run `hermes curate --round 1` first"),
         (("curate", "--rules", "best"), "Invalid enum value 'best'"),
+        (("run", "--reference", "previous,last"), "Invalid enum value 'last'"),
+        (("run", "--ranks", "3"), "batch is 4"),
         (("curate", "--similarity", "nowhere"), "nowhere: no model in this folder"),
         (("run", "--similarity", "bert-cls:nowhere"), "nowhere: no model in this folder"),
         (("curate", "--set", "curate.judge.url=file:///x"), "starts with http:// or https://"),

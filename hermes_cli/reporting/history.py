@@ -1,0 +1,49 @@
+"""What the run did and when: each stage with its end, those that failed or were cut off among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hermes_cli.inspection.markup import Markup, tag
+from hermes_cli.reporting.rounds import duration, short_name
+from hermes_cli.status import moment
+from hermes_cli.transitions import Attempt, Transition, attempts
+
+_TURNS = {"failed": "wrong", "cut off": "wrong", "stopped": "wrong"}
+
+
+def history_part(transitions: Sequence[Transition]) -> Markup:
+    """A table, folded up; nothing for a run that kept no log."""
+    found = attempts(transitions)
+    if not found:
+        return Markup("")
+    head = tag("tr", *(tag("th", one) for one in ("", "", "begun", "took", "end", "weights", "engine", "")))
+    table = tag("table", head, *map(_row, found), class_="figures-table")
+    troubles = sum(one.end in _TURNS for one in found)
+    said = f"{len(found)} entries, {troubles} of which did not come to their end"
+    note = (
+        "In the time of the machine that wrote this page. Cut off: the process was killed, and a later entry "
+        "went on. Engine: swaps of weights since its start."
+    )
+    return tag(
+        "section",
+        tag("h2", "What happened when"),
+        tag(
+            "details", tag("summary", said), tag("div", table, class_="scroll"), tag("p", note, class_="note")
+        ),
+        class_="card",
+        id="history",
+    )
+
+
+def _row(one: Attempt) -> Markup:
+    cells = (
+        moment(one.began),
+        "" if one.seconds is None else duration(one.seconds),
+        tag("span", one.end, class_=_TURNS.get(one.end)),
+        one.weights,
+        "" if one.engine is None else str(one.engine),
+        one.reason,
+    )
+    name = "" if one.stage == "run" else short_name(one.round)
+    return tag("tr", tag("th", name), tag("th", one.stage), *(tag("td", cell) for cell in cells))
