@@ -42,6 +42,5 @@ def read_asked(path: Path) -> Asked | None:
 
 
 def write_asked(path: Path, asked: Asked) -> None:
-    """Keeps it; writes nothing where it is kept already."""
-    if read_asked(path) != asked:
-        write_file(path, msgspec.json.encode(asked))
+    """Keeps it."""
+    write_file(path, msgspec.json.encode(asked))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine.errors import HermesError
-from hermes_cli.asked import Asked, read_asked, write_asked
+from hermes_cli.asked import Asked, write_asked
 from hermes_cli.curate_stage import SHEET, curate_round, training_source
 from hermes_cli.launch import PARENT
 from hermes_cli.reporting.build import build_report
@@ -101,12 +101,9 @@ def _run(
     source: Source,
     held_out: Source,
 ) -> None:
-    before = read_asked(folder.asked)
-    known = before is not None and msgspec.structs.replace(before, ended="") == asked and bool(before.ended)
-    if not known:
-        write_asked(folder.asked, asked)
-        note(folder.log, 0, "run", "begun", reason=asked.words)
-    ended = f"all {asked.rounds} rounds are done"
+    write_asked(folder.asked, asked)
+    note(folder.log, 0, "run", "begun", reason=asked.words)
+    ended = "all rounds are done"
     for number in range(asked.rounds + 1):
         if number:
             _bring_weights(folder, settings, number, asked.ranks, engine, source)
@@ -117,9 +114,8 @@ def _run(
             say(f"stopped after round {number}: {why}")
             ended = f"stopped after round {number}: {why}"
             break
-    if not known:
-        note(folder.log, 0, "run", "done", reason=ended)
     write_asked(folder.asked, msgspec.structs.replace(asked, ended=ended))
+    note(folder.log, 0, "run", "done", reason=ended)
 
 
 def _bring_weights(

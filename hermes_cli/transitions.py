@@ -114,8 +114,9 @@ class Attempt(Record):
     began: float
     round: int
     stage: str
-    end: Literal["done", "failed", "stopped", "swapped", "cut off", "open"]
-    """cut off: killed without a word, for another stage began after it; open: nothing came after it yet."""
+    end: str
+    """An event; or `cut off`: killed without a word, for another stage began after it; or `open`: nothing
+    came after it yet."""
     seconds: float | None
     """None where nobody saw the end."""
     weights: str
@@ -142,6 +143,10 @@ def attempts(transitions: Iterable[Transition]) -> list[Attempt]:
             ended = _attempt(one, one.event, one.time - begun.began)
             weights, reason = one.weights or begun.weights, one.reason or begun.reason
             found[place] = msgspec.structs.replace(ended, began=begun.began, weights=weights, reason=reason)
+            if one.event in ("failed", "stopped") and (run := open_.pop((0, "run"), None)) is not None:
+                # A run ends with its stage, and the stage has said why.
+                took = one.time - found[run].began
+                found[run] = msgspec.structs.replace(found[run], end=one.event, seconds=took)
         else:
             found.append(_attempt(one, one.event, None))
     return found
@@ -152,7 +157,7 @@ def _attempt(one: Transition, end: str, seconds: float | None) -> Attempt:
         began=one.time,
         round=one.round,
         stage=one.stage,
-        end=end,  # type: ignore[arg-type]
+        end=end,
         seconds=seconds,
         weights=one.weights,
         engine=one.engine,

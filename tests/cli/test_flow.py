@@ -251,13 +251,20 @@ def test_a_finished_curation_starts_no_engine_and_can_begin_again(
 
 
 def test_ray_workers_give_the_pairs_of_one_process(steps: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """A run that goes on with a curation starts no engine of its own before its evaluation."""
     pytest.importorskip("ray")
     run, _ = steps
-    given = ("curate", "--n", "8", "--limit", "8", "--workers", "ray", *SMALL, "--set", "curate.chunk=2")
-    assert "starting 2 workers on Ray" in hermes(tmp_path, *given)
+    ours = tmp_path / "runs/default"
+    shutil.copytree(run / "round-0", ours / "round-0")
+    given = ("run", "--n", "8", "--limit", "8", "--workers", "ray", *SMALL, "--set", "curate.chunk=2")
+    assert "starting 2 workers on Ray" in hermes(tmp_path, *given, "--set", "eval.limit=12")
+    assert [(number, stage) for number, stage, event in log_of(ours) if event == "begun"] == [
+        (0, "run"), (1, "curate"), (1, "reference"), (1, "train"), (0, "engine"), (1, "swap"), (1, "eval")
+    ]  # fmt: skip
     for name in ("pairs.jsonl", "candidates/000000.jsonl", "manifest.json"):
-        ours = tmp_path / "runs/default/round-1/curate" / name
-        assert ours.read_bytes() == (run / "round-1/curate" / name).read_bytes(), name
+        assert (ours / "round-1/curate" / name).read_bytes() == (
+            run / "round-1/curate" / name
+        ).read_bytes(), name
 
 
 def test_run_does_all_rounds_with_one_engine(steps: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -350,7 +357,7 @@ def test_a_refused_swap_ends_the_run_in_one_line_and_the_same_command_goes_on(
     assert timeless(ours) == timeless(run)
     assert "keep serving" in (ours / "report.html").read_text()
     asked = json.loads(hermes(tmp_path, "status", "--json"))["asked"]
-    assert (asked["rounds"], asked["ended"]) == (2, "all 2 rounds are done")
+    assert (asked["rounds"], asked["ended"]) == (2, "all rounds are done")
 
 
 def test_what_kills_left_half_done_is_done_without_an_engine_where_none_is_needed(

@@ -83,7 +83,7 @@ def test_a_stage_that_was_killed_is_cut_off_and_the_last_one_is_open() -> None:
     assert [(one.stage, one.end, one.seconds) for one in found] == [
         ("run", "cut off", None),
         ("curate", "cut off", None),
-        ("run", "open", None),
+        ("run", "failed", 7),
         ("curate", "done", 3),
         ("train", "failed", 2),
         ("swap", "swapped", None),
