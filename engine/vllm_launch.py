@@ -100,15 +100,16 @@ def start(
     max_sequences: int,
     kv_cache_gib: float,
     tensor_parallel: int = 1,
+    transfer: str = "",
 ) -> LLM:
-    """A vLLM instance that serves `checkpoint`.
+    """A vLLM instance that serves `checkpoint`; `transfer` is as in `engine.vllm_transport`.
 
     Raises:
         EngineError: vLLM is not installed, refused the model, or does not know it.
     """
 
     def build() -> LLM:
-        return _showo(checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel)
+        return _showo(checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, transfer)
 
     return launched(checkpoint, build)
 
@@ -120,12 +121,14 @@ def _showo(
     max_sequences: int,
     kv_cache_gib: float,
     tensor_parallel: int,
+    transfer: str,
 ) -> LLM:
     from vllm import LLM
     from vllm.platforms import current_platform
 
     from engine.vllm_model import paged_head_size
     from engine.vllm_plugin import register, registered
+    from engine.vllm_transport import transfer_config
 
     if not current_platform.is_cpu():
         raise EngineError("the image prefix needs vLLM's CPU attention; install the `cpu` extra")
@@ -157,6 +160,9 @@ def _showo(
             worker_extension_cls="engine.vllm_worker.HermesWorker",
             use_tqdm_on_load=False,
             tensor_parallel_size=tensor_parallel,
+            weight_transfer_config=transfer_config(transfer),
+            # vLLM's own sleep, which needs an allocator that CPUs lack.
+            enable_sleep_mode=not current_platform.is_cpu(),
         )
     finally:
         if binds:

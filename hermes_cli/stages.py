@@ -35,6 +35,7 @@ def start_engine(settings: RunSettings, checkpoint: Path) -> Engine:
         max_sequences=settings.engine.max_sequences,
         kv_cache_gib=settings.engine.kv_cache_gib,
         tensor_parallel=settings.engine.tensor_parallel,
+        transport=settings.engine.transport,
     )
 
 
