@@ -14,6 +14,8 @@ import torch
 
 from engine.errors import EngineError, HermesError
 from engine.kv_cache import planned_gib
+from engine.machine import usable_cores
+from engine.machine_plan import dealt
 from engine.models.showo_config import ShowoConfig
 
 if TYPE_CHECKING:
@@ -63,12 +65,11 @@ def shared_cores(processes: int) -> str:
     Raises:
         EngineError: there are fewer cores than processes.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = usable_cores()
     if len(cores) < processes:
         raise EngineError(f"tensor_parallel is {processes}, but there are only {len(cores)} cores")
-    each = len(cores) // processes
-    parts = (cores[i * each : (i + 1) * each] for i in range(processes))
-    return "|".join(",".join(map(str, part)) for part in parts)
+    # One hardware thread of each core: a second one would compute no faster.
+    return "|".join(",".join(str(core[0]) for core in part) for part in dealt(cores, processes))
 
 
 def launched(where: Path, build: Callable[[], LLM]) -> LLM:

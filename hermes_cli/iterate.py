@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import HermesError
 from hermes_cli.curate_stage import curate_round, training_source
+from hermes_cli.planning import plan_processes
 from hermes_cli.reporting.build import build_report
 from hermes_cli.reporting.records import Report
 from hermes_cli.run_folder import RunFolder
@@ -77,12 +78,14 @@ def _run_from(
     held_out: Source,
 ) -> None:
     serving = first if folder.trained(first) else first - 1
-    with open_engine(settings, folder.checkpoint(serving)) as engine:
+    plan = plan_processes(settings, folder.checkpoint(serving), samples=True, trains=True)
+    with open_engine(settings, folder.checkpoint(serving), plan) as engine:
         for number in range(first, rounds + 1):
             if not folder.trained(number):
                 if not folder.pairs(number).is_file():
                     curate_round(folder, settings, number, source, lambda: nullcontext(engine))
-                train_in_child(folder, number)
+                with engine.asleep(plan.sleep):
+                    train_in_child(folder, number)
             if serving != number:
                 engine.swap(folder.checkpoint(number))
                 serving = number
