@@ -1,10 +1,10 @@
 """New weights for a running engine against a new engine: seconds of each, and memory over many swaps.
 
-Two random checkpoints of one shape take each other's place, with canaries: from their folders, whose files the
-system has in memory, or through shared memory, into which each is written before its swap, as a trainer does.
-A restart closes the engine and starts one on the other checkpoint in the same process, which spares it the
-imports of a new process. All sides must end with the same greedy captions. Memory is what the process holds
-after each swap, and what a sleep gives back.
+Two random checkpoints of one shape take each other's place, with canaries: from their folders, whose files
+the system has in memory, or through shared memory, into which each is written before its swap, as a trainer
+does. A restart closes the engine and starts one on the other checkpoint in the same process, which spares it
+the imports of a new process. All sides must end with the same greedy captions. Memory is what the process
+holds after each swap, and what a sleep gives back.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -175,7 +176,8 @@ def sleeps_of(engine: Engine, ask: Callable[[], tuple[int, ...]]) -> tuple[Sleep
         worker = engine.server.llm.collective_rpc(_worker)[0]
         for cache in worker.model_runner.kv_caches:
             cache.fill_(0.5)
-        before, spent, memory = ask(), [], [resident_mib()]
+        spent: list[float] = []
+        before, memory = ask(), [resident_mib()]
         with timed(spent):
             engine.sleep(level)
         memory.append(resident_mib())
@@ -196,7 +198,7 @@ def sleeps_of(engine: Engine, ask: Callable[[], tuple[int, ...]]) -> tuple[Sleep
     return tuple(found)
 
 
-def _worker(worker: object) -> object:
+def _worker(worker: Any) -> Any:
     return worker
 
 
