@@ -20,6 +20,7 @@ from curate.config import RayConfig
 from curate.outcomes import Bad, Outcome
 from curate.pool import Chunk, Numbered, Sampler
 from engine.errors import ConfigError, EngineError, HermesError
+from engine.machine_plan import dealt
 from engine.records import Record
 from engine.work import EngineWork
 
@@ -69,7 +70,7 @@ class RayPool:
             raise ConfigError("--workers ray needs Ray; install the `ray` extra") from error
         self._ray, self._make, self._config = ray, make, config
         self._own = not ray.is_initialized()
-        self._cores = config.cores or max(1, len(os.sched_getaffinity(0)) // config.workers)
+        self._cores = config.cores or len(dealt(sorted(os.sched_getaffinity(0)), config.workers)[0])
         if self._own:
             self._start()
         self._work: dict[Any, EngineWork] = {}

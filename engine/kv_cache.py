@@ -10,6 +10,13 @@ LEAST, MOST = 0.5, 4.0
 """GiB between which the plan stays, unless a single sequence needs more."""
 TEXT_TOKENS = 64
 """Tokens after the image that a sequence is planned for."""
+PAGED_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""The head sizes of vLLM's paged attention on a CPU."""
+
+
+def paged_head(head: int) -> int:
+    """The size that heads of `head` dimensions are padded to; their own where no size is large enough."""
+    return min((size for size in PAGED_HEADS if size >= head), default=head)
 
 
 def token_bytes(config: ShowoConfig, dtype: str, head: int) -> int:
@@ -24,5 +31,13 @@ def planned_gib(
     """GiB of each process for `max_sequences` captions in flight, and always for the longest sequence."""
     of_token = token_bytes(config, dtype, head) / tensor_parallel / 2**30
     wanted = max_sequences * (config.prefix_length + TEXT_TOKENS) * of_token
-    # An eighth more than one sequence of full length: vLLM counts in whole blocks and keeps one aside.
-    return max(LEAST, min(wanted, MOST), 1.125 * config.max_position_embeddings * of_token)
+    return max(LEAST, min(wanted, MOST), least_gib(config, dtype, head, tensor_parallel))
+
+
+def least_gib(config: ShowoConfig, dtype: str, head: int, tensor_parallel: int = 1) -> float:
+    """GiB of each process for the longest sequence alone.
+
+    An eighth more than that needs: vLLM counts in whole blocks and keeps one aside.
+    """
+    of_token = token_bytes(config, dtype, head) / tensor_parallel / 2**30
+    return 1.125 * config.max_position_embeddings * of_token

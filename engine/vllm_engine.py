@@ -9,7 +9,8 @@ Legend: B images, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,9 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.canary import Canaries, check_songs, read_canaries
+from engine.canary import Canaries, check_songs
 from engine.errors import EngineError
+from engine.gate import Gate
 from engine.kv_cache import MOST
+from engine.meter import Path as WorkPath
+from engine.meter import Tally
 from engine.models.showo_config import ShowoConfig
 from engine.pixels import Pixels
 from engine.precision import serving_dtype
@@ -37,13 +41,16 @@ from engine.records import (
 from engine.samplers.batch_size import Limits, planned_batch
 from engine.samplers.mask_predict_rule import check_schedule
 from engine.seeds import sample_seed
-from engine.swap_check import check_swap, check_weights
+from engine.swap_check import check_weights
 from engine.tokenizers.text import TextTokenizer
+from engine.transport.delivery import from_disk
 from engine.vllm_answers import answers
 from engine.vllm_captions import captions, continued
 from engine.vllm_prompts import FeaturePrompts, open_prompts, windows
 from engine.vllm_server import Server
-from engine.weights import WEIGHTS, fingerprint, load_config
+from engine.vllm_transport import Client, Sender, require_transport
+from engine.vllm_weights import ServedWeights
+from engine.weights import fingerprint, load_config
 from engine.work import EngineWork
 
 FREE_TEXT = AnswerSettings()
@@ -54,7 +61,7 @@ class Engine:
 
     Raises (constructor):
         CheckpointError: files are missing or unreadable, or the weights do not fit the configuration.
-        EngineError: vLLM could not start.
+        EngineError: vLLM could not start, or the transport is not for this machine.
     """
 
     def __init__(
@@ -66,25 +73,30 @@ class Engine:
         kv_cache_gib: float = 0.0,
         paint_batch: int | None = None,
         tensor_parallel: int = 1,
+        transport: str = "disk",
     ) -> None:
         """`paint_batch` is the number of canvases that share a forward pass (planned where None).
 
         `dtype` is float32, bfloat16, or auto for what this CPU is fast at. A `kv_cache_gib` of 0 is planned
         from the model's sizes. `tensor_parallel` is the number of processes that share every layer.
+        `transport` is how a swap's weights come where they are offered so: disk, shared (`transport.shared`),
+        or one of vLLM's (`vllm_transport`). A checkpoint that nobody offers is read from its folder.
         """
+        require_transport(transport)
         self._config = load_config(checkpoint)
-        check_weights(checkpoint, self._config)
+        check_weights(checkpoint, self._config, from_disk(checkpoint).manifest())
         self.text = TextTokenizer.load(checkpoint / "tokenizer.json")
         self._pixels = Pixels(checkpoint / "image_tokenizer")
-        self._fingerprint = fingerprint(checkpoint)
-        self._checkpoint = self._tokenizers = checkpoint
+        found = fingerprint(checkpoint)
         self.prompts = open_prompts(checkpoint, self._config, self._pixels.images, self._project)
         self._precision = serving_dtype(dtype)
         self._limits = Limits(self._precision, max_sequences, kv_cache_gib or MOST)
-        self._version = 0
+        self._gate = Gate()
+        transfer = "" if transport in ("disk", "shared") else transport
         self.server = Server(
-            checkpoint, self._config, self._precision, max_sequences, kv_cache_gib, tensor_parallel
+            checkpoint, self._config, self._precision, max_sequences, kv_cache_gib, tensor_parallel, transfer
         )
+        self._weights = ServedWeights(self.server, self._gate, self._config, checkpoint, found, transport)
         # After the start, which may change the number of threads.
         threads = torch.get_num_threads() // tensor_parallel
         self._paint_batch = paint_batch or planned_batch(self._config, threads)
@@ -97,7 +109,7 @@ class Engine:
     @property
     def fingerprint(self) -> str:
         """`engine.weights.fingerprint` of the weights that serve."""
-        return self._fingerprint
+        return self._weights.fingerprint
 
     @property
     def precision(self) -> str:
@@ -107,7 +119,7 @@ class Engine:
     @property
     def version(self) -> int:
         """Number of swaps since the start."""
-        return self._version
+        return self._weights.version
 
     @property
     def work(self) -> EngineWork:
@@ -120,7 +132,7 @@ class Engine:
         With features, square images of any size will do: CLIP sees them as they are, and they are scaled for
         the codes.
         """
-        with self.server.meter.call("pixels") as tally:
+        with self._call("pixels") as tally:
             tally.samples = len(images)
             return self._encoded(images)
 
@@ -133,7 +145,7 @@ class Engine:
 
     def decode(self, codes: Sequence[Sequence[int]]) -> np.ndarray:
         """Codes of B images -> uint8 [B, H, W, 3]."""
-        with self.server.meter.call("pixels") as tally:
+        with self._call("pixels") as tally:
             tally.samples = len(codes)
             return self._pixels.images(codes)
 
@@ -153,7 +165,7 @@ class Engine:
         """
         self._same_length("keys", keys, images)
         seeds = [[sample_seed(seed, key, "caption", i) for i in range(len(plan))] for key in keys]
-        with self.server.meter.call("captions") as tally:
+        with self._call("captions") as tally:
             found = captions(
                 self.server, self.prompts, self.text, self._config, self._limits, images, plan, seeds
             )
@@ -178,7 +190,7 @@ class Engine:
         """
         self._same_length("questions", questions, images)
         found: list[list[Answer]] = []
-        with self.server.meter.call("answers") as tally:
+        with self._call("answers") as tally:
             for part in windows(self.prompts, len(images)):
                 seen = self.prompts.seen(images[part])
                 found += answers(
@@ -204,7 +216,7 @@ class Engine:
         check_schedule(settings.schedule)
         seeds = [[sample_seed(seed, key, "paint", i) for i in range(n)] for key in keys]
         texts = [self.text.encode(prompt) for prompt in prompts]
-        with self.server.meter.call("images") as tally:
+        with self._call("images") as tally:
             painted = self.server.rpc(
                 "painting failed", "hermes_paint", texts, seeds, settings, self._paint_batch
             )
@@ -218,7 +230,8 @@ class Engine:
     def score(self, images: Sequence[ImageTokens], texts: Sequence[str]) -> list[list[float]]:
         """Log-probs of given captions after the caption prompt: one number a token, and one for eos."""
         self._same_length("texts", texts, images)
-        return self._scored(images, [self.text.encode(text) for text in texts])
+        with self._gate.call():
+            return self._scored(images, [self.text.encode(text) for text in texts])
 
     def _scored(self, images: Sequence[ImageTokens], captions: Sequence[Sequence[int]]) -> list[list[float]]:
         prompt, eos = self.text.encode(self._config.caption_prompt), self._config.vocabulary.eos
@@ -231,34 +244,54 @@ class Engine:
             for tail, out in zip(tails, outputs, strict=True)
         ]
 
-    def swap(self, checkpoint: Path) -> None:
+    @contextmanager
+    def _call(self, path: WorkPath) -> Iterator[Tally]:
+        with self._gate.call(), self.server.meter.call(path) as tally:
+            yield tally
+
+    def client(self) -> Client:
+        """What one of vLLM's trainer engines is made with, whose weights `swap` is to take."""
+        return self._weights.client
+
+    def swap(self, checkpoint: Path, sender: Sender | None = None) -> None:
         """Serves another checkpoint of the same model, all or nothing: on any error the old weights serve on.
 
-        Where the checkpoint has canaries (`engine.canary`), the new weights serve only if they give what the
-        trainer's model gave.
+        `sender` sends the checkpoint's tensors (`vllm_transport`). Where the checkpoint has canaries
+        (`engine.canary`), the new weights serve only if they give what the trainer's model gave. Other
+        calls are refused meanwhile.
 
         Raises:
             CheckpointError: it does not fit, all reasons are listed; or it does not give what it should.
-            EngineError: it fits, but could not be loaded.
+            EngineError: it fits, but could not be loaded; or a call is in flight, or the engine sleeps.
         """
-        self.server.ready()
-        check_swap(checkpoint, self._tokenizers, self._config)
-        new, canaries = fingerprint(checkpoint), read_canaries(checkpoint)
-        # First, because this can be refused; nothing fills them again before the load below.
-        self.server.reset_caches()
-        what = f"{checkpoint}: loading failed, the weights from {self._checkpoint} still serve"
-        self.server.rpc(what, "hermes_load", str(checkpoint / WEIGHTS))
-        sung = False
+        self._weights.swap(checkpoint, sender, self._listen)
+
+    def sleep(self, level: int = 1) -> None:
+        """Gives memory back until `wake`: keys and values at level 1, the weights too at level 2.
+
+        Raises:
+            EngineError: there is no such level, it sleeps already, or a call is in flight.
+        """
+        self._weights.sleep(level)
+
+    def wake(self) -> None:
+        """Serves again what it served; after level 2 the weights are read from their checkpoint.
+
+        Raises:
+            CheckpointError: that cannot be read, or has changed; the engine sleeps on.
+            EngineError: vLLM failed to wake.
+        """
+        self._weights.wake()
+
+    @contextmanager
+    def asleep(self, level: int = 1) -> Iterator[None]:
+        """Sleeps while the block runs; stays awake where the level is 0."""
+        if level:
+            self.sleep(level)
         try:
-            if canaries is not None:
-                self._listen(canaries, checkpoint)
-            sung = True
+            yield
         finally:
-            if not sung:
-                self.server.reset_caches()
-            self.server.rpc(what, "hermes_settle", sung)
-        self._checkpoint, self._fingerprint = checkpoint, new
-        self._version += 1
+            self.wake()
 
     def _listen(self, canaries: Canaries, checkpoint: Path) -> None:
         images = [ImageTokens(codes=song.codes) for song in canaries.songs]
@@ -267,6 +300,7 @@ class Engine:
 
     def close(self) -> None:
         """Ends vLLM; safe to call again."""
+        self._weights.close()
         self.server.close()
 
     def __enter__(self) -> Self:

@@ -14,6 +14,8 @@ import torch
 
 from engine.errors import EngineError, HermesError
 from engine.kv_cache import planned_gib
+from engine.machine import usable_cores
+from engine.machine_plan import dealt
 from engine.models.showo_config import ShowoConfig
 
 if TYPE_CHECKING:
@@ -63,12 +65,11 @@ def shared_cores(processes: int) -> str:
     Raises:
         EngineError: there are fewer cores than processes.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = usable_cores()
     if len(cores) < processes:
         raise EngineError(f"tensor_parallel is {processes}, but there are only {len(cores)} cores")
-    each = len(cores) // processes
-    parts = (cores[i * each : (i + 1) * each] for i in range(processes))
-    return "|".join(",".join(map(str, part)) for part in parts)
+    # One hardware thread of each core: a second one would compute no faster.
+    return "|".join(",".join(str(core[0]) for core in part) for part in dealt(cores, processes))
 
 
 def launched(where: Path, build: Callable[[], LLM]) -> LLM:
@@ -100,15 +101,16 @@ def start(
     max_sequences: int,
     kv_cache_gib: float,
     tensor_parallel: int = 1,
+    transfer: str = "",
 ) -> LLM:
-    """A vLLM instance that serves `checkpoint`.
+    """A vLLM instance that serves `checkpoint`; `transfer` is as in `engine.vllm_transport`.
 
     Raises:
         EngineError: vLLM is not installed, refused the model, or does not know it.
     """
 
     def build() -> LLM:
-        return _showo(checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel)
+        return _showo(checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, transfer)
 
     return launched(checkpoint, build)
 
@@ -120,12 +122,14 @@ def _showo(
     max_sequences: int,
     kv_cache_gib: float,
     tensor_parallel: int,
+    transfer: str,
 ) -> LLM:
     from vllm import LLM
     from vllm.platforms import current_platform
 
     from engine.vllm_model import paged_head_size
     from engine.vllm_plugin import register, registered
+    from engine.vllm_transport import transfer_config
 
     if not current_platform.is_cpu():
         raise EngineError("the image prefix needs vLLM's CPU attention; install the `cpu` extra")
@@ -157,6 +161,9 @@ def _showo(
             worker_extension_cls="engine.vllm_worker.HermesWorker",
             use_tqdm_on_load=False,
             tensor_parallel_size=tensor_parallel,
+            weight_transfer_config=transfer_config(transfer),
+            # vLLM's own sleep, which needs an allocator that CPUs lack.
+            enable_sleep_mode=not current_platform.is_cpu(),
         )
     finally:
         if binds:

@@ -1,5 +1,8 @@
 """New weights for a serving model, all or nothing: every layer is prepared aside, then all change places.
 
+What is prepared never lies in the memory that it came from: a mapped file may be rewritten, and shared
+memory is to be given back.
+
 vLLM's own reload moves the model to the meta device layer by layer and cannot be resumed or undone after an
 error. Here an error while preparing leaves the old weights untouched, and changing places is attribute
 assignment alone. The price is room for a second copy of the weights while a swap lasts.
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from vllm.model_executor.layers.linear import ColumnParallelLinear, QKVParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, EngineError
 from engine.vllm_model import official_names
 
 Prepared = list[tuple[nn.Module, nn.Module]]
@@ -48,13 +51,49 @@ def prepare(model: nn.Module, state: dict[str, Tensor], dtype: torch.dtype) -> P
 
 
 def change_places(prepared: Prepared) -> None:
-    """Lets the prepared parameters and packed copies serve; what served before takes their place."""
-    for module, fresh in prepared:
-        names = [name for name, _ in fresh.named_parameters(recurse=False)]
-        for name in [*names, *(["cpu_linear"] if hasattr(fresh, "cpu_linear") else [])]:
-            served = getattr(module, name)
-            setattr(module, name, getattr(fresh, name))
-            setattr(fresh, name, served)
+    """Lets the prepared parameters and packed copies serve; what served before takes their place.
+
+    On any error all that has changed so far changes back.
+    """
+    done: list[tuple[nn.Module, nn.Module, str]] = []
+    try:
+        for module, fresh in prepared:
+            for name in _attributes(fresh):
+                _change(module, fresh, name)
+                done.append((module, fresh, name))
+    except BaseException:
+        for module, fresh, name in reversed(done):
+            _change(module, fresh, name)
+        raise
+
+
+def emptied(model: nn.Module) -> Prepared:
+    """Nothing in the place of every parameter and packed copy, for a model that sleeps."""
+    prepared: Prepared = []
+    for module in model.modules():
+        fresh = nn.Module()
+        for name, parameter in module.named_parameters(recurse=False):
+            fresh.register_parameter(name, nn.Parameter(parameter.new_empty(0), requires_grad=False))
+        if hasattr(module, "cpu_linear"):
+            setattr(fresh, "cpu_linear", _gone)  # noqa: B010
+        if _attributes(fresh):
+            prepared.append((module, fresh))
+    return prepared
+
+
+def _gone(*args: object) -> Tensor:
+    raise EngineError("the model's weights were given back; wake the engine first")
+
+
+def _attributes(fresh: nn.Module) -> list[str]:
+    names = [name for name, _ in fresh.named_parameters(recurse=False)]
+    return [*names, *(["cpu_linear"] if hasattr(fresh, "cpu_linear") else [])]
+
+
+def _change(module: nn.Module, fresh: nn.Module, name: str) -> None:
+    served, following = getattr(module, name), getattr(fresh, name)
+    setattr(module, name, following)
+    setattr(fresh, name, served)
 
 
 def _held_value(module: nn.Module, path: str, state: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
@@ -67,12 +106,12 @@ def _held_value(module: nn.Module, path: str, state: dict[str, Tensor], dtype: t
         return torch.cat([_part(module, tensor, 0) for tensor in tensors])
     (value,) = tensors
     if isinstance(module, RowParallelLinear) and value.dim() == 2:
-        return _part(module, value, 1)
+        return _part(module, value, 1).clone()
     if isinstance(module, VocabParallelEmbedding):
         rows = module.num_embeddings_padded
         padded = torch.cat((value, value.new_zeros(rows - len(value), *value.shape[1:])))
         return _part(module, padded, 0)
-    return value
+    return value.clone()
 
 
 def _part(module: Any, value: Tensor, dim: int) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from engine import vllm_launch
+from engine import vllm_launch, vllm_sleep
 from engine.errors import EngineError
 from engine.meter import Meter
 from engine.models.showo_config import ShowoConfig
@@ -30,10 +31,15 @@ class Server:
         max_sequences: int,
         kv_cache_gib: float,
         tensor_parallel: int,
+        transfer: str = "",
     ) -> None:
+        """`transfer` names one of vLLM's own ways of moving weights, where one is to be set up."""
         self._eos = config.vocabulary.eos
         self._broken = ""
-        self.llm = vllm_launch.start(checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel)
+        self._asleep = 0
+        self.llm = vllm_launch.start(
+            checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, transfer
+        )
         self._closed = False
         self.meter = Meter(lambda: self.rpc("counting failed", "hermes_counts"))
 
@@ -41,12 +47,25 @@ class Server:
         """Whether calls are possible.
 
         Raises:
-            EngineError: the instance has ended, or an earlier call left it broken.
+            EngineError: the instance has ended or sleeps, or an earlier call left it broken.
         """
         if self._closed:
             raise EngineError("the engine is closed; start a new one")
         if self._broken:
             raise EngineError(self._broken)
+        if self._asleep:
+            raise EngineError("the engine is asleep; wake it first")
+
+    @contextmanager
+    def broken_unless_done(self, why: str) -> Iterator[None]:
+        """Has all further calls refused where the block does not end well."""
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            if not done:
+                self._broken = f"{why}; start a new engine"
 
     def rpc(self, what: str, method: str, *args: Any) -> Any:
         """A worker method's result; with several workers all give the same one."""
@@ -94,6 +113,47 @@ class Server:
                 raise EngineError("the prefix cache is in use; was a swap called during a request?")
             self.llm.reset_mm_cache()
             self.llm.llm_engine.reset_encoder_cache()
+
+    def sleep(self, level: int) -> None:
+        """Gives memory back until `wake`: keys and values at level 1, the weights too at level 2.
+
+        Raises:
+            EngineError: there is no such level, it sleeps already, or a request is in flight.
+        """
+        self.ready()
+        if level not in vllm_sleep.LEVELS:
+            raise EngineError(f"sleep level {level} is not one of {vllm_sleep.LEVELS}")
+        self.reset_caches()
+        with (
+            vllm_launch.translated("going to sleep failed"),
+            self.broken_unless_done("the engine fell asleep half-way"),
+        ):
+            vllm_sleep.sleep(self.llm, level)
+        self._asleep = level
+
+    def wake(self, load: Callable[[], None]) -> None:
+        """Takes memory up again, with all caches empty; nothing where it is awake.
+
+        `load` brings the weights, where the sleep gave them back. If it fails, the engine sleeps on.
+
+        Raises:
+            EngineError: vLLM failed to wake.
+        """
+        if not (level := self._asleep) or self._closed:
+            return
+        with vllm_launch.translated("waking failed"):
+            vllm_sleep.wake_weights(self.llm)
+            awake = False
+            try:
+                self._asleep = 0
+                if level == vllm_sleep.WEIGHTS:
+                    load()
+                awake = True
+            finally:
+                if not awake:
+                    self._asleep = level
+            vllm_sleep.wake_cache(self.llm)
+            self.reset_caches()
 
     def close(self) -> None:
         """Ends vLLM; safe to call again."""

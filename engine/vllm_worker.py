@@ -21,7 +21,9 @@ from engine.samplers.choices import Chosen, choose
 from engine.samplers.mask_predict import paint
 from engine.samplers.stems import Stem
 from engine.samplers.text_prefix import Prefixes, text_prefixes
-from engine.vllm_reload import Prepared, change_places, prepare
+from engine.vllm_reload import Prepared, change_places, emptied, prepare
+from engine.vllm_sleep import WEIGHTS, give_back
+from engine.vllm_transport import Arrivals, receive
 
 
 class HermesWorker:
@@ -29,7 +31,9 @@ class HermesWorker:
 
     model_runner: Any
     _empty: Prefixes | None = None
-    _before: Prepared | None = None
+    _staged: Prepared = []
+    _before: Prepared = []
+    _arrived = Arrivals()
 
     def hermes_paint(
         self,
@@ -89,20 +93,43 @@ class HermesWorker:
         model = self.model_runner.get_model()
         return Counts(FORWARD.seconds, model.decode_steps, model.decoded_rows)
 
-    def hermes_load(self, path: str) -> None:
-        """Lets the weights of a safetensors file serve; on any error the old ones do.
+    def hermes_stage(self, path: str) -> None:
+        """Lays the weights of a safetensors file out aside."""
+        self._stage(load_file(path))
 
-        The old ones are held until `hermes_settle`.
-        """
+    def hermes_begin(self) -> None:
+        """Makes room for weights that vLLM's own transports will bring, piece by piece."""
+        self._arrived = Arrivals()
+
+    def hermes_receive(self, update: dict[str, Any]) -> None:
+        """One piece of them, which the worker's transfer engine receives; its tensors are kept aside."""
+        receive(self, self._arrived, update)
+
+    def hermes_stage_received(self) -> None:
+        """Lays out aside what has been received."""
+        arrived, self._arrived = self._arrived, Arrivals()
+        self._stage(arrived.tensors)
+
+    def _stage(self, state: dict[str, Tensor]) -> None:
         runner = self.model_runner
+        self._staged = prepare(runner.get_model(), state, runner.model_config.dtype)
+
+    def hermes_exchange(self) -> None:
+        """Lets what is laid out aside serve; what served is held until `hermes_settle`."""
         self._empty = None
-        prepared = prepare(runner.get_model(), load_file(path), runner.model_config.dtype)
-        change_places(prepared)
-        self._before = prepared
+        change_places(self._staged)
+        self._before, self._staged = self._staged, []
 
     def hermes_settle(self, keep: bool) -> None:
-        """Ends what `hermes_load` began: the new weights stay, or the old ones come back."""
-        if self._before is not None and not keep:
+        """Ends a swap: the new weights stay, or the old ones come back if they were exchanged at all."""
+        if not keep:
             self._empty = None
             change_places(self._before)
-        self._before = None
+        self._before, self._staged, self._arrived = [], [], Arrivals()
+
+    def hermes_sleep(self, level: int) -> None:
+        """Gives back what keys and values take, at level 2 the weights too; what is asked meanwhile fails."""
+        self._empty = None
+        if level == WEIGHTS:
+            change_places(emptied(self.model_runner.get_model()))
+        give_back(self.model_runner.kv_caches)

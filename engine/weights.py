@@ -21,6 +21,11 @@ from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.tensor_store import save_tensors
 
+TensorLayout = dict[str, tuple[tuple[int, ...], torch.dtype]]
+"""Shape and type of every tensor by its name."""
+FORMAT = {"format": "pt"}
+"""Metadata of weights; with the same tensors it makes the same bytes."""
+
 
 def fingerprint(folder: Path) -> str:
     """Sixteen hex digits of a checkpoint's weights: the digest of model.safetensors.
@@ -31,10 +36,22 @@ def fingerprint(folder: Path) -> str:
     path = folder / WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {WEIGHTS} in this folder; is it a Hermes checkpoint?")
+    return file_fingerprint(path)
+
+
+def file_fingerprint(path: Path) -> str:
+    """`fingerprint` of weights that lie elsewhere.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
     digest = hashlib.blake2b(digest_size=8)
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
@@ -56,7 +73,7 @@ def save_state(
         shutil.copytree(companions / "image_tokenizer", folder / "image_tokenizer", dirs_exist_ok=True)
         if config.w_clip_vit:
             shutil.copytree(companions / CLIP_FOLDER, folder / CLIP_FOLDER, dirs_exist_ok=True)
-    save_tensors(state, folder / WEIGHTS, {"format": "pt"})
+    save_tensors(state, folder / WEIGHTS, FORMAT)
 
 
 def load_config(folder: Path) -> ShowoConfig:
@@ -73,9 +90,7 @@ def load_config(folder: Path) -> ShowoConfig:
     return config
 
 
-def check_tensors(
-    found: dict[str, tuple[tuple[int, ...], torch.dtype]], model: nn.Module, where: Path
-) -> None:
+def check_tensors(found: TensorLayout, model: nn.Module, where: Path) -> None:
     """Compares names and shapes with the model's.
 
     Raises:
@@ -98,7 +113,7 @@ def check_tensors(
         raise CheckpointError(f"{where}: the weights do not fit: {'; '.join(problems)}")
 
 
-def tensor_layout(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def tensor_layout(path: Path) -> TensorLayout:
     """Name -> (shape, dtype) of a safetensors file, without reading the values.
 
     Raises:

@@ -74,7 +74,7 @@ def run_rounds(
     stopping = stopping or Stopping()
     source, held_out = training_source(settings), held_out_source(settings)
     asked = asked_for(rounds, stopping, ranks)
-    with folder.held(), LateEngine(folder, settings) as engine:
+    with folder.held(), LateEngine(folder, settings, ranks) as engine:
         _run(folder, settings, asked, stopping, engine, source, held_out)
     return finish(folder)
 
@@ -132,7 +132,8 @@ def _bring_weights(
     if not folder.curated(number) or not drawn:
         serving = partial(engine.serving, number - 1)
         curate_round(folder, settings, number, source, lambda: nullcontext(serving()))
-    train_in_child(folder, settings, number, ranks)
+    with engine.asleep():
+        train_in_child(folder, settings, number, ranks)
 
 
 def _reason_to_stop(folder: RunFolder, number: int, stopping: Stopping) -> str:

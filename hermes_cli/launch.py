@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import EngineError
+from engine.machine import on_cores, read_machine
+from engine.machine_plan import shares
 
 RENDEZVOUS = "HERMES_RENDEZVOUS"
 """Read by `train.zero3`."""
@@ -53,15 +55,14 @@ def run_ranks(arguments: Sequence[str], ranks: int) -> None:
         }
         for library in ("GLOO", "NCCL"):
             shared.setdefault(f"{library}_SOCKET_IFNAME", "lo")
-        # More threads than cores make every rank slower.
-        shared.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // ranks)))
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "hermes_cli.main", *arguments],
-                env={**shared, "RANK": str(number), "LOCAL_RANK": str(number)},
-            )
-            for number in range(ranks)
-        ]
+        parts = shares(read_machine(), ranks)
+        processes = []
+        for number, part in enumerate(parts):
+            # More threads than cores make every rank slower.
+            places = {"OMP_NUM_THREADS": str(part.threads), "RANK": str(number), "LOCAL_RANK": str(number)}
+            with on_cores(part.cores):
+                command = [sys.executable, "-m", "hermes_cli.main", *arguments]
+                processes.append(subprocess.Popen(command, env={**shared, **places}))
         try:
             _wait(processes)
         finally:

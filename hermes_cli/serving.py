@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,16 +16,34 @@ from hermes_cli.transitions import note, note_failure, one_line
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
+    from engine.machine_plan import Plan
     from engine.vllm_engine import Engine
 
 
 class LateEngine:
     """Nothing is started before `serving` is called."""
 
-    def __init__(self, folder: RunFolder, settings: RunSettings) -> None:
-        self._folder, self._settings = folder, settings
+    def __init__(self, folder: RunFolder, settings: RunSettings, ranks: int = 1) -> None:
+        """`ranks` processes are going to train in turns with it."""
+        self._folder, self._settings, self._ranks = folder, settings, ranks
         self._engine: Engine | None = None
         self._serves = 0
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What engine and training use, planned and said once.
+
+        Raises:
+            ConfigError: there is too little memory for them.
+        """
+        from hermes_cli.planning import plan_processes
+
+        base = self._folder.checkpoint(0)
+        return plan_processes(self._settings, base, samples=True, trains=True, ranks=self._ranks)
+
+    def asleep(self) -> AbstractContextManager[None]:
+        """While another process needs what it has: as the plan says, where it has been opened."""
+        return nullcontext() if self._engine is None else self._engine.asleep(self.plan.sleep)
 
     def serving(self, number: int) -> Engine:
         """The engine on the weights of a round.
@@ -53,13 +73,15 @@ class LateEngine:
         return found.get("fingerprint") == fingerprint(self._folder.checkpoint(number))
 
     def _open(self, number: int) -> Engine:
+        from hermes_cli.planning import use_threads
         from hermes_cli.stages import start_engine
 
+        use_threads(self.plan)
         log, checkpoint = self._folder.log, self._folder.checkpoint(number)
         say(f"starting the engine on {checkpoint}")
         note(log, number, "engine", "begun")
         try:
-            engine = start_engine(self._settings, checkpoint)
+            engine = start_engine(self._settings, checkpoint, self.plan)
         except BaseException as error:
             note_failure(log, number, "engine", error)
             raise

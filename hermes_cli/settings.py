@@ -30,6 +30,8 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     """Memory for keys and values; 0 plans it from the model's sizes."""
     tensor_parallel: int = 1
     """Processes that share every layer; it divides the attention heads."""
+    transport: Literal["disk", "shared", "ipc", "nccl"] = "disk"
+    """How trained weights come to the running engine; the last two need GPUs (docs/processes.md)."""
 
 
 ReferencePolicy = Literal["previous", "base"]

@@ -22,28 +22,41 @@ from hermes_cli.view import encode_pretty, progress_bar, say
 
 if TYPE_CHECKING:
     from curate.sources import Source
+    from engine.machine_plan import Plan
     from engine.vllm_engine import Engine
     from hermes_cli.reporting.records import Report
 
 
-def start_engine(settings: RunSettings, checkpoint: Path) -> Engine:
-    """A running engine on a checkpoint, which whoever starts it has to close."""
+def start_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = None) -> Engine:
+    """A running engine on a checkpoint, as planned, which whoever starts it has to close."""
     from engine.vllm_engine import Engine
 
+    room = settings.engine.kv_cache_gib
+    if plan is not None and plan.cut:
+        room = plan.cache / 2**30 / settings.engine.tensor_parallel
     return Engine(
         checkpoint,
         dtype=settings.engine.dtype,
         max_sequences=settings.engine.max_sequences,
-        kv_cache_gib=settings.engine.kv_cache_gib,
+        kv_cache_gib=room,
         tensor_parallel=settings.engine.tensor_parallel,
+        transport=settings.engine.transport,
     )
 
 
 @contextmanager
-def open_engine(settings: RunSettings, checkpoint: Path) -> Iterator[Engine]:
-    """A running engine on a checkpoint, closed at the end."""
+def open_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = None) -> Iterator[Engine]:
+    """A running engine on a checkpoint, closed at the end; planned here, and said, where nobody has yet.
+
+    Raises:
+        ConfigError: there is too little memory for it.
+    """
+    from hermes_cli.planning import plan_processes, use_threads
+
     say(f"starting the engine on {checkpoint}")
-    with start_engine(settings, checkpoint) as engine:
+    plan = plan or plan_processes(settings, checkpoint, samples=True)
+    use_threads(plan)
+    with start_engine(settings, checkpoint, plan) as engine:
         yield engine
 
 

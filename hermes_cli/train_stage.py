@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.weights import fingerprint
 from hermes_cli.launch import follow_parent, launched, rank, run_ranks
+from hermes_cli.planning import plan_processes
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages import timed
@@ -72,6 +73,7 @@ def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: in
     else:
         # Before anything is started.
         shares(settings.train, ranks)
+        plan_processes(settings, folder.checkpoint(number - 1), trains=True, ranks=ranks)
         reference_round(folder, settings, number)
         if ranks > 1:
             run_ranks(["train", "--run", str(folder.root), "--round", str(number)], ranks)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from engine.kv_cache import TEXT_TOKENS
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
 from engine.weights import WEIGHTS, load_config, tensor_layout
 from train.config import TrainConfig
+from train.deepspeed_config import shares
+
+LOGITS = 256 * 2**20
+"""Log-probs keep no more bytes of logits than about this (`train.logps.chunked`)."""
 
 
 class Sizes(Record):
@@ -62,6 +67,21 @@ def _adapter_size(model: ShowoConfig, config: TrainConfig) -> int:
     wide, narrow = model.intermediate_size, model.hidden_size
     sums = {name: narrow + (wide if name in ("fc1", "fc2") else narrow) for name in config.lora_targets}
     return model.num_hidden_layers * config.lora_rank * sum(sums.values())
+
+
+def activation_bytes(model: ShowoConfig, config: TrainConfig, ranks: int) -> int:
+    """What one pass of one rank keeps for its backward pass, about, logits included."""
+    sides = config.uses_captions + config.masks_per_step * config.uses_images
+    rows = 2 * sides * shares(config, ranks)[0]
+    longest = max(model.prefix_length, model.num_image_tokens + model.max_text_len) + TEXT_TOKENS
+    width = 2 if config.dtype == "bfloat16" else 4
+    # Of each block: its input, normed, query, key, value, what the norms and rotations keep, context and
+    # output, and of the MLP both sides of its activation.
+    block = (14 * model.hidden_size + 2 * model.intermediate_size) * width
+    kept = model.num_hidden_layers * (model.hidden_size * width if config.checkpointing else block)
+    once = block if config.checkpointing else 0
+    tokens = rows * longest
+    return tokens * (kept + once) + min(tokens * model.vocab_size * 4, LOGITS)
 
 
 def rank_memory(sizes: Sizes, config: TrainConfig, ranks: int, offloaded: bool) -> RankMemory:

@@ -19,6 +19,8 @@ import msgspec
 
 from engine import errors
 from engine.errors import HermesError
+from engine.machine import on_cores, read_machine
+from engine.machine_plan import shares
 from engine.records import Record
 from train.config import TrainConfig
 from train.reference import ReferenceBasis, ScoreBlocks, blocks_here, partial_of
@@ -35,6 +37,7 @@ class Job(Record):
     config: TrainConfig
     basis: ReferenceBasis
     rank: int
+    cores: tuple[int, ...]
     threads: int
     blocks: tuple[int, ...]
 
@@ -47,11 +50,6 @@ class Line(Record):
     message: str = ""
 
 
-def threads_of(ranks: int) -> int:
-    """Threads of each process, so that all together use the cores that this one may use."""
-    return max(1, len(os.sched_getaffinity(0)) // ranks)
-
-
 def blocks_by_ranks(
     pairs: Path,
     checkpoint: Path,
@@ -61,9 +59,10 @@ def blocks_by_ranks(
     basis: ReferenceBasis,
     ranks: int,
 ) -> ScoreBlocks:
-    """Scoring by `ranks` processes of `threads_of` threads, each with the model in its own memory."""
+    """Scoring by `ranks` processes on cores of their own, each with the model in its own memory."""
 
     def score(store: PartialStore, numbers: Sequence[int]) -> Iterable[int]:
+        parts = shares(read_machine(), ranks)
         jobs = [
             Job(
                 pairs=str(pairs),
@@ -73,7 +72,8 @@ def blocks_by_ranks(
                 config=config,
                 basis=basis,
                 rank=rank,
-                threads=threads_of(ranks),
+                cores=parts[rank].cores,
+                threads=parts[rank].threads,
                 blocks=tuple(numbers[rank::ranks]),
             )
             for rank in range(min(ranks, len(numbers)))
@@ -110,12 +110,13 @@ def _run(jobs: Sequence[Job]) -> Iterator[int]:
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "train.reference_ranks"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-    )
+    with on_cores(job.cores):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "train.reference_ranks"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
     assert process.stdin
     process.stdin.write(msgspec.json.encode(job) + b"\n")
     process.stdin.flush()

@@ -247,12 +247,12 @@ def test_a_load_that_fails_half_way_leaves_the_old_weights_serving(
     save_file(state, tmp_path / "model.safetensors")
     before = engine.caption(images, keys(8), 0, [SAMPLED] * 2)
     with pytest.raises(CheckpointError, match=r"lacks showo\.lm_head\.bias"):
-        engine.server.rpc("past the checks", "hermes_load", str(tmp_path / "model.safetensors"))
+        engine.server.rpc("past the checks", "hermes_stage", str(tmp_path / "model.safetensors"))
     save_file(
         {"showo.strange": torch.zeros(1)} | load_file(checkpoints[1] / "model.safetensors"), tmp_path / "x"
     )
     with pytest.raises(CheckpointError, match=r"does not know showo\.strange"):
-        engine.server.rpc("past the checks", "hermes_load", str(tmp_path / "x"))
+        engine.server.rpc("past the checks", "hermes_stage", str(tmp_path / "x"))
     assert engine.caption(images, keys(8), 0, [SAMPLED] * 2) == before
 
 

@@ -20,7 +20,6 @@ from train.command import precompute
 from train.config import TrainConfig
 from train.preferences import load_preferences
 from train.reference import Reference, ReferenceBasis, open_reference, partial_of
-from train.reference_ranks import threads_of
 from train.reference_store import BLOCK, MOST_BLOCKS, PartialStore, block_size, locked
 
 CONFIG = TrainConfig(mask_draws=2, text_dropout=0.3, image_vocabulary="codes")
@@ -147,9 +146,3 @@ def test_blocks_grow_with_the_number_of_pairs_so_that_chunks_stay_few() -> None:
     assert block_size(1) == block_size(BLOCK * MOST_BLOCKS) == BLOCK
     assert block_size(1_000_000) == 489
     assert -(-1_000_000 // block_size(1_000_000)) <= MOST_BLOCKS
-
-
-def test_ranks_share_the_cores() -> None:
-    cores = len(os.sched_getaffinity(0))
-    assert threads_of(1) == cores
-    assert threads_of(10 * cores) == 1

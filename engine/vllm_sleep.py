@@ -1,0 +1,76 @@
+"""An engine's memory while another process needs it: given back, and taken up again without a restart.
+
+On a GPU this is vLLM's sleep mode, in the order that works: weights, what is loaded into them, keys and
+values, then the caches are reset. It has not been run: there was no GPU. vLLM has no such mode on a CPU;
+there the pages of keys and values are handed to the system, which gives fresh ones when they are written
+again, and weights are dropped and loaded anew.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+CACHES, WEIGHTS = 1, 2
+LEVELS = (CACHES, WEIGHTS)
+"""Keys and values alone, and the weights too. On a GPU level 1 moves the weights to the host's memory."""
+
+
+def sleep(llm: LLM, level: int) -> None:
+    """Gives memory back; the caches must have been reset."""
+    if _on_cpu():
+        llm.collective_rpc("hermes_sleep", args=(level,))
+    else:
+        llm.sleep(level)
+
+
+def wake_weights(llm: LLM) -> None:
+    """Room for the weights, with their values after level 1; after level 2 they must be loaded next."""
+    if not _on_cpu():
+        llm.wake_up(tags=["weights"])
+
+
+def wake_cache(llm: LLM) -> None:
+    """Room for keys and values; the caches must be reset next."""
+    if not _on_cpu():
+        llm.wake_up(tags=["kv_cache"])
+
+
+def give_back(tensors: Iterable[Tensor]) -> None:
+    """Hands the pages under CPU tensors to the system, and what is free besides; they read as zeros.
+
+    Smaller ones than a page are left alone, and all where the system is not Linux.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc: Any = ctypes.CDLL(None, use_errno=True)
+    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+    for start, size in storages.items():
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        whole = (start + size - first) // mmap.PAGESIZE * mmap.PAGESIZE
+        if whole <= 0:
+            continue
+        if libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(whole), mmap.MADV_DONTNEED):
+            raise OSError(ctypes.get_errno(), "madvise refused to give back keys and values")
+        # The pages at both ends, which belong to others too.
+        ctypes.memset(start, 0, first - start)
+        ctypes.memset(first + whole, 0, start + size - first - whole)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())

@@ -1,0 +1,81 @@
+"""What a command says of its processes before it starts them, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.checkpoints import SHOWO_SHAPES
+from engine.errors import ConfigError
+from engine.kv_cache import LEAST
+from engine.machine_plan import GIB
+from engine.weights import WEIGHTS
+from hermes_cli.planning import engine_needs, plan_processes, training_needs
+from hermes_cli.settings import RunSettings, settle
+from train.config import TrainConfig
+
+SETTINGS = RunSettings()
+
+
+def trained(**changes: object) -> RunSettings:
+    return msgspec.structs.replace(SETTINGS, train=msgspec.structs.replace(TrainConfig(), **changes))
+
+
+def test_a_run_says_in_two_lines_what_it_will_use(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan_processes(SETTINGS, SHOWO_SHAPES, samples=True, trains=True)
+    said = " ".join(capsys.readouterr().out.split())
+    threads = found.engine[0].threads
+    assert f"engine: 1 process of {threads} thread" in said
+    assert "KV cache 0.5 GiB" in said
+    assert f"training: 1 rank of {threads} thread" in said
+    assert "engine asleep meanwhile" in said
+    assert (found.sleep, found.cut) == (1, False)
+
+
+def test_an_engine_is_planned_with_the_weights_that_it_will_hold() -> None:
+    needs = engine_needs(SETTINGS, SHOWO_SHAPES)
+    stored = (SHOWO_SHAPES / WEIGHTS).stat().st_size
+    whole = engine_needs(settle({"engine": {"dtype": "float32", "kv_cache_gib": 2.0}}), SHOWO_SHAPES)
+    half = engine_needs(settle({"engine": {"dtype": "bfloat16", "tensor_parallel": 2}}), SHOWO_SHAPES)
+    assert abs(whole.weights - 2 * half.weights) == 0
+    assert stored <= 2 * whole.weights
+    assert (whole.cache, whole.least) == (2 * GIB, 2 * GIB)
+    assert needs.cache == LEAST * GIB > needs.least
+    assert (half.processes, half.cache) == (2, 2 * LEAST * GIB)
+
+
+def test_training_is_planned_with_what_its_settings_cost() -> None:
+    plain = training_needs(trained(), SHOWO_SHAPES, 1).memory
+    assert training_needs(trained(checkpointing=True), SHOWO_SHAPES, 1).memory < plain
+    assert training_needs(trained(micro_batch=1), SHOWO_SHAPES, 1).memory < plain
+    assert training_needs(trained(lora_rank=4), SHOWO_SHAPES, 1).memory < plain
+    assert training_needs(trained(batch=8), SHOWO_SHAPES, 1).memory > plain
+    assert training_needs(trained(objective="und"), SHOWO_SHAPES, 1).memory < plain
+    disk = trained(offload="nvme", offload_dir="/tmp")
+    assert training_needs(disk, SHOWO_SHAPES, 1).memory < plain
+    assert training_needs(trained(device="cuda"), SHOWO_SHAPES, 1).memory == 0
+
+
+def test_what_does_not_fit_is_refused_in_one_line_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training needs about [0-9.]+ GiB, and"):
+        plan_processes(trained(batch=1 << 16), SHOWO_SHAPES, trains=True)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "hermes_cli.main", "curate", "--run", str(tmp_path / "run")),
+            *("--limit", "2", "--set", "engine.kv_cache_gib=100000"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("hermes: an engine needs at least 10000")
+    assert "lower engine.kv_cache_gib" in line

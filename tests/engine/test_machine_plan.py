@@ -1,0 +1,233 @@
+"""Plans of processes: cores are dealt out once, sums stay inside the machine, more memory is never worse."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from engine.errors import ConfigError
+from engine.kv_cache import PAGED_HEADS
+from engine.machine import (
+    Machine,
+    free_memory,
+    list_text,
+    on_cores,
+    parse_list,
+    physical,
+    read_machine,
+    usable_cores,
+)
+from engine.machine_plan import GIB, PROCESS, EngineNeeds, Plan, TrainingNeeds, describe, plan
+
+sizes = st.integers(0, 40 * GIB)
+few = st.integers(1, 4)
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> Machine:
+    threads = draw(st.sampled_from([1, 2]))
+    count = draw(st.integers(1, 12))
+    cores = tuple(tuple(core + count * i for i in range(threads)) for core in range(count))
+    gpus = draw(st.sampled_from([(), (), (80 * GIB,)]))
+    return Machine(cores=cores, memory=draw(st.integers(GIB, 200 * GIB)), gpus=gpus)
+
+
+@st.composite
+def engines(draw: st.DrawFn) -> EngineNeeds:
+    least = draw(st.integers(1, GIB))
+    return EngineNeeds(
+        weights=draw(st.integers(1, 20 * GIB)),
+        cache=least + draw(sizes),
+        least=least,
+        processes=draw(few),
+        copies=draw(few),
+    )
+
+
+trainings = st.builds(TrainingNeeds, memory=sizes, ranks=st.integers(1, 6))
+
+
+def planned(machine: Machine, engine: EngineNeeds | None, training: TrainingNeeds | None) -> Plan | None:
+    try:
+        return plan(machine, engine, training)
+    except ConfigError:
+        return None
+
+
+@given(machines(), engines(), trainings)
+def test_processes_that_run_at_the_same_time_share_no_core_while_there_are_enough(
+    machine: Machine, engine: EngineNeeds, training: TrainingNeeds
+) -> None:
+    found = planned(machine, engine, training)
+    assume(found is not None)
+    assert found is not None
+    existing = {thread for core in machine.cores for thread in core}
+    for parts, count in ((found.engine, engine.processes * engine.copies), (found.training, training.ranks)):
+        used = [core for part in parts for core in part.cores]
+        assert len(parts) == count
+        assert set(used) <= existing
+        assert all(part.threads >= 1 for part in parts)
+        if count <= len(machine.cores):
+            assert len(used) == len(set(used))
+            assert sum(part.threads for part in parts) <= len(machine.cores)
+
+
+@given(machines(), engines(), trainings)
+def test_what_runs_at_the_same_time_fits_into_what_is_free(
+    machine: Machine, engine: EngineNeeds, training: TrainingNeeds
+) -> None:
+    found = planned(machine, engine, training)
+    assume(found is not None)
+    assert found is not None
+    assert found.training_memory <= machine.memory
+    assert engine.least <= found.cache <= engine.cache
+    if machine.gpus:
+        assert 2 * engine.weights + found.cache <= sum(machine.gpus[: engine.processes])
+    else:
+        assert found.sampling_memory <= machine.memory
+
+
+@given(machines(), engines(), trainings, sizes)
+def test_more_memory_is_never_worse(
+    machine: Machine, engine: EngineNeeds, training: TrainingNeeds, more: int
+) -> None:
+    larger = Machine(
+        cores=machine.cores,
+        memory=machine.memory + more,
+        gpus=tuple(one + more for one in machine.gpus),
+    )
+    less, found = planned(machine, engine, training), planned(larger, engine, training)
+    if less is not None:
+        assert found is not None
+        assert found.cache >= less.cache
+        assert found.sleep <= less.sleep
+        assert (found.engine, found.training) == (less.engine, less.training)
+
+
+@given(machines(), engines(), trainings)
+def test_a_plan_of_both_allows_what_each_alone_is_allowed_at_most(
+    machine: Machine, engine: EngineNeeds, training: TrainingNeeds
+) -> None:
+    if planned(machine, engine, training) is not None:
+        assert planned(machine, engine, None) is not None
+        assert planned(machine, None, training) is not None
+
+
+def test_the_engine_sleeps_as_deep_as_the_training_needs_and_no_deeper() -> None:
+    cores = ((0,), (1,))
+    engine = EngineNeeds(weights=2 * GIB, cache=GIB, least=GIB // 2)
+    training = TrainingNeeds(memory=3 * GIB)
+    levels = {}
+    for gib in (5, 6, 7, 8, 100):
+        found = planned(Machine(cores=cores, memory=gib * GIB), engine, training)
+        levels[gib] = None if found is None else (found.sleep, found.cache / GIB)
+    assert levels == {5: None, 6: (2, 1.0), 7: (1, 1.0), 8: (1, 1.0), 100: (1, 1.0)}
+    tight = plan(Machine(cores=cores, memory=int(5.75 * GIB)), engine, None)
+    assert (tight.cut, tight.cache) == (True, 0.75 * GIB)
+
+
+def test_too_little_memory_is_one_line_that_says_what_is_short() -> None:
+    machine = Machine(cores=((0,),), memory=4 * GIB)
+    with pytest.raises(ConfigError, match=r"an engine needs at least 7\.5 GiB .*swapped: 6\.0.*4\.0 GiB are"):
+        plan(machine, EngineNeeds(weights=3 * GIB, cache=GIB, least=GIB // 2), None)
+    small = EngineNeeds(weights=GIB // 4, cache=GIB // 4, least=GIB // 4)
+    with pytest.raises(ConfigError, match=r"training needs about 6\.0 GiB beside .*, and 3\.0 GiB are free"):
+        plan(machine, small, TrainingNeeds(memory=5 * GIB))
+    with pytest.raises(ConfigError, match=r"training needs about 6\.0 GiB, and 4\.0 GiB are free"):
+        plan(machine, None, TrainingNeeds(memory=5 * GIB))
+
+
+def test_a_plan_is_said_in_two_lines() -> None:
+    machine = Machine(cores=((0, 4), (1, 5), (2, 6), (3, 7)), memory=20 * GIB)
+    engine = EngineNeeds(weights=GIB, cache=GIB // 2, least=GIB // 2)
+    both = plan(machine, engine, TrainingNeeds(memory=2 * GIB, ranks=2))
+    assert describe(both) == [
+        "engine: 1 process of 4 threads on cores 0-7, KV cache 0.5 GiB; about 3.5 of 20.0 GiB",
+        "training: 2 ranks of 2 threads on cores 0-1,4-5 and 2-3,6-7, engine asleep meanwhile; "
+        "about 6.0 of 20.0 GiB",
+    ]
+    one = Machine(cores=((3,),), memory=20 * GIB, threads=1)
+    assert describe(plan(one, None, TrainingNeeds(memory=PROCESS))) == [
+        "training: 1 rank of 1 thread on core 3; about 2.0 of 20.0 GiB"
+    ]
+
+
+@given(st.sets(st.integers(0, 300)))
+def test_sets_of_cores_survive_linuxs_notation(cores: set[int]) -> None:
+    assert parse_list(list_text(cores)) == sorted(cores)
+
+
+def written(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+MEMORY = {"proc/meminfo": "MemTotal: 900 kB\nMemAvailable:  800 kB\n"}
+
+
+def test_control_groups_of_both_versions_bound_the_memory(tmp_path: Path) -> None:
+    assert free_memory(written(tmp_path / "none", MEMORY)) == 800 * 1024
+    second = {
+        "proc/self/cgroup": "0::/a/b\n",
+        "sys/fs/cgroup/a/memory.max": "500000",
+        "sys/fs/cgroup/a/memory.current": "300000",
+        "sys/fs/cgroup/a/memory.stat": "anon 1\ninactive_file 50000\n",
+        "sys/fs/cgroup/a/b/memory.max": "max",
+        "sys/fs/cgroup/a/b/memory.current": "1000",
+    }
+    assert free_memory(written(tmp_path / "2", MEMORY | second)) == 250000
+    first = {
+        "proc/self/cgroup": "4:memory:/job\n1:cpu,cpuacct:/\n0::/\n",
+        "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "600000",
+        "sys/fs/cgroup/memory/job/memory.usage_in_bytes": "700000",
+        "sys/fs/cgroup/memory/job/memory.stat": "total_inactive_file 100\n",
+    }
+    assert free_memory(written(tmp_path / "1", MEMORY | first)) == 0
+    assert free_memory(tmp_path / "nothing can be read") > 1 << 60
+
+
+def test_hardware_threads_of_a_core_are_one_core_and_nodes_stay_together(tmp_path: Path) -> None:
+    files = {
+        f"sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list": f"{core % 4},{core % 4 + 4}"
+        for core in range(8)
+    }
+    files |= {
+        "sys/devices/system/node/node0/cpulist": "0,2,4,6\n",
+        "sys/devices/system/node/node1/cpulist": "1,3,5,7\n",
+    }
+    root = written(tmp_path, files)
+    assert physical(range(8), root) == ((0, 4), (2, 6), (1, 5), (3, 7))
+    assert physical([0, 1, 5], root) == ((0,), (1, 5))
+    assert physical([0, 9], tmp_path / "nothing can be read") == ((0,), (9,))
+
+
+def test_a_quota_of_time_bounds_the_cores(tmp_path: Path) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    assert len(usable_cores(written(tmp_path / "none", {}))) == allowed
+    group = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}
+    assert len(usable_cores(written(tmp_path / "2", group))) == 1
+    group["sys/fs/cgroup/cpu.max"] = "max 100000\n"
+    assert len(usable_cores(written(tmp_path / "max", group))) == allowed
+
+
+def test_this_machine_can_be_read_and_cores_come_back_after_a_start() -> None:
+    found, before = read_machine(), os.sched_getaffinity(0)
+    assert {thread for core in found.cores for thread in core} <= before
+    assert GIB // 8 < found.memory < 1 << 50
+    with on_cores([min(before)]):
+        assert os.sched_getaffinity(0) == {min(before)}
+    assert os.sched_getaffinity(0) == before
+
+
+def test_the_head_sizes_are_vllms() -> None:
+    pytest.importorskip("vllm")
+    from engine.vllm_attention import ImagePrefixBackend
+
+    assert tuple(sorted(ImagePrefixBackend.get_supported_head_sizes())) == PAGED_HEADS
