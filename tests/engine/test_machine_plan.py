@@ -125,19 +125,19 @@ def test_the_engine_sleeps_as_deep_as_the_training_needs_and_no_deeper() -> None
     for gib in (5, 6, 7, 8, 100):
         found = planned(Machine(cores=cores, memory=gib * GIB), engine, training)
         levels[gib] = None if found is None else (found.sleep, found.cache / GIB)
-    assert levels == {5: None, 6: (2, 1.0), 7: (1, 1.0), 8: (1, 1.0), 100: (1, 1.0)}
-    tight = plan(Machine(cores=cores, memory=int(5.75 * GIB)), engine, None)
+    assert levels == {5: None, 6: (2, 0.5), 7: (2, 1.0), 8: (1, 1.0), 100: (1, 1.0)}
+    tight = plan(Machine(cores=cores, memory=int(6.25 * GIB)), engine, None)
     assert (tight.cut, tight.cache) == (True, 0.75 * GIB)
 
 
 def test_too_little_memory_is_one_line_that_says_what_is_short() -> None:
     machine = Machine(cores=((0,),), memory=4 * GIB)
-    with pytest.raises(ConfigError, match=r"an engine needs at least 7\.5 GiB .*swapped: 6\.0.*4\.0 GiB are"):
+    with pytest.raises(ConfigError, match=r"an engine needs at least 8\.0 GiB .*swapped: 6\.0.*4\.0 GiB are"):
         plan(machine, EngineNeeds(weights=3 * GIB, cache=GIB, least=GIB // 2), None)
     small = EngineNeeds(weights=GIB // 4, cache=GIB // 4, least=GIB // 4)
-    with pytest.raises(ConfigError, match=r"training needs about 6\.0 GiB beside .*, and 3\.0 GiB are free"):
+    with pytest.raises(ConfigError, match=r"training needs about 6\.5 GiB beside .*, and 2\.5 GiB are free"):
         plan(machine, small, TrainingNeeds(memory=5 * GIB))
-    with pytest.raises(ConfigError, match=r"training needs about 6\.0 GiB, and 4\.0 GiB are free"):
+    with pytest.raises(ConfigError, match=r"training needs about 6\.5 GiB, and 4\.0 GiB are free"):
         plan(machine, None, TrainingNeeds(memory=5 * GIB))
 
 
@@ -146,13 +146,13 @@ def test_a_plan_is_said_in_two_lines() -> None:
     engine = EngineNeeds(weights=GIB, cache=GIB // 2, least=GIB // 2)
     both = plan(machine, engine, TrainingNeeds(memory=2 * GIB, ranks=2))
     assert describe(both) == [
-        "engine: 1 process of 4 threads on cores 0-7, KV cache 0.5 GiB; about 3.5 of 20.0 GiB",
+        "engine: 1 process of 4 threads on cores 0-7, KV cache 0.5 GiB; about 4.0 of 20.0 GiB",
         "training: 2 ranks of 2 threads on cores 0-1,4-5 and 2-3,6-7, engine asleep meanwhile; "
-        "about 6.0 of 20.0 GiB",
+        "about 7.5 of 20.0 GiB",
     ]
     one = Machine(cores=((3,),), memory=20 * GIB, threads=1)
     assert describe(plan(one, None, TrainingNeeds(memory=PROCESS))) == [
-        "training: 1 rank of 1 thread on core 3; about 2.0 of 20.0 GiB"
+        "training: 1 rank of 1 thread on core 3; about 3.0 of 20.0 GiB"
     ]
 
 
