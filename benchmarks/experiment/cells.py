@@ -56,6 +56,11 @@ class Task(Record):
         """Of `hermes`."""
         raise NotImplementedError
 
+    @property
+    def stages(self) -> tuple[tuple[int, str], ...]:
+        """(round, stage) of all that the task itself does."""
+        return ()
+
     def done(self) -> bool:
         """Whether the folder holds all that the task gives."""
         raise NotImplementedError
@@ -75,6 +80,10 @@ class Base(Task):
     def arguments(self) -> tuple[str, ...]:
         return self._command("eval")
 
+    @property
+    def stages(self) -> tuple[tuple[int, str], ...]:
+        return ((0, "eval"),)
+
     def done(self) -> bool:
         return measured_as(self.folder, 0, self.settings.eval)
 
@@ -93,6 +102,10 @@ class Curation(Task):
     @property
     def arguments(self) -> tuple[str, ...]:
         return self._command("curate")
+
+    @property
+    def stages(self) -> tuple[tuple[int, str], ...]:
+        return () if self.wider else ((1, "curate"),)
 
     def done(self) -> bool:
         return curated(self.folder)
@@ -124,6 +137,12 @@ class Cell(Task, kw_only=True):
     @property
     def arguments(self) -> tuple[str, ...]:
         return self._command("run", "--rounds", str(self.rounds))
+
+    @property
+    def stages(self) -> tuple[tuple[int, str], ...]:
+        names = ("curate", "reference", "train", "eval")
+        every = ((number, name) for number in range(1, self.rounds + 1) for name in names)
+        return tuple(one for one in every if one != (1, "curate"))
 
     def done(self) -> bool:
         return all(self.has(number) for number in range(self.rounds + 1))
@@ -167,6 +186,10 @@ class Final(Task, kw_only=True):
     @property
     def arguments(self) -> tuple[str, ...]:
         return self._command("eval")
+
+    @property
+    def stages(self) -> tuple[tuple[int, str], ...]:
+        return tuple((number, "eval") for number in range(1, self.rounds + 1))
 
     def done(self) -> bool:
         return all(self.has(number) for number in range(self.rounds + 1))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.experiment.cells import Base, Cell, Curation, Final, Task
+from benchmarks.experiment.cells import Cell, Curation, Final, Task
 from benchmarks.experiment.settings import CellSettings
 from benchmarks.experiment.sharing import SECONDS, round_folder
 from curate.store import SUMMARY
@@ -15,8 +15,8 @@ from curate.summary import CurateSummary
 
 ASSUMED = {"curate": 0.15, "reference": 0.03, "train": 0.04, "eval": 0.11}
 """Seconds for a unit on one core, as the embedded model took them, where nothing is measured yet."""
-START = 20.0
-"""Seconds before a command's first stage."""
+START, TRAINER = 20.0, 15.0
+"""Seconds before a command's first stage, and before each training, which is a process of its own."""
 
 
 def units(settings: CellSettings) -> dict[str, float]:
@@ -46,20 +46,6 @@ def _sampled(task: Curation) -> bool:
     return found is not None and found.throughput is not None
 
 
-def _stages(task: Task) -> list[tuple[int, str]]:
-    """(round, stage) of all that a task itself does."""
-    if isinstance(task, Base):
-        return [(0, "eval")]
-    if isinstance(task, Curation):
-        return [] if task.wider else [(1, "curate")]
-    if isinstance(task, Cell):
-        later = [(number, "curate") for number in range(2, task.rounds + 1)]
-        trained = range(1, task.rounds + 1)
-        return later + [(number, stage) for number in trained for stage in ("reference", "train", "eval")]
-    assert isinstance(task, Final)
-    return [(number, "eval") for number in range(1, task.rounds + 1)]
-
-
 def rates(done: Iterable[Task]) -> dict[str, float]:
     """Stage -> seconds a unit, over all tasks that are done; what is assumed where none has it."""
     spent = dict.fromkeys(ASSUMED, 0.0)
@@ -68,7 +54,7 @@ def rates(done: Iterable[Task]) -> dict[str, float]:
         if isinstance(task, Curation) and not _sampled(task):
             continue
         amount = units(task.settings)
-        for number, stage in _stages(task):
+        for number, stage in task.stages:
             if took := seconds_of(task.folder, number).get(stage):
                 spent[stage] += took
                 work[stage] += amount[stage]
@@ -80,10 +66,8 @@ def seconds_left(task: Task, rate: dict[str, float]) -> float:
     if task.done():
         return 0.0
     amount = units(task.settings)
-    left = [
-        amount[stage] * rate[stage] for number, stage in _stages(task) if not _finished(task, number, stage)
-    ]
-    return START + sum(left)
+    left = [stage for number, stage in task.stages if not _finished(task, number, stage)]
+    return START + TRAINER * left.count("train") + sum(amount[stage] * rate[stage] for stage in left)
 
 
 def _finished(task: Task, number: int, stage: str) -> bool:

@@ -76,6 +76,8 @@ class Grid(Record, forbid_unknown_fields=True):
                     f"row {row.name}: eval.split is {EVALUATION}; rows are chosen on another split, "
                     "and --final measures on that one"
                 )
+            if settings.eval != self.settled(self.default).eval:
+                raise ConfigError(f"row {row.name}: eval is a matter of the defaults, the same for all rows")
             self.final_eval(row)
             if row.shares:
                 self._check_shares(row, settings)

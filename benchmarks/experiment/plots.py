@@ -73,7 +73,7 @@ def _gains(results: Results) -> plt.Figure | None:
     axes.axvline(0, color="0.5", linewidth=1)
     axes.set_yticks(range(len(rows)), [_named(row) for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("right answers gained over the base, share, with 95% intervals")
+    axes.set_xlabel("share of right answers gained over the base")
     _plain(axes)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
@@ -91,9 +91,11 @@ def _sides(results: Results) -> plt.Figure | None:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 3.8), layout="constrained")
     for place, row in enumerate(rows):
-        for side, color in (("und", UND), ("gen", GEN)):
-            name = {"und": "understanding", "gen": "generation"}[side]
-            _line(axes, row, side, color, MARKERS[place], f"{name}, {row.title}", dashed=bool(place))
+        for turn, (side, name, color) in enumerate(
+            (("und", "understanding", UND), ("gen", "generation", GEN))
+        ):
+            marker = MARKERS[(2 * place + turn) % len(MARKERS)]
+            _line(axes, row, side, color, marker, f"{name}, {row.title}", dashed=bool(place))
     axes.set_ylabel("right answers, share")
     _over_rounds(axes, rows)
     figure.legend(loc="outside upper center", ncols=1 if len(rows) > 1 else 2, frameon=False)

@@ -1,7 +1,8 @@
 """What cells have in common is made once and put into each: verified, never assumed.
 
 Files are hard links where the file system has them. All of Hermes writes beside and renames, so a link that
-is written again in one folder leaves the others as they are; locks are never linked.
+is written again in one folder leaves the others as they are; what is appended to is copied, and locks are
+left out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from benchmarks.experiment.settings import CellSettings
 from benchmarks.quality.config import EvalConfig
 from benchmarks.quality.records import GapReport
 from curate.origin import Origin
-from curate.shards import LOCK
+from curate.shards import LOCK, OPEN
 from curate.store import ORIGIN, PAIRS, SUMMARY
 from curate.summary import CurateSummary
 from engine.checkpoints import resolve_model
@@ -44,10 +45,14 @@ def put(source: Path, target: Path) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    if not source.endswith(OPEN):
+        try:
+            os.link(source, target)
+        except OSError:
+            pass
+        else:
+            return
+    shutil.copy2(source, target)
 
 
 def measurement(run: Path, number: int) -> GapReport | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ from made_run import measured, save_training
 from PIL import Image
 
 from benchmarks.experiment.diagnosis import critic, displacement, nuisance, variance
-from benchmarks.experiment.diagnosis.inspected import Inspected, mean
+from benchmarks.experiment.diagnosis.inspected import Inspected, finish, mean
 from benchmarks.experiment.diagnosis.scoring import PairScores
 from benchmarks.experiment.settings import settle
 from curate.outcomes import Sampled
@@ -219,20 +219,24 @@ def test_a_mean_of_fewer_than_two_is_none() -> None:
     assert mean([]) is None
 
 
-@pytest.mark.parametrize("name", ["critic", "displacement"])
+@pytest.mark.parametrize("module", [critic, displacement], ids=["critic", "displacement"])
 def test_a_diagnosis_prints_writes_and_draws_and_says_what_is_missing(
-    run: Path, tmp_path: Path, name: str
+    run: Path,
+    tmp_path: Path,
+    module: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = [sys.executable, "-m", f"benchmarks.experiment.diagnosis.{name}", "--run", str(run)]
-    given = ("--to", str(tmp_path / "found.json"), "--picture", str(tmp_path / "found.png"))
-    done = subprocess.run([*command, *given], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    paths = ["--to", str(tmp_path / "found.json"), "--picture", str(tmp_path / "found.png")]
+    given = ["diagnosis", "--run", str(run), *paths]
+    monkeypatch.setattr(sys, "argv", given)
+    finish(module.main)
+    assert f"written to {tmp_path / 'found.json'}" in capsys.readouterr().out
     assert msgspec.json.decode((tmp_path / "found.json").read_bytes())["round"] == 1
     with Image.open(tmp_path / "found.png") as picture:
         assert picture.width > 1000
-    missing = subprocess.run(
-        [*command, "--round", "3"], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert missing.returncode == 1
-    assert len(missing.stderr.strip().splitlines()) == 1
-    assert missing.stderr.startswith("diagnosis: ")
+    monkeypatch.setattr(sys, "argv", [*given, "--round", "3"])
+    with pytest.raises(SystemExit) as caught:
+        finish(module.main)
+    assert str(caught.value).startswith("diagnosis: ")
+    assert "\n" not in str(caught.value)

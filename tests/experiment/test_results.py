@@ -19,16 +19,21 @@ from benchmarks.experiment.pairing import aligned
 from benchmarks.experiment.planning import Plan, plan
 from benchmarks.experiment.plots import draw_all
 from benchmarks.experiment.results import Results
+from benchmarks.experiment.settings import CellSettings, Tree, merge, settle
 from benchmarks.experiment.sharing import (
     check_curation,
-    put,
     share_base,
+    share_curation,
     share_reference,
 )
 from benchmarks.experiment.tables import BEGIN, END, markdown, put_between
 from benchmarks.quality.config import EvalConfig
 from benchmarks.quality.records import GapReport
+from curate.origin import Origin
+from engine.checkpoints import resolve_model
+from engine.durable import write_file
 from engine.errors import DataError, StaleError
+from engine.weights import fingerprint
 
 GRID = """
 [defaults.eval]
@@ -250,22 +255,85 @@ def test_measurements_are_compared_on_the_items_that_all_have(tmp_path: Path) ->
         aligned([first, evaluation("c", [(1, 1, 2)], config)])
 
 
-def test_what_is_shared_is_checked_and_locks_are_not(tmp_path: Path) -> None:
-    grid = grid_of(tmp_path)
-    settings = grid.settled(grid.default)
-    shared = tmp_path / "shared"
-    save_curation(shared, 1)
-    (shared / "round-1/curate/lock").write_text("7")
-    (shared / "run.json").write_bytes(msgspec.json.encode(settings))
-    with pytest.raises((StaleError, DataError)):
-        # Made by hand: by no weights, of other settings.
-        check_curation(shared, settings)
-    put(shared / "round-1/curate", tmp_path / "one/curate")
-    assert not (tmp_path / "one/curate/lock").exists()
-    linked = tmp_path / "one/curate/pairs.jsonl"
-    assert linked.stat().st_ino == (shared / "round-1/curate/pairs.jsonl").stat().st_ino
-    put(shared / "round-1/curate", tmp_path / "one/curate")
-    assert linked.is_file()
+@pytest.fixture
+def shared(tmp_path: Path) -> tuple[Path, CellSettings]:
+    """A run's curation of three items, and the settings it was made under."""
+    settings = settle({"curate": {"n": 2, "limit": 3, "similarity": "minilm"}}, "here")
+    run, config = tmp_path / "shared", settings.curate
+    save_curation(run, 1)
+    origin = Origin(
+        model=fingerprint(resolve_model("")),
+        precision="float32",
+        data="shapes",
+        round=1,
+        seed=0,
+        n=2,
+        captions=[],
+        paint=msgspec.to_builtins(config.paint),
+        answer=msgspec.to_builtins(config.answer),
+        similarity="minilm",
+    )
+    write_file(run / "round-1/curate/origin.json", msgspec.json.encode(origin))
+    write_file(run / "round-1/curate/lock", b"7")
+    write_file(
+        run / "run.json", msgspec.json.encode({**msgspec.to_builtins(settings), "later": {"field": 1}})
+    )
+    return run, settings
+
+
+def test_a_curation_is_shared_by_links_and_its_lock_is_not(
+    shared: tuple[Path, CellSettings], tmp_path: Path
+) -> None:
+    source, settings = shared
+    run = tmp_path / "run"
+    share_curation(source, run, settings)
+    share_curation(source, run, settings)
+    ours, theirs = (one / "round-1/curate/pairs.jsonl" for one in (run, source))
+    assert ours.stat().st_ino == theirs.stat().st_ino
+    assert not (run / "round-1/curate/lock").exists()
+    # What is written again, as all of Hermes writes, leaves the other folder as it was.
+    write_file(ours, b"other\n")
+    assert theirs.read_bytes() != b"other\n"
+    with pytest.raises(StaleError, match="differs from"):
+        share_curation(source, run, settings)
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"seed": 4}, "seed"),
+        ({"engine": {"dtype": "bfloat16"}}, "dtype"),
+        ({"curate": {"n": 3}}, "curate, origin's n"),
+        ({"curate": {"limit": 4}}, "curate, rows"),
+        ({"curate": {"paint": {"steps": 3}}}, "curate, origin's paint"),
+        ({"curate": {"threshold": 0.5}}, "curate"),
+    ],
+)
+def test_a_curation_under_other_settings_is_not_shared(
+    shared: tuple[Path, CellSettings], tmp_path: Path, tree: Tree, said: str
+) -> None:
+    source, settings = shared
+    wanted = settle(merge(msgspec.to_builtins(settings), tree), "here")
+    with pytest.raises(StaleError) as caught:
+        share_curation(source, tmp_path / "run", wanted)
+    assert f"under other settings ({said}" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"), [("model", "others", "weights"), ("round", 2, "round"), ("seed", 9, "seed")]
+)
+def test_a_curation_of_other_weights_is_not_shared_whatever_its_settings_say(
+    shared: tuple[Path, CellSettings], tmp_path: Path, field: str, value: object, said: str
+) -> None:
+    source, settings = shared
+    path = source / "round-1/curate/origin.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(StaleError, match=said):
+        share_curation(source, tmp_path / "run", settings)
+    path.write_text("{}")
+    with pytest.raises(DataError, match="not a finished curation"):
+        check_curation(source, settings)
 
 
 def test_a_base_under_other_settings_is_replaced_and_a_reference_is_not(tmp_path: Path) -> None:
