@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow lint bench experiment clean
 
 setup: $(READY)
 
@@ -36,6 +36,12 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.sampling --quick
 	$(BIN)/python -m benchmarks.candidates
 	$(BIN)/python -m benchmarks.roofline --shape small --prompts 1
+
+# Hours of work: it goes on where it was stopped. JOBS cells run side by side, each on a core of its own.
+JOBS ?= 2
+experiment: $(READY)
+	$(BIN)/python -m benchmarks.experiment --final --jobs $(JOBS)
+	$(BIN)/python -m benchmarks.experiment.tables --into docs/method.md --pictures docs/images
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

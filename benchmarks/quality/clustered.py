@@ -52,7 +52,7 @@ def contrast(*terms: tuple[float, Ratio]) -> Estimate:
     """
     value, moved = 0.0, np.zeros(len(terms[0][1].sums))
     for weight, one in terms:
-        share, influences = _linearised(one.sums, one.counts)
+        share, influences = linearised(one.sums, one.counts)
         value += weight * share
         moved = moved + weight * influences
     items = max(2, len(moved))
@@ -60,7 +60,7 @@ def contrast(*terms: tuple[float, Ratio]) -> Estimate:
     return Estimate(value=value, se=se, count=len(moved))
 
 
-def _linearised(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, NDArray[np.float64]]:
+def linearised(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, NDArray[np.float64]]:
     """A ratio, and how far each item moves it."""
     upper, lower = np.asarray(sums, float), np.asarray(counts, float)
     total = lower.sum()

@@ -1,0 +1,55 @@
+"""Log-probs of pairs of images under a checkpoint, with masks that winner and loser share.
+
+Legend: P pairs, K mask draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.records import ImageCandidate, ImagePair, Preference
+from engine.weights import load_model
+from train.batch import Layout
+from train.config import TrainConfig
+from train.image_mask import mask_from_seed
+from train.reference import ReferenceBasis, score_block
+from train.row_logps import RowLogps
+
+Array = NDArray[np.float64]
+
+
+class PairScores(NamedTuple):
+    """Log-probs of the hidden codes, nats, summed over them."""
+
+    win: Array
+    """[P, K]."""
+    lose: Array
+    hidden: Array
+    """Share of the codes that a draw hides, [P, K]."""
+
+
+def images_alone(preference: Preference, win: ImageCandidate, lose: ImageCandidate) -> Preference:
+    """A preference between these two images, with nothing to score of its captions."""
+    pair = ImagePair(win=win, lose=lose, win_round=0, lose_round=0)
+    return msgspec.structs.replace(preference, captions=None, images=pair)
+
+
+def score_pairs(
+    checkpoint: Path, preferences: Sequence[Preference], draws: int, config: TrainConfig
+) -> PairScores:
+    """Scores pairs of images under K draws, as training's reference pass does, text always given."""
+    used = msgspec.structs.replace(config, mask_draws=draws, masks_per_step=1, text_dropout=0.0)
+    basis = ReferenceBasis.of(checkpoint, preferences, used)
+    model = RowLogps(load_model(checkpoint).eval(), used.image_vocabulary)
+    found = score_block(preferences, basis, Layout.load(checkpoint), model)
+    tokens = basis.image_tokens
+    hidden = [[mask_from_seed(int(seed), tokens).mean() for seed in row] for row in found["mask_seed"]]
+    return PairScores(
+        found["image_win"].astype(float), found["image_lose"].astype(float), np.array(hidden, float)
+    )

@@ -1,0 +1,137 @@
+"""What an experiment has found so far, as `benchmarks/results/experiment.json` holds it.
+
+Fields that end in `_ci` are the bounds of the 95% interval of the field without it (`statistics.py`); what
+cannot be said yet is null. Fields are only ever added.
+"""
+
+from __future__ import annotations
+
+from benchmarks.timing import Machine
+from engine.records import Record
+
+Bounds = tuple[float, float]
+
+
+class Kind(Record):
+    """Right answers to one kind of question, means over seeds."""
+
+    und: float
+    gen: float
+
+
+class Change(Record):
+    """One measurement minus another, on the same items."""
+
+    und: float
+    und_ci: Bounds
+    gen: float
+    gen_ci: Bounds
+    gap: float
+    gap_ci: Bounds
+
+
+class Pairs(Record):
+    """What trained a round, means over seeds; round 1 has the same pairs under each."""
+
+    items: float
+    captions: float
+    images: float
+    image_ties: float
+    mean_similarity: float
+    mean_self_vqa: float
+
+
+class Trained(Record):
+    """The last tenth of a round's training steps, means over seeds; a side that was not trained is null."""
+
+    steps: int
+    loss: float
+    accuracy: float
+    caption_margin: float | None
+    image_margin: float | None
+    caption_win_gain: float | None
+    image_win_gain: float | None
+    caption_kl: float | None
+    image_kl: float | None
+
+
+class Round(Record):
+    """A round of a row; round 0 is the base."""
+
+    round: int
+    seeds: tuple[int, ...]
+    """Those that are in the numbers; none of the base, which has no training."""
+    items: int
+    und: float
+    und_ci: Bounds
+    gen: float
+    gen_ci: Bounds
+    gap: float
+    gap_ci: Bounds
+    by_kind: dict[str, Kind]
+    by_seed: dict[str, Kind]
+    """Seed -> both sides."""
+    und_gain: float | None = None
+    """Over the base, as all of these; null for the base."""
+    und_gain_ci: Bounds | None = None
+    gen_gain: float | None = None
+    gen_gain_ci: Bounds | None = None
+    gap_cut: float | None = None
+    """1 - gap / the base's gap."""
+    gap_cut_ci: Bounds | None = None
+    since_previous: Change | None = None
+    """Over the round before."""
+    versus_default: Change | None = None
+    """Over the same round of the default row, under the same seeds; null where seeds differ."""
+    pairs: Pairs | None = None
+    trained: Trained | None = None
+    seconds: dict[str, float] = {}
+    """Stage -> mean over seeds, what is shared counted in full."""
+
+
+class RowResult(Record):
+    """A row of the grid."""
+
+    name: str
+    title: str
+    group: str
+    default: bool
+    complete: bool
+    """Whether every seed has every round."""
+    seeds: tuple[int, ...]
+    """That the grid asks for."""
+    settings: dict[str, object]
+    """The row's tree laid over the defaults."""
+    rounds: tuple[Round, ...]
+    """Those that have been measured under at least one seed, the base first."""
+    looks: int
+    """At the evaluation split."""
+
+
+class Summary(Record):
+    """The default row's last round."""
+
+    row: str
+    complete: bool
+    rounds: int
+    seeds: tuple[int, ...]
+    split: str
+    looks: int
+    und_gain: float
+    und_gain_ci: Bounds
+    gen_gain: float
+    gen_gain_ci: Bounds
+    gap_cut: float | None
+    gap_cut_ci: Bounds | None
+
+
+class Results(Record):
+    """The file."""
+
+    grid: str
+    """Digest of all rows with their settings."""
+    split: str
+    machine: Machine
+    rows: tuple[RowResult, ...]
+    summary: Summary | None
+    """None until the default row's last round is measured."""

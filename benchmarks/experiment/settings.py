@@ -1,0 +1,127 @@
+"""Settings of one cell: what its `hermes run` is told, and digests of what decides its results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from benchmarks.quality.config import EvalConfig
+from curate.config import CurateConfig
+from curate.model_folders import default_similarity
+from engine.errors import ConfigError
+from engine.records import Record
+from train.config import MEANS, TrainConfig
+
+Tree = dict[str, Any]
+
+CURATION_MEANS = frozenset(("chunk", "workers", "ray", "max_bad"))
+"""Settings of a curation that say how it is carried out, not what it gives."""
+SCORED_UNDER = ("mask_draws", "seed", "text_dropout", "dtype", "image_vocabulary")
+"""Training's settings that reference log-probs depend on."""
+
+
+class CellSettings(Record, forbid_unknown_fields=True):
+    """The tables of `hermes run`'s --config that decide a cell."""
+
+    model: str = ""
+    data: str = "shapes"
+    seed: int = 0
+    engine: Tree = msgspec.field(default_factory=dict)
+    """Checked by `hermes run` itself, as `reference` is."""
+    curate: CurateConfig = CurateConfig()
+    reference: Tree = msgspec.field(default_factory=dict)
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+
+    def with_seed(self, seed: int) -> CellSettings:
+        """The same with this seed of training; curation keeps the run's."""
+        return msgspec.structs.replace(self, train=msgspec.structs.replace(self.train, seed=seed))
+
+    @property
+    def _sampler(self) -> Tree:
+        """What every sample depends on."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "dtype": self.engine.get("dtype", "float32"),
+            "similarity": self.curate.similarity,
+        }
+
+    @property
+    def curation_basis(self) -> Tree:
+        """What decides the pairs of round 1."""
+        config = msgspec.to_builtins(self.curate)
+        kept = {name: value for name, value in config.items() if name not in CURATION_MEANS}
+        return {**self._sampler, "seed": self.seed, "curate": kept}
+
+    @property
+    def reference_basis(self) -> Tree:
+        """What decides the reference log-probs of round 1."""
+        kept = {name: getattr(self.train, name) for name in SCORED_UNDER}
+        return {"curation": self.curation_basis, "train": kept}
+
+    @property
+    def base_basis(self) -> Tree:
+        """What decides a measurement of the base model."""
+        return {**self._sampler, "eval": msgspec.to_builtins(self.eval)}
+
+    @property
+    def training_basis(self) -> Tree:
+        """What decides the weights of every round, but for the seed of training."""
+        config = msgspec.to_builtins(self.train)
+        kept = {name: value for name, value in config.items() if name not in MEANS | {"seed"}}
+        reference = {name: value for name, value in self.reference.items() if name != "ranks"}
+        return {"curation": self.curation_basis, "train": kept, "reference": reference}
+
+
+def merge(base: Tree, over: Tree) -> Tree:
+    """`over` laid on `base`, table by table."""
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def settle(tree: Tree, where: str) -> CellSettings:
+    """The settings of a tree; `where` is what an error calls it.
+
+    Raises:
+        ConfigError: a name is unknown, or a value is of the wrong type or out of range.
+    """
+    try:
+        found = msgspec.convert(tree, CellSettings)
+    except (msgspec.ValidationError, ConfigError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if not found.curate.similarity:
+        curate = msgspec.structs.replace(found.curate, similarity=default_similarity())
+        found = msgspec.structs.replace(found, curate=curate)
+    return found
+
+
+def digest(basis: object) -> str:
+    """Twelve hex digits of a tree, whatever the order of its keys."""
+    content = json.dumps(msgspec.to_builtins(basis), sort_keys=True).encode()
+    return hashlib.blake2b(content, digest_size=6).hexdigest()
+
+
+def as_toml(settings: CellSettings) -> bytes:
+    """A file for --config that states every setting, so that nothing is left of an earlier one."""
+    lines = (
+        f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        for name, value in _flat(msgspec.to_builtins(settings))
+    )
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _flat(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every setting; what is unset has no place in TOML."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield prefix + name, value
