@@ -9,6 +9,8 @@ from types import ModuleType
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from made_run import measured, save_training
 from PIL import Image
 
@@ -16,6 +18,7 @@ from benchmarks.experiment.diagnosis import critic, displacement, nuisance, vari
 from benchmarks.experiment.diagnosis.inspected import Inspected, finish, mean
 from benchmarks.experiment.diagnosis.scoring import PairScores
 from benchmarks.experiment.settings import settle
+from benchmarks.quality.agreement import Judged
 from curate.outcomes import Sampled
 from curate.shapes import world
 from curate.shards import ShardStore
@@ -240,3 +243,22 @@ def test_a_diagnosis_prints_writes_and_draws_and_says_what_is_missing(
         finish(module.main)
     assert str(caught.value).startswith("diagnosis: ")
     assert "\n" not in str(caught.value)
+
+
+@example([(5, 3, 1)])
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(1, 9)), min_size=1))
+def test_every_pair_of_the_critic_stands_in_one_bin_of_score_differences(
+    drawn: list[tuple[int, int, int]],
+) -> None:
+    """Also where a difference of shares lies on an edge but for its last bits, as 0.8 - 0.6 does."""
+    seen = []
+    for count, losing, gained in drawn:
+        winning = min(count, losing + gained)
+        win, lose = (
+            ImageCandidate(index=i, codes=(i,), seed=i, answers=("x",), score=right / count)
+            for i, right in enumerate((winning, min(losing, winning)))
+        )
+        pair = ImagePair(win=win, lose=lose, win_round=1, lose_round=1)
+        judged = Judged(questions=(), critic=(), oracle=(), scores=(win.score, lose.score), pair=(1.0, 0.0))
+        seen.append(critic.Seen(judged, pair))
+    assert sum(row.pairs for row in critic.pair_rows(seen)) == len(seen)

@@ -17,6 +17,8 @@ from benchmarks.quality.agreement import Agreement, AnswerAgreement, Choice, Jud
 from benchmarks.quality.clustered import Estimate, mean
 from engine.records import ImagePair, Record
 
+ROUNDING = 1e-9
+"""Scores are shares: two equal differences may differ in their last bits."""
 EDGES = (0.0, 0.2, 0.34, 0.51, 1.0)
 """Of the bins of score differences: ties alone, then up to each edge."""
 
@@ -106,7 +108,11 @@ def pair_rows(items: Sequence[Seen]) -> tuple[PairRow, ...]:
     ]
     rows = []
     for low, high in [(0.0, 0.0), *itertools.pairwise(EDGES)]:
-        inside = [pair for score, pair in known if (score == 0 if high == 0 else low < score <= high + 1e-9)]
+        inside = [
+            pair
+            for score, pair in known
+            if (score == 0 if high == 0 else low + ROUNDING < score <= high + ROUNDING)
+        ]
         if inside:
             rows.append(
                 PairRow(
