@@ -19,10 +19,11 @@ def import_foreign_pairs(
     run: Annotated[Path, typer.Option("--run", help="Folder of the run.")] = Path("runs/default"),
     round_number: Annotated[int, typer.Option("--round", min=1, help="Round, from 1.")] = 1,
     model: Annotated[
-        str | None, typer.Option("--model", help="Base checkpoint folder [the run's, or the embedded model].")
+        str | None,
+        typer.Option("--model", help="Base checkpoint folder; without, the run's, or the embedded model."),
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help=f"Format: {FORMATS} [told from the fields of each row].")
+        str, typer.Option("--format", help=f"Format: {FORMATS}; without, told from the fields of each row.")
     ] = "",
     images: Annotated[
         list[Path] | None, typer.Option("--images", help="Folder that image names start from; repeatable.")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hermes_cli.options import Place, PlaceOption, named_run
+
 if TYPE_CHECKING:
     from benchmarks.quality.agreement import Agreement
     from curate.overview import Overview
@@ -18,9 +20,10 @@ LISTED = 20
 
 
 def inspect_curation(
-    run: Annotated[Path, typer.Argument(help="Folder of the run.")] = Path("runs/default"),
+    run: Place = None,
+    run_option: PlaceOption = None,
     round_number: Annotated[
-        int | None, typer.Option("--round", help="Round, from 1 [the latest curated].")
+        int | None, typer.Option("--round", help="Round, from 1; without, the latest curated.")
     ] = None,
     item: Annotated[str | None, typer.Option("--item", metavar="ID", help="Show one item.")] = None,
     to: Annotated[Path | None, typer.Option("--to", metavar="FILE.html", help="Write a page.")] = None,
@@ -37,7 +40,7 @@ def inspect_curation(
         raise ConfigError("--json writes the numbers of a whole curation; leave out --item")
     from hermes_cli.inspection.round import open_round
 
-    found = open_round(run, round_number)
+    found = open_round(named_run(run, run_option), round_number)
     if item is not None:
         _one_item(found, item, to)
         return

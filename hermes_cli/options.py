@@ -10,6 +10,10 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import typer
 
 Run = Annotated[Path, typer.Option("--run", help="Folder of the run.")]
+Place = Annotated[
+    Path | None, typer.Argument(metavar="RUN", help="Folder of the run; without, runs/default.")
+]
+PlaceOption = Annotated[Path | None, typer.Option("--run", help="The same, as other commands have it.")]
 Round = Annotated[int, typer.Option("--round", help="Round, from 1.")]
 Model = Annotated[
     str | None, typer.Option("--model", help="Base checkpoint folder; without, the embedded model.")
@@ -36,6 +40,19 @@ Reference = Annotated[
 ]
 
 DEFAULT_RUN = Path("runs/default")
+
+
+def named_run(argument: Path | None, option: Path | None) -> Path:
+    """The run's folder of a command that takes it either way.
+
+    Raises:
+        ConfigError: both are given and differ.
+    """
+    if argument is not None and option is not None and argument != option:
+        from engine.errors import ConfigError
+
+        raise ConfigError(f"two runs are named, {argument} and --run {option}; give one")
+    return argument or option or DEFAULT_RUN
 
 
 class Curation(NamedTuple):

@@ -21,7 +21,7 @@ def show_pairs(
     layout: Annotated[str, typer.Option("--format", help=f"Layout: {LAYOUTS}.")] = "",
     to: Annotated[Path | None, typer.Option("--to", help="New folder to write, with --format.")] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Checkpoint that decodes images [the run's].")
+        str | None, typer.Option("--model", help="Checkpoint that decodes images; without, the run's.")
     ] = None,
 ) -> None:
     """Print a round's pairs as JSON lines, or write them with their images as another tool reads them."""

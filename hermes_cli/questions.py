@@ -32,7 +32,7 @@ def make_questions(
     ] = None,
     reader_model: Annotated[
         Path | None,
-        typer.Option("--reader-model", help="Folder of one that checks them [the question model]."),
+        typer.Option("--reader-model", help="Folder of one that checks them; without, the question model."),
     ] = None,
     style: Annotated[
         StyleName, typer.Option("--style", help="tifa is for TIFA's released generator alone.")
@@ -40,7 +40,9 @@ def make_questions(
     combine: Annotated[
         bool, typer.Option("--combine", help="The data set's own questions too, before the model's.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Number of items [all of a folder].")] = 0,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, help="Number of items; without, all of a folder.")
+    ] = 0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Captions in flight.")] = 32,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", min=1, help="Longest text about one caption.")

@@ -7,15 +7,19 @@ from typing import Annotated
 
 import typer
 
+from hermes_cli.options import Place, PlaceOption, named_run
+
 
 def make_report(
-    run: Annotated[Path, typer.Argument(help="Folder of the run.")] = Path("runs/default"),
+    run: Place = None,
+    run_option: PlaceOption = None,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE.html", help="The page [report.html in the run].")
+        Path | None,
+        typer.Option("--to", metavar="FILE.html", help="The page; without, report.html in the run."),
     ] = None,
 ) -> None:
     """Write what the rounds gave: a page for people, report.json for programs. Starts no engine."""
     from hermes_cli.inspection.round import open_run
     from hermes_cli.stages import finish
 
-    finish(open_run(run, whole=True), to)
+    finish(open_run(named_run(run, run_option), whole=True), to)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from hermes_cli.options import Place, PlaceOption, named_run
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,7 +21,8 @@ _STYLES = {"done": "green", "running": "bold cyan", "stopped": "yellow", "waitin
 
 
 def show_status(
-    run: Annotated[Path, typer.Argument(help="Folder of the run.")] = Path("runs/default"),
+    run: Place = None,
+    run_option: PlaceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say which stages are done, at work, stopped or waiting, how far they are, and what they took."""
@@ -30,7 +32,7 @@ def show_status(
     from hermes_cli.run_status import read_status
     from hermes_cli.settings import stored_settings
 
-    folder = open_run(run, whole=True)
+    folder = open_run(named_run(run, run_option), whole=True)
     found = read_status(folder, stored_settings(folder.settings))
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())

@@ -16,6 +16,7 @@ import pytest
 from made_run import made_run, save_curation
 from typer.testing import CliRunner
 
+from engine.errors import ConfigError
 from hermes_cli.main import app
 from hermes_cli.progress import units_done
 from hermes_cli.run_folder import RunFolder
@@ -160,3 +161,14 @@ def test_no_run_is_one_line(tmp_path: Path, name: str) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "no run in this folder" in done.stderr
     assert done.stderr.strip().count("\n") == 0
+
+
+def test_a_run_is_named_as_an_argument_or_by_run_and_of_two_neither_is_taken(run: Path) -> None:
+    """As the commands that work on a run want it, and as those do that look at one."""
+    ask = CliRunner().invoke
+    plain, named = ask(app, ["status", str(run)]), ask(app, ["status", "--run", str(run)])
+    assert plain.exit_code == named.exit_code == 0
+    assert plain.output == named.output
+    both = ask(app, ["status", str(run), "--run", str(run.parent / "other")])
+    assert isinstance(both.exception, ConfigError)
+    assert "two runs are named" in str(both.exception)
