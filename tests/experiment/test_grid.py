@@ -10,8 +10,9 @@ import pytest
 from benchmarks.experiment.cells import Base, Cell, Curation, Final
 from benchmarks.experiment.grid import SHIPPED, Grid, chosen_rows, chosen_seeds, load_grid
 from benchmarks.experiment.planning import Plan, plan
-from benchmarks.experiment.settings import as_toml, merge, settle
+from benchmarks.experiment.settings import CellSettings, as_toml, merge, settle
 from engine.errors import ConfigError
+from hermes_cli.settings import RunSettings
 
 DEFAULT = '[[row]]\nname = "sum"\ntitle = "sum"\ndefault = true\n'
 
@@ -136,3 +137,8 @@ def test_rows_and_seeds_can_be_chosen(tmp_path: Path) -> None:
     assert chosen_seeds(grid.find("base"), ()) == ()
     with pytest.raises(ConfigError, match="no row 'nope'"):
         chosen_rows(grid, "nope")
+
+
+def test_a_cell_has_every_table_of_a_runs_settings() -> None:
+    """A table that `hermes run` gains must reach the cells, or a grid that names it would be refused."""
+    assert set(CellSettings.__struct_fields__) == set(RunSettings.__struct_fields__)
