@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from msgspec import inspect
 
 from benchmarks.quality.config import EvalConfig
 from curate.config import CurateConfig
@@ -125,7 +128,29 @@ def settle(tree: Tree) -> RunSettings:
     try:
         return msgspec.convert(tree, RunSettings)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"settings: {error}") from error
+        raise ConfigError(f"settings: {error}{_choices(str(error))}") from error
+
+
+def _choices(message: str) -> str:
+    """What a setting may be, where it has a few values alone and the message names its place."""
+    kinds = [*_parts(inspect.type_info(RunSettings))]
+    for name in re.findall(r"\.(\w+)", message.partition("$")[2]):
+        fields = (field for kind in kinds if isinstance(kind, inspect.StructType) for field in kind.fields)
+        kinds = [part for field in fields if field.encode_name == name for part in _parts(field.type)]
+    literals = [kind for kind in kinds if isinstance(kind, inspect.LiteralType)]
+    values = dict.fromkeys(str(value) for kind in literals for value in kind.values)
+    return f"; it is one of {', '.join(values)}" if values else ""
+
+
+def _parts(kind: inspect.Type) -> Iterator[inspect.Type]:
+    """A type, or those of a union and of a sequence's elements."""
+    if isinstance(kind, inspect.UnionType):
+        for one in kind.types:
+            yield from _parts(one)
+    elif isinstance(kind, inspect.ListType | inspect.VarTupleType):
+        yield from _parts(kind.item_type)
+    else:
+        yield kind
 
 
 def stored_settings(stored: Path) -> RunSettings:

@@ -40,8 +40,14 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("train", "--set", "train.sum_steps=9"), "sum_steps come before product, gated_product, softmin"),
         (("reference", "--set", "reference.ranks=0"), "ranks is 0, it must be at least 1"),
         (("reference", "--ranks", "2"), "run `hermes curate --round 1` first"),
-        (("curate", "--rules", "best"), "Invalid enum value 'best'"),
-        (("run", "--reference", "previous,last"), "Invalid enum value 'last'"),
+        (
+            ("curate", "--rules", "best"),
+            "Invalid enum value 'best' - at `$.curate.rules`; it is one of official, paper",
+        ),
+        (
+            ("run", "--reference", "previous,last"),
+            "Invalid enum value 'last' - at `$.reference.policy[1]`; it is one of base, previous",
+        ),
         (("run", "--ranks", "3"), "batch is 4"),
         (("curate", "--similarity", "nowhere"), "nowhere: no model in this folder"),
         (("run", "--similarity", "bert-cls:nowhere"), "nowhere: no model in this folder"),
