@@ -11,7 +11,6 @@ next opened, and its rows count as missing.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ import msgspec
 from curate.outcomes import DECODER, Bad, Outcome
 from engine.durable import write_file, writing
 from engine.errors import BusyError, DataError
+from engine.lock import take
 from engine.records import Record
 
 MANIFEST, LOCK, FOLDER = "manifest.json", "lock", "candidates"
@@ -281,15 +281,12 @@ def _lives(pid: int) -> bool:
 
 
 def _lock(path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
-        os.close(handle)
+    handle = take(path)
+    if handle is None:
+        holder = path.read_text(errors="replace").strip() or "unknown"
         raise BusyError(
             f"{path.parent}: process {holder} is curating this round; wait for it, or use another --run"
-        ) from error
+        )
     os.truncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
     return handle

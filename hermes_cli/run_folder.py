@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,8 @@ import msgspec
 from curate.store import IMPORTED, PAIRS, SUMMARY
 from engine.checkpoints import WEIGHTS, resolve_model
 from engine.durable import write_file
-from engine.errors import BusyError, CheckpointError, ConfigError, StageOrderError, StaleError
+from engine.errors import CheckpointError, ConfigError, StageOrderError, StaleError
+from engine.lock import holding
 
 
 class RunFolder:
@@ -111,18 +110,9 @@ class RunFolder:
         Raises:
             BusyError: another one is at work.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.root / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BusyError(
-                    f"{self.root}: another `hermes run` is at work here; wait for it, or use another --run"
-                ) from error
+        busy = f"{self.root}: another `hermes run` is at work here; wait for it, or use another --run"
+        with holding(self.root / "run.lock", busy):
             yield
-        finally:
-            os.close(handle)
 
     def imported(self, number: int) -> bool:
         """Whether a round's pairs were imported."""

@@ -11,7 +11,6 @@ A folder in the making has the suffix .new and one in removal .gone; neither is 
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +22,8 @@ import msgspec
 
 from engine.checkpoints import WEIGHTS
 from engine.durable import remove_folder, sweep, sync, write_file, writing
-from engine.errors import BusyError, CheckpointError, DataError, StaleError
+from engine.errors import CheckpointError, DataError, StaleError
+from engine.lock import holding
 from engine.records import Record
 from train.config import MEANS, TrainConfig
 from train.metrics import TrainStep
@@ -92,18 +92,9 @@ class Journal:
         if os.environ.get("RANK", "0") != "0":
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BusyError(
-                    f"{self.folder}: another process is training into it; wait for it, or use another --run"
-                ) from error
+        busy = f"{self.folder}: another process is training into it; wait for it, or use another --run"
+        with holding(self.folder / "lock", busy):
             yield
-        finally:
-            os.close(handle)
 
     def require_same(self) -> None:
         """Raises StaleError where another run has begun here; names what differs."""

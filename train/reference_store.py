@@ -9,8 +9,6 @@ can write at once, and no chunk is ever read, changed and written back.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from engine.errors import BusyError
+from engine.lock import holding
 
 BLOCK = 32
 """Least B. Long enough to sort rows by length, short enough that a kill costs little."""
@@ -136,15 +134,9 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         BusyError: another process computes it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    busy = f"{path}: another process computes it; wait for it, or stop it"
+    with holding(path.with_name(path.name + ".lock"), busy):
         yield
-    except BlockingIOError as error:
-        raise BusyError(f"{path}: another process computes it; wait for it, or stop it") from error
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ inbox still has an owner; the next engine removes those that have none.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
@@ -23,6 +22,7 @@ from torch import Tensor
 from engine.checkpoints import WEIGHTS
 from engine.durable import write_file
 from engine.errors import CheckpointError
+from engine.lock import take
 from engine.records import Record
 from engine.tensor_store import save_tensors
 from engine.transport.delivery import FileDelivery
@@ -69,7 +69,7 @@ class Inbox:
 
     def __init__(self, root: Path = ROOT) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getuid()}-", dir=root))
-        self._lock = _locked(self.folder)
+        self._lock = take(self.folder / LOCK, 0o600)
         os.environ[INBOX] = str(self.folder)
 
     def delivery(self, checkpoint: Path) -> SharedDelivery | None:
@@ -131,18 +131,8 @@ def _orphaned(inbox: Path) -> bool:
     """Whether nobody holds the inbox; one that is just being made has no lock file yet and is left alone."""
     if not (inbox / LOCK).is_file():
         return False
-    lock = _locked(inbox)
+    lock = take(inbox / LOCK, 0o600)
     if lock is None:
         return False
     os.close(lock)
     return True
-
-
-def _locked(inbox: Path) -> int | None:
-    lock = os.open(inbox / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
