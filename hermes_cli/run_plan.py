@@ -158,9 +158,8 @@ class Planner:
     def _train(self, number: int) -> tuple[dict[str, int], int, int, int]:
         config = self._settings.train
         visits = config.steps * config.batch
-        captions = 2 * visits if config.uses_captions else 0
-        images = 2 * config.masks_per_step * visits if config.uses_images else 0
-        work = {"steps": config.steps, "tokens read": self._tokens(captions, images)}
+        captions, images = config.rows_of_visit
+        work = {"steps": config.steps, "tokens read": self._tokens(captions * visits, images * visits)}
         weights = disk.checkpoint_bytes(self._folder.checkpoint(0), self._model_parameters)
         size = disk.training_bytes(weights, config)
         return work, size, disk.state_bytes(self._sizes.trained, config), config.steps

@@ -100,6 +100,15 @@ class Layout:
         labels = [IGNORE] * (len(prompt) - 1) + caption + [IGNORE]
         return Row(prompt + caption, labels, first=0, paints=False, features=seen)
 
+    def real_caption_row(self, preference: Preference) -> Row:
+        """`caption_row` of the item's own caption."""
+        ids = self.encode(preference.caption)
+        return self.caption_row(preference.image_codes, ids, preference.image_features)
+
+    def encode(self, text: str) -> list[int]:
+        """Text as ids, without specials."""
+        return self._text.encode(text)
+
     def _seen(self, name: str) -> NDArray[np.float32]:
         return open_features(self._features, name, self.config.clip_tokens, self.config.clip_size)
 
@@ -110,7 +119,7 @@ class Layout:
         where its text stands after left padding to the longest text; the padding itself is left out. An empty
         caption gives the prompt that the sampler's guidance takes for unconditional: no text ids at all.
         """
-        ids = self._text.encode(caption) if caption else []
+        ids = self.encode(caption) if caption else []
         text = self.words.t2i_text(ids, self.config.max_text_len)
         seen = np.where(hidden, -1, codes)
         chosen = np.where(hidden, np.asarray(codes) + self.words.code_offset, IGNORE)
@@ -142,8 +151,10 @@ class Layout:
         positions = torch.tensor([row.first for row in rows])[:, None] + torch.arange(width)
         return Rows(ids, mask, positions, labels, features)
 
-    def check(self, preferences: Sequence[Preference]) -> None:
+    def check(self, preferences: Sequence[Preference], real: bool = False) -> None:
         """Refuses preferences that were sampled from a model of another shape.
+
+        `real` tells that the real images will be read even where there is no caption pair.
 
         Raises:
             DataError: names the first preference whose codes or caption ids do not fit the checkpoint, or the
@@ -151,7 +162,7 @@ class Layout:
         """
         tokens, codebook, ids = self.config.num_image_tokens, self.words.codebook_size, self.words.size
         for one in preferences:
-            images = [one.image_codes] if one.captions else []
+            images = [one.image_codes] if one.captions or real else []
             images += [one.images.win.codes, one.images.lose.codes] if one.images else []
             for codes in images:
                 if len(codes) != tokens or not all(0 <= code < codebook for code in codes):
@@ -159,7 +170,7 @@ class Layout:
                         f"preference {one.id}: an image of {len(codes)} codes up to {max(codes, default=-1)} "
                         f"does not fit this checkpoint ({tokens} codes below {codebook}): curate again"
                     )
-            if one.captions and self.config.w_clip_vit:
+            if (one.captions or real) and self.config.w_clip_vit:
                 self._seen(one.image_features)
             captions = [one.captions.win, one.captions.lose] if one.captions else []
             if any(not 0 <= token < ids for caption in captions for token in caption.token_ids):
@@ -173,7 +184,8 @@ class PairRows(NamedTuple):
     """A step's rows, and which preference each of them belongs to."""
 
     rows: Rows
-    """Order: C caption winners, C caption losers, I x S image winners, I x S image losers."""
+    """Order: C caption winners, C caption losers, I x S image winners, I x S image losers; then, where they
+    are wanted, P real captions and P x S real images."""
     size: int
     """P."""
     captions: list[int]
@@ -182,20 +194,35 @@ class PairRows(NamedTuple):
     """Places of the preferences with images, [I]."""
     masks: int
     """S."""
+    real_captions: bool = False
+    real_images: bool = False
+
+    @property
+    def paired(self) -> int:
+        """Rows of pairs, which a reference scores; what follows are real captions and images."""
+        return 2 * (len(self.captions) + len(self.images) * self.masks)
 
     def split(self, values_R: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Values of each row as caption winners and losers [P], image winners and losers [P].
+        """Values of each paired row as caption winners and losers [P], image winners and losers [P].
 
         Images are averaged over their masks; a side that a preference lacks is 0.
         """
         count, draws = len(self.captions), len(self.images) * self.masks
-        win_C, lose_C, win_IS, lose_IS = values_R.split([count, count, draws, draws])
+        win_C, lose_C, win_IS, lose_IS = values_R[: self.paired].split([count, count, draws, draws])
         return (
             self._place(win_C, self.captions),
             self._place(lose_C, self.captions),
             self._place(win_IS.view(-1, self.masks).mean(1), self.images),
             self._place(lose_IS.view(-1, self.masks).mean(1), self.images),
         )
+
+    def real(self, values_R: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Values of the real captions and of the real images, [P]; the latter averaged over their masks."""
+        rest_R = values_R[self.paired :]
+        count = self.size * self.real_captions
+        captions_P = rest_R[:count] if self.real_captions else None
+        images_P = rest_R[count:].view(self.size, self.masks).mean(1) if self.real_images else None
+        return captions_P, images_P
 
     def _place(self, values: Tensor, places: list[int]) -> Tensor:
         index = torch.tensor(places, dtype=torch.long, device=values.device)
@@ -204,7 +231,9 @@ class PairRows(NamedTuple):
     @property
     def paints(self) -> Tensor:
         """bool [R], True where a row paints."""
-        return torch.arange(len(self.rows.ids_RT)) >= 2 * len(self.captions)
+        row_R = torch.arange(len(self.rows.ids_RT))
+        real_R = (row_R >= self.paired) & (row_R < self.paired + self.size * self.real_captions)
+        return (row_R >= 2 * len(self.captions)) & ~real_R
 
     def has(self, places: list[int]) -> Tensor:
         """bool [P], True at the given places."""
@@ -219,11 +248,14 @@ def pair_rows(
     draws: Sequence[Sequence[ImageDraw]],
     captions: bool = True,
     images: bool = True,
+    real_captions: bool = False,
+    real_images: bool = False,
 ) -> PairRows:
     """All rows of a step.
 
-    `draws[p]` are the S draws of preference p, the same for its winner and its loser. `captions` and
-    `images` tell which sides the objective uses; a preference that lacks a side contributes the other.
+    `draws[p]` are the S draws of preference p, the same for its winner, its loser and its real image.
+    `captions` and `images` tell which sides the objective uses; a preference that lacks a side contributes
+    the other. `real_captions` and `real_images` add the homologous pair of every preference.
     """
     with_captions = [i for i, one in enumerate(preferences) if captions and one.captions]
     with_images = [i for i, one in enumerate(preferences) if images and one.images]
@@ -237,10 +269,20 @@ def pair_rows(
         for i in with_images:
             codes, caption = getattr(preferences[i].images, side).codes, preferences[i].caption
             rows += [layout.image_row(caption if one.text else "", codes, one.hidden) for one in draws[i]]
+    if real_captions:
+        rows += [layout.real_caption_row(one) for one in preferences]
+    if real_images:
+        for one, seen in zip(preferences, draws, strict=True):
+            rows += [
+                layout.image_row(one.caption if draw.text else "", one.image_codes, draw.hidden)
+                for draw in seen
+            ]
     return PairRows(
         rows=layout.stack(rows),
         size=len(preferences),
         captions=with_captions,
         images=with_images,
         masks=max(len(some) for some in draws),
+        real_captions=real_captions,
+        real_images=real_images,
     )

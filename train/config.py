@@ -13,6 +13,8 @@ Objective = Literal["sum", "product", "gated_product", "softmin", "und", "gen"]
 
 JOINT = ("product", "gated_product", "softmin")
 """Objectives that join both margins in one sigmoid, and may follow steps of `sum`."""
+ANCHORS = ("caption_anchor", "image_anchor", "real_caption_anchor", "real_image_anchor")
+"""Weights of likelihoods that the loss adds to that of the pairs."""
 ImageVocabulary = Literal["full", "codes"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 LINEARS = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
@@ -52,6 +54,12 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Weight of the preferred caption's negative log-likelihood per token, added to the loss."""
     image_anchor: float = 0.0
     """Weight of the preferred image's negative log-likelihood per masked token, added to the loss."""
+    real_caption_anchor: float = 0.0
+    """Weight of the negative log-likelihood per token of the item's own caption, given its image: the
+    homologous pair as an anchor, which needs no candidate, so that und and gen have it too."""
+    real_image_anchor: float = 0.0
+    """Weight of the negative log-likelihood per masked token of the item's own image, given its caption,
+    under the masks of the pair."""
     image_normalise: bool = False
     """Divides image log-probs, of policy and reference alike, by the number of hidden tokens: a margin is
     then per token whatever the mask hides, and wants a larger beta."""
@@ -121,7 +129,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"train: {name} is {value}, it must be a positive number")
-        for name in ("weight_decay", "caption_weight", "image_weight", "caption_anchor", "image_anchor"):
+        for name in ("weight_decay", "caption_weight", "image_weight", *ANCHORS):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"train: {name} is {value}, it must be zero or a positive number")
@@ -216,6 +224,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def uses_images(self) -> bool:
         """Whether image pairs enter the loss."""
         return self.objective != "und" and self.image_weight > 0
+
+    @property
+    def rows_of_visit(self) -> tuple[int, int]:
+        """(caption rows, image rows) of a preference that has both pairs, each time that it is visited."""
+        captions = 2 * self.uses_captions + (self.real_caption_anchor > 0)
+        images = self.masks_per_step * (2 * self.uses_images + (self.real_image_anchor > 0))
+        return captions, images
 
     @property
     def needs_both(self) -> bool:

@@ -21,7 +21,7 @@ from train.batch import IGNORE, Layout, PairRows, pair_rows
 from train.config import TrainConfig
 from train.deepspeed_config import shares
 from train.journal import Journal, RunBasis
-from train.loss import Side, batch_loss
+from train.loss import Real, Side, batch_loss
 from train.metrics import TrainStep, tally, train_step
 from train.preferences import usable
 from train.reference import Reference, ReferenceBasis, open_reference
@@ -110,8 +110,9 @@ def train_one(source: PairSource, policy: Policy, config: TrainConfig, step: int
         for start in range(0, len(mine), micro):
             part = mine[start : start + micro]
             batch = source.rows(part)
-            captions, images = source.sides(part, batch, policy(batch.rows).cpu())
-            loss = batch_loss(captions, images, config, step)
+            logp_R = policy(batch.rows).cpu()
+            captions, images = source.sides(part, batch, logp_R)
+            loss = batch_loss(captions, images, config, step, *real_pairs(batch, logp_R))
             tokens = torch.tensor([source.tokens(batch)], dtype=torch.float64)
             tallies.append(torch.cat((tokens, tally(loss, captions, images))))
             yield loss.total.to(policy.device)
@@ -138,6 +139,17 @@ def train_one(source: PairSource, policy: Policy, config: TrainConfig, step: int
     return record
 
 
+def real_pairs(batch: PairRows, logp_R: Tensor) -> tuple[Real | None, Real | None]:
+    """(real captions, real images) of a batch, None where no anchor wants them."""
+    labels_R = (batch.rows.labels_RT != IGNORE).sum(1).to(logp_R.dtype)
+    sums, labels = batch.real(logp_R), batch.real(labels_R)
+    captions, images = (
+        None if logp_P is None or tokens_P is None else Real(logp_P, tokens_P)
+        for logp_P, tokens_P in zip(sums, labels, strict=True)
+    )
+    return captions, images
+
+
 class PairSource:
     """Steps' rows and reference log-probs, from preferences and their store."""
 
@@ -148,7 +160,7 @@ class PairSource:
         layout: Layout,
         reference: Reference,
     ) -> None:
-        layout.check(preferences)
+        layout.check(preferences, real=config.real_caption_anchor + config.real_image_anchor > 0)
         self._config = config
         self._preferences = preferences
         self._layout = layout
@@ -180,6 +192,8 @@ class PairSource:
             ],
             captions=self._config.uses_captions,
             images=self._config.uses_images,
+            real_captions=self._config.real_caption_anchor > 0,
+            real_images=self._config.real_image_anchor > 0,
         )
 
     def tokens(self, batch: PairRows) -> int:
@@ -213,11 +227,12 @@ class PairSource:
         return captions, images
 
     def reference_of(self, chosen: Sequence[Visit], batch: PairRows) -> Tensor:
-        """The stored log-prob of each row; nothing is read from disk."""
+        """The stored log-prob of each paired row, 0 for real ones; nothing is read from disk."""
         stored = self._reference
         pairs = np.array([self._usable[visit.place] for visit in chosen])
         draws = np.array([visit.draws for visit in chosen])[batch.images]
         captions, images = pairs[batch.captions], pairs[batch.images, None]
         parts = [stored.caption_win[captions], stored.caption_lose[captions]]
         parts += [values[images, draws].ravel() for values in (stored.image_win, stored.image_lose)]
+        parts.append(np.zeros(len(batch.rows.ids_RT) - batch.paired, np.float32))
         return torch.from_numpy(np.concatenate(parts))

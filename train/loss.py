@@ -45,6 +45,19 @@ class Side(NamedTuple):
         return dpo(self.policy_win_P, self.policy_lose_P, self.reference_win_P, self.reference_lose_P, beta)
 
 
+class Real(NamedTuple):
+    """Log-probs of the homologous pairs, where an anchor wants them."""
+
+    logp_P: Tensor
+    """Summed over labels; of images a mean over masks."""
+    tokens_P: Tensor
+    """Number of labels, likewise."""
+
+    def loss(self) -> Tensor:
+        """Negative log-likelihood per token of each, [P]."""
+        return -self.logp_P / self.tokens_P.clamp(min=1)
+
+
 class BatchLoss(NamedTuple):
     """A step's loss and what it is made of."""
 
@@ -55,6 +68,10 @@ class BatchLoss(NamedTuple):
     counted_P: Tensor
     captions: Dpo
     images: Dpo
+    real_captions_P: Tensor
+    """Negative log-likelihood per token of the items' own captions; 0 where no anchor wants it."""
+    real_images_P: Tensor
+    """The same of their images."""
 
 
 def dpo(
@@ -74,8 +91,15 @@ def anchor(side: Side) -> Tensor:
     return torch.where(side.has_P, -side.policy_win_P / side.tokens_win_P.clamp(min=1), 0.0)
 
 
-def batch_loss(captions: Side, images: Side, config: TrainConfig, step: int = 0) -> BatchLoss:
-    """The loss of a 0-based step under a configuration."""
+def batch_loss(
+    captions: Side,
+    images: Side,
+    config: TrainConfig,
+    step: int = 0,
+    real_captions: Real | None = None,
+    real_images: Real | None = None,
+) -> BatchLoss:
+    """The loss of a 0-based step under a configuration; `real_*` where it has anchors on them."""
     caption_dpo, image_dpo = captions.dpo(config.beta), images.dpo(config.beta)
     margins = Margins(caption_dpo.margin_P, image_dpo.margin_P, captions.has_P, images.has_P)
     joined = pair_dpo(margins, config, config.objective_at(step))
@@ -83,10 +107,17 @@ def batch_loss(captions: Side, images: Side, config: TrainConfig, step: int = 0)
     for weight, side in ((config.caption_anchor, captions), (config.image_anchor, images)):
         if weight > 0:
             total_P = total_P + weight * torch.where(joined.counted_P, anchor(side), 0.0)
+    none_P = torch.zeros_like(total_P)
+    real_captions_P = real_captions.loss() if real_captions else none_P
+    real_images_P = real_images.loss() if real_images else none_P
+    real_P = config.real_caption_anchor * real_captions_P + config.real_image_anchor * real_images_P
+    total_P = total_P + torch.where(joined.counted_P, real_P, 0.0)
     return BatchLoss(
         total=total_P.sum() / joined.counted_P.sum().clamp(min=1),
         loss_P=joined.loss_P,
         counted_P=joined.counted_P,
         captions=caption_dpo,
         images=image_dpo,
+        real_captions_P=real_captions_P.detach(),
+        real_images_P=real_images_P.detach(),
     )

@@ -71,8 +71,7 @@ def _adapter_size(model: ShowoConfig, config: TrainConfig) -> int:
 
 def activation_bytes(model: ShowoConfig, config: TrainConfig, ranks: int) -> int:
     """What one pass of one rank keeps for its backward pass, about, logits included."""
-    sides = config.uses_captions + config.masks_per_step * config.uses_images
-    rows = 2 * sides * shares(config, ranks)[0]
+    rows = sum(config.rows_of_visit) * shares(config, ranks)[0]
     longest = max(model.prefix_length, model.num_image_tokens + model.max_text_len) + TEXT_TOKENS
     width = 2 if config.dtype == "bfloat16" else 4
     # Of each block: its input, normed, query, key, value, what the norms and rotations keep, context and

@@ -54,6 +54,10 @@ class TrainStep(Record):
     skipped: int
     """Preferences of the file that lack the pairs which the objective needs; they are never drawn."""
     seconds: float
+    real_caption_loss: float | None = None
+    """Negative log-likelihood per token of the items' own captions, nats; None without that anchor."""
+    real_image_loss: float | None = None
+    """The same of their images."""
     tokens: int = 0
     """Tokens of the step's rows, padding left out: what the model read, over all ranks."""
     peak_memory_mib: float = 0.0
@@ -77,10 +81,12 @@ def scalars(step: TrainStep) -> dict[str, float]:
 
 
 def tally(loss: BatchLoss, captions: Side, images: Side) -> Tensor:
-    """Sums to be added over the ranks, float64 [14]: total and count, then six numbers a side."""
+    """Sums to be added over the ranks, float64 [16]: total and count, six numbers a side, two anchors."""
     count = loss.counted_P.sum()
     head = torch.stack((loss.total.detach() * count, count.to(loss.total.dtype))).double()
-    return torch.cat((head, _sums(loss.captions, captions), _sums(loss.images, images)))
+    real = (torch.where(loss.counted_P, one, 0.0).sum() for one in (loss.real_captions_P, loss.real_images_P))
+    tail = torch.stack((*real,)).double()
+    return torch.cat((head, _sums(loss.captions, captions), _sums(loss.images, images), tail))
 
 
 def train_step(
@@ -97,6 +103,7 @@ def train_step(
 ) -> TrainStep:
     """The record of a step from the ranks' summed tallies."""
     captions, images = _side(sums[2:8]), _side(sums[8:14])
+    real_captions, real_images = ((value or None) for value in (sums[14:] / sums[1]).tolist())
     sides = [side for side in (captions, images) if side is not None]
     pairs = sum(side.pairs for side in sides)
     return TrainStep(
@@ -111,6 +118,8 @@ def train_step(
         epoch=epoch,
         skipped=skipped,
         seconds=seconds,
+        real_caption_loss=real_captions,
+        real_image_loss=real_images,
         tokens=tokens,
         peak_memory_mib=peak_memory_mib,
     )
