@@ -42,6 +42,8 @@ class Origin(Record):
     """Digest of the data set's annotations."""
     select: int = 0
     """Size of the random subset; 0 is everything."""
+    skip: int = 0
+    """Items of the data set before its first."""
     questions: str = ""
     """Digest of the file that they come from; empty for the data set's own."""
 
@@ -76,6 +78,7 @@ def origin_of(
         annotations=source.digest,
         questions=asked_digest(config.questions, config.combine_questions),
         select=config.select,
+        skip=source.skip,
     )
 
 

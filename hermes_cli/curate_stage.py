@@ -37,15 +37,17 @@ SHEET_ITEMS = 64
 OpenEngine = Callable[[], "AbstractContextManager[Engine]"]
 
 
-def training_source(settings: RunSettings) -> Source:
-    """The items that curation works on; errors of theirs and their scorers' come before an engine starts."""
+def training_source(settings: RunSettings, number: int = 1) -> Source:
+    """The items that a round's curation works on; errors of theirs and their scorers' come before an engine
+    starts."""
     from curate.scorers import require_scorers
     from curate.sources import load_source
 
     require_scorers(settings.curate)
     config = settings.curate
     size = image_size(settings)
-    source = load_source(settings.data, "train", config.limit, settings.seed, size, config.select)
+    skip = (number - 1) * config.limit if config.fresh_prompts else 0
+    source = load_source(settings.data, "train", config.limit, settings.seed, size, config.select, skip)
     return asking(source, config) if config.questions else source
 
 
@@ -160,7 +162,7 @@ def _actor_sampler(folder: RunFolder, settings: RunSettings, number: int) -> Sam
     from curate.sampling import CandidateSampler
     from curate.scorers import open_scorers
 
-    source = training_source(settings)
+    source = training_source(settings, number)
     return CandidateSampler(
         start_engine(settings, folder.checkpoint(number - 1)),
         open_scorers(settings.curate),

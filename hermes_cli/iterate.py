@@ -72,10 +72,12 @@ def run_rounds(
     folder.require_base()
     require_shares(settings, ranks)
     stopping = stopping or Stopping()
-    source, held_out = training_source(settings), held_out_source(settings)
+    held_out = held_out_source(settings)
+    # The last round's: where every round has items of its own, one for which there are none is told now.
+    training_source(settings, max(1, rounds))
     asked = asked_for(rounds, stopping, ranks)
     with folder.held(), LateEngine(folder, settings, ranks) as engine:
-        _run(folder, settings, asked, stopping, engine, source, held_out)
+        _run(folder, settings, asked, stopping, engine, held_out)
     return finish(folder)
 
 
@@ -98,7 +100,6 @@ def _run(
     asked: Asked,
     stopping: Stopping,
     engine: LateEngine,
-    source: Source,
     held_out: Source,
 ) -> None:
     write_asked(folder.asked, asked)
@@ -106,7 +107,7 @@ def _run(
     ended = "all rounds are done"
     for number in range(asked.rounds + 1):
         if number:
-            _bring_weights(folder, settings, number, asked.ranks, engine, source)
+            _bring_weights(folder, settings, number, asked.ranks, engine)
         if not evaluated(folder, settings, number):
             evaluate_round(engine.serving(number), folder, settings, number, held_out)
         forget_dead(folder.running(number))
@@ -119,7 +120,7 @@ def _run(
 
 
 def _bring_weights(
-    folder: RunFolder, settings: RunSettings, number: int, ranks: int, engine: LateEngine, source: Source
+    folder: RunFolder, settings: RunSettings, number: int, ranks: int, engine: LateEngine
 ) -> None:
     """Curates and trains a round where that is not done, and tidies what a kill left of it."""
     if folder.trained(number):
@@ -130,6 +131,7 @@ def _bring_weights(
         return
     drawn = folder.imported(number) or (folder.curation(number) / SHEET).is_file()
     if not folder.curated(number) or not drawn:
+        source = training_source(settings, number)
         serving = partial(engine.serving, number - 1)
         curate_round(folder, settings, number, source, lambda: nullcontext(serving()))
     with engine.asleep():

@@ -82,7 +82,7 @@ def curate(
 
     folder.require_weights_before(round_number)
     folder.require_own(round_number)
-    source = training_source(settings)
+    source = training_source(settings, round_number)
     curate_round(folder, settings, round_number, source, retry_failed=retry_failed, fresh=fresh)
 
 

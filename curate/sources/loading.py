@@ -31,10 +31,13 @@ def open_source(data: str, split: str, seed: int, image_size: int) -> Source:
     return Source(reader=_reader(detect(path, kind), str(path)), image_size=image_size, split=split)
 
 
-def load_source(data: str, split: str, limit: int, seed: int, image_size: int, number: int = 0) -> Source:
+def load_source(
+    data: str, split: str, limit: int, seed: int, image_size: int, number: int = 0, skip: int = 0
+) -> Source:
     """The first `limit` items of a split (0: all), or of a random `number` of its items where that is not 0.
 
-    The embedded world is endless and needs a limit. `seed` decides the shapes and the random items.
+    The embedded world is endless and needs a limit. `seed` decides the shapes and the random items. The first
+    `skip` items are passed over.
 
     Raises:
         DataError: the data set cannot be read, or no row can be used.
@@ -44,11 +47,14 @@ def load_source(data: str, split: str, limit: int, seed: int, image_size: int, n
         source = select(source, number, seed)
     if data == SHAPES and limit < 1:
         raise DataError("the embedded shapes are endless: say how many items with --limit")
-    source = msgspec.structs.replace(source, limit=limit)
+    source = msgspec.structs.replace(source, limit=limit, skip=skip)
     tally = Tally()
     if all(row.item is None for row in source.rows(tally)):
         first = f"{tally.first.where}: {tally.first.reason}" if tally.first else "it has too few rows"
-        raise DataError(f"{source.name}: no usable item for the {split} split; first problem: {first}")
+        beyond = f" beyond the first {skip}" if skip else ""
+        raise DataError(
+            f"{source.name}: no usable item{beyond} for the {split} split; first problem: {first}"
+        )
     return source
 
 

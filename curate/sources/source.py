@@ -31,6 +31,8 @@ class Source(Record):
     """train, evaluation, or empty for all rows; a reader that is split already gives all it has."""
     limit: int = 0
     """Usable items after which the rows end; 0: none."""
+    skip: int = 0
+    """Usable items that are passed over before the first."""
     seed: int = 0
     """Of the selection."""
     bound: int = EVERYTHING
@@ -62,14 +64,17 @@ class Source(Record):
 
         Opens no image. Memory does not grow with the rows but for 12 to 24 bytes an id, kept to find ids that
         occur twice: the first usable row of an id counts. `tally` counts every row of the split that passes,
-        also those that are not selected.
+        also those that are not selected, but for the skipped.
 
         Raises:
             DataError: the data set cannot be read on.
         """
-        taken = 0
+        passed = taken = 0
         for row in self._rows_of_split():
             selected = row.item is None or self._selects(row.item)
+            if selected and passed < self.skip:
+                passed += row.item is not None
+                continue
             if tally is not None:
                 tally.add(row, selected)
             if selected:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import msgspec
 import pytest
 from data_sets import write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curate.config import CurateConfig
 from curate.sources import Tally, load_source, open_source, select
 from curate.sources.selection import selection_bound, selection_hash
 from engine.errors import DataError
+from hermes_cli.curate_stage import training_source
+from hermes_cli.settings import RunSettings
 
 IDS = st.lists(st.text(max_size=8), unique=True, max_size=60)
 NUMBERS = st.integers(1, 40)
@@ -98,3 +102,30 @@ def test_more_than_there_is_selects_all(tmp_path: Path) -> None:
 def test_the_endless_shapes_cannot_be_selected_from() -> None:
     with pytest.raises(DataError, match="--limit"):
         load_source("shapes", "train", 10, 0, 48, 5)
+
+
+@pytest.mark.parametrize("number", [0, 60])
+def test_parts_of_a_source_follow_each_other_without_a_gap(tmp_path: Path, number: int) -> None:
+    data = make(tmp_path / "m.jsonl", 300)
+    whole = load_source(data, "train", 0, 3, 48, number).items()
+    parts = [
+        item
+        for skip in range(0, len(whole), 25)
+        for item in load_source(data, "train", 25, 3, 48, number, skip).items()
+    ]
+    assert parts == [*whole]
+
+
+def test_a_part_beyond_the_end_is_refused(tmp_path: Path) -> None:
+    data = make(tmp_path / "m.jsonl", 30)
+    with pytest.raises(DataError, match="no usable item beyond the first 30"):
+        load_source(data, "", 10, 0, 48, skip=30)
+
+
+def test_the_endless_shapes_have_fresh_items_for_every_round() -> None:
+    settings = RunSettings(curate=CurateConfig(limit=20, fresh_prompts=True))
+    rounds = [{item.id for item in training_source(settings, number).items()} for number in (1, 2, 3)]
+    assert [len(one) for one in rounds] == [20, 20, 20]
+    assert len(set.union(*rounds)) == 60
+    same = msgspec.structs.replace(settings, curate=CurateConfig(limit=20))
+    assert {item.id for item in training_source(same, 2).items()} == rounds[0]
