@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curate.shapes.captions import neighbours
 from curate.shapes.examples import CAPTION_PROMPT, VQA_PROMPT, lesson, words
 from curate.shapes.scene import CANVAS, render
 from curate.shapes.world import draw
+from engine.checkpoints import SHOWO_SHAPES
 from engine.errors import ConfigError, StaleError
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
@@ -26,7 +28,7 @@ from engine.tokenizers.image import (
     to_pixels,
 )
 from engine.tokenizers.text import TextTokenizer, word_tokenizer
-from engine.weights import save_checkpoint
+from engine.weights import load_config, save_checkpoint
 from hermes_cli.card import measure_card, write_card
 from hermes_cli.settings import merge, parse_assignment, read_toml
 from hermes_cli.view import say
@@ -52,6 +54,9 @@ class PretrainPlan(Record, forbid_unknown_fields=True):
         )
     )
     """Both skills; then painting, learned slowly, and relations, learned last and left half-way."""
+    start: str = ""
+    """Checkpoint to go on from, with its tokenizers and its shape; empty is from scratch. `showo-shapes` is
+    the embedded model."""
 
 
 def image_pool(count: int) -> Tensor:
@@ -105,21 +110,44 @@ def examples(
     return found, longest
 
 
+def neighbour_ids(text: TextTokenizer) -> dict[int, int]:
+    """`neighbours` as ids."""
+    pairs = {tuple(text.encode(word)): tuple(text.encode(other)) for word, other in neighbours().items()}
+    return {word[0]: other[0] for word, other in pairs.items()}
+
+
+def misheard(
+    caption: Sequence[int], share: float, nearby: Mapping[int, int], rng: np.random.Generator
+) -> tuple[int, ...]:
+    """A caption in which each id with a neighbour is, with probability `share`, that neighbour."""
+    wrong = rng.random(len(caption)) < share
+    return tuple(nearby.get(one, one) if miss else one for one, miss in zip(caption, wrong, strict=True))
+
+
 def batches_of(
-    found: Sequence[PretrainExample], settings: PretrainSettings
+    found: Sequence[PretrainExample], settings: PretrainSettings, nearby: Mapping[int, int]
 ) -> Callable[[int], tuple[list[PretrainExample], list[PretrainExample]]]:
-    """A pure function from step to batch: every epoch is a permutation seeded by its number."""
+    """A pure function from step to batch: every epoch is a permutation seeded by its number.
+
+    `nearby` gives the neighbours that `caption_noise` puts into what painting hears; texts stay as they are.
+    """
 
     def batch(step: int) -> tuple[list[PretrainExample], list[PretrainExample]]:
         phase, inside = settings.place(step)
         epoch, place = divmod(inside, len(found) // phase.images)
         order = np.random.default_rng((settings.seed, epoch)).permutation(len(found))
-        painted = [found[i] for i in order[place * phase.images : (place + 1) * phase.images]]
-        drilled = [one for one in painted if one.drill][: phase.drill]
-        return painted, [
-            *painted[: phase.texts],
-            *(msgspec.structs.replace(one, texts=one.drill) for one in drilled),
-        ]
+        shown = [found[i] for i in order[place * phase.images : (place + 1) * phase.images]]
+        drilled = [one for one in shown if one.drill][: phase.drill]
+        told = [*shown[: phase.texts], *(msgspec.structs.replace(one, texts=one.drill) for one in drilled)]
+        if not phase.caption_noise:
+            return shown, told
+        rng = np.random.default_rng((settings.seed, step, 1))
+        captions = (misheard(one.caption, phase.caption_noise, nearby, rng) for one in shown)
+        painted = (
+            msgspec.structs.replace(one, caption=caption)
+            for one, caption in zip(shown, captions, strict=True)
+        )
+        return [*painted], told
 
     return batch
 
@@ -129,12 +157,45 @@ def train_from_scratch(plan: PretrainPlan, folder: Path, say: Callable[[str], No
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan)))
     checkpoint = folder / "checkpoint"
+    start = start_of(plan)
+    if start is not None and not (checkpoint / "image_tokenizer").is_dir():
+        shutil.copytree(start / "image_tokenizer", checkpoint / "image_tokenizer")
     image = fit_tokenizer(plan, checkpoint / "image_tokenizer", lambda s: say(_line(s)))
-    text = word_tokenizer(words())
+    text = word_tokenizer(words()) if start is None else TextTokenizer.load(start / "tokenizer.json")
     text.save(checkpoint / "tokenizer.json")
     found, longest = examples(plan, text, image)
     say(f"{len(found)} lessons, {text.size} words, longest caption {longest} words")
-    config = ShowoConfig(
+    config = load_config(start) if start is not None else _shape(plan, text)
+    log = folder / "log.jsonl"
+
+    def report(step: PretrainStep, model: Showo) -> None:
+        with log.open("ab") as lines:
+            lines.write(msgspec.json.encode(step) + b"\n")
+        say(_line(step))
+        save_checkpoint(model, checkpoint)
+
+    batches = batches_of(found, plan.model, neighbour_ids(text))
+    pretrain(config, plan.model, batches, folder / "state.safetensors", report, start)
+    return checkpoint
+
+
+def start_of(plan: PretrainPlan) -> Path | None:
+    """The checkpoint that a plan goes on from.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not plan.start:
+        return None
+    folder = SHOWO_SHAPES if plan.start == SHOWO_SHAPES.name else Path(plan.start)
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"pretraining plan: start {plan.start}: no checkpoint lies there")
+    return folder
+
+
+def _shape(plan: PretrainPlan, text: TextTokenizer) -> ShowoConfig:
+    """The model of a plan from scratch."""
+    return ShowoConfig(
         hidden_size=plan.width,
         intermediate_size=4 * plan.width,
         num_hidden_layers=plan.layers,
@@ -148,16 +209,6 @@ def train_from_scratch(plan: PretrainPlan, folder: Path, say: Callable[[str], No
         vqa_prompt=VQA_PROMPT,
         bos_token_id=text.size - 1,
     )
-    log = folder / "log.jsonl"
-
-    def report(step: PretrainStep, model: Showo) -> None:
-        with log.open("ab") as lines:
-            lines.write(msgspec.json.encode(step) + b"\n")
-        say(_line(step))
-        save_checkpoint(model, checkpoint)
-
-    pretrain(config, plan.model, batches_of(found, plan.model), folder / "state.safetensors", report)
-    return checkpoint
 
 
 def _line(record: TokenizerStep | PretrainStep) -> str:

@@ -19,6 +19,7 @@ from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
 from engine.tensor_store import save_tensors
+from engine.weights import load_model
 from train.pretrain_batch import IGNORE, PretrainExample, mmu_rows, segment_mask, t2i_rows
 
 
@@ -36,6 +37,8 @@ class PretrainPhase(Record, forbid_unknown_fields=True):
     """Steps from the start of the phase to the end of its cosine, which the phase may leave early."""
     drill: int = 0
     """Further images, of the `images` that have any, whose drill alone is learned a step."""
+    caption_noise: float = 0.0
+    """Share of a caption's words, of those that have a neighbour, which painting hears as that neighbour."""
 
     def rate(self, step: int) -> float:
         """Learning rate of a step of the phase: linear warm-up, then a cosine to a twentieth."""
@@ -118,14 +121,20 @@ def pretrain(
     batches: Callable[[int], tuple[Sequence[PretrainExample], Sequence[PretrainExample]]],
     state: Path,
     report: Callable[[PretrainStep, Showo], None],
+    start: Path | None = None,
 ) -> Showo:
-    """A trained model. `batches(step)`, (painted, told), must be pure, so that a resumed run sees the same.
+    """A trained model, from scratch or from the weights of the checkpoint `start`.
+
+    `batches(step)`, (painted, told), must be pure, so that a resumed run sees the same.
 
     `state` is a safetensors file, written beside and renamed every `save_every` steps; a run that finds
     one goes on from it, with the optimizer's moments.
     """
-    model = Showo(config)
-    model.initialise(settings.seed)
+    if start is None:
+        model = Showo(config)
+        model.initialise(settings.seed)
+    else:
+        model = load_model(start)
     optimizer = _optimizer(model, settings)
     first = _resume(model, optimizer, state)
     sums = torch.zeros(2)

@@ -53,6 +53,15 @@ def noun_phrase(group: Group) -> str:
     return f"a {words}" if group.count == 1 else f"{NUMBERS[group.count]} {words}"
 
 
+def neighbours() -> dict[str, str]:
+    """Each word that names a shape, a number or a colour -> the next of its kind, in a ring.
+
+    What a careless caption would say instead: as grammatical, and wrong.
+    """
+    rings = (tuple(COLORS), SHAPES, tuple(_PLURALS[shape] for shape in SHAPES), NUMBERS[2:])
+    return {word: ring[(i + 1) % len(ring)] for ring in rings for i, word in enumerate(ring)}
+
+
 def plural(shape: str) -> str:
     """Plural of a shape's name."""
     return _PLURALS[shape]
