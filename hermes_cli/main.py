@@ -19,6 +19,7 @@ from hermes_cli.options import (
     Data,
     Limit,
     Model,
+    Recipe,
     Reference,
     Round,
     Run,
@@ -54,11 +55,14 @@ def _open_run(
     assignments: list[str] | None,
     options: dict[str, Any],
     store: bool = True,
+    recipe: str | None = None,
 ) -> tuple[RunFolder, RunSettings]:
+    from hermes_cli.recipes import recipe as named
     from hermes_cli.run_folder import RunFolder
     from hermes_cli.settings import load_settings
 
-    settings = load_settings(run / "run.json", config, assignments or [], options, store)
+    under = named(recipe or "")
+    settings = load_settings(run / "run.json", config, assignments or [], options, store, under)
     return RunFolder(run, settings.model), settings
 
 
@@ -77,7 +81,9 @@ def curate(
     ] = False,
 ) -> None:
     """Sample n captions and n images for every item, score them, and choose winners and losers."""
-    folder, settings = _open_run(run, curation.config, curation.assignments, curation.tree())
+    folder, settings = _open_run(
+        run, curation.config, curation.assignments, curation.tree(), recipe=curation.recipe
+    )
     from hermes_cli.curate_stage import curate_round, training_source
 
     folder.require_weights_before(round_number)
@@ -117,6 +123,7 @@ def train(
     ] = False,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines that --dry-run plans for.")] = 1,
     policy: Reference = None,
+    recipe: Recipe = None,
     config: Config = None,
     assignments: Set = None,
     seed: Seed = None,
@@ -125,7 +132,7 @@ def train(
     # Of several ranks one writes for all, and a plan changes nothing.
     store = not dry_run and os.environ.get("RANK", "0") == "0"
     given = options(seed=seed, reference__policy=policies(policy))
-    folder, settings = _open_run(run, config, assignments, given, store)
+    folder, settings = _open_run(run, config, assignments, given, store, recipe)
     if dry_run:
         folder.require_weights_before(round_number)
         from hermes_cli.train_plan import show_plan
@@ -191,7 +198,9 @@ def run_command(
     # Before the settings are stored.
     stopping = Stopping(until=Goal.parse(until) if until is not None else None, patience=patience)
     given = curation.tree(reference__policy=policies(policy), reference__ranks=ranks)
-    folder, settings = _open_run(run, curation.config, curation.assignments, given, store=not dry_run)
+    folder, settings = _open_run(
+        run, curation.config, curation.assignments, given, store=not dry_run, recipe=curation.recipe
+    )
     from hermes_cli.iterate import asked_for, require_shares, run_rounds
 
     if dry_run:

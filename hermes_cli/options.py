@@ -26,6 +26,12 @@ Data = Annotated[
         "folder, WebDataset. `kind:PATH` says which.",
     ),
 ]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", metavar="NAME", help="Settings that belong together: `paper`, or `default` to go back."
+    ),
+]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of sampling and training.")]
@@ -85,6 +91,7 @@ class Curation(NamedTuple):
         None
     )
     workers: Annotated[str | None, typer.Option("--workers", help="Who samples: `local` or `ray`.")] = None
+    recipe: Recipe = None
     config: Config = None
     assignments: Set = None
     seed: Seed = None

@@ -1,4 +1,5 @@
-"""All settings of a run: defaults, the run's own file, a TOML file, `--set`, options, each over the last."""
+"""All settings of a run: defaults, the run's own file, a recipe, a TOML file, `--set`, options, each over
+the last."""
 
 from __future__ import annotations
 
@@ -159,12 +160,18 @@ def stored_settings(stored: Path) -> RunSettings:
 
 
 def load_settings(
-    stored: Path, config: Path | None, assignments: list[str], options: Tree, store: bool = True
+    stored: Path,
+    config: Path | None,
+    assignments: list[str],
+    options: Tree,
+    store: bool = True,
+    recipe: Tree | None = None,
 ) -> RunSettings:
     """Merges all layers and stores the result, unless told not to, for the run's next command."""
     tree: Tree = {}
     if stored.is_file():
         tree = msgspec.json.decode(stored.read_bytes())
+    tree = merge(tree, recipe or {})
     if config is not None:
         tree = merge(tree, read_toml(config))
     for assignment in assignments:

@@ -1,0 +1,60 @@
+"""Recipes: settings that belong together, under what a command is told beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from engine.errors import ConfigError
+from hermes_cli.main import app
+from hermes_cli.recipes import PAPER, RECIPES, recipe
+from hermes_cli.settings import RunSettings, load_settings, settle, stored_settings
+
+
+def test_the_papers_recipe_is_what_the_paper_says() -> None:
+    settings = settle(PAPER)
+    train = settings.train
+    assert (train.beta, train.learning_rate, train.weight_decay) == (0.2, 2e-5, 0.01)
+    assert (train.batch, train.steps, train.schedule, train.objective) == (4, 3000, "cosine", "sum")
+    anchors = (train.caption_anchor, train.image_anchor, train.real_caption_anchor, train.real_image_anchor)
+    assert anchors == (0.0, 0.0, 0.0, 0.0)
+    assert (settings.curate.threshold, settings.curate.fresh_prompts) == (0.6, False)
+    assert settings.reference.policy == "previous"
+
+
+def test_what_is_given_beside_a_recipe_wins_and_the_run_keeps_it(tmp_path: Path) -> None:
+    stored, toml = tmp_path / "run.json", tmp_path / "more.toml"
+    toml.write_text("[train]\nbatch = 8\nbeta = 0.3\n")
+    given = {"curate": {"n": 3}}
+    found = load_settings(stored, toml, ["train.beta=0.4"], given, recipe=recipe("paper"))
+    assert (found.train.steps, found.train.batch, found.train.beta, found.curate.n) == (3000, 8, 0.4, 3)
+    assert stored_settings(stored) == found
+    assert load_settings(stored, None, [], {}) == found
+
+
+def test_the_default_recipe_takes_the_papers_back_and_leaves_the_rest(tmp_path: Path) -> None:
+    stored = tmp_path / "run.json"
+    load_settings(stored, None, ["train.seed=5"], {"curate": {"n": 3}}, recipe=recipe("paper"))
+    found = load_settings(stored, None, [], {}, recipe=recipe("default"))
+    assert (found.train.seed, found.curate.n) == (5, 3)
+    train = msgspec.structs.replace(found.train, seed=0)
+    assert train == RunSettings().train
+    assert found.curate.tie_break == RunSettings().curate.tie_break
+
+
+def test_no_recipe_changes_nothing_and_an_unknown_one_is_named() -> None:
+    assert recipe("") == {}
+    with pytest.raises(ConfigError, match="--recipe papre: there is no such recipe, only default, paper"):
+        recipe("papre")
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_planned_run_takes_a_recipe(tmp_path: Path, name: str) -> None:
+    run = ["run", "--run", str(tmp_path), "--recipe", name, "--limit", "4", "--dry-run"]
+    result = CliRunner().invoke(app, run, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    steps = settle(RECIPES[name]).train.steps
+    assert f"train: {steps} steps" in result.output
