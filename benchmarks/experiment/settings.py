@@ -18,8 +18,8 @@ from train.config import MEANS, TrainConfig
 
 Tree = dict[str, Any]
 
-CURATION_MEANS = frozenset(("chunk", "workers", "ray", "max_bad"))
-"""Settings of a curation that say how it is carried out, not what it gives."""
+CURATION_MEANS = frozenset(("chunk", "workers", "ray", "max_bad", "fresh_prompts"))
+"""Settings of a curation that round 1 does not depend on."""
 SCORED_UNDER = ("mask_draws", "seed", "text_dropout", "dtype", "image_vocabulary")
 """Training's settings that reference log-probs depend on."""
 
@@ -75,7 +75,12 @@ class CellSettings(Record, forbid_unknown_fields=True):
         config = msgspec.to_builtins(self.train)
         kept = {name: value for name, value in config.items() if name not in MEANS | {"seed"}}
         reference = {name: value for name, value in self.reference.items() if name != "ranks"}
-        return {"curation": self.curation_basis, "train": kept, "reference": reference}
+        return {
+            "curation": self.curation_basis,
+            "fresh_prompts": self.curate.fresh_prompts,
+            "train": kept,
+            "reference": reference,
+        }
 
 
 def merge(base: Tree, over: Tree) -> Tree:

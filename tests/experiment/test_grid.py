@@ -80,10 +80,16 @@ def test_the_shipped_grid_has_the_rows_of_the_papers_tables() -> None:
 def test_all_rows_that_curate_alike_share_one_curation_and_one_base(tmp_path: Path) -> None:
     grid = load_grid(SHIPPED)
     tasks = planned(grid, tmp_path).tasks
-    assert len([one for one in tasks if isinstance(one, Base)]) == 1
-    assert len([one for one in tasks if isinstance(one, Curation)]) == 4
+    models = {grid.settled(row).model for row in grid.row}
+    assert len(models) == 2
+    assert len([one for one in tasks if isinstance(one, Base)]) == len(models)
+    curations = [one.settings for one in tasks if isinstance(one, Curation)]
+    assert sorted(one.curate.n for one in curations if one.model) == [2, 4, 8, 16]
+    assert [one.curate.n for one in curations if not one.model] == [8]
     cells = {one.name: one for one in tasks if isinstance(one, Cell)}
     assert cells["und, seed 0"].curation == cells["sum+n8, seed 1"].curation
+    # Fresh prompts come from round 2 on.
+    assert cells["und, seed 0"].curation == cells["anchored, seed 1"].curation
     assert cells["und, seed 0"].curation != cells["n2, seed 0"].curation
     assert cells["und, seed 0"].base == cells["n2, seed 0"].base
     assert cells["und, seed 2"].folder in cells["gen, seed 2"].siblings
