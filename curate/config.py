@@ -91,7 +91,8 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     """Items to curate; 0 means all that the data set has, or all that are selected."""
     fresh_prompts: bool = False
     """Every round curates the next `limit` items of the data set instead of the same ones, so that no pair is
-    mixed of two rounds (Eq. 10 has nothing to mix)."""
+    mixed of two rounds (Eq. 10). Where the data set ends it begins again; without a limit all rounds have all
+    items."""
     select: int = 0
     """Size of the random subset of the data set that is curated; the run's seed decides it. 0 means none."""
     max_bad: str = ""
@@ -133,10 +134,6 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             raise ConfigError(f"curate.n is {self.n}; a pair needs at least 2 candidates")
         if self.limit < 0:
             raise ConfigError(f"curate.limit is {self.limit}; give 0 for all items, or how many")
-        if self.fresh_prompts and not self.limit:
-            raise ConfigError(
-                "curate.fresh_prompts takes the next curate.limit items each round; give a limit"
-            )
         if self.select < 0:
             raise ConfigError(f"curate.select is {self.select}; give 0 for no selection, or how many items")
         try:

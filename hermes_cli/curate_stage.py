@@ -46,9 +46,22 @@ def training_source(settings: RunSettings, number: int = 1) -> Source:
     require_scorers(settings.curate)
     config = settings.curate
     size = image_size(settings)
-    skip = (number - 1) * config.limit if config.fresh_prompts else 0
+    skip = _passed_over(settings, number, size)
     source = load_source(settings.data, "train", config.limit, settings.seed, size, config.select, skip)
     return asking(source, config) if config.questions else source
+
+
+def _passed_over(settings: RunSettings, number: int, size: int) -> int:
+    """Items before a round's own, where every round has fresh ones."""
+    from curate.sources import load_source
+
+    config = settings.curate
+    before = (number - 1) * config.limit if config.fresh_prompts else 0
+    if not before or settings.data == "shapes":
+        return before
+    whole = load_source(settings.data, "train", 0, settings.seed, size, config.select)
+    parts = -(-sum(row.item is not None for row in whole.rows()) // config.limit)
+    return before % (parts * config.limit)
 
 
 def asking(source: Source, config: CurateConfig) -> Source:

@@ -73,8 +73,7 @@ def run_rounds(
     require_shares(settings, ranks)
     stopping = stopping or Stopping()
     held_out = held_out_source(settings)
-    # The last round's: where every round has items of its own, one for which there are none is told now.
-    training_source(settings, max(1, rounds))
+    training_source(settings)
     asked = asked_for(rounds, stopping, ranks)
     with folder.held(), LateEngine(folder, settings, ranks) as engine:
         _run(folder, settings, asked, stopping, engine, held_out)

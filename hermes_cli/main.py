@@ -61,8 +61,9 @@ def _open_run(
     from hermes_cli.run_folder import RunFolder
     from hermes_cli.settings import load_settings
 
-    under = named(recipe or "")
-    settings = load_settings(run / "run.json", config, assignments or [], options, store, under)
+    stored = run / "run.json"
+    under = named(recipe, new=not stored.is_file())
+    settings = load_settings(stored, config, assignments or [], options, store, under)
     return RunFolder(run, settings.model), settings
 
 

@@ -29,7 +29,9 @@ Data = Annotated[
 Recipe = Annotated[
     str | None,
     typer.Option(
-        "--recipe", metavar="NAME", help="Settings that belong together: `paper`, or `default` to go back."
+        "--recipe",
+        metavar="NAME",
+        help="Settings that belong together: `default`, which a new run has, or `paper`.",
     ),
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]

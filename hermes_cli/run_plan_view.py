@@ -46,7 +46,7 @@ def _about(folder: RunFolder, settings: RunSettings, asked: Asked) -> list[str]:
         f"model {folder.checkpoint(0)}, data {settings.data}, seed {settings.seed}",
         f"curate: n {curate.n}, {curate.limit or 'all'} items at most, {curate.paint.steps} painting steps, "
         f"scored with {curate.similarity}, sampled by {curate.workers}",
-        f"train: {train.steps} steps of {train.batch} at {train.learning_rate:g}, "
+        f"train: {train.steps} steps of {train.batch} at {train.learning_rate:.3g}, "
         f"objective {train.objective}, against {named}, {asked.ranks} rank{'' if asked.ranks == 1 else 's'}",
         f"eval: {evaluation.limit} held-out items at most, {evaluation.images} images each",
     ]

@@ -19,6 +19,8 @@ ImageVocabulary = Literal["full", "codes"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 LINEARS = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
 """The linear layers of a Phi block, under their names in `engine.models.showo`: what LoRA can adapt."""
+SCALED_FROM = 2048
+"""Width of the model whose learning rate `scale_rate` scales: the paper's."""
 MEANS = frozenset(
     ("micro_batch", "checkpointing", "zero_stage", "offload", "offload_dir", "keep", "keep_best", "trackers")
 )
@@ -72,6 +74,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     the rank's whole share of the batch. Results depend on it only through the order of sums."""
     learning_rate: float = 2e-5
     """Peak of the schedule."""
+    scale_rate: bool = False
+    """Takes learning_rate as that of a model 2,048 wide, Show-o's 1.3B, and multiplies it by 2,048 / width:
+    Adam's step on a matrix keeps its effect across widths that way (arXiv 2203.03466)."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """What follows the linear warm-up: a cosine to zero, or the peak to the end."""
     warmup: int | None = None
@@ -236,6 +241,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def needs_both(self) -> bool:
         """Whether a preference with one side is of no use."""
         return self.objective == "product"
+
+    def for_width(self, width: int) -> TrainConfig:
+        """The same for a model whose hidden states are so wide, its learning rate no longer to be scaled."""
+        if not self.scale_rate:
+            return self
+        rate = self.learning_rate * SCALED_FROM / width
+        return msgspec.structs.replace(self, learning_rate=rate, scale_rate=False)
 
     def objective_at(self, step: int) -> Objective:
         """Objective of the 0-based step."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.errors import ConfigError
 from engine.records import Preference
-from engine.weights import fingerprint
+from engine.weights import fingerprint, load_config
 from train.batch import IGNORE, Layout, PairRows, pair_rows
 from train.config import TrainConfig
 from train.deepspeed_config import shares
@@ -57,6 +57,7 @@ def train(
         CheckpointError, ConfigError: see `open_policy` and `train_one`.
     """
     basis = run_basis(config, preferences, checkpoint_in, frozen)
+    config = basis.config
     journal = Journal(out, basis)
     with journal.held():
         if journal.is_complete():
@@ -87,7 +88,8 @@ def train(
 def run_basis(
     config: TrainConfig, preferences: Sequence[Preference], checkpoint_in: Path, frozen: Path | None
 ) -> RunBasis:
-    """What decides the weights of such a run; `frozen` as in `train`."""
+    """What decides the weights of such a run, its learning rate scaled; `frozen` as in `train`."""
+    config = config.for_width(load_config(checkpoint_in).hidden_size)
     if frozen is None or frozen == checkpoint_in:
         return RunBasis(config=config, reference=ReferenceBasis.of(checkpoint_in, preferences, config))
     reference = ReferenceBasis.of(frozen, preferences, config)

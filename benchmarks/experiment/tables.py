@@ -18,7 +18,13 @@ HEAD = (
     "| row | round | understanding | generation | gap | understanding gained | generation gained | gap cut |",
     "|---|---|---|---|---|---|---|---|",
 )
-TITLES = {"objective": "Objectives and rounds", "candidates": "Candidates an item", "": "Other rows"}
+TITLES = {
+    "objective": "Objectives and rounds",
+    "recipe": "With the real pair as an anchor",
+    "embedded": "From the embedded model",
+    "candidates": "Candidates an item",
+    "": "Other rows",
+}
 
 
 def load_results(path: Path) -> Results:

@@ -29,6 +29,8 @@ from hermes_cli.stages import held_out_source
 from hermes_cli.transitions import read_transitions
 
 SMALL = ("--set", "curate.chunk=4", "--set", "train.steps=6", "--set", "train.warmup=1")
+SAME = ("--set", "curate.fresh_prompts=false")
+"""Round 2 curates the items of round 1, so that Eq. 10 has what to mix."""
 
 
 STAGES = ("curate", "reference", "train", "eval")
@@ -56,7 +58,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Two rounds, command by command; the folder and what each command printed."""
     cwd = tmp_path_factory.mktemp("user")
     printed = [
-        hermes(cwd, "curate", "--n", "8", "--limit", "8", *SMALL),
+        hermes(cwd, "curate", "--n", "8", "--limit", "8", *SMALL, *SAME),
         hermes(cwd, "train"),
         hermes(cwd, "eval", "--limit", "12"),
         hermes(cwd, "curate", "--n", "8", "--round", "2"),
@@ -269,7 +271,7 @@ def test_ray_workers_give_the_pairs_of_one_process(steps: tuple[Path, list[str]]
 
 def test_run_does_all_rounds_with_one_engine(steps: tuple[Path, list[str]], tmp_path: Path) -> None:
     run, _ = steps
-    given = ("--n", "8", "--limit", "8", *SMALL, "--set", "eval.limit=12")
+    given = ("--n", "8", "--limit", "8", *SMALL, *SAME, "--set", "eval.limit=12")
     printed = hermes(tmp_path, "run", "--rounds", "2", *given)
     assert printed.count("starting the engine") == 1
     assert printed.count("swapped to the weights") == 2

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from engine.errors import ConfigError
 from hermes_cli.main import app
-from hermes_cli.recipes import PAPER, RECIPES, recipe
-from hermes_cli.settings import RunSettings, load_settings, settle, stored_settings
+from hermes_cli.recipes import DEFAULT, PAPER, RECIPES, recipe
+from hermes_cli.settings import Tree, load_settings, settle, stored_settings
 
 
 def test_the_papers_recipe_is_what_the_paper_says() -> None:
@@ -35,18 +35,27 @@ def test_what_is_given_beside_a_recipe_wins_and_the_run_keeps_it(tmp_path: Path)
     assert load_settings(stored, None, [], {}) == found
 
 
-def test_the_default_recipe_takes_the_papers_back_and_leaves_the_rest(tmp_path: Path) -> None:
+def test_recipes_settle_the_same_settings_so_that_either_takes_the_other_back(tmp_path: Path) -> None:
+    def leaves(tree: Tree, place: str = "") -> set[str]:
+        return {
+            leaf
+            for name, value in tree.items()
+            for leaf in (leaves(value, f"{place}{name}.") if isinstance(value, dict) else {place + name})
+        }
+
+    assert leaves(PAPER) == leaves(DEFAULT)
     stored = tmp_path / "run.json"
     load_settings(stored, None, ["train.seed=5"], {"curate": {"n": 3}}, recipe=recipe("paper"))
     found = load_settings(stored, None, [], {}, recipe=recipe("default"))
     assert (found.train.seed, found.curate.n) == (5, 3)
-    train = msgspec.structs.replace(found.train, seed=0)
-    assert train == RunSettings().train
-    assert found.curate.tie_break == RunSettings().curate.tie_break
+    assert msgspec.structs.replace(found.train, seed=0) == settle(DEFAULT).train
+    assert found.curate.tie_break == "likelihood"
 
 
-def test_no_recipe_changes_nothing_and_an_unknown_one_is_named() -> None:
-    assert recipe("") == {}
+def test_a_new_run_begins_with_the_default_and_another_keeps_its_own() -> None:
+    assert recipe(None, new=True) == recipe("", new=True) == DEFAULT
+    assert recipe(None) == {}
+    assert recipe("paper", new=True) == PAPER
     with pytest.raises(ConfigError, match="--recipe papre: there is no such recipe, only default, paper"):
         recipe("papre")
 

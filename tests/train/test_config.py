@@ -80,3 +80,12 @@ def test_objectives_use_only_the_sides_that_they_weigh() -> None:
     assert not TrainConfig(objective="gen").uses_captions
     assert not TrainConfig(caption_weight=0.0).uses_captions
     assert TrainConfig(objective="product").uses_captions
+
+
+def test_a_scaled_rate_is_the_papers_at_its_width_and_grows_as_models_get_narrow() -> None:
+    config = TrainConfig(scale_rate=True)
+    assert config.for_width(2048).learning_rate == TrainConfig().learning_rate
+    narrow = config.for_width(160)
+    assert narrow.learning_rate == pytest.approx(2.56e-4)
+    assert narrow.for_width(160) == narrow
+    assert TrainConfig().for_width(160) == TrainConfig()

@@ -129,3 +129,14 @@ def test_the_endless_shapes_have_fresh_items_for_every_round() -> None:
     assert len(set.union(*rounds)) == 60
     same = msgspec.structs.replace(settings, curate=CurateConfig(limit=20))
     assert {item.id for item in training_source(same, 2).items()} == rounds[0]
+
+
+def test_fresh_items_begin_again_where_the_data_set_ends(tmp_path: Path) -> None:
+    data = make(tmp_path / "m.jsonl", 60)
+    whole = [item.id for item in load_source(data, "train", 0, 0, 48).items()]
+    assert len(whole) == 48
+    settings = RunSettings(data=data, curate=CurateConfig(limit=20, fresh_prompts=True))
+    rounds = [[item.id for item in training_source(settings, number).items()] for number in range(1, 6)]
+    assert rounds == [whole[:20], whole[20:40], whole[40:], whole[:20], whole[20:40]]
+    unlimited = msgspec.structs.replace(settings, curate=CurateConfig(limit=0, fresh_prompts=True))
+    assert [item.id for item in training_source(unlimited, 2).items()] == whole
