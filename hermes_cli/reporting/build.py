@@ -15,6 +15,7 @@ from curate.store import IMPORTED, SUMMARY
 from curate.summary import CurateSummary
 from engine.durable import write_file
 from engine.errors import CheckpointError, ConfigError, DataError
+from engine.weights import load_config
 from hermes_cli.reporting.records import Best, Report, RoundReport, Word
 from hermes_cli.reporting.reproduce import read_basis, run_command, trained_otherwise
 from hermes_cli.reporting.verdict import BEST_RULE, best_round, verdict
@@ -145,12 +146,22 @@ class _Builder:
 
     def _strangers(self, numbers: list[int], settings: dict[str, object]) -> Iterator[str]:
         """Rounds that the run's settings alone do not give."""
+        as_trained = self._as_trained(settings)
         for number in numbers[1:]:
             if (self.folder.curation(number) / IMPORTED).is_file():
                 yield f"the pairs of {name_of(number)} were imported, so `hermes run` gives others"
             basis = read_basis(self.folder.training(number) / "basis.json")
-            if basis and (moved := trained_otherwise(basis, settings, self._reference(number, settings))):
+            if basis and (moved := trained_otherwise(basis, as_trained, self._reference(number, settings))):
                 yield f"{name_of(number)} was trained with other settings: {', '.join(moved)}"
+
+    def _as_trained(self, settings: dict[str, object]) -> dict[str, object]:
+        """The settings with the learning rate that the model's width makes of theirs, if both are known."""
+        try:
+            config = settle(settings).train.for_width(load_config(self.folder.checkpoint(0)).hidden_size)
+        except (CheckpointError, ConfigError):
+            return settings
+        # As JSON gives it: a tuple does not equal its list.
+        return {**settings, "train": msgspec.json.decode(msgspec.json.encode(config))}
 
     def _reference(self, number: int, settings: dict[str, object]) -> str:
         """Fingerprint of the weights that the settings make a round's reference; empty where unknown."""

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from engine.records import Record
-from hermes_cli.settings import RunSettings, Tree, parse_assignment
+from hermes_cli.recipes import DEFAULT
+from hermes_cli.settings import Tree, parse_assignment, settle
 
 AGAIN = "runs/again"
 """Folder that the commands name: the run's own would be found complete."""
@@ -27,10 +28,10 @@ def flat(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def changed(settings: Tree) -> dict[str, Any]:
-    """Dotted name -> value of the settings that are not the defaults."""
+    """Dotted name -> value of the settings that a new run does not begin with."""
     # Both as JSON gives them: a tuple does not equal its list.
     defaults, values = (
-        dict(flat(msgspec.json.decode(msgspec.json.encode(one)))) for one in (RunSettings(), settings)
+        dict(flat(msgspec.json.decode(msgspec.json.encode(one)))) for one in (settle(DEFAULT), settings)
     )
     return {name: value for name, value in values.items() if name not in defaults or defaults[name] != value}
 
@@ -44,7 +45,7 @@ def assignment(name: str, value: Any) -> str:
 
 
 def run_command(settings: Tree, rounds: int) -> str:
-    """`hermes run` in a new folder, with every setting that is not the default."""
+    """`hermes run` in a new folder, with every setting that it would not begin with."""
     words = [f"hermes run --rounds {rounds} --run {AGAIN}"]
     return " ".join([*words, *(assignment(name, value) for name, value in changed(settings).items())])
 

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from benchmarks.quality.clustered import Estimate
 from benchmarks.quality.paired import Difference
 from hermes_cli.main import app
+from hermes_cli.recipes import DEFAULT
 from hermes_cli.reporting.plots import Axis, axis
 from hermes_cli.reporting.reproduce import assignment, flat, run_command
 from hermes_cli.reporting.verdict import verdict
@@ -259,7 +260,7 @@ def test_the_command_leads_to_the_same_settings(run: Path) -> None:
     (command,) = numbers(run)["commands"]
     words = shlex.split(command)
     assert words[:6] == ["hermes", "run", "--rounds", "2", "--run", "runs/again"]
-    tree: dict[str, Any] = {}
+    tree: dict[str, Any] = DEFAULT
     for flag, text in zip(words[6::2], words[7::2], strict=True):
         assert flag == "--set"
         tree = merge(tree, parse_assignment(text))
@@ -282,7 +283,9 @@ def test_a_setting_survives_the_shell_and_toml(value: Any) -> None:
 
 
 def test_the_defaults_need_no_settings() -> None:
-    assert run_command(msgspec.to_builtins(RunSettings()), 1) == "hermes run --rounds 1 --run runs/again"
+    assert run_command(msgspec.to_builtins(settle(DEFAULT)), 1) == "hermes run --rounds 1 --run runs/again"
+    told = run_command(msgspec.to_builtins(RunSettings()), 1)
+    assert "--set train.batch=4" in told
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=9))
