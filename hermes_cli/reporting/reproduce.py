@@ -12,7 +12,7 @@ import msgspec
 
 from engine.records import Record
 from hermes_cli.recipes import DEFAULT
-from hermes_cli.settings import Tree, parse_assignment, settle
+from hermes_cli.settings import RunSettings, Tree, merge, parse_assignment, settle
 
 AGAIN = "runs/again"
 """Folder that the commands name: the run's own would be found complete."""
@@ -29,10 +29,11 @@ def flat(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def changed(settings: Tree) -> dict[str, Any]:
     """Dotted name -> value of the settings that a new run does not begin with."""
-    # Both as JSON gives them: a tuple does not equal its list.
-    defaults, values = (
-        dict(flat(msgspec.json.decode(msgspec.json.encode(one)))) for one in (settle(DEFAULT), settings)
+    # All as JSON gives them: a tuple does not equal its list. What is not stored is as the records have it.
+    begun, plain, stored = (
+        msgspec.json.decode(msgspec.json.encode(one)) for one in (settle(DEFAULT), RunSettings(), settings)
     )
+    defaults, values = dict(flat(begun)), dict(flat(merge(plain, stored)))
     return {name: value for name, value in values.items() if name not in defaults or defaults[name] != value}
 
 
