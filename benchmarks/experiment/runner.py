@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -15,7 +14,8 @@ from typing import NamedTuple
 
 from benchmarks.experiment.cells import LOG, Task
 from benchmarks.experiment.estimate import rates, seconds_left, told
-from engine.errors import BusyError, ConfigError, HermesError
+from engine.errors import ConfigError, HermesError
+from engine.lock import holding
 
 POLL = 0.2
 """Seconds between two looks at the processes."""
@@ -56,12 +56,7 @@ def held(root: Path) -> Iterator[None]:
     Raises:
         BusyError: there is one.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"{root}: another process runs this experiment; wait for it") from error
+    with holding(root / "lock", f"{root}: another process runs this experiment; wait for it"):
         yield
 
 
