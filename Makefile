@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # Test processes at once, one thread each; each holds up to 3 GiB.
 WORKERS ?= 2
 READY := $(VENV)/.ready
-# The base model of most rows of the experiment: three quarters of an hour on one core.
-CARELESS := runs/careless/checkpoint/card.json
+# Base models of the experiment: three quarters of an hour each on one core.
+BASES := runs/careless/checkpoint/card.json runs/careful/checkpoint/card.json
 
 .PHONY: setup demo test test-slow lint bench experiment clean
 
@@ -41,10 +41,10 @@ bench: $(READY)
 
 # Hours of work: it goes on where it was stopped. JOBS cells run side by side, each on a core of its own.
 JOBS ?= 2
-$(CARELESS): $(READY)
-	$(BIN)/hermes pretrain --to runs/careless --config benchmarks/experiment/careless.toml
+runs/%/checkpoint/card.json: $(READY)
+	$(BIN)/hermes pretrain --to runs/$* --config benchmarks/experiment/$*.toml
 
-experiment: $(CARELESS)
+experiment: $(BASES)
 	$(BIN)/python -m benchmarks.experiment --final --jobs $(JOBS)
 	$(BIN)/python -m benchmarks.experiment.tables --into docs/method.md --pictures docs/images
 

@@ -154,7 +154,8 @@ class Layout:
     def check(self, preferences: Sequence[Preference], real: bool = False) -> None:
         """Refuses preferences that were sampled from a model of another shape.
 
-        `real` tells that the real images will be read even where there is no caption pair.
+        `real` tells that an anchor will read the real images, also where there is no caption pair. Of one
+        without codes, as imported pairs may be, the anchor reads nothing.
 
         Raises:
             DataError: names the first preference whose codes or caption ids do not fit the checkpoint, or the
@@ -162,7 +163,8 @@ class Layout:
         """
         tokens, codebook, ids = self.config.num_image_tokens, self.words.codebook_size, self.words.size
         for one in preferences:
-            images = [one.image_codes] if one.captions or real else []
+            shown = bool(one.captions) or (real and bool(one.image_codes))
+            images = [one.image_codes] if shown else []
             images += [one.images.win.codes, one.images.lose.codes] if one.images else []
             for codes in images:
                 if len(codes) != tokens or not all(0 <= code < codebook for code in codes):
@@ -170,7 +172,7 @@ class Layout:
                         f"preference {one.id}: an image of {len(codes)} codes up to {max(codes, default=-1)} "
                         f"does not fit this checkpoint ({tokens} codes below {codebook}): curate again"
                     )
-            if (one.captions or real) and self.config.w_clip_vit:
+            if shown and self.config.w_clip_vit:
                 self._seen(one.image_features)
             captions = [one.captions.win, one.captions.lose] if one.captions else []
             if any(not 0 <= token < ids for caption in captions for token in caption.token_ids):
@@ -185,7 +187,7 @@ class PairRows(NamedTuple):
 
     rows: Rows
     """Order: C caption winners, C caption losers, I x S image winners, I x S image losers; then, where they
-    are wanted, P real captions and P x S real images."""
+    are wanted, H real captions and H x S real images."""
     size: int
     """P."""
     captions: list[int]
@@ -194,6 +196,8 @@ class PairRows(NamedTuple):
     """Places of the preferences with images, [I]."""
     masks: int
     """S."""
+    homologous: Sequence[int] = ()
+    """Places of the preferences whose real image has codes, [H]."""
     real_captions: bool = False
     real_images: bool = False
 
@@ -217,14 +221,25 @@ class PairRows(NamedTuple):
         )
 
     def real(self, values_R: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Values of the real captions and of the real images, [P]; the latter averaged over their masks."""
+        """Values of the real captions and of the real images, [P]; the latter averaged over their masks.
+
+        Those of preferences whose real image has no codes are 0.
+        """
         rest_R = values_R[self.paired :]
-        count = self.size * self.real_captions
-        captions_P = rest_R[:count] if self.real_captions else None
-        images_P = rest_R[count:].view(self.size, self.masks).mean(1) if self.real_images else None
+        captions_P = images_P = None
+        if self.real_captions:
+            captions_P = self._place(rest_R[: self._told], self.homologous)
+        if self.real_images:
+            shown_HS = rest_R[self._told :].view(-1, self.masks)
+            images_P = self._place(shown_HS.mean(1), self.homologous)
         return captions_P, images_P
 
-    def _place(self, values: Tensor, places: list[int]) -> Tensor:
+    @property
+    def _told(self) -> int:
+        """Number of real captions."""
+        return len(self.homologous) * self.real_captions
+
+    def _place(self, values: Tensor, places: Sequence[int]) -> Tensor:
         index = torch.tensor(places, dtype=torch.long, device=values.device)
         return values.new_zeros(self.size).index_copy(0, index, values)
 
@@ -232,7 +247,7 @@ class PairRows(NamedTuple):
     def paints(self) -> Tensor:
         """bool [R], True where a row paints."""
         row_R = torch.arange(len(self.rows.ids_RT))
-        real_R = (row_R >= self.paired) & (row_R < self.paired + self.size * self.real_captions)
+        real_R = (row_R >= self.paired) & (row_R < self.paired + self._told)
         return (row_R >= 2 * len(self.captions)) & ~real_R
 
     def has(self, places: list[int]) -> Tensor:
@@ -255,10 +270,12 @@ def pair_rows(
 
     `draws[p]` are the S draws of preference p, the same for its winner, its loser and its real image.
     `captions` and `images` tell which sides the objective uses; a preference that lacks a side contributes
-    the other. `real_captions` and `real_images` add the homologous pair of every preference.
+    the other. `real_captions` and `real_images` add the homologous pair of every preference whose real image
+    has codes.
     """
     with_captions = [i for i, one in enumerate(preferences) if captions and one.captions]
     with_images = [i for i, one in enumerate(preferences) if images and one.images]
+    homologous = [i for i, one in enumerate(preferences) if one.image_codes]
     rows = []
     for side in ("win", "lose"):
         for i in with_captions:
@@ -270,19 +287,18 @@ def pair_rows(
             codes, caption = getattr(preferences[i].images, side).codes, preferences[i].caption
             rows += [layout.image_row(caption if one.text else "", codes, one.hidden) for one in draws[i]]
     if real_captions:
-        rows += [layout.real_caption_row(one) for one in preferences]
+        rows += [layout.real_caption_row(preferences[i]) for i in homologous]
     if real_images:
-        for one, seen in zip(preferences, draws, strict=True):
-            rows += [
-                layout.image_row(one.caption if draw.text else "", one.image_codes, draw.hidden)
-                for draw in seen
-            ]
+        for i in homologous:
+            codes, caption = preferences[i].image_codes, preferences[i].caption
+            rows += [layout.image_row(caption if one.text else "", codes, one.hidden) for one in draws[i]]
     return PairRows(
         rows=layout.stack(rows),
         size=len(preferences),
         captions=with_captions,
         images=with_images,
         masks=max(len(some) for some in draws),
+        homologous=homologous,
         real_captions=real_captions,
         real_images=real_images,
     )

@@ -23,20 +23,20 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 WIDTH, DPI = 5.6, 160
 
 
-def draw_all(results: Results, folder: Path) -> list[Path]:
-    """Writes the pictures there is something to show in, and returns their paths."""
+def draw_all(results: Results, folder: Path, stem: str = "experiment") -> list[Path]:
+    """Writes the pictures there is something to show in, and returns their paths; names begin with `stem`."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [
-        ("experiment-gains.png", _gains(results)),
-        ("experiment-sides.png", _sides(results)),
-        ("experiment-gap.png", _gap(results)),
+        ("gains", _gains(results)),
+        ("sides", _sides(results)),
+        ("gap", _gap(results)),
     ]
     paths = []
     for name, figure in drawn:
         if figure is not None:
-            figure.savefig(folder / name, dpi=DPI, facecolor="white")
+            paths.append(folder / f"{stem}-{name}.png")
+            figure.savefig(paths[-1], dpi=DPI, facecolor="white")
             plt.close(figure)
-            paths.append(folder / name)
     return paths
 
 
@@ -116,9 +116,8 @@ def _gap(results: Results) -> plt.Figure | None:
 
 
 def _long(results: Results) -> list[RowResult]:
-    """Rows of several rounds; all that are trained where there is none."""
-    trained = _trained(results)
-    return ([row for row in trained if row.rounds[-1].round > 1] or trained)[: len(MARKERS)]
+    """Rows of several rounds."""
+    return [row for row in _trained(results) if row.rounds[-1].round > 1][: len(MARKERS)]
 
 
 def _line(

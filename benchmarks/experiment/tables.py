@@ -13,7 +13,8 @@ from benchmarks.experiment.results import Bounds, Results, Round, RowResult
 from engine.durable import write_file
 from engine.errors import DataError, HermesError
 
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+SECTION = "results"
+"""Of a page, unless another is named: what stands between `<!-- results: begin -->` and `: end -->`."""
 HEAD = (
     "| row | round | understanding | generation | gap | understanding gained | generation gained | gap cut |",
     "|---|---|---|---|---|---|---|---|",
@@ -103,17 +104,18 @@ def _head(results: Results) -> str:
     )
 
 
-def put_between(page: str, text: str) -> str:
-    """A page with new text between its markers.
+def put_between(page: str, text: str, section: str = SECTION) -> str:
+    """A page with new text between the two markers of a section.
 
     Raises:
         DataError: it does not have both once, in this order.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in rest or END in after:
-        raise DataError(f"the page has not one {BEGIN} and one {END} after it")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+    first, last = (f"<!-- {section}: {end} -->" for end in ("begin", "end"))
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
+    if not (begin and end) or first in rest or last in after:
+        raise DataError(f"the page has not one {first} and one {last} after it")
+    return f"{before}{first}\n{text}\n{last}{after}"
 
 
 def main() -> None:
@@ -123,19 +125,20 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/experiment.json"))
     parser.add_argument("--into", type=Path, help="page with both markers, such as docs/method.md")
+    parser.add_argument("--section", default=SECTION, help=f"of that page, whose markers are its [{SECTION}]")
     parser.add_argument("--pictures", type=Path, help="folder of the pictures, such as docs/images")
     given = parser.parse_args()
     try:
         results = load_results(given.results)
         if given.into:
-            page = put_between(given.into.read_text(), markdown(results))
+            page = put_between(given.into.read_text(), markdown(results), given.section)
             write_file(given.into, page.encode())
         else:
             print(markdown(results))
         if given.pictures:
             from benchmarks.experiment.plots import draw_all
 
-            for path in draw_all(results, given.pictures):
+            for path in draw_all(results, given.pictures, given.results.stem):
                 print(f"drawn: {path}", file=sys.stderr)
     except (HermesError, OSError) as error:
         sys.exit(f"tables: {error}")

@@ -26,7 +26,7 @@ from benchmarks.experiment.sharing import (
     share_curation,
     share_reference,
 )
-from benchmarks.experiment.tables import BEGIN, END, markdown, put_between
+from benchmarks.experiment.tables import markdown, put_between
 from benchmarks.quality.config import EvalConfig
 from benchmarks.quality.records import GapReport
 from curate.origin import Origin
@@ -151,6 +151,9 @@ def test_the_summary_tells_of_the_default_rows_last_round_and_reads_back(
     assert "NaN" not in json.dumps(msgspec.to_builtins(results))
 
 
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
 def test_tables_have_a_line_a_round_and_go_between_the_markers(half_done: tuple[Grid, Plan, Results]) -> None:
     *_, results = half_done
     text = markdown(results)
@@ -163,6 +166,8 @@ def test_tables_have_a_line_a_round_and_go_between_the_markers(half_done: tuple[
     assert page.endswith("tail\n")
     assert "old" not in page
     assert put_between(page, text) == page
+    other = page.replace("results:", "levers:") + page
+    assert put_between(other, "new", "levers").endswith(page)
     for broken in ("none", f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"):
         with pytest.raises(DataError, match="has not one"):
             put_between(broken, text)
@@ -170,7 +175,8 @@ def test_tables_have_a_line_a_round_and_go_between_the_markers(half_done: tuple[
 
 def test_the_page_of_the_method_has_its_markers() -> None:
     page = (Path(__file__).parents[2] / "docs/method.md").read_text()
-    assert put_between(page, "tables").count("tables") >= 1
+    for section in ("results", "levers"):
+        assert f"begin -->\n{section} here\n<!--" in put_between(page, f"{section} here", section)
 
 
 def test_pictures_are_drawn_of_what_there_is(half_done: tuple[Grid, Plan, Results], tmp_path: Path) -> None:
@@ -186,6 +192,9 @@ def test_pictures_are_drawn_of_what_there_is(half_done: tuple[Grid, Plan, Result
             # Whole inches of a phone's width: narrower than a page, so that its text keeps its size.
             assert 700 < picture.width < 1000
             assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 10
+    one_round = [msgspec.structs.replace(row, rounds=row.rounds[:2]) for row in results.rows]
+    short = msgspec.structs.replace(results, rows=tuple(one_round))
+    assert [path.name for path in draw_all(short, tmp_path / "short", "levers")] == ["levers-gains.png"]
     nothing = msgspec.structs.replace(results, rows=results.rows[:1])
     assert draw_all(nothing, tmp_path / "none") == []
 

@@ -113,14 +113,32 @@ def test_without_an_anchor_nothing_is_told_of_it(tmp_path: Path, checkpoint: Pat
     assert steps[0].real_image_loss is None
 
 
+def test_an_anchor_leaves_out_whose_real_image_has_no_codes(
+    checkpoint: Path, preferences: list[Preference]
+) -> None:
+    layout = Layout.load(checkpoint)
+    tokens = layout.config.num_image_tokens
+    bare = [
+        msgspec.structs.replace(one, captions=None, image_codes=()) if place == 1 else one
+        for place, one in enumerate(preferences)
+    ]
+    draws = [[ImageDraw(image_mask(one.id, 0, 0, tokens))] for one in bare]
+    layout.check(bare, real=True)
+    batch = pair_rows(layout, bare, draws, real_captions=True, real_images=True)
+    captions, images = batch.real(torch.ones(len(batch.rows.ids_RT)))
+    for values in (captions, images):
+        assert values is not None
+        assert values.tolist() == [float(place != 1) for place in range(len(bare))]
+
+
 def test_a_real_image_that_does_not_fit_is_refused_only_where_it_is_read(
-    tmp_path: Path, checkpoint: Path, preferences_like: Callable[..., list[Preference]]
+    checkpoint: Path, preferences_like: Callable[..., list[Preference]]
 ) -> None:
     layout = Layout.load(checkpoint)
     (one,) = preferences_like(1)
-    broken = msgspec.structs.replace(one, captions=None, image_codes=())
+    broken = msgspec.structs.replace(one, captions=None, image_codes=one.image_codes[:3])
     layout.check([broken])
-    with pytest.raises(DataError, match="an image of 0 codes"):
+    with pytest.raises(DataError, match="an image of 3 codes"):
         layout.check([broken], real=True)
 
 

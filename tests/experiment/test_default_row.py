@@ -1,0 +1,26 @@
+"""The recipe that `hermes run` begins with is the one whose results are reported as the default's."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from benchmarks.experiment.grid import SHIPPED, load_grid
+from engine.checkpoints import resolve_model
+from engine.weights import load_config
+from hermes_cli.recipes import DEFAULT
+from hermes_cli.settings import settle
+from train.config import TrainConfig
+
+
+def test_the_default_row_is_the_default_recipe_at_the_models_width() -> None:
+    grid = load_grid(SHIPPED)
+    row, shipped = grid.settled(grid.default), settle(DEFAULT)
+    recipe = shipped.train.for_width(load_config(resolve_model("")).hidden_size)
+    assert math.isclose(recipe.learning_rate, row.train.learning_rate, rel_tol=1e-6)
+    same: TrainConfig = msgspec.structs.replace(recipe, learning_rate=row.train.learning_rate)
+    assert same == row.train
+    for name in DEFAULT["curate"]:
+        assert getattr(shipped.curate, name) == getattr(row.curate, name)
+    assert shipped.reference.policy == row.reference.get("policy", "previous")
