@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from made_run import measured, save_training
 from PIL import Image
 
-from benchmarks.experiment.diagnosis import critic, displacement, nuisance, variance
+from benchmarks.experiment.diagnosis import critic, displacement, drift, nuisance, variance
 from benchmarks.experiment.diagnosis.inspected import Inspected, finish, mean
 from benchmarks.experiment.diagnosis.scoring import PairScores
 from benchmarks.experiment.settings import settle
@@ -243,6 +244,31 @@ def test_a_diagnosis_prints_writes_and_draws_and_says_what_is_missing(
         finish(module.main)
     assert str(caught.value).startswith("diagnosis: ")
     assert "\n" not in str(caught.value)
+
+
+def test_drift_follows_critic_pairs_and_likelihoods_over_the_runs_of_a_recipe(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two runs under one recipe. One of them has not trained: its log-probs are left out, not taken for 0."""
+    cell = tmp_path / "cell"
+    shutil.copytree(run, cell / "seed-0")
+    shutil.copytree(run, cell / "seed-1", ignore=shutil.ignore_patterns("checkpoint.training"))
+    found = drift.diagnose("made", cell)
+    trained, untrained = (one.rounds[0] for one in found.runs)
+    assert (trained.right, trained.wrong) == ((ITEMS - 1) / ITEMS, 1 / ITEMS)
+    steps = read_metrics(run / "round-1/checkpoint.training/metrics.jsonl")
+    last = [step.images.lose_gain for step in steps if step.images][-2:]
+    assert trained.lose_gain == pytest.approx(sum(last) / 2, abs=1e-4)
+    assert untrained == msgspec.structs.replace(trained, win_gain=None, lose_gain=None, kl=None)
+    assert found.means("lose_gain") == [(1, trained.lose_gain)]
+    paths = ["--to", str(tmp_path / "found.json"), "--picture", str(tmp_path / "found.png")]
+    monkeypatch.setattr(sys, "argv", ["drift", f"made={cell}", str(run), *paths])
+    finish(drift.main)
+    assert "made, round 1" in capsys.readouterr().out
+    assert (tmp_path / "found.png").is_file()
+    monkeypatch.setattr(sys, "argv", ["drift", str(tmp_path), *paths])
+    with pytest.raises(SystemExit, match="neither a run nor a folder of runs"):
+        finish(drift.main)
 
 
 @example([(5, 3, 1)])
