@@ -12,7 +12,7 @@ from hermes_cli.view import say
 
 DEMO: Tree = {
     "curate": {"n": 8, "limit": 48},
-    "train": {"steps": 60, "batch": 4},
+    "train": {"steps": 10},
     "eval": {"limit": 150},
 }
 

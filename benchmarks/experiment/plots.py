@@ -73,7 +73,7 @@ def _gains(results: Results) -> plt.Figure | None:
     axes.axvline(0, color="0.5", linewidth=1)
     axes.set_yticks(range(len(rows)), [_named(row) for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("share of right answers gained over the base")
+    axes.set_xlabel("right answers gained, share")
     _plain(axes)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure

@@ -81,7 +81,7 @@ def test_all_rows_that_curate_alike_share_one_curation_and_one_base(tmp_path: Pa
     grid = load_grid(SHIPPED)
     tasks = planned(grid, tmp_path).tasks
     models = {grid.settled(row).model for row in grid.row}
-    assert len(models) == 2
+    assert models == {"", "runs/careless/checkpoint", "runs/careful/checkpoint"}
     assert len([one for one in tasks if isinstance(one, Base)]) == len(models)
     curations = [one.settings for one in tasks if isinstance(one, Curation)]
     assert sorted(one.curate.n for one in curations if one.model) == [2, 4, 8, 16]
