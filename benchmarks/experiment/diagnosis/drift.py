@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 
@@ -164,7 +165,7 @@ def draw(report: Report, to: Path) -> None:
     for axes, (title, fields) in zip(panels, PANELS, strict=True):
         for field, style, name in fields:
             axes.plot([], [], color="0.3", linestyle=style, label=name)
-            for recipe, color in zip(report.recipes, COLORS, strict=False):
+            for recipe, color in zip(report.recipes, cycle(COLORS), strict=False):
                 for run in recipe.runs:
                     known = [(one.round, getattr(one, field)) for one in run.rounds]
                     thin = _columns([one for one in known if one[1] is not None])
@@ -175,7 +176,7 @@ def draw(report: Report, to: Path) -> None:
         axes.set_xlabel("round", fontsize=8)
         axes.xaxis.get_major_locator().set_params(integer=True)
         legend_below(axes, 1)
-    shown = zip(report.recipes, COLORS, strict=False)
+    shown = zip(report.recipes, cycle(COLORS), strict=False)
     lines = [panels[0].plot([], [], color=color, marker="o", label=one.title)[0] for one, color in shown]
     figure.legend(handles=lines, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     save(figure, to)
