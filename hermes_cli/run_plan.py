@@ -156,7 +156,7 @@ class Planner:
         return work, disk.reference_bytes(pairs, config), 0, pairs
 
     def _train(self, number: int) -> tuple[dict[str, int], int, int, int]:
-        config = self._settings.train
+        config = self._settings.train.for_preferences(self._pairs(number))
         visits = config.steps * config.batch
         captions, images = config.rows_of_visit
         work = {"steps": config.steps, "tokens read": self._tokens(captions * visits, images * visits)}

@@ -182,7 +182,10 @@ def _total(folder: RunFolder, settings: RunSettings, number: int, stage: str) ->
         return settings.curate.limit or settings.curate.select or None
     if stage == "reference":
         return pairs_in(folder, number) or None
-    return settings.train.steps if stage == "train" else settings.eval.limit or None
+    if stage == "train":
+        # Items without a pair count here, so where most_visits bounds the steps this is the most they can be.
+        return settings.train.for_preferences(pairs_in(folder, number) or settings.curate.limit).steps
+    return settings.eval.limit or None
 
 
 def _seconds(folder: RunFolder, number: int) -> dict[str, float]:

@@ -18,6 +18,7 @@ from train.command import precompute, require_same_run, run_training
 from train.deepspeed_config import shares
 from train.journal import METRICS, clear_states, read_metrics
 from train.metrics import TrainStep
+from train.preferences import load_preferences, usable
 from train.reference_store import weights_of
 
 
@@ -89,7 +90,7 @@ def _train(folder: RunFolder, settings: RunSettings, number: int) -> None:
         run_training(*paths, settings.train, frozen=frozen)
         return
     with timed(folder, number, "train") as announcement:
-        with _progress(settings, number) as report:
+        with _progress(settings, number, steps_of(folder, settings, number)) as report:
             run_training(*paths, settings.train, report, frozen)
         announcement.weights = fingerprint(after)
         _draw(folder, settings, number)
@@ -111,13 +112,21 @@ def _draw(folder: RunFolder, settings: RunSettings, number: int) -> None:
     draw_training(metrics, folder.curves(number), title)
 
 
+def steps_of(folder: RunFolder, settings: RunSettings, number: int) -> int:
+    """Steps of a round, which `train.most_visits` bounds by its pairs."""
+    config, pairs = settings.train, folder.pairs(number)
+    if not config.most_visits or not pairs.is_file():
+        return config.steps
+    return config.for_preferences(len(usable(load_preferences(pairs), config))).steps
+
+
 @contextmanager
-def _progress(settings: RunSettings, number: int) -> Iterator[Callable[[TrainStep], None]]:
+def _progress(settings: RunSettings, number: int, steps: int) -> Iterator[Callable[[TrainStep], None]]:
     """A bar that moves with every step it is told of, with samples and tokens a second."""
     batch = settings.train.batch
     seen, tokens, begun = 0, 0, time.perf_counter()
 
-    with progress_bar(f"train round {number}", settings.train.steps) as advance:
+    with progress_bar(f"train round {number}", steps) as advance:
 
         def report(step: TrainStep) -> None:
             nonlocal seen, tokens

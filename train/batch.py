@@ -268,7 +268,7 @@ def pair_rows(
 ) -> PairRows:
     """All rows of a step.
 
-    `draws[p]` are the S draws of preference p, the same for its winner, its loser and its real image.
+    `draws[p]` are the S draws of preference p, each the same for its winner and its loser.
     `captions` and `images` tell which sides the objective uses; a preference that lacks a side contributes
     the other. `real_captions` and `real_images` add the homologous pair of every preference whose real image
     has codes.
@@ -291,7 +291,9 @@ def pair_rows(
     if real_images:
         for i in homologous:
             codes, caption = preferences[i].image_codes, preferences[i].caption
-            rows += [layout.image_row(caption if one.text else "", codes, one.hidden) for one in draws[i]]
+            for seen in draws[i]:
+                hidden = seen.hidden if seen.hidden_real is None else seen.hidden_real
+                rows.append(layout.image_row(caption if seen.text else "", codes, hidden))
     return PairRows(
         rows=layout.stack(rows),
         size=len(preferences),

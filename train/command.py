@@ -33,9 +33,10 @@ def precompute(
     """Scores the preferences of a JSON-lines file under a frozen checkpoint, the reference, into Zarr.
 
     Does nothing where `store` already fits, goes on where it was killed, and replaces a store of other
-    weights, preferences or masks. Of `config` only mask_draws, text_dropout, seed, device, dtype and
-    image_vocabulary matter. `report` gets (preferences done, preferences in all). `ranks` processes share
-    the work, the cores or GPUs; they are started here: under a launcher, call this before the launch.
+    weights, preferences or masks. Of `config` only mask_draws, least_hidden, text_dropout, seed, device,
+    dtype and image_vocabulary matter. `report` gets (preferences done, preferences in all). `ranks`
+    processes share the work, the cores or GPUs; they are started here: under a launcher, call this before
+    the launch.
 
     Raises:
         DataError: the file cannot be used, or does not fit the checkpoint.

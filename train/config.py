@@ -67,6 +67,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     then per token whatever the mask hides, and wants a larger beta."""
     steps: int = 100
     """Optimizer steps; the paper trains for 3,000."""
+    most_visits: float = 0.0
+    """Takes fewer than `steps` where a preference would be visited more often than this, on average; 0 takes
+    them all. Too many visits of few pairs undo what the first ones taught (docs/method.md)."""
     batch: int = 4
     """Preferences a step, over all ranks."""
     micro_batch: int = 0
@@ -89,6 +92,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """K: image masks that each preference owns, each with its own reference log-probs."""
     masks_per_step: int = 1
     """How many of the K masks are averaged each time that a preference is visited; visits rotate."""
+    least_hidden: float = 0.0
+    """Least share of the codes that masks hide of winners and losers, below 1. What an image is of is decided
+    while nearly all of it is hidden; an item's own image is seen under all shares."""
     text_dropout: float = 0.0
     """Share of masks under which an image is scored without its caption, as guidance paints; winner, loser,
     policy and reference share the choice."""
@@ -134,11 +140,11 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"train: {name} is {value}, it must be a positive number")
-        for name in ("weight_decay", "caption_weight", "image_weight", *ANCHORS):
+        for name in ("weight_decay", "caption_weight", "image_weight", "most_visits", *ANCHORS):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"train: {name} is {value}, it must be zero or a positive number")
-        for name, limit in (("label_smoothing", 0.5), ("text_dropout", 1.0)):
+        for name, limit in (("label_smoothing", 0.5), ("least_hidden", 1.0), ("text_dropout", 1.0)):
             value = getattr(self, name)
             if not 0 <= value < limit:
                 raise ConfigError(f"train: {name} is {value}, it must be at least 0 and below {limit:g}")
@@ -248,6 +254,17 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return self
         rate = self.learning_rate * SCALED_FROM / width
         return msgspec.structs.replace(self, learning_rate=rate, scale_rate=False)
+
+    def for_preferences(self, count: int) -> TrainConfig:
+        """The same for so many preferences that the objective can learn from, its steps no longer bounded.
+
+        Raises:
+            ConfigError: `warmup` or `sum_steps` do not fit into the steps that are left.
+        """
+        if not self.most_visits:
+            return self
+        steps = min(self.steps, max(1, math.ceil(self.most_visits * count / self.batch)))
+        return msgspec.structs.replace(self, steps=steps, most_visits=0.0)
 
     def objective_at(self, step: int) -> Objective:
         """Objective of the 0-based step."""

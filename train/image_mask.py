@@ -24,9 +24,11 @@ class ImageDraw(NamedTuple):
     """What one of a preference's K draws decides of its image rows."""
 
     hidden: NDArray[np.bool_]
-    """[tokens], True = the code is hidden and predicted."""
+    """[tokens], True = the code is hidden and predicted, of winner and loser."""
     text: bool = True
     """Whether the caption is there; else the row is the sampler's unconditional prompt."""
+    hidden_real: NDArray[np.bool_] | None = None
+    """The same of the item's own image; None is `hidden`."""
 
 
 def mask_seed(pair_id: str, draw: int, seed: int) -> int:
@@ -45,16 +47,25 @@ def mask_from_uniforms(share: float, ranks: NDArray[np.floating]) -> NDArray[np.
     return np.argsort(ranks, kind="stable") < hidden
 
 
-def mask_from_seed(seed: int, tokens: int) -> NDArray[np.bool_]:
-    """The mask of a stored seed over `tokens` image tokens, True = hidden."""
+def mask_from_seed(seed: int, tokens: int, least_hidden: float = 0.0) -> NDArray[np.bool_]:
+    """The mask of a stored seed over `tokens` image tokens, True = hidden.
+
+    `least_hidden` keeps the rule to masks that hide that share of the codes or more, but for rounding.
+    """
     uniforms = np.random.default_rng(seed).random(tokens + 1)
-    return mask_from_uniforms(float(uniforms[0]), uniforms[1:])
+    widest = math.acos(least_hidden) / (math.pi / 2) if least_hidden else 1.0
+    return mask_from_uniforms(float(uniforms[0]) * widest, uniforms[1:])
 
 
-def draw_from_seed(seed: int, tokens: int, text_dropout: float) -> ImageDraw:
-    """All that a stored seed decides. The mask does not depend on `text_dropout`, a probability."""
+def draw_from_seed(seed: int, tokens: int, text_dropout: float = 0.0, least_hidden: float = 0.0) -> ImageDraw:
+    """All that a stored seed decides. No mask depends on `text_dropout`, a probability; that of the item's
+    own image does not depend on `least_hidden` either."""
     uniform = np.random.default_rng((seed, _TEXT_STREAM)).random()
-    return ImageDraw(mask_from_seed(seed, tokens), text=bool(uniform >= text_dropout))
+    return ImageDraw(
+        mask_from_seed(seed, tokens, least_hidden),
+        text=bool(uniform >= text_dropout),
+        hidden_real=mask_from_seed(seed, tokens) if least_hidden else None,
+    )
 
 
 def image_mask(pair_id: str, draw: int, seed: int, tokens: int) -> NDArray[np.bool_]:

@@ -88,8 +88,11 @@ def train(
 def run_basis(
     config: TrainConfig, preferences: Sequence[Preference], checkpoint_in: Path, frozen: Path | None
 ) -> RunBasis:
-    """What decides the weights of such a run, its learning rate scaled; `frozen` as in `train`."""
+    """What decides the weights of such a run, its learning rate scaled and its steps bounded; `frozen` as in
+    `train`."""
     config = config.for_width(load_config(checkpoint_in).hidden_size)
+    if config.most_visits:
+        config = config.for_preferences(len(usable(preferences, config)))
     if frozen is None or frozen == checkpoint_in:
         return RunBasis(config=config, reference=ReferenceBasis.of(checkpoint_in, preferences, config))
     reference = ReferenceBasis.of(frozen, preferences, config)
@@ -183,13 +186,13 @@ class PairSource:
 
     def rows(self, chosen: Sequence[Visit]) -> PairRows:
         """The rows of some visits, under the very masks and texts that the reference saw."""
-        tokens, dropout = self._layout.config.num_image_tokens, self._config.text_dropout
+        tokens = self._layout.config.num_image_tokens
         indices = [self._usable[visit.place] for visit in chosen]
         return pair_rows(
             self._layout,
             [self._preferences[i] for i in indices],
             [
-                [self._reference.image_draw(i, draw, tokens, dropout) for draw in visit.draws]
+                [self._reference.image_draw(i, draw, tokens, self._config) for draw in visit.draws]
                 for i, visit in zip(indices, chosen, strict=True)
             ],
             captions=self._config.uses_captions,

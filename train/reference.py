@@ -60,6 +60,7 @@ class ReferenceBasis(Record):
     """Arithmetic of the scoring model: the policy must round as its reference did."""
     image_vocabulary: str = "full"
     """The normaliser of image labels."""
+    least_hidden: float = 0.0
     schema: int = SCHEMA
 
     @classmethod
@@ -77,6 +78,7 @@ class ReferenceBasis(Record):
             caption_prompt=model.caption_prompt,
             dtype=config.dtype,
             image_vocabulary=config.image_vocabulary,
+            least_hidden=config.least_hidden,
         )
 
 
@@ -92,9 +94,10 @@ class Reference(NamedTuple):
     mask_seed: NDArray[np.int64]
     """[P, K]."""
 
-    def image_draw(self, pair: int, draw: int, tokens: int, text_dropout: float) -> ImageDraw:
+    def image_draw(self, pair: int, draw: int, tokens: int, config: TrainConfig) -> ImageDraw:
         """What this preference's image log-probs of this draw were taken under."""
-        return draw_from_seed(int(self.mask_seed[pair, draw]), tokens, text_dropout)
+        seed = int(self.mask_seed[pair, draw])
+        return draw_from_seed(seed, tokens, config.text_dropout, config.least_hidden)
 
 
 def open_reference(path: Path, basis: ReferenceBasis) -> Reference:
@@ -202,7 +205,9 @@ def score_block(
                 work.append((row, f"caption_{side}", (i,)))
             for draw in range(draws if one.images else 0):
                 codes = getattr(one.images, side).codes
-                seen = draw_from_seed(int(seeds[i, draw]), basis.image_tokens, basis.text_dropout)
+                seen = draw_from_seed(
+                    int(seeds[i, draw]), basis.image_tokens, basis.text_dropout, basis.least_hidden
+                )
                 row = layout.image_row(one.caption if seen.text else "", codes, seen.hidden)
                 work.append((row, f"image_{side}", (i, draw)))
     work.sort(key=lambda entry: len(entry[0].ids))

@@ -20,7 +20,7 @@ Tree = dict[str, Any]
 
 CURATION_MEANS = frozenset(("chunk", "workers", "ray", "max_bad", "fresh_prompts"))
 """Settings of a curation that round 1 does not depend on."""
-SCORED_UNDER = ("mask_draws", "seed", "text_dropout", "dtype", "image_vocabulary")
+SCORED_UNDER = ("mask_draws", "seed", "least_hidden", "text_dropout", "dtype", "image_vocabulary")
 """Training's settings that reference log-probs depend on."""
 
 

@@ -185,6 +185,25 @@ def test_a_seed_decides_mask_and_text_apart(seed: int, one: float, other: float)
     assert first.text or not second.text
 
 
+@given(st.integers(0, 2**62), st.floats(0.01, 0.99), st.integers(2, 300))
+def test_pairs_are_seen_under_masks_that_hide_enough_and_the_real_image_under_all(
+    seed: int, least: float, tokens: int
+) -> None:
+    plain, heavy = draw_from_seed(seed, tokens), draw_from_seed(seed, tokens, least_hidden=least)
+    assert plain.hidden_real is None
+    assert heavy.hidden.sum() >= max(1, round(tokens * least))
+    assert np.array_equal(heavy.hidden_real, plain.hidden)
+    assert not (plain.hidden & ~heavy.hidden).any()
+
+
+def test_masks_of_pairs_keep_the_rules_shares_above_the_least() -> None:
+    least = 0.8
+    every = np.array([draw_from_seed(seed, 100).hidden.mean() for seed in range(20_000)])
+    kept = [draw_from_seed(seed, 100, least_hidden=least).hidden.mean() for seed in range(4000)]
+    cut = np.quantile(every[every >= least], (0.1, 0.5, 0.9))
+    assert np.quantile(kept, (0.1, 0.5, 0.9)) == pytest.approx(cut, abs=0.011)
+
+
 def test_texts_are_dropped_as_often_as_asked() -> None:
     dropped = [not draw_from_seed(seed, 4, 0.1).text for seed in range(4000)]
     assert np.mean(dropped) == pytest.approx(0.1, abs=0.015)

@@ -33,6 +33,8 @@ from train.config import TrainConfig
         {"label_smoothing": float("nan")},
         {"text_dropout": 1.0},
         {"text_dropout": -0.1},
+        {"least_hidden": 1.0},
+        {"most_visits": -1.0},
         {"caption_weight": 0.0, "image_weight": 0.0},
     ],
 )
@@ -54,6 +56,21 @@ def test_the_rate_warms_up_to_its_peak_and_falls_to_almost_nothing() -> None:
     assert max(rates) == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 1e-3
+
+
+@given(st.integers(1, 500), st.integers(1, 64), st.floats(0.1, 20), st.integers(1, 5000))
+def test_no_preference_is_visited_more_often_than_allowed_but_for_the_last_step(
+    steps: int, batch: int, most: float, count: int
+) -> None:
+    config = TrainConfig(steps=steps, batch=batch, most_visits=most).for_preferences(count)
+    assert 1 <= config.steps <= steps
+    assert (config.steps - 1) * batch < most * count
+    assert config.steps == steps or config.steps * batch >= most * count
+    assert config.for_preferences(1) == config
+
+
+def test_without_a_bound_the_number_of_preferences_does_not_matter() -> None:
+    assert TrainConfig(steps=100).for_preferences(1) == TrainConfig(steps=100)
 
 
 def test_the_objective_is_a_function_of_the_step() -> None:

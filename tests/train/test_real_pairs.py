@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +35,18 @@ def source_of(config: TrainConfig, pairs_file: Path, checkpoint: Path, store: Pa
     precompute(pairs_file, checkpoint, store, config)
     reference = open_reference(store, ReferenceBasis.of(checkpoint, preferences, config))
     return PairSource(config, preferences, Layout.load(checkpoint), reference)
+
+
+def test_a_real_image_is_seen_under_a_mask_of_its_own(
+    checkpoint: Path, preferences: list[Preference]
+) -> None:
+    layout = Layout.load(checkpoint)
+    tokens = layout.config.num_image_tokens
+    mine, own = np.arange(tokens) > 0, np.arange(tokens) == 2
+    draws = [[ImageDraw(mine, hidden_real=own)] for _ in preferences]
+    batch = pair_rows(layout, preferences, draws, captions=False, real_images=True)
+    hidden = (batch.rows.labels_RT != IGNORE).sum(1).tolist()
+    assert hidden == [tokens - 1] * batch.paired + [1] * len(preferences)
 
 
 def test_real_rows_follow_the_pairs_and_show_the_item_itself(

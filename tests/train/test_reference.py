@@ -71,7 +71,7 @@ def test_each_value_is_the_log_prob_of_its_row_alone(
     row = layout.caption_row(one.image_codes, one.captions.lose.token_ids)
     assert scorer.score(layout.stack([row])).item() == pytest.approx(found.caption_lose[2], abs=1e-4)
     hidden = image_mask(one.id, 1, CONFIG.seed, 9)
-    assert np.array_equal(found.image_draw(2, 1, 9, 0.0).hidden, hidden)
+    assert np.array_equal(found.image_draw(2, 1, 9, CONFIG).hidden, hidden)
     row = layout.image_row(one.caption, one.images.win.codes, hidden)
     assert scorer.score(layout.stack([row])).item() == pytest.approx(found.image_win[2, 1], abs=1e-4)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from train.command import precompute, run_training
 from train.config import TrainConfig
 from train.journal import read_metrics
 from train.metrics import TrainStep
+from train.preferences import load_preferences, usable
 from train.row_logps import RowLogps
 from train.zero3 import decay_groups, open_policy
 
@@ -45,6 +47,24 @@ def test_loss_falls_and_both_margins_rise(tmp_path: Path, pairs_file: Path, chec
         assert step.accuracy > 0.6
     assert read_metrics(tmp_path / "out.training" / "metrics.jsonl") == steps
     assert all(step.tokens > 0 and step.peak_memory_mib > 0 for step in steps)
+
+
+def test_pairs_under_heavy_masks_begin_at_their_stored_reference(
+    tmp_path: Path, pairs_file: Path, checkpoint: Path
+) -> None:
+    heavy = msgspec.structs.replace(CONFIG, steps=24, least_hidden=0.8, real_image_anchor=0.5)
+    steps: list[TrainStep] = []
+    run(pairs_file, checkpoint, tmp_path / "out", heavy, steps.append)
+    assert steps[0].images is not None
+    assert abs(steps[0].images.margin) < 1e-4
+    assert steps[-1].loss < steps[0].loss
+
+
+def test_few_pairs_bound_the_steps(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> None:
+    count = len(usable(load_preferences(pairs_file), CONFIG))
+    bound = msgspec.structs.replace(CONFIG, steps=100, batch=4, most_visits=1.5)
+    run(pairs_file, checkpoint, tmp_path / "out", bound)
+    assert len(read_metrics(tmp_path / "out.training" / "metrics.jsonl")) == math.ceil(1.5 * count / 4)
 
 
 def test_the_checkpoint_is_complete_loads_and_differs(
