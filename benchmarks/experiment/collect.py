@@ -109,7 +109,7 @@ def _row(
         seeds=row.seeds if row.rounds else (),
         settings=grid.tree(row),
         rounds=tuple(rounds),
-        looks=len(looks.of(row.name)),
+        looks=len(looks.of(grid, row)),
     )
 
 

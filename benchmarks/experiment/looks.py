@@ -1,4 +1,7 @@
-"""The record of every look at the evaluation split: one a row, unless asked for."""
+"""The record of every look at the evaluation split: one a row, unless asked for.
+
+Another `eval.seed` draws other items of the split, which earlier looks have not seen.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ class Look(Record):
     """ISO, when it began."""
     settings: str
     """Digest of what decides the row's weights, of its rounds, and of the measurement."""
+    items: int
+    """The seed that draws the items looked at."""
 
 
 class Looks:
@@ -31,18 +36,19 @@ class Looks:
         self._path = path
         self._looks = _read(path)
 
-    def of(self, row: str) -> tuple[Look, ...]:
-        """Those at a row, the first first."""
-        return tuple(one for one in self._looks if one.row == row)
+    def of(self, grid: Grid, row: Row) -> tuple[Look, ...]:
+        """Those at a row on the items that it is measured on, the first first."""
+        items = grid.final_eval(row).eval.seed
+        return tuple(one for one in self._looks if (one.row, one.items) == (row.name, items))
 
     def require(self, grid: Grid, rows: Sequence[Row], again: bool) -> None:
-        """Refuses a second look at a row under other settings, unless it is asked for.
+        """Refuses a second look at a row on the same items under other settings, unless it is asked for.
 
         Raises:
             StaleError: names the row and the date of the first look.
         """
         for row in rows:
-            earlier = self.of(row.name)
+            earlier = self.of(grid, row)
             key = settings_key(grid, row)
             if earlier and not again and all(one.settings != key for one in earlier):
                 raise StaleError(
@@ -54,9 +60,10 @@ class Looks:
     def enter(self, grid: Grid, row: Row, date: str) -> None:
         """Enters a look, before it is taken; the same settings again are the same look."""
         key = settings_key(grid, row)
-        if any(one.settings == key for one in self.of(row.name)):
+        if any(one.settings == key for one in self.of(grid, row)):
             return
-        self._looks.append(Look(row=row.name, date=date, settings=key))
+        items = grid.final_eval(row).eval.seed
+        self._looks.append(Look(row=row.name, date=date, settings=key, items=items))
         write_file(self._path, msgspec.json.format(msgspec.json.encode(self._looks)))
 
 

@@ -239,15 +239,18 @@ def test_a_second_look_under_other_settings_is_refused_unless_asked_for(tmp_path
     looks = Looks(path)
     looks.require(grid, grid.row, again=False)
     looks.enter(grid, row, "2024-05-02")
-    assert [one.date for one in Looks(path).of("sum")] == ["2024-05-01"]
+    assert [one.date for one in Looks(path).of(grid, row)] == ["2024-05-01"]
     other = grid_of(tmp_path, GRID + "[defaults.train]\nsteps = 7\n")
     assert settings_key(other, other.find("base")) == settings_key(grid, grid.find("base"))
     with pytest.raises(StaleError, match="row sum was looked at on the evaluation split on 2024-05-01"):
         looks.require(other, other.row, again=False)
     looks.require(other, other.row, again=True)
     looks.enter(other, other.find("sum"), "2024-05-03")
-    assert len(Looks(path).of("sum")) == 2
+    assert len(Looks(path).of(grid, row)) == 2
     looks.require(grid, grid.row, again=False)
+    unseen = grid_of(tmp_path, GRID + "[defaults.train]\nsteps = 8\n[final]\nseed = 9\n")
+    assert not Looks(path).of(unseen, unseen.find("sum"))
+    looks.require(unseen, unseen.row, again=False)
     path.write_text("[1]")
     with pytest.raises(DataError, match="not a list of looks"):
         Looks(path)

@@ -184,7 +184,7 @@ def test_what_cannot_be_done_is_one_line_and_status_1(
 
 def test_a_second_look_is_refused_before_anything_starts(tmp_path: Path) -> None:
     looks = tmp_path / "experiment-looks.json"
-    looks.write_text('[{"row": "sum", "date": "2024-05-01", "settings": "other"}]')
+    looks.write_text('[{"row": "sum", "date": "2024-05-01", "settings": "other", "items": 1000}]')
     with pytest.raises(StaleError, match="row sum was looked at"):
         run(options().parse_args(given(tmp_path, "--final")))
     assert not (tmp_path / "to").exists()
