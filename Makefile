@@ -5,10 +5,8 @@ BIN := $(VENV)/bin
 # Test processes at once, one thread each; each holds up to 3 GiB.
 WORKERS ?= 2
 READY := $(VENV)/.ready
-# Base models of the experiment: three quarters of an hour each on one core.
-BASES := runs/careless/checkpoint/card.json runs/careful/checkpoint/card.json
 
-.PHONY: setup demo test test-slow lint bench experiment clean
+.PHONY: setup demo test test-slow lint bench experiment pretrain-bases clean
 
 setup: $(READY)
 
@@ -39,14 +37,20 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.candidates
 	$(BIN)/python -m benchmarks.roofline --shape small --prompts 1
 
-# Hours of work: it goes on where it was stopped. JOBS cells run side by side, each on a core of its own.
+# Hours of work: it goes on where it was stopped, here or on the machine whose measurements are committed. JOBS
+# cells run side by side, each on a core of its own.
 JOBS ?= 2
-runs/%/checkpoint/card.json: $(READY)
-	$(BIN)/hermes pretrain --to runs/$* --config benchmarks/experiment/$*.toml
-
-experiment: $(BASES)
+experiment: $(READY)
+	$(BIN)/python -m benchmarks.experiment.bases
 	$(BIN)/python -m benchmarks.experiment --final --jobs $(JOBS)
 	$(BIN)/python -m benchmarks.experiment.tables --into docs/method.md --pictures docs/images
+
+# How the shipped base models were made; half an hour each on one core.
+pretrain-bases: $(READY)
+	for name in careless careful; do \
+		$(BIN)/hermes pretrain --to runs/pretrained/$$name --config benchmarks/experiment/$$name.toml && \
+		$(BIN)/python -m benchmarks.experiment.bases --pack runs/pretrained/$$name || exit 1; \
+	done
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

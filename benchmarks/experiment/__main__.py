@@ -2,7 +2,8 @@
 
 Every cell, a row of the grid under one seed of training, is a `hermes run` in a folder of its own. What
 cells have in common is done once. Killed anywhere, the same command goes on; a cell that fails is reported,
-and the others go on. The results are written again whenever a cell is complete.
+and the others go on. The results are written again whenever a cell is complete, and with --final the
+measurements beside them, from which another machine goes on.
 
 Rows are measured on validation while settings are chosen. --final measures them on the evaluation split,
 each once: a look is entered beside the results, and a second one under other settings is refused unless
@@ -23,6 +24,7 @@ from benchmarks.experiment.cells import Cell, Curation, Final, Task
 from benchmarks.experiment.collect import collect
 from benchmarks.experiment.estimate import rates, seconds_left, told
 from benchmarks.experiment.grid import SHIPPED, Grid, Row, chosen_rows, chosen_seeds, load_grid
+from benchmarks.experiment.keeping import keep, kept_path, require_same_bases, restore
 from benchmarks.experiment.looks import Looks
 from benchmarks.experiment.planning import Plan, plan
 from benchmarks.experiment.results import Results
@@ -47,6 +49,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", default="", help="of training, with commas between [all of each row]")
     parser.add_argument("--final", action="store_true", help="measure on the evaluation split")
     parser.add_argument("--look-again", action="store_true", help="with --final, under other settings")
+    parser.add_argument(
+        "--afresh", action="store_true", help="with --final, without what was measured before"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what is to be done; start nothing")
     parser.add_argument("--jobs", type=int, default=1, help="cells side by side, each on a core of its own")
     parser.add_argument(
@@ -117,17 +122,22 @@ def run(given: argparse.Namespace) -> list[Failure]:
     if given.final:
         looks.require(grid, [row for row, _ in cells], given.look_again)
     root = given.to.resolve()
+    if given.final and not given.afresh and (count := restore(kept_path(path), root)):
+        print(f"{kept_path(path)}: {count} files of what was measured before put into {root}", flush=True)
     planned = plan(root, grid, cells, given.final)
     if given.dry_run:
         show(planned, given.jobs)
         return []
     cores_for(given.jobs)
+    require_same_bases(planned.tasks)
     # The results tell of all rows of the grid, whichever are run now.
     everything = plan(root, grid, selected(grid, "", ""), given.final)
 
     def write(task: Task | None = None) -> None:
         found = collect(grid, everything, looks, given.final)
         write_file(path, msgspec.json.format(msgspec.json.encode(found)))
+        if given.final:
+            keep(root, kept_path(path))
 
     def look(task: Task) -> None:
         if given.final and not isinstance(task, Cell):

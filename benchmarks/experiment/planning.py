@@ -102,7 +102,25 @@ def plan(root: Path, grid: Grid, cells: Sequence[tuple[Row, Sequence[int]]], fin
         name: tuple((seed, _measured(tasks[folder])) for seed, folder in found.items())
         for name, found in places.items()
     }
-    return Plan(tasks=tuple(_ordered(tasks.values())), measured=measured)
+    return Plan(tasks=tuple(_ordered(_without_idle(tasks, final).values())), measured=measured)
+
+
+def _without_idle(tasks: dict[Path, Task], final: bool) -> dict[Path, Task]:
+    """Leaves out what is not done and not needed either, since all that it was for is measured."""
+    ends = {
+        folder: task
+        for folder, task in tasks.items()
+        if isinstance(task, Final if final else Cell) or (isinstance(task, Base) and task.rows)
+    }
+    done = {folder for folder, task in tasks.items() if task.done()}
+    needed: set[Path] = set()
+    waiting = [folder for folder in ends if folder not in done]
+    while waiting:
+        folder = waiting.pop()
+        if folder not in needed:
+            needed.add(folder)
+            waiting += [one for one in tasks[folder].needs if one in tasks and one not in done]
+    return {folder: task for folder, task in tasks.items() if folder in needed | done | ends.keys()}
 
 
 def _measured(task: Task) -> Measured:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from made_run import measured, save_curation, save_evaluation, save_training
+from made_experiment import GRID, evaluation, fill, grid_of, planned
+from made_run import save_curation, save_evaluation
 from PIL import Image
 
-from benchmarks.experiment.cells import Base, Cell, Final
+from benchmarks.experiment.cells import Base, Final
 from benchmarks.experiment.collect import collect
-from benchmarks.experiment.grid import Grid, chosen_seeds, load_grid
+from benchmarks.experiment.grid import Grid
 from benchmarks.experiment.looks import Looks, settings_key
 from benchmarks.experiment.pairing import aligned
-from benchmarks.experiment.planning import Plan, plan
+from benchmarks.experiment.planning import Plan
 from benchmarks.experiment.plots import draw_all
 from benchmarks.experiment.results import Results
 from benchmarks.experiment.settings import CellSettings, Tree, merge, settle
@@ -28,63 +29,11 @@ from benchmarks.experiment.sharing import (
 )
 from benchmarks.experiment.tables import markdown, put_between
 from benchmarks.quality.config import EvalConfig
-from benchmarks.quality.records import GapReport
 from curate.origin import Origin
 from engine.checkpoints import resolve_model
 from engine.durable import write_file
 from engine.errors import DataError, StaleError
 from engine.weights import fingerprint
-
-GRID = """
-[defaults.eval]
-images = 2
-
-[[row]]
-name = "base"
-title = "base model"
-rounds = 0
-
-[[row]]
-name = "sum"
-title = "sum"
-rounds = 2
-seeds = [0, 1]
-default = true
-
-[[row]]
-name = "und"
-title = "captions alone"
-seeds = [0, 1]
-settings.train.objective = "und"
-"""
-
-
-def grid_of(tmp_path: Path, text: str = GRID) -> Grid:
-    path = tmp_path / "grid.toml"
-    path.write_text(text)
-    return load_grid(path)
-
-
-def planned(grid: Grid, root: Path, final: bool = False) -> Plan:
-    return plan(root, grid, [(row, chosen_seeds(row, ())) for row in grid.row], final)
-
-
-def evaluation(weights: str, rows: list[tuple[int, int, int]], config: EvalConfig) -> GapReport:
-    return msgspec.structs.replace(measured(weights, rows), config=config)
-
-
-def fill(task: Base | Cell | Final, seed: int, rounds: int) -> None:
-    """Measurements in a folder: each round answers one more right about painted images, seed 1 yet more."""
-    for number in range(rounds + 1):
-        rows = [(3, 2 + bool(number) * (number + seed * (place % 2)), 4) for place in range(20)]
-        save_evaluation(task.folder, number, evaluation(f"{seed}-{number}", rows, task.settings.eval))
-        if number:
-            weights = task.folder / f"round-{number}/checkpoint/model.safetensors"
-            if not isinstance(task, Final):
-                weights.parent.mkdir(parents=True)
-                weights.write_bytes(b"weights")
-                save_curation(task.folder, number)
-                save_training(task.folder, number)
 
 
 @pytest.fixture
