@@ -158,8 +158,11 @@ class Planner:
     def _train(self, number: int) -> tuple[dict[str, int], int, int, int]:
         config = self._settings.train.for_preferences(self._pairs(number))
         visits = config.steps * config.batch
-        captions, images = config.rows_of_visit
-        work = {"steps": config.steps, "tokens read": self._tokens(captions * visits, images * visits)}
+        captions, images = config.rows_on_average
+        work = {
+            "steps": config.steps,
+            "tokens read": self._tokens(round(captions * visits), round(images * visits)),
+        }
         weights = disk.checkpoint_bytes(self._folder.checkpoint(0), self._model_parameters)
         size = disk.training_bytes(weights, config)
         return work, size, disk.state_bytes(self._sizes.trained, config), config.steps

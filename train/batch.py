@@ -187,7 +187,7 @@ class PairRows(NamedTuple):
 
     rows: Rows
     """Order: C caption winners, C caption losers, I x S image winners, I x S image losers; then, where they
-    are wanted, H real captions and H x S real images."""
+    are wanted, H real captions and H x M real images."""
     size: int
     """P."""
     captions: list[int]
@@ -199,7 +199,8 @@ class PairRows(NamedTuple):
     homologous: Sequence[int] = ()
     """Places of the preferences whose real image has codes, [H]."""
     real_captions: bool = False
-    real_images: bool = False
+    real_masks: int = 0
+    """M."""
 
     @property
     def paired(self) -> int:
@@ -229,9 +230,9 @@ class PairRows(NamedTuple):
         captions_P = images_P = None
         if self.real_captions:
             captions_P = self._place(rest_R[: self._told], self.homologous)
-        if self.real_images:
-            shown_HS = rest_R[self._told :].view(-1, self.masks)
-            images_P = self._place(shown_HS.mean(1), self.homologous)
+        if self.real_masks:
+            shown_HM = rest_R[self._told :].view(-1, self.real_masks)
+            images_P = self._place(shown_HM.mean(1), self.homologous)
         return captions_P, images_P
 
     @property
@@ -264,17 +265,17 @@ def pair_rows(
     captions: bool = True,
     images: bool = True,
     real_captions: bool = False,
-    real_images: bool = False,
+    real_images: Sequence[Sequence[ImageDraw]] = (),
 ) -> PairRows:
     """All rows of a step.
 
-    `draws[p]` are the S draws of preference p, each the same for its winner and its loser.
-    `captions` and `images` tell which sides the objective uses; a preference that lacks a side contributes
-    the other. `real_captions` and `real_images` add the homologous pair of every preference whose real image
-    has codes.
+    `draws[p]` are the S draws of preference p, each the same for its winner and its loser; one that has none
+    is here without its pairs. `captions` and `images` tell which sides the objective uses; a preference that
+    lacks a side contributes the other. `real_captions` adds the caption of every preference whose real image
+    has codes, `real_images` that image, under the draws given for it.
     """
-    with_captions = [i for i, one in enumerate(preferences) if captions and one.captions]
-    with_images = [i for i, one in enumerate(preferences) if images and one.images]
+    with_captions = [i for i, one in enumerate(preferences) if captions and one.captions and draws[i]]
+    with_images = [i for i, one in enumerate(preferences) if images and one.images and draws[i]]
     homologous = [i for i, one in enumerate(preferences) if one.image_codes]
     rows = []
     for side in ("win", "lose"):
@@ -291,16 +292,16 @@ def pair_rows(
     if real_images:
         for i in homologous:
             codes, caption = preferences[i].image_codes, preferences[i].caption
-            for seen in draws[i]:
-                hidden = seen.hidden if seen.hidden_real is None else seen.hidden_real
-                rows.append(layout.image_row(caption if seen.text else "", codes, hidden))
+            rows += [
+                layout.image_row(caption if one.text else "", codes, one.hidden) for one in real_images[i]
+            ]
     return PairRows(
         rows=layout.stack(rows),
         size=len(preferences),
         captions=with_captions,
         images=with_images,
-        masks=max(len(some) for some in draws),
+        masks=max(1, *map(len, draws)),
         homologous=homologous,
         real_captions=real_captions,
-        real_images=real_images,
+        real_masks=max(map(len, real_images), default=0),
     )

@@ -61,7 +61,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     homologous pair as an anchor, which needs no candidate, so that und and gen have it too."""
     real_image_anchor: float = 0.0
     """Weight of the negative log-likelihood per masked token of the item's own image, given its caption,
-    under the masks of the pair."""
+    each time under masks of its own."""
     image_normalise: bool = False
     """Divides image log-probs, of policy and reference alike, by the number of hidden tokens: a margin is
     then per token whatever the mask hides, and wants a larger beta."""
@@ -88,13 +88,16 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """On matrices only: never on LayerNorm, biases or embeddings."""
     clip: float = 1.0
     """Largest 2-norm of the whole gradient."""
+    pairs_every: int = 1
+    """One visit in so many of a preference brings its pairs, which then count so many times as much; the
+    others bring its anchors alone, which take fewer rows and no candidates."""
     mask_draws: int = 4
     """K: image masks that each preference owns, each with its own reference log-probs."""
     masks_per_step: int = 1
     """How many of the K masks are averaged each time that a preference is visited; visits rotate."""
     least_hidden: float = 0.0
     """Least share of the codes that masks hide of winners and losers, below 1. What an image is of is decided
-    while nearly all of it is hidden; an item's own image is seen under all shares."""
+    while nearly all of it is hidden. An item's own image is seen under all shares."""
     text_dropout: float = 0.0
     """Share of masks under which an image is scored without its caption, as guidance paints; winner, loser,
     policy and reference share the choice."""
@@ -133,7 +136,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     official ones, and no gradient takes probability from text ids at image positions."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "mask_draws", "masks_per_step", "save_every", "keep"):
+        for name in ("steps", "batch", "pairs_every", "mask_draws", "masks_per_step", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train: {name} is {getattr(self, name)}, it must be at least 1")
         for name in ("beta", "learning_rate", "clip", "joint_temperature"):
@@ -161,6 +164,12 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.masks_per_step > self.mask_draws:
             raise ConfigError(
                 f"train: masks_per_step is {self.masks_per_step}, there are only {self.mask_draws} mask_draws"
+            )
+
+        if self.pairs_every > 1 and not self.real_caption_anchor + self.real_image_anchor:
+            raise ConfigError(
+                f"train: pairs_every is {self.pairs_every}, but visits without pairs have nothing to bring; "
+                "set real_caption_anchor or real_image_anchor"
             )
 
     def _check_objective(self) -> None:
@@ -238,10 +247,22 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def rows_of_visit(self) -> tuple[int, int]:
-        """(caption rows, image rows) of a preference that has both pairs, each time that it is visited."""
+        """(caption rows, image rows) of a preference that has both pairs, each time that it is visited with
+        them."""
         captions = 2 * self.uses_captions + (self.real_caption_anchor > 0)
         images = self.masks_per_step * (2 * self.uses_images + (self.real_image_anchor > 0))
         return captions, images
+
+    @property
+    def rows_on_average(self) -> tuple[float, float]:
+        """The same over all visits."""
+        captions, images = self.rows_of_visit
+        anchors = (self.real_caption_anchor > 0, self.masks_per_step * (self.real_image_anchor > 0))
+        one, other = (
+            anchor + (rows - anchor) / self.pairs_every
+            for rows, anchor in zip((captions, images), anchors, strict=True)
+        )
+        return one, other
 
     @property
     def needs_both(self) -> bool:

@@ -24,16 +24,21 @@ class ImageDraw(NamedTuple):
     """What one of a preference's K draws decides of its image rows."""
 
     hidden: NDArray[np.bool_]
-    """[tokens], True = the code is hidden and predicted, of winner and loser."""
+    """[tokens], True = the code is hidden and predicted."""
     text: bool = True
     """Whether the caption is there; else the row is the sampler's unconditional prompt."""
-    hidden_real: NDArray[np.bool_] | None = None
-    """The same of the item's own image; None is `hidden`."""
 
 
 def mask_seed(pair_id: str, draw: int, seed: int) -> int:
     """The 63-bit seed of one of a preference's masks."""
     text = f"{seed}/{draw}/{pair_id}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def real_seed(pair_id: str, number: int, seed: int) -> int:
+    """The 63-bit seed of what the item's own image is seen under, the `number`-th time. No reference scores
+    it, so every time has a seed of its own."""
+    text = f"{seed}/real/{number}/{pair_id}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
@@ -58,14 +63,9 @@ def mask_from_seed(seed: int, tokens: int, least_hidden: float = 0.0) -> NDArray
 
 
 def draw_from_seed(seed: int, tokens: int, text_dropout: float = 0.0, least_hidden: float = 0.0) -> ImageDraw:
-    """All that a stored seed decides. No mask depends on `text_dropout`, a probability; that of the item's
-    own image does not depend on `least_hidden` either."""
+    """All that a seed decides. The mask does not depend on `text_dropout`, a probability."""
     uniform = np.random.default_rng((seed, _TEXT_STREAM)).random()
-    return ImageDraw(
-        mask_from_seed(seed, tokens, least_hidden),
-        text=bool(uniform >= text_dropout),
-        hidden_real=mask_from_seed(seed, tokens) if least_hidden else None,
-    )
+    return ImageDraw(mask_from_seed(seed, tokens, least_hidden), text=bool(uniform >= text_dropout))
 
 
 def image_mask(pair_id: str, draw: int, seed: int, tokens: int) -> NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from engine.weights import fingerprint, load_config
 from train.batch import IGNORE, Layout, PairRows, pair_rows
 from train.config import TrainConfig
 from train.deepspeed_config import shares
+from train.image_mask import ImageDraw, draw_from_seed, real_seed
 from train.journal import Journal, RunBasis
 from train.loss import Real, Side, batch_loss
 from train.metrics import TrainStep, tally, train_step
@@ -182,24 +183,33 @@ class PairSource:
             mask_draws=self._config.mask_draws,
             masks_per_step=self._config.masks_per_step,
             seed=self._config.seed,
+            pairs_every=self._config.pairs_every,
         )
 
     def rows(self, chosen: Sequence[Visit]) -> PairRows:
-        """The rows of some visits, under the very masks and texts that the reference saw."""
-        tokens = self._layout.config.num_image_tokens
-        indices = [self._usable[visit.place] for visit in chosen]
+        """The rows of some visits: pairs under the very masks and texts that the reference saw."""
+        preferences = [self._preferences[self._usable[visit.place]] for visit in chosen]
+        shown = self._config.real_image_anchor > 0
         return pair_rows(
             self._layout,
-            [self._preferences[i] for i in indices],
-            [
-                [self._reference.image_draw(i, draw, tokens, self._config) for draw in visit.draws]
-                for i, visit in zip(indices, chosen, strict=True)
-            ],
+            preferences,
+            [self._paired_draws(visit) for visit in chosen],
             captions=self._config.uses_captions,
             images=self._config.uses_images,
             real_captions=self._config.real_caption_anchor > 0,
-            real_images=self._config.real_image_anchor > 0,
+            real_images=list(map(self._real_draws, preferences, chosen)) if shown else (),
         )
+
+    def _paired_draws(self, visit: Visit) -> list[ImageDraw]:
+        tokens, index = self._layout.config.num_image_tokens, self._usable[visit.place]
+        draws = visit.draws if visit.paired else ()
+        return [self._reference.image_draw(index, draw, tokens, self._config) for draw in draws]
+
+    def _real_draws(self, preference: Preference, visit: Visit) -> list[ImageDraw]:
+        config, tokens = self._config, self._layout.config.num_image_tokens
+        first = visit.epoch * config.masks_per_step
+        seeds = [real_seed(preference.id, first + i, config.seed) for i in range(config.masks_per_step)]
+        return [draw_from_seed(seed, tokens, config.text_dropout) for seed in seeds]
 
     def tokens(self, batch: PairRows) -> int:
         """Number of tokens in a batch, padding left out."""

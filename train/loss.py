@@ -64,8 +64,9 @@ class BatchLoss(NamedTuple):
     total: Tensor
     """Mean over the contributing preferences, anchors included; scalar."""
     loss_P: Tensor
-    """Without anchors."""
+    """Of the pairs, without anchors."""
     counted_P: Tensor
+    """bool: which preferences the total is a mean over."""
     captions: Dpo
     images: Dpo
     real_captions_P: Tensor
@@ -111,11 +112,13 @@ def batch_loss(
     real_captions_P = real_captions.loss() if real_captions else none_P
     real_images_P = real_images.loss() if real_images else none_P
     real_P = config.real_caption_anchor * real_captions_P + config.real_image_anchor * real_images_P
-    total_P = total_P + torch.where(joined.counted_P, real_P, 0.0)
+    anchored = real_captions is not None or real_images is not None
+    counted_P = torch.ones_like(joined.counted_P) if anchored else joined.counted_P
+    total_P = config.pairs_every * total_P + real_P
     return BatchLoss(
-        total=total_P.sum() / joined.counted_P.sum().clamp(min=1),
+        total=total_P.sum() / counted_P.sum().clamp(min=1),
         loss_P=joined.loss_P,
-        counted_P=joined.counted_P,
+        counted_P=counted_P,
         captions=caption_dpo,
         images=image_dpo,
         real_captions_P=real_captions_P.detach(),

@@ -41,7 +41,7 @@ class TrainStep(Record):
     loss: float
     """What was minimised: mean over the step's preferences, anchors included."""
     margin: float
-    """Mean over all pairs of both sides."""
+    """Mean over all pairs of both sides; 0 where `pairs_every` left the step none."""
     accuracy: float
     captions: SideMetrics | None
     """None where the step held no caption pair."""
@@ -109,8 +109,8 @@ def train_step(
     return TrainStep(
         step=step,
         loss=float(sums[0] / sums[1]),
-        margin=sum(side.margin * side.pairs for side in sides) / pairs,
-        accuracy=sum(side.accuracy * side.pairs for side in sides) / pairs,
+        margin=sum(side.margin * side.pairs for side in sides) / max(1, pairs),
+        accuracy=sum(side.accuracy * side.pairs for side in sides) / max(1, pairs),
         captions=captions,
         images=images,
         grad_norm=grad_norm,

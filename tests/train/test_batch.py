@@ -186,13 +186,11 @@ def test_a_seed_decides_mask_and_text_apart(seed: int, one: float, other: float)
 
 
 @given(st.integers(0, 2**62), st.floats(0.01, 0.99), st.integers(2, 300))
-def test_pairs_are_seen_under_masks_that_hide_enough_and_the_real_image_under_all(
+def test_a_heavy_mask_hides_enough_and_all_that_the_plain_one_does(
     seed: int, least: float, tokens: int
 ) -> None:
     plain, heavy = draw_from_seed(seed, tokens), draw_from_seed(seed, tokens, least_hidden=least)
-    assert plain.hidden_real is None
     assert heavy.hidden.sum() >= max(1, round(tokens * least))
-    assert np.array_equal(heavy.hidden_real, plain.hidden)
     assert not (plain.hidden & ~heavy.hidden).any()
 
 

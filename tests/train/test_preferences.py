@@ -89,6 +89,23 @@ def test_every_preference_is_visited_once_an_epoch_and_none_is_dropped(
         assert Counter(v.place for v in found if v.epoch == epoch) == Counter(range(count))
 
 
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 3))
+def test_pairs_come_once_in_so_many_visits_and_their_masks_rotate(count: int, every: int, masks: int) -> None:
+    found = [
+        visit
+        for step in range(6 * every * count)
+        for visit in visits(
+            step, count=count, batch=1, mask_draws=4, masks_per_step=masks, seed=1, pairs_every=every
+        )
+        if visit.paired
+    ]
+    for place in range(count):
+        mine = [visit for visit in found if visit.place == place]
+        assert [visit.epoch % every for visit in mine] == [-place % every] * 6
+        drawn = [draw for visit in mine for draw in visit.draws]
+        assert drawn == [i % 4 for i in range(6 * masks)]
+
+
 def test_masks_rotate_from_visit_to_visit() -> None:
     found = [
         visits(step, count=1, batch=1, mask_draws=4, masks_per_step=3, seed=0)[0].draws for step in range(3)

@@ -37,16 +37,59 @@ def source_of(config: TrainConfig, pairs_file: Path, checkpoint: Path, store: Pa
     return PairSource(config, preferences, Layout.load(checkpoint), reference)
 
 
-def test_a_real_image_is_seen_under_a_mask_of_its_own(
-    checkpoint: Path, preferences: list[Preference]
-) -> None:
+def test_a_real_image_is_seen_under_masks_of_its_own(checkpoint: Path, preferences: list[Preference]) -> None:
     layout = Layout.load(checkpoint)
     tokens = layout.config.num_image_tokens
-    mine, own = np.arange(tokens) > 0, np.arange(tokens) == 2
-    draws = [[ImageDraw(mine, hidden_real=own)] for _ in preferences]
-    batch = pair_rows(layout, preferences, draws, captions=False, real_images=True)
+    draws = [[ImageDraw(np.arange(tokens) > 0)] for _ in preferences]
+    own = [[ImageDraw(np.arange(tokens) == 2)] * 3 for _ in preferences]
+    batch = pair_rows(layout, preferences, draws, captions=False, real_images=own)
     hidden = (batch.rows.labels_RT != IGNORE).sum(1).tolist()
-    assert hidden == [tokens - 1] * batch.paired + [1] * len(preferences)
+    assert hidden == [tokens - 1] * batch.paired + [1] * 3 * len(preferences)
+
+
+def test_a_real_image_has_another_mask_each_time_and_the_same_after_a_restart(
+    tmp_path: Path, pairs_file: Path, checkpoint: Path
+) -> None:
+    config = msgspec.structs.replace(BOTH, mask_draws=2)
+    source = source_of(config, pairs_file, checkpoint, tmp_path / "refs.zarr")
+
+    def shown(step: int) -> torch.Tensor:
+        batch = source.rows(sorted(source.visits(step)))
+        return batch.rows.labels_RT[batch.paired + len(batch.homologous) :] != IGNORE
+
+    assert torch.equal(shown(0), shown(0))
+    seen = [shown(step)[0].tolist() for step in range(4)]
+    assert len({tuple(one) for one in seen}) > 2
+
+
+@pytest.mark.parametrize("micro", [0, 2])
+def test_visits_without_pairs_bring_the_anchors_alone(
+    tmp_path: Path, pairs_file: Path, checkpoint: Path, micro: int
+) -> None:
+    """Over a whole period each pair has come once; what they bring counts for the visits that they miss."""
+    config = msgspec.structs.replace(BOTH, pairs_every=3, micro_batch=micro)
+    source = source_of(config, pairs_file, checkpoint, tmp_path / "refs.zarr")
+    model = RowLogps(load_model(checkpoint))
+    paired: list[int] = []
+    for step in range(3):
+        visits = source.visits(step)
+        batch = source.rows(visits)
+        logp_R = model.score(batch.rows)
+        captions, images = source.sides(visits, batch, logp_R)
+        has_P = torch.tensor([visit.paired for visit in visits])
+        assert not (captions.has_P & ~has_P).any()
+        assert len(batch.homologous) == len(visits)
+        paired += [visit.place for visit in visits if visit.paired]
+        loss = batch_loss(captions, images, config, step, *real_pairs(batch, logp_R))
+        alone = 0.5 * loss.real_captions_P + 2.0 * loss.real_images_P
+        wanted = (3 * loss.loss_P.sum() + alone.sum()) / len(visits)
+        assert loss.total.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert sorted(paired) == list(range(6))
+
+
+def test_pairs_come_seldom_only_beside_an_anchor() -> None:
+    with pytest.raises(ConfigError, match=r"pairs_every is 2.*real_image_anchor"):
+        TrainConfig(pairs_every=2)
 
 
 def test_real_rows_follow_the_pairs_and_show_the_item_itself(
@@ -56,7 +99,7 @@ def test_real_rows_follow_the_pairs_and_show_the_item_itself(
     tokens = layout.config.num_image_tokens
     draws = [[ImageDraw(image_mask(one.id, k, 0, tokens)) for k in range(2)] for one in preferences]
     plain = pair_rows(layout, preferences, draws)
-    batch = pair_rows(layout, preferences, draws, real_captions=True, real_images=True)
+    batch = pair_rows(layout, preferences, draws, real_captions=True, real_images=draws)
     assert batch.paired == plain.paired == len(plain.rows.ids_RT)
     width = plain.rows.ids_RT.shape[1]
     assert torch.equal(batch.rows.labels_RT[: batch.paired, :width], plain.rows.labels_RT)
@@ -137,7 +180,7 @@ def test_an_anchor_leaves_out_whose_real_image_has_no_codes(
     ]
     draws = [[ImageDraw(image_mask(one.id, 0, 0, tokens))] for one in bare]
     layout.check(bare, real=True)
-    batch = pair_rows(layout, bare, draws, real_captions=True, real_images=True)
+    batch = pair_rows(layout, bare, draws, real_captions=True, real_images=draws)
     captions, images = batch.real(torch.ones(len(batch.rows.ids_RT)))
     for values in (captions, images):
         assert values is not None
