@@ -20,6 +20,29 @@ Tree = dict[str, Any]
 
 CURATION_MEANS = frozenset(("chunk", "workers", "ray", "max_bad", "fresh_prompts"))
 """Settings of a curation that round 1 does not depend on."""
+FIRST = frozenset(
+    (
+        *(
+            "answer",
+            "caption",
+            "caption_margin",
+            "caption_plan",
+            "combine_questions",
+            "image_margin",
+            "judge",
+        ),
+        *("limit", "min_margin", "n", "paint", "questions", "rules", "select", "similarity", "threshold"),
+        *("tie_break", "batch", "beta", "caption_anchor", "caption_weight", "clip", "device", "dtype"),
+        *("image_anchor", "image_normalise", "image_vocabulary", "image_weight", "joint_temperature"),
+        *("label_smoothing", "learning_rate", "least_hidden", "lora_alpha", "lora_rank", "lora_targets"),
+        *("mask_draws", "masks_per_step", "most_visits", "objective", "pairs_every", "real_caption_anchor"),
+        *("real_image_anchor", "save_every", "scale_rate", "schedule", "steps", "sum_steps", "text_dropout"),
+        *("warmup", "weight_decay"),
+    )
+)
+"""Settings of curation and training that there were when the first kept measurement was made. Later ones are in
+a digest only where they are not at their default, so that a new setting leaves old measurements valid; it must
+come with a default that changes nothing."""
 SCORED_UNDER = ("mask_draws", "seed", "least_hidden", "text_dropout", "dtype", "image_vocabulary")
 """Training's settings that reference log-probs depend on."""
 
@@ -54,8 +77,7 @@ class CellSettings(Record, forbid_unknown_fields=True):
     @property
     def curation_basis(self) -> Tree:
         """What decides the pairs of round 1."""
-        config = msgspec.to_builtins(self.curate)
-        kept = {name: value for name, value in config.items() if name not in CURATION_MEANS}
+        kept = _deciding(self.curate, CURATION_MEANS)
         return {**self._sampler, "seed": self.seed, "curate": kept}
 
     @property
@@ -72,8 +94,7 @@ class CellSettings(Record, forbid_unknown_fields=True):
     @property
     def training_basis(self) -> Tree:
         """What decides the weights of every round, but for the seed of training."""
-        config = msgspec.to_builtins(self.train)
-        kept = {name: value for name, value in config.items() if name not in MEANS | {"seed"}}
+        kept = _deciding(self.train, MEANS | {"seed"})
         reference = {name: value for name, value in self.reference.items() if name != "ranks"}
         return {
             "curation": self.curation_basis,
@@ -81,6 +102,16 @@ class CellSettings(Record, forbid_unknown_fields=True):
             "train": kept,
             "reference": reference,
         }
+
+
+def _deciding(config: CurateConfig | TrainConfig, means: frozenset[str]) -> Tree:
+    """The settings that decide a result, as a tree."""
+    plain, given = msgspec.to_builtins(type(config)()), msgspec.to_builtins(config)
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in means and (name in FIRST or value != plain[name])
+    }
 
 
 def merge(base: Tree, over: Tree) -> Tree:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.experiment import settings
 from benchmarks.experiment.cells import Base, Cell, Curation, Final
 from benchmarks.experiment.grid import SHIPPED, Grid, chosen_rows, chosen_seeds, load_grid
 from benchmarks.experiment.planning import Plan, plan
-from benchmarks.experiment.settings import CellSettings, as_toml, merge, settle
+from benchmarks.experiment.settings import FIRST, CellSettings, as_toml, digest, merge, settle
 from engine.errors import ConfigError
 from hermes_cli.settings import RunSettings
 
@@ -148,3 +149,24 @@ def test_rows_and_seeds_can_be_chosen(tmp_path: Path) -> None:
 def test_a_cell_has_every_table_of_a_runs_settings() -> None:
     """A table that `hermes run` gains must reach the cells, or a grid that names it would be refused."""
     assert set(CellSettings.__struct_fields__) == set(RunSettings.__struct_fields__)
+
+
+def test_a_setting_that_is_new_leaves_old_measurements_valid_until_it_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = settle({"train": {"beta": 0.3}}, "here").training_basis
+    assert set(before["train"]) <= FIRST
+    monkeypatch.setattr(settings, "FIRST", FIRST - {"least_hidden", "image_margin"})
+    plain = settle({}, "here")
+    assert "least_hidden" not in plain.training_basis["train"]
+    assert "image_margin" not in plain.curation_basis["curate"]
+    used = settle({"train": {"least_hidden": 0.5}, "curate": {"image_margin": 0.1}}, "here")
+    assert used.training_basis["train"]["least_hidden"] == 0.5
+    assert used.curation_basis["curate"]["image_margin"] == 0.1
+
+
+def test_the_shipped_grids_digests_are_those_of_the_kept_measurements() -> None:
+    """They name folders: where one moves, what was measured under it is lost."""
+    grid = load_grid(SHIPPED)
+    found = {name: digest(grid.settled(grid.find(name)).training_basis) for name in ("gen", "product")}
+    assert found == {"gen": "62f98c9e75f9", "product": "62b2a348e477"}
