@@ -40,9 +40,9 @@ FIRST = frozenset(
         *("warmup", "weight_decay"),
     )
 )
-"""Settings of curation and training that there were when the first kept measurement was made. Later ones are in
-a digest only where they are not at their default, so that a new setting leaves old measurements valid; it must
-come with a default that changes nothing."""
+"""Settings of curation and training that there were when the first kept measurement was made. Later ones are
+in a digest only where they are not at their default, so that a new setting leaves old measurements valid; it
+must come with a default that changes nothing."""
 SCORED_UNDER = ("mask_draws", "seed", "least_hidden", "text_dropout", "dtype", "image_vocabulary")
 """Training's settings that reference log-probs depend on."""
 
