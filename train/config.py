@@ -96,8 +96,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     masks_per_step: int = 1
     """How many of the K masks are averaged each time that a preference is visited; visits rotate."""
     least_hidden: float = 0.0
-    """Least share of the codes that masks hide of winners and losers, below 1. What an image is of is decided
-    while nearly all of it is hidden. An item's own image is seen under all shares."""
+    """Least share of the codes that masks hide of winners and losers, below 1; an item's own image is seen
+    under all shares."""
     text_dropout: float = 0.0
     """Share of masks under which an image is scored without its caption, as guidance paints; winner, loser,
     policy and reference share the choice."""

@@ -137,7 +137,7 @@ def run(given: argparse.Namespace) -> list[Failure]:
         found = collect(grid, everything, looks, given.final)
         write_file(path, msgspec.json.format(msgspec.json.encode(found)))
         if given.final:
-            keep(root, kept_path(path))
+            keep(root, everything.tasks, kept_path(path))
 
     def look(task: Task) -> None:
         if given.final and not isinstance(task, Cell):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.experiment.cells import Base, Task
+from benchmarks.experiment.cells import Base, Final, Task
 from benchmarks.experiment.sharing import EVALUATION, SECONDS, measurement
 from curate.store import SUMMARY
 from engine.checkpoints import WEIGHTS, resolve_model
@@ -30,14 +30,20 @@ def kept_path(results: Path) -> Path:
     return results.with_name(f"{results.stem}-runs.tar.gz")
 
 
-def keep(root: Path, path: Path) -> None:
-    """Writes all that results are made of; the same files give the same bytes."""
+def keep(root: Path, tasks: Sequence[Task], path: Path) -> None:
+    """Writes all that results are made of; the same files give the same bytes.
+
+    Nothing is kept of what is not measured to its end: nothing could go on from it without weights and pairs.
+    """
+    folders = [task.folder for task in tasks if isinstance(task, Base | Final) and task.done()]
+    folders += [task.cell.folder for task in tasks if isinstance(task, Final) and task.done()]
+    files = {file for folder in folders for file in folder.rglob("*") if file.name in KEPT and file.is_file()}
     stream = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=stream, mode="wb", mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w") as tar,
     ):
-        for file in sorted(one for one in root.rglob("*") if one.name in KEPT and one.is_file()):
+        for file in sorted(files):
             content = file.read_bytes()
             entry = tarfile.TarInfo(file.relative_to(root).as_posix())
             entry.size = len(content)

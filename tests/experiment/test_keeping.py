@@ -36,11 +36,12 @@ def finished(tmp_path: Path, root: str) -> Plan:
 
 def test_kept_measurements_give_the_same_results_without_weights(tmp_path: Path) -> None:
     grid, looks = grid_of(tmp_path), Looks(tmp_path / "looks.json")
-    here = collect(grid, finished(tmp_path, "here"), looks, final=True)
+    found = finished(tmp_path, "here")
+    here = collect(grid, found, looks, final=True)
     path = kept_path(tmp_path / "experiment.json")
-    keep(tmp_path / "here", path)
+    keep(tmp_path / "here", found.tasks, path)
     first = path.read_bytes()
-    keep(tmp_path / "here", path)
+    keep(tmp_path / "here", found.tasks, path)
     assert path.read_bytes() == first
     count = restore(path, tmp_path / "there")
     assert count > 0
@@ -51,10 +52,14 @@ def test_kept_measurements_give_the_same_results_without_weights(tmp_path: Path)
 
 
 def test_a_row_that_is_measured_is_not_trained_again(tmp_path: Path) -> None:
-    finished(tmp_path, "here")
+    found = finished(tmp_path, "here")
+    half = found.measured["und"][0][1]
+    assert isinstance(half, Final)
+    fill(half.cell, 0, 1)
     path = tmp_path / "kept.tar.gz"
-    keep(tmp_path / "here", path)
+    keep(tmp_path / "here", found.tasks, path)
     restore(path, tmp_path / "there")
+    assert not (tmp_path / "there" / half.cell.folder.relative_to(tmp_path / "here")).exists()
     tasks = planned(grid_of(tmp_path), tmp_path / "there", final=True).tasks
     left = [task for task in tasks if not task.done()]
     assert {row for task in left if isinstance(task, Cell | Final) for row in task.rows} == {"und"}

@@ -62,12 +62,11 @@ def test_a_real_image_has_another_mask_each_time_and_the_same_after_a_restart(
     assert len({tuple(one) for one in seen}) > 2
 
 
-@pytest.mark.parametrize("micro", [0, 2])
 def test_visits_without_pairs_bring_the_anchors_alone(
-    tmp_path: Path, pairs_file: Path, checkpoint: Path, micro: int
+    tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
     """Over a whole period each pair has come once; what they bring counts for the visits that they miss."""
-    config = msgspec.structs.replace(BOTH, pairs_every=3, micro_batch=micro)
+    config = msgspec.structs.replace(BOTH, pairs_every=3)
     source = source_of(config, pairs_file, checkpoint, tmp_path / "refs.zarr")
     model = RowLogps(load_model(checkpoint))
     paired: list[int] = []
