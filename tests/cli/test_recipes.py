@@ -49,7 +49,7 @@ def test_recipes_settle_the_same_settings_so_that_either_takes_the_other_back(tm
     found = load_settings(stored, None, [], {}, recipe=recipe("default"))
     assert (found.train.seed, found.curate.n) == (5, 3)
     assert msgspec.structs.replace(found.train, seed=0) == settle(DEFAULT).train
-    assert found.curate.tie_break == "likelihood"
+    assert found.curate.fresh_prompts
 
 
 def test_a_new_run_begins_with_the_default_and_another_keeps_its_own() -> None:

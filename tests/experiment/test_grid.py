@@ -85,12 +85,15 @@ def test_all_rows_that_curate_alike_share_one_curation_and_one_base(tmp_path: Pa
     assert models == {"", "runs/careless/checkpoint", "runs/careful/checkpoint"}
     assert len([one for one in tasks if isinstance(one, Base)]) == len(models)
     curations = [one.settings for one in tasks if isinstance(one, Curation)]
-    assert sorted(one.curate.n for one in curations if one.model) == [2, 4, 8, 16]
+    likelier = [one.curate.n for one in curations if one.model and one.curate.tie_break == "likelihood"]
+    assert sorted(likelier) == [2, 4, 8, 16]
+    # The recipe's rows take no ties.
+    assert [one.curate.n for one in curations if one.model and one.curate.tie_break == "none"] == [8]
     assert [one.curate.n for one in curations if not one.model] == [8]
     cells = {one.name: one for one in tasks if isinstance(one, Cell)}
     assert cells["und, seed 0"].curation == cells["sum+n8, seed 1"].curation
     # Fresh prompts come from round 2 on.
-    assert cells["und, seed 0"].curation == cells["anchored, seed 1"].curation
+    assert cells["real, seed 0"].curation == cells["anchored, seed 1"].curation
     assert cells["und, seed 0"].curation != cells["n2, seed 0"].curation
     assert cells["und, seed 0"].base == cells["n2, seed 0"].base
     assert cells["und, seed 2"].folder in cells["gen, seed 2"].siblings
