@@ -251,10 +251,10 @@ class PairRows(NamedTuple):
         real_R = (row_R >= self.paired) & (row_R < self.paired + self._told)
         return (row_R >= 2 * len(self.captions)) & ~real_R
 
-    def has(self, places: list[int]) -> Tensor:
+    def has(self, places: Sequence[int]) -> Tensor:
         """bool [P], True at the given places."""
         found = torch.zeros(self.size, dtype=torch.bool)
-        found[places] = True
+        found[list(places)] = True
         return found
 
 

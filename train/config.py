@@ -90,7 +90,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Largest 2-norm of the whole gradient."""
     pairs_every: int = 1
     """One visit in so many of a preference brings its pairs, which then count so many times as much; the
-    others bring its anchors alone, which take fewer rows and no candidates."""
+    others bring its anchors alone, which take fewer rows and no candidates. Where the item's own image has
+    no codes, as of imported pairs, there is nothing to anchor, and every visit brings the pairs."""
     mask_draws: int = 4
     """K: image masks that each preference owns, each with its own reference log-probs."""
     masks_per_step: int = 1

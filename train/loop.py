@@ -118,7 +118,8 @@ def train_one(source: PairSource, policy: Policy, config: TrainConfig, step: int
             batch = source.rows(part)
             logp_R = policy(batch.rows).cpu()
             captions, images = source.sides(part, batch, logp_R)
-            loss = batch_loss(captions, images, config, step, *real_pairs(batch, logp_R))
+            real, homologous_P = real_pairs(batch, logp_R), batch.has(batch.homologous)
+            loss = batch_loss(captions, images, config, step, *real, homologous_P)
             tokens = torch.tensor([source.tokens(batch)], dtype=torch.float64)
             tallies.append(torch.cat((tokens, tally(loss, captions, images))))
             yield loss.total.to(policy.device)
@@ -187,7 +188,10 @@ class PairSource:
         )
 
     def rows(self, chosen: Sequence[Visit]) -> PairRows:
-        """The rows of some visits: pairs under the very masks and texts that the reference saw."""
+        """The rows of some visits: pairs under the very masks and texts that the reference saw.
+
+        Where a preference's real image has no codes, there is nothing to anchor: every visit has its pairs.
+        """
         preferences = [self._preferences[self._usable[visit.place]] for visit in chosen]
         shown = self._config.real_image_anchor > 0
         return pair_rows(
@@ -202,7 +206,8 @@ class PairSource:
 
     def _paired_draws(self, visit: Visit) -> list[ImageDraw]:
         tokens, index = self._layout.config.num_image_tokens, self._usable[visit.place]
-        draws = visit.draws if visit.paired else ()
+        bare = not self._preferences[index].image_codes
+        draws = visit.draws if visit.paired or bare else ()
         return [self._reference.image_draw(index, draw, tokens, self._config) for draw in draws]
 
     def _real_draws(self, preference: Preference, visit: Visit) -> list[ImageDraw]:

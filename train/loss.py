@@ -99,8 +99,13 @@ def batch_loss(
     step: int = 0,
     real_captions: Real | None = None,
     real_images: Real | None = None,
+    homologous_P: Tensor | None = None,
 ) -> BatchLoss:
-    """The loss of a 0-based step under a configuration; `real_*` where it has anchors on them."""
+    """The loss of a 0-based step under a configuration; `real_*` where it has anchors on them.
+
+    `homologous_P` tells whose real image has codes, by default everyone's: pairs of the others come at every
+    visit, and count once.
+    """
     caption_dpo, image_dpo = captions.dpo(config.beta), images.dpo(config.beta)
     margins = Margins(caption_dpo.margin_P, image_dpo.margin_P, captions.has_P, images.has_P)
     joined = pair_dpo(margins, config, config.objective_at(step))
@@ -114,7 +119,10 @@ def batch_loss(
     real_P = config.real_caption_anchor * real_captions_P + config.real_image_anchor * real_images_P
     anchored = real_captions is not None or real_images is not None
     counted_P = torch.ones_like(joined.counted_P) if anchored else joined.counted_P
-    total_P = config.pairs_every * total_P + real_P
+    times_P = torch.full_like(total_P, config.pairs_every)
+    if homologous_P is not None:
+        times_P = torch.where(homologous_P, times_P, 1.0)
+    total_P = times_P * total_P + real_P
     return BatchLoss(
         total=total_P.sum() / counted_P.sum().clamp(min=1),
         loss_P=joined.loss_P,

@@ -86,6 +86,29 @@ def test_visits_without_pairs_bring_the_anchors_alone(
     assert sorted(paired) == list(range(6))
 
 
+def test_where_there_is_nothing_to_anchor_every_visit_brings_its_pairs(
+    tmp_path: Path,
+    checkpoint: Path,
+    preferences: list[Preference],
+    write_pairs: Callable[[Path, list[Preference]], Path],
+) -> None:
+    """Imported pairs may have no codes of their real image; a visit without pairs would be empty."""
+    bare = [msgspec.structs.replace(one, captions=None, image_codes=()) for one in preferences]
+    pairs = write_pairs(tmp_path / "pairs.jsonl", bare)
+    rare = TrainConfig(
+        batch=2, micro_batch=1, steps=4, mask_draws=1, trackers=(), real_image_anchor=1.0, pairs_every=3
+    )
+    always = msgspec.structs.replace(rare, real_image_anchor=0.0, pairs_every=1)
+    logs = []
+    for name, config in (("rare", rare), ("always", always)):
+        steps: list[TrainStep] = []
+        precompute(pairs, checkpoint, tmp_path / f"{name}.zarr", config)
+        run_training(pairs, checkpoint, tmp_path / name, tmp_path / f"{name}.zarr", config, steps.append)
+        logs.append(steps)
+    assert [one.loss for one in logs[0]] == pytest.approx([one.loss for one in logs[1]], rel=1e-5)
+    assert all(one.images.pairs == 2 for one in logs[0])
+
+
 def test_pairs_come_seldom_only_beside_an_anchor() -> None:
     with pytest.raises(ConfigError, match=r"pairs_every is 2.*real_image_anchor"):
         TrainConfig(pairs_every=2)
