@@ -80,7 +80,8 @@ def parts(groups: Sequence[Mapping[str, CategoryGap]]) -> tuple[Part, ...]:
 
 
 def diagnose(named: Sequence[tuple[str, Path]]) -> Report:
-    """Every round that all runs of a recipe have; round 0, the base, once for all recipes that share it.
+    """Every round that all runs of a recipe have; round 0, the base, once for all recipes that share it. A
+    recipe without rounds is a model, and goes by its title.
 
     Raises:
         DataError: a folder holds no measurement.
@@ -88,22 +89,24 @@ def diagnose(named: Sequence[tuple[str, Path]]) -> Report:
     found: list[Parts] = []
     bases: set[str] = set()
     for title, folder in named:
-        runs = runs_of(folder)
-        number = 0
-        while reports := _of_all(runs, number):
-            base = reports[0].fingerprint
+        rounds = _rounds(runs_of(folder))
+        for number, reports in enumerate(rounds):
+            base = rounds[0][0].fingerprint
             if number or base not in bases:
-                found.append(_parts(title if number else f"base of {title}", number, reports))
-            if not number:
-                bases.add(base)
-            number += 1
+                before = not number and len(rounds) > 1
+                found.append(_parts(f"base of {title}" if before else title, number, reports))
+            bases.add(base)
     return Report(recipes=tuple(found))
 
 
-def _of_all(runs: Sequence[Path], number: int) -> list[GapReport]:
-    """A round's measurements; none unless every run has one."""
-    known = [one for run in runs if (one := measurement(run, number)) is not None]
-    return known if len(known) == len(runs) else []
+def _rounds(runs: Sequence[Path]) -> list[list[GapReport]]:
+    """The measurements of the first rounds, as far as every run has them."""
+    found: list[list[GapReport]] = []
+    while True:
+        known = [one for run in runs if (one := measurement(run, len(found))) is not None]
+        if len(known) < len(runs):
+            return found
+        found.append(known)
 
 
 def _parts(title: str, number: int, reports: Sequence[GapReport]) -> Parts:
