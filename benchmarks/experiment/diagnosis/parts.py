@@ -144,20 +144,23 @@ def draw(report: Report, to: Path) -> None:
     last = {one.title: one for one in report.recipes}
     figure, panels = subplots(1, 2, height=3.6)
     lines = []
-    for one, color in zip(last.values(), cycle(COLORS), strict=False):
-        for axes, group in zip(panels, (one.objects, one.kinds), strict=True):
-            line = axes.errorbar(
-                [part.name for part in group],
+    for place, (one, color) in enumerate(zip(last.values(), cycle(COLORS), strict=False)):
+        aside = 0.1 * (place - (len(last) - 1) / 2)
+        for axes, group, line in zip(panels, (one.objects, one.kinds), ("-", "none"), strict=True):
+            drawn = axes.errorbar(
+                [aside + number for number in range(len(group))],
                 [part.gen for part in group],
                 yerr=[1.96 * part.gen_se for part in group],
                 color=color,
+                linestyle=line,
                 marker="o",
                 markersize=4,
                 capsize=2,
                 linewidth=1.2,
                 label=one.label,
             )
-        lines.append(line)
+            axes.set_xticks(range(len(group)), [part.name for part in group])
+        lines.append(drawn)
     for axes, title in zip(panels, ("by objects in the caption", "by kind of question"), strict=True):
         axes.set_title(f"generation {title}, 95% intervals", fontsize=9, loc="left")
         axes.set_ylim(0, 1)
