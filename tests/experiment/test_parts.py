@@ -77,5 +77,5 @@ def test_it_prints_writes_and_draws_and_says_what_is_missing(
     assert [one.round for one in report.recipes] == [0, 1]
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.width > 1000
-    with pytest.raises(DataError, match="neither a measured run nor a folder of such"):
-        parts.runs_of(tmp_path)
+    with pytest.raises(DataError, match="neither a run nor a folder of runs"):
+        parts.diagnose([("none", tmp_path)])

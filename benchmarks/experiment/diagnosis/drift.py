@@ -15,7 +15,7 @@ from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.experiment.diagnosis.inspected import Inspected, finish, write
+from benchmarks.experiment.diagnosis.inspected import Inspected, finish, runs_in, titled, write
 from benchmarks.experiment.sharing import round_folder
 from benchmarks.quality.agreement import Agreement, agreement, judge_item
 from engine.errors import DataError
@@ -110,22 +110,10 @@ def drift(run: Path, number: int) -> Drift:
     )
 
 
-def runs_of(folder: Path) -> list[Path]:
-    """A run, or the runs in a cell's folder.
-
-    Raises:
-        DataError: there is none.
-    """
-    found = [folder] if round_folder(folder, 1).is_dir() else sorted(folder.glob("seed-*"))
-    if not found:
-        raise DataError(f"{folder}: neither a run nor a folder of runs (seed-0, seed-1, ...)")
-    return found
-
-
 def diagnose(title: str, folder: Path) -> Recipe:
     """All rounds of a recipe's runs."""
     runs = []
-    for run in runs_of(folder):
+    for run in runs_in(folder, lambda one: round_folder(one, 1).is_dir()):
         numbers = sorted(int(one.parent.name.removeprefix("round-")) for one in run.glob("round-*/curate"))
         runs.append(Run(folder=run.name, rounds=tuple(drift(run, number) for number in numbers)))
     return Recipe(title=title, runs=tuple(runs))
@@ -199,8 +187,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("benchmarks/results/diagnosis-drift.json"))
     parser.add_argument("--picture", type=Path, default=Path("docs/images/diagnosis-drift.png"))
     given = parser.parse_args()
-    named = [one.rpartition("=") for one in given.recipes]
-    report = Report(recipes=tuple(diagnose(title or path, Path(path)) for title, _, path in named))
+    report = Report(recipes=tuple(diagnose(title, folder) for title, folder in titled(given.recipes)))
     print(table(report))
     draw(report, given.picture)
     write(report, given.to)

@@ -16,14 +16,13 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.experiment.cells import Base
-from benchmarks.experiment.diagnosis.inspected import Mean, finish, mean, shown, write
+from benchmarks.experiment.diagnosis.inspected import Mean, finish, mean, shown, titled, write
 from benchmarks.experiment.grid import SHIPPED, load_grid
 from benchmarks.experiment.pairing import stacked
 from benchmarks.experiment.runner import Runner, held
 from benchmarks.experiment.settings import CellSettings, digest
 from benchmarks.experiment.sharing import measurement
 from benchmarks.experiment.statistics import Array
-from benchmarks.quality.config import EvalConfig
 from benchmarks.quality.records import GapReport
 from engine.errors import ConfigError, DataError
 from engine.records import PaintSettings, Record
@@ -107,31 +106,28 @@ def _against(base: GapReport, after: GapReport) -> tuple[Mean, float]:
     return _mean((now.gen - before.gen)[0]), round(float(cut), 5)
 
 
-def tasks(checkpoints: Sequence[Path], weights: Sequence[float], config: EvalConfig, to: Path) -> list[Base]:
-    """A measurement of each checkpoint under each weight, in folders by what decides them."""
+def tasks(checkpoints: Sequence[Path], weights: Sequence[float], like: CellSettings, to: Path) -> list[Base]:
+    """A measurement of each checkpoint under each weight, measured else as `like`."""
     found = []
     for checkpoint in checkpoints:
         for weight in weights:
-            paint = msgspec.structs.replace(config.paint, guidance=weight)
-            settings = CellSettings(
-                model=str(checkpoint.resolve()),
-                engine={"dtype": "auto", "max_sequences": 128},
-                eval=msgspec.structs.replace(config, paint=paint),
-            )
+            paint = msgspec.structs.replace(like.eval.paint, guidance=weight)
+            config = msgspec.structs.replace(like.eval, paint=paint)
+            settings = msgspec.structs.replace(like, model=str(checkpoint.resolve()), eval=config)
             key = digest({"weights": fingerprint(checkpoint), "measured": settings.base_basis})
             found.append(Base(folder=to.resolve() / f"guidance-{key}", settings=settings))
     return found
 
 
 def diagnose(
-    named: Sequence[tuple[str, Path]], weights: Sequence[float], config: EvalConfig, to: Path, jobs: int
+    named: Sequence[tuple[str, Path]], weights: Sequence[float], like: CellSettings, to: Path, jobs: int
 ) -> Report:
     """Measures what is not measured yet, and compares.
 
     Raises:
         DataError: a measurement failed.
     """
-    planned = tasks([path for _, path in named], weights, config, to)
+    planned = tasks([path for _, path in named], weights, like, to)
     with held(to):
         failures = Runner(planned, jobs, lambda task: None, lambda task: None, print).run()
     if failures:
@@ -143,9 +139,9 @@ def diagnose(
         for start in range(0, len(known), len(weights))
     ]
     return Report(
-        split=config.split,
-        limit=config.limit,
-        paint=config.paint,
+        split=like.eval.split,
+        limit=like.eval.limit,
+        paint=like.eval.paint,
         curves=curves([title for title, _ in named], groups),
     )
 
@@ -208,11 +204,10 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("benchmarks/results/diagnosis-guidance.json"))
     parser.add_argument("--picture", type=Path, default=Path("docs/images/diagnosis-guidance.png"))
     given = parser.parse_args()
-    named = [(title or path, Path(path)) for title, _, path in (o.rpartition("=") for o in given.checkpoints)]
     shipped = load_grid(SHIPPED)
-    config = shipped.settled(shipped.find("base")).eval
-    config = msgspec.structs.replace(config, limit=given.limit)
-    report = diagnose(named, _weights(given.guidance), config, given.scratch, given.jobs)
+    like = shipped.settled(shipped.find("base"))
+    like = msgspec.structs.replace(like, eval=msgspec.structs.replace(like.eval, limit=given.limit))
+    report = diagnose(titled(given.checkpoints), _weights(given.guidance), like, given.scratch, given.jobs)
     print(table(report))
     draw(report, given.picture)
     write(report, given.to)

@@ -106,6 +106,23 @@ def shown(one: Mean | None, digits: int = 3) -> str:
     return f"{one.value:.{digits}f} ±{(one.ci[1] - one.ci[0]) / 2:.{digits}f}"
 
 
+def titled(given: Sequence[str]) -> list[tuple[str, Path]]:
+    """(title, path) of each TITLE=PATH; a path alone is its own title."""
+    return [(title or path, Path(path)) for title, _, path in (one.rpartition("=") for one in given)]
+
+
+def runs_in(folder: Path, is_run: Callable[[Path], bool]) -> list[Path]:
+    """A run, or the runs under several seeds in a cell's folder.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = [folder] if is_run(folder) else [one for one in sorted(folder.glob("seed-*")) if is_run(one)]
+    if not found:
+        raise DataError(f"{folder}: neither a run nor a folder of runs (seed-0, seed-1, ...)")
+    return found
+
+
 def options(name: str, about: str | None) -> argparse.ArgumentParser:
     """What every diagnosis takes."""
     parser = argparse.ArgumentParser(

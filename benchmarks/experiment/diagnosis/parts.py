@@ -12,10 +12,9 @@ from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.experiment.diagnosis.inspected import finish, write
+from benchmarks.experiment.diagnosis.inspected import finish, runs_in, titled, write
 from benchmarks.experiment.sharing import measurement
 from benchmarks.quality.records import CategoryGap, GapReport
-from engine.errors import DataError
 from engine.records import Record
 
 
@@ -51,18 +50,6 @@ class Report(Record):
     recipes: tuple[Parts, ...]
 
 
-def runs_of(folder: Path) -> list[Path]:
-    """A measured run, or the measured runs in a cell's folder.
-
-    Raises:
-        DataError: there is none.
-    """
-    found = [one for one in (folder, *sorted(folder.glob("seed-*"))) if measurement(one, 0) is not None]
-    if not found:
-        raise DataError(f"{folder}: neither a measured run nor a folder of such (seed-0, seed-1, ...)")
-    return found
-
-
 def parts(groups: Sequence[Mapping[str, CategoryGap]]) -> tuple[Part, ...]:
     """Means over runs of what all of them have."""
     names = [name for name in groups[0] if all(name in one for one in groups)]
@@ -89,7 +76,7 @@ def diagnose(named: Sequence[tuple[str, Path]]) -> Report:
     found: list[Parts] = []
     bases: set[str] = set()
     for title, folder in named:
-        rounds = _rounds(runs_of(folder))
+        rounds = _rounds(runs_in(folder, lambda one: measurement(one, 0) is not None))
         for number, reports in enumerate(rounds):
             base = rounds[0][0].fingerprint
             if number or base not in bases:
@@ -182,8 +169,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("benchmarks/results/diagnosis-parts.json"))
     parser.add_argument("--picture", type=Path, default=Path("docs/images/diagnosis-parts.png"))
     given = parser.parse_args()
-    named = [(title or path, Path(path)) for title, _, path in (o.rpartition("=") for o in given.recipes)]
-    report = diagnose(named)
+    report = diagnose(titled(given.recipes))
     print(table(report))
     draw(report, given.picture)
     write(report, given.to)
