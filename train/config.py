@@ -102,6 +102,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     text_dropout: float = 0.0
     """Share of masks under which an image is scored without its caption, as guidance paints; winner, loser,
     policy and reference share the choice."""
+    interpolation: float = 1.0
+    """How far the published weights lie on the way from those that training started from (towards 0) to the
+    trained ones (1): WiSE-FT's alpha (arXiv 2109.01903), which gives back what else the model knew."""
     seed: int = 0
     """Seed of the order of preferences and of the image masks."""
     save_every: int = 50
@@ -152,6 +155,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             value = getattr(self, name)
             if not 0 <= value < limit:
                 raise ConfigError(f"train: {name} is {value}, it must be at least 0 and below {limit:g}")
+        if not 0 < self.interpolation <= 1:
+            raise ConfigError(
+                f"train: interpolation is {self.interpolation}, it must be above 0 and at most 1"
+            )
         self._check_relations()
         self._check_objective()
         self._check_sharding()

@@ -81,6 +81,7 @@ def train(
                         if config.saves_states:
                             journal.save(policy, step + 1)
             journal.keep_best(policy)
+            policy.interpolate()
             journal.publish(policy)
         journal.close()
     return out

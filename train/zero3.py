@@ -31,7 +31,7 @@ from engine.durable import NEW, place_folder, writing
 from engine.errors import ConfigError
 from engine.transport.shared import offer_weights
 from engine.weights import load_model, save_state
-from train.adapters import add_adapters, merge_adapters
+from train.adapters import UP, add_adapters, merge_adapters
 from train.batch import Layout, Rows
 from train.config import TrainConfig
 from train.deepspeed_config import PERSIST, deepspeed_config, shares
@@ -203,6 +203,23 @@ class Policy:
         """
         with _quiet_deepspeed():
             read_state(self._masters, folder)
+
+    def interpolate(self) -> None:
+        """Moves the policy back towards the weights it started from, as `interpolation` says; it is trained no
+        further. All ranks must call it.
+
+        Adapters begin with a product of zero: the matrix that was zero is made smaller.
+        """
+        alpha = self._config.interpolation
+        if alpha == 1:
+            return
+        with _quiet_deepspeed(), safe_open(self._checkpoint / WEIGHTS, "pt") as start:
+            for name, trained in self._masters.gather():
+                if not self._config.lora_rank:
+                    before = start.get_tensor(name.removeprefix(PREFIX)).float()
+                    self._masters.write(name, torch.lerp(before, trained, alpha))
+                elif name.endswith(UP):
+                    self._masters.write(name, alpha * trained)
 
     def publish(self, folder: Path, replace: bool = False) -> None:
         """Gathers the masters into a checkpoint folder, with the tokenizers of the one it started from.
