@@ -205,10 +205,11 @@ class Policy:
             read_state(self._masters, folder)
 
     def interpolate(self) -> None:
-        """Moves the policy back towards the weights it started from, as `interpolation` says; it is trained no
-        further. All ranks must call it.
+        """Moves the policy back towards the weights it started from, as far as `interpolation` says.
 
-        Adapters begin with a product of zero: the matrix that was zero is made smaller.
+        All ranks must call it; training ends with it.
+
+        Adapters begin with a product of zero: of each, the matrix that was zero is made smaller.
         """
         alpha = self._config.interpolation
         if alpha == 1:

@@ -1,4 +1,4 @@
-"""Published weights lie between those that training started from and the trained ones, as far as they are told."""
+"""Published weights lie part of the way from those that training started from to the trained ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from training import CONFIG, run, weights
 
 from engine.canary import CANARY, Canaries
+from engine.errors import ConfigError
 from engine.weights import load_model
 from train.batch import Layout
 from train.config import TrainConfig
@@ -75,14 +76,11 @@ def test_it_cannot_be_left_in_the_middle_of_a_training(
     config = msgspec.structs.replace(SHORT, save_every=1, interpolation=ALPHA)
     whole = run(pairs_file, checkpoint, tmp_path / "whole", config)
 
-    class Killed(Exception):
-        pass
-
     def kill(step: object) -> None:
         if getattr(step, "step", 0) == 3:
-            raise Killed
+            raise KeyboardInterrupt
 
-    with pytest.raises(Killed):
+    with pytest.raises(KeyboardInterrupt):
         run(pairs_file, checkpoint, tmp_path / "killed", config, kill)
     resumed = run(pairs_file, checkpoint, tmp_path / "killed", config)
     one, two = weights(whole), weights(resumed)
@@ -91,5 +89,5 @@ def test_it_cannot_be_left_in_the_middle_of_a_training(
 
 @pytest.mark.parametrize("alpha", [0.0, -0.5, 1.5, float("nan")])
 def test_other_shares_are_refused_by_name(alpha: float) -> None:
-    with pytest.raises(Exception, match="interpolation"):
+    with pytest.raises(ConfigError, match="interpolation"):
         TrainConfig(interpolation=alpha)
