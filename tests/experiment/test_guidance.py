@@ -60,7 +60,7 @@ def test_the_embedded_model_is_measured_once_under_each_weight(
     assert "done in" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("text", "told"), [("1,much", "give numbers"), (",", "names no weight")])
+@pytest.mark.parametrize(("text", "told"), [("1,much", "give numbers"), (",", "names no number")])
 def test_weights_that_are_none_are_refused_in_a_line(
     monkeypatch: pytest.MonkeyPatch, text: str, told: str
 ) -> None:

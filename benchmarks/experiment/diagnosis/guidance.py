@@ -8,25 +8,25 @@ base's gap cut, once with the base's best weight for both and once with each one
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.experiment.cells import Base
-from benchmarks.experiment.diagnosis.inspected import Mean, finish, mean, shown, titled, write
-from benchmarks.experiment.grid import SHIPPED, load_grid
+from benchmarks.experiment.diagnosis.inspected import Mean, finish, shown, titled, write
+from benchmarks.experiment.diagnosis.measuring import (
+    as_the_grid,
+    mean_of,
+    measure,
+    measuring_options,
+    numbers,
+    of_checkpoint,
+)
 from benchmarks.experiment.pairing import stacked
-from benchmarks.experiment.runner import Runner, held
-from benchmarks.experiment.settings import CellSettings, digest
-from benchmarks.experiment.sharing import measurement
-from benchmarks.experiment.statistics import Array
+from benchmarks.experiment.settings import CellSettings
 from benchmarks.quality.records import GapReport
-from engine.errors import ConfigError, DataError
 from engine.records import PaintSettings, Record
-from engine.weights import fingerprint
 
 
 class Point(Record):
@@ -65,13 +65,6 @@ class Report(Record):
     curves: tuple[Curve, ...]
 
 
-def _mean(values: Array) -> Mean:
-    found = mean(values)
-    if found is None:
-        raise DataError("fewer than two items were measured: nothing to average; raise --limit")
-    return found
-
-
 def curves(titles: Sequence[str], measured: Sequence[dict[float, GapReport]]) -> tuple[Curve, ...]:
     """A curve a checkpoint from its measurements by weight; the first checkpoint is the base.
 
@@ -85,7 +78,7 @@ def curves(titles: Sequence[str], measured: Sequence[dict[float, GapReport]]) ->
         points = []
         for weight, report in sorted(reports.items()):
             (sides,) = stacked([[report]])
-            points.append(Point(guidance=weight, und=_mean(sides.und[0]), gen=_mean(sides.gen[0])))
+            points.append(Point(guidance=weight, und=mean_of(sides.und[0]), gen=mean_of(sides.gen[0])))
         curve = Curve(title=title, weights=reports[own].fingerprint, points=tuple(points), best=own)
         if reports is base:
             found.append(curve)
@@ -103,20 +96,7 @@ def _against(base: GapReport, after: GapReport) -> tuple[Mean, float]:
     """Generation gained, item by item, and the share of the gap cut."""
     now, before = stacked([[after], [base]])
     cut = 1 - now.gap.mean() / before.gap.mean()
-    return _mean((now.gen - before.gen)[0]), round(float(cut), 5)
-
-
-def tasks(checkpoints: Sequence[Path], weights: Sequence[float], like: CellSettings, to: Path) -> list[Base]:
-    """A measurement of each checkpoint under each weight, measured else as `like`."""
-    found = []
-    for checkpoint in checkpoints:
-        for weight in weights:
-            paint = msgspec.structs.replace(like.eval.paint, guidance=weight)
-            config = msgspec.structs.replace(like.eval, paint=paint)
-            settings = msgspec.structs.replace(like, model=str(checkpoint.resolve()), eval=config)
-            key = digest({"weights": fingerprint(checkpoint), "measured": settings.base_basis})
-            found.append(Base(folder=to.resolve() / f"guidance-{key}", settings=settings))
-    return found
+    return mean_of((now.gen - before.gen)[0]), round(float(cut), 5)
 
 
 def diagnose(
@@ -127,23 +107,23 @@ def diagnose(
     Raises:
         DataError: a measurement failed.
     """
-    planned = tasks([path for _, path in named], weights, like, to)
-    with held(to):
-        failures = Runner(planned, jobs, lambda task: None, lambda task: None, print).run()
-    if failures:
-        raise DataError(f"{failures[0].task}: {failures[0].line}")
-    reports = [measurement(one.folder, 0) for one in planned]
-    known = [one for one in reports if one is not None]
-    groups = [
-        dict(zip(weights, known[start : start + len(weights)], strict=True))
-        for start in range(0, len(known), len(weights))
+    planned = [
+        under(weight, of_checkpoint(like, checkpoint)) for _, checkpoint in named for weight in weights
     ]
+    found = iter(measure(planned, to, jobs))
+    groups = [{weight: next(found) for weight in weights} for _ in named]
     return Report(
         split=like.eval.split,
         limit=like.eval.limit,
         paint=like.eval.paint,
         curves=curves([title for title, _ in named], groups),
     )
+
+
+def under(weight: float, settings: CellSettings) -> CellSettings:
+    """The same, painted with another weight."""
+    paint = msgspec.structs.replace(settings.eval.paint, guidance=weight)
+    return msgspec.structs.replace(settings, eval=msgspec.structs.replace(settings.eval, paint=paint))
 
 
 def table(report: Report) -> str:
@@ -179,35 +159,15 @@ def draw(report: Report, to: Path) -> None:
     save(figure, to)
 
 
-def _weights(text: str) -> list[float]:
-    try:
-        found = sorted({float(one) for one in text.split(",") if one.strip()})
-    except ValueError as error:
-        raise ConfigError(f"--guidance {text!r}: give numbers with commas between") from error
-    if not found:
-        raise ConfigError("--guidance names no weight")
-    return found
-
-
 def main() -> None:
     """Prints, writes, draws."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.experiment.diagnosis.guidance",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("checkpoints", nargs="+", metavar="TITLE=CHECKPOINT", help="the base first")
+    parser = measuring_options("guidance", __doc__)
     parser.add_argument("--guidance", default="0,0.5,1,2", help="weights w, with commas between")
-    parser.add_argument("--limit", type=int, default=300, help="items")
-    parser.add_argument("--jobs", type=int, default=1, help="measurements side by side")
-    parser.add_argument("--scratch", type=Path, default=Path("runs/diagnosis"), help="where those lie")
-    parser.add_argument("--to", type=Path, default=Path("benchmarks/results/diagnosis-guidance.json"))
-    parser.add_argument("--picture", type=Path, default=Path("docs/images/diagnosis-guidance.png"))
     given = parser.parse_args()
-    shipped = load_grid(SHIPPED)
-    like = shipped.settled(shipped.find("base"))
-    like = msgspec.structs.replace(like, eval=msgspec.structs.replace(like.eval, limit=given.limit))
-    report = diagnose(titled(given.checkpoints), _weights(given.guidance), like, given.scratch, given.jobs)
+    like = as_the_grid(given.limit)
+    report = diagnose(
+        titled(given.checkpoints), numbers(given.guidance, "--guidance"), like, given.scratch, given.jobs
+    )
     print(table(report))
     draw(report, given.picture)
     write(report, given.to)
