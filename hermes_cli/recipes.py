@@ -13,17 +13,21 @@ DEFAULT: Tree = {
     "train": {
         "objective": "sum",
         "beta": 2.0,
-        "pairs_every": 2,
+        "caption_weight": 0.1,
+        "image_weight": 1.0,
+        "pairs_every": 8,
         "clip": 20.0,
-        "learning_rate": 3.125e-5,
+        "learning_rate": 3.90625e-5,
         "scale_rate": True,
         "weight_decay": 0.01,
         "schedule": "cosine",
         "batch": 32,
-        "steps": 120,
+        "steps": 1000,
+        "most_visits": 32.0,
+        "interpolation": 0.75,
         "caption_anchor": 0.0,
         "image_anchor": 0.0,
-        "real_caption_anchor": 20.0,
+        "real_caption_anchor": 0.0,
         "real_image_anchor": 20.0,
         "image_normalise": False,
         "text_dropout": 0.1,
@@ -31,7 +35,7 @@ DEFAULT: Tree = {
     },
 }
 """What a new run begins with: the recipe that the experiment measures over three rounds (docs/method.md). Its
-rate is the experiment's, 4e-4 at a width of 160, scaled to 2,048."""
+rate is the experiment's, 5e-4 at a width of 160, scaled to 2,048."""
 
 PAPER: Tree = merge(
     DEFAULT,
@@ -39,13 +43,15 @@ PAPER: Tree = merge(
         "curate": {"fresh_prompts": False},
         "train": {
             "beta": 0.2,
+            "caption_weight": 1.0,
             "pairs_every": 1,
             "clip": 1.0,
             "learning_rate": 2e-5,
             "scale_rate": False,
             "batch": 4,
             "steps": 3000,
-            "real_caption_anchor": 0.0,
+            "most_visits": 0.0,
+            "interpolation": 1.0,
             "real_image_anchor": 0.0,
             "text_dropout": 0.0,
         },

@@ -15,6 +15,7 @@ from hermes_cli.settings import RunSettings
 from hermes_cli.stages import held_out_source
 from hermes_cli.status import clock, size
 from hermes_cli.view import console, say
+from train.config import TrainConfig
 
 
 def show_run_plan(folder: RunFolder, settings: RunSettings, asked: Asked) -> RunPlan:
@@ -46,10 +47,14 @@ def _about(folder: RunFolder, settings: RunSettings, asked: Asked) -> list[str]:
         f"model {folder.checkpoint(0)}, data {settings.data}, seed {settings.seed}",
         f"curate: n {curate.n}, {curate.limit or 'all'} items at most, {curate.paint.steps} painting steps, "
         f"scored with {curate.similarity}, sampled by {curate.workers}",
-        f"train: {train.steps} steps of {train.batch} at {train.learning_rate:.3g}, "
+        f"train: {train.steps} steps{_bound(train)} of {train.batch} at {train.learning_rate:.3g}, "
         f"objective {train.objective}, against {named}, {asked.ranks} rank{'' if asked.ranks == 1 else 's'}",
         f"eval: {evaluation.limit} held-out items at most, {evaluation.images} images each",
     ]
+
+
+def _bound(train: TrainConfig) -> str:
+    return f" at most ({train.most_visits:g} visits a preference)" if train.most_visits else ""
 
 
 def _table(plan: RunPlan) -> Table:

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from curate.shards import is_locked
+from engine.errors import ConfigError
 from engine.records import Record
 from hermes_cli.asked import Asked, read_asked
 from hermes_cli.progress import STAGES, UNITS, is_done, pairs_in, size_on_disk, units_done
@@ -184,7 +185,11 @@ def _total(folder: RunFolder, settings: RunSettings, number: int, stage: str) ->
         return pairs_in(folder, number) or None
     if stage == "train":
         # Items without a pair count here, so where most_visits bounds the steps this is the most they can be.
-        return settings.train.for_preferences(pairs_in(folder, number) or settings.curate.limit).steps
+        count = pairs_in(folder, number) or settings.curate.limit or settings.curate.select
+        try:
+            return settings.train.for_preferences(count).steps if count else settings.train.steps
+        except ConfigError:
+            return None
     return settings.eval.limit or None
 
 

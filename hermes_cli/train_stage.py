@@ -18,7 +18,7 @@ from train.command import precompute, require_same_run, run_training
 from train.deepspeed_config import shares
 from train.journal import METRICS, clear_states, read_metrics
 from train.metrics import TrainStep
-from train.preferences import load_preferences, usable
+from train.preferences import bounded
 from train.reference_store import weights_of
 
 
@@ -89,8 +89,11 @@ def _train(folder: RunFolder, settings: RunSettings, number: int) -> None:
     if rank() != 0:
         run_training(*paths, settings.train, frozen=frozen)
         return
+    steps, train = steps_of(folder, settings, number), settings.train
+    if steps < train.steps:
+        say(f"train.most_visits {train.most_visits:g} leaves {steps} of {train.steps} steps for these pairs")
     with timed(folder, number, "train") as announcement:
-        with _progress(settings, number, steps_of(folder, settings, number)) as report:
+        with _progress(settings, number, steps) as report:
             run_training(*paths, settings.train, report, frozen)
         announcement.weights = fingerprint(after)
         _draw(folder, settings, number)
@@ -114,10 +117,8 @@ def _draw(folder: RunFolder, settings: RunSettings, number: int) -> None:
 
 def steps_of(folder: RunFolder, settings: RunSettings, number: int) -> int:
     """Steps of a round, which `train.most_visits` bounds by its pairs."""
-    config, pairs = settings.train, folder.pairs(number)
-    if not config.most_visits or not pairs.is_file():
-        return config.steps
-    return config.for_preferences(len(usable(load_preferences(pairs), config))).steps
+    pairs = folder.pairs(number)
+    return bounded(settings.train, pairs).steps if pairs.is_file() else settings.train.steps
 
 
 @contextmanager

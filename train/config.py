@@ -49,9 +49,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     beta: float = 0.2
     """Scale of the policy-to-reference log-ratio, the strength of the pull towards the reference."""
     caption_weight: float = 1.0
-    """Weight of the caption loss in `sum`."""
+    """Weight of the caption loss in `sum`, also in `sum_steps`, and in `und`. Objectives that join both
+    margins in one sigmoid leave it aside."""
     image_weight: float = 1.0
-    """Weight of the image loss in `sum`."""
+    """Weight of the image loss, likewise: in `sum` and `gen`."""
     caption_anchor: float = 0.0
     """Weight of the preferred caption's negative log-likelihood per token, added to the loss."""
     image_anchor: float = 0.0
@@ -181,11 +182,14 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
 
     def _check_objective(self) -> None:
-        """Settings of one objective are refused beside another, where they would do nothing."""
-        if self.objective != "sum" and (self.caption_weight, self.image_weight) != (1.0, 1.0):
-            raise ConfigError(
-                f"train: caption_weight and image_weight apply to objective sum, this one is {self.objective}"
-            )
+        """Settings of one objective are refused beside another, weights of the losses excepted: a recipe may
+        bring them for an objective that it does not know."""
+        for name in ("caption_weight", "image_weight"):
+            if self.objective != "sum" and getattr(self, name) == 0:
+                raise ConfigError(
+                    f"train: {name} is 0, which objective sum alone may have; this one is {self.objective}: "
+                    "leave it at 1, or choose und or gen to train one side"
+                )
         if self.objective == "sum" and self.caption_weight == self.image_weight == 0:
             raise ConfigError("train: caption_weight and image_weight are both 0, nothing would be learned")
         if self.objective != "softmin" and self.joint_temperature != 1.0:
@@ -293,7 +297,12 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if not self.most_visits:
             return self
         steps = min(self.steps, max(1, math.ceil(self.most_visits * count / self.batch)))
-        return msgspec.structs.replace(self, steps=steps, most_visits=0.0)
+        try:
+            return msgspec.structs.replace(self, steps=steps, most_visits=0.0)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error} (most_visits {self.most_visits:g} leaves so many for {count} preferences)"
+            ) from error
 
     def objective_at(self, step: int) -> Objective:
         """Objective of the 0-based step."""

@@ -85,11 +85,11 @@ def _weighted_sum(margins: Margins, config: TrainConfig) -> PairDpo:
 
 
 def _captions_alone(margins: Margins, config: TrainConfig) -> PairDpo:
-    return _sum(margins, (1.0, 0.0), config.label_smoothing)
+    return _sum(margins, (config.caption_weight, 0.0), config.label_smoothing)
 
 
 def _images_alone(margins: Margins, config: TrainConfig) -> PairDpo:
-    return _sum(margins, (0.0, 1.0), config.label_smoothing)
+    return _sum(margins, (0.0, config.image_weight), config.label_smoothing)
 
 
 def _product(margins: Margins, config: TrainConfig) -> PairDpo:

@@ -76,3 +76,15 @@ def usable(preferences: Sequence[Preference], config: TrainConfig) -> list[int]:
             "needs; curate more items or choose another objective"
         )
     return chosen
+
+
+def bounded(config: TrainConfig, pairs: Path) -> TrainConfig:
+    """The configuration with the steps that `most_visits` leaves of it for a file of preferences.
+
+    Raises:
+        DataError: the file cannot be read, or the objective can learn from none of them.
+        ConfigError: `warmup` or `sum_steps` do not fit into the steps that are left.
+    """
+    if not config.most_visits:
+        return config
+    return config.for_preferences(len(usable(load_preferences(pairs), config)))

@@ -13,19 +13,19 @@ from benchmarks.experiment.sharing import SECONDS, round_folder
 from curate.store import SUMMARY
 from curate.summary import CurateSummary
 
-ASSUMED = {"curate": 0.15, "reference": 0.03, "train": 0.04, "eval": 0.11}
+ASSUMED = {"curate": 0.15, "reference": 0.03, "train": 0.01, "eval": 0.11}
 """Seconds for a unit on one core, as the embedded model took them, where nothing is measured yet."""
 START, TRAINER = 20.0, 15.0
 """Seconds before a command's first stage, and before each training, which is a process of its own."""
 
 
 def units(settings: CellSettings) -> dict[str, float]:
-    """Stage -> how much there is to do in a round: candidates, preferences, preferences visited, images."""
-    curate, train = settings.curate, settings.train
+    """Stage -> how much there is to do in a round: candidates, preferences, rows trained on, images."""
+    curate, train = settings.curate, settings.train.for_preferences(settings.curate.limit)
     return {
         "curate": curate.limit * curate.n * curate.paint.steps / 18,
         "reference": float(curate.limit),
-        "train": float(train.steps * train.batch),
+        "train": train.steps * train.batch * sum(train.rows_on_average),
         "eval": settings.eval.limit * settings.eval.images * settings.eval.paint.steps / 18,
     }
 

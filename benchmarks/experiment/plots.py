@@ -106,12 +106,12 @@ def _gap(results: Results) -> plt.Figure | None:
     rows = _long(results)
     if not rows:
         return None
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.2 + 0.2 * len(rows)), layout="constrained")
     for place, row in enumerate(rows):
         _line(axes, row, "gap", COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)], row.title)
     axes.set_ylabel("understanding minus generation")
     _over_rounds(axes, rows)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    figure.legend(loc="outside upper center", ncols=2 if len(rows) <= 2 else 1, frameon=False)
     return figure
 
 

@@ -21,7 +21,7 @@ HEAD = (
 )
 TITLES = {
     "objective": "Objectives and rounds",
-    "recipe": "With the real pair as an anchor",
+    "recipe": "With the item's own image, or pair, as an anchor",
     "embedded": "From the embedded model",
     "candidates": "Candidates an item",
     "": "Other rows",

@@ -21,6 +21,7 @@ from hermes_cli.reporting.reproduce import read_basis, run_command, trained_othe
 from hermes_cli.reporting.verdict import BEST_RULE, best_round, verdict
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import settle
+from train.preferences import bounded
 
 
 def name_of(number: int) -> str:
@@ -146,19 +147,23 @@ class _Builder:
 
     def _strangers(self, numbers: list[int], settings: dict[str, object]) -> Iterator[str]:
         """Rounds that the run's settings alone do not give."""
-        as_trained = self._as_trained(settings)
         for number in numbers[1:]:
             if (self.folder.curation(number) / IMPORTED).is_file():
                 yield f"the pairs of {name_of(number)} were imported, so `hermes run` gives others"
             basis = read_basis(self.folder.training(number) / "basis.json")
-            if basis and (moved := trained_otherwise(basis, as_trained, self._reference(number, settings))):
+            if basis is None:
+                continue
+            wanted = self._reference(number, settings)
+            if moved := trained_otherwise(basis, self._as_trained(number, settings), wanted):
                 yield f"{name_of(number)} was trained with other settings: {', '.join(moved)}"
 
-    def _as_trained(self, settings: dict[str, object]) -> dict[str, object]:
-        """The settings with the learning rate that the model's width makes of theirs, if both are known."""
+    def _as_trained(self, number: int, settings: dict[str, object]) -> dict[str, object]:
+        """The settings with the learning rate that the model's width makes of theirs and the steps that the
+        round's pairs do, if those are known."""
         try:
             config = settle(settings).train.for_width(load_config(self.folder.checkpoint(0)).hidden_size)
-        except (CheckpointError, ConfigError):
+            config = bounded(config, self.folder.pairs(number))
+        except (CheckpointError, ConfigError, DataError):
             return settings
         # As JSON gives it: a tuple does not equal its list.
         return {**settings, "train": msgspec.json.decode(msgspec.json.encode(config))}

@@ -21,6 +21,7 @@ def test_the_papers_recipe_is_what_the_paper_says() -> None:
     assert (train.batch, train.steps, train.schedule, train.objective) == (4, 3000, "cosine", "sum")
     anchors = (train.caption_anchor, train.image_anchor, train.real_caption_anchor, train.real_image_anchor)
     assert anchors == (0.0, 0.0, 0.0, 0.0)
+    assert (train.caption_weight, train.image_weight, train.interpolation) == (1.0, 1.0, 1.0)
     assert (settings.curate.threshold, settings.curate.fresh_prompts) == (0.6, False)
     assert settings.reference.policy == "previous"
 
@@ -65,5 +66,6 @@ def test_a_planned_run_takes_a_recipe(tmp_path: Path, name: str) -> None:
     run = ["run", "--run", str(tmp_path), "--recipe", name, "--limit", "4", "--dry-run"]
     result = CliRunner().invoke(app, run, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
-    steps = settle(RECIPES[name]).train.steps
-    assert f"train: {steps} steps" in result.output
+    train = settle(RECIPES[name]).train
+    most = " at most (32 visits a preference)" if name == "default" else ""
+    assert f"train: {train.steps} steps{most} of {train.batch}" in result.output

@@ -255,6 +255,20 @@ def test_rounds_of_other_settings_or_imported_pairs_are_named(run: Path) -> None
     assert "the pairs of round 2 were imported" in printed
 
 
+def test_steps_that_a_rounds_pairs_leave_are_its_settings(run: Path) -> None:
+    """Three pairs, each visited twice at most, are six steps of one."""
+    tree = json.loads((run / "run.json").read_text())
+    tree["train"] |= {"steps": 400, "most_visits": 2.0, "batch": 1}
+    (run / "run.json").write_text(json.dumps(tree))
+    for number, steps in ((1, 6), (2, 5)):
+        basis = {"config": {"steps": steps, "most_visits": 0.0, "batch": 1}, "reference": {}}
+        (run / f"round-{number}/checkpoint.training/basis.json").write_text(json.dumps(basis))
+    printed = report(run)
+    assert "round 1 was trained with other settings" not in printed
+    assert "round 2 was trained with other settings: train.steps was 5" in printed
+    assert "most_visits was" not in printed
+
+
 def test_the_command_leads_to_the_same_settings(run: Path) -> None:
     report(run)
     (command,) = numbers(run)["commands"]

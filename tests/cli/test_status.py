@@ -56,6 +56,34 @@ def test_a_finished_run_is_done_with_its_counts_and_times(run: Path) -> None:
     assert before == sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")), "it only looks"
 
 
+@pytest.mark.parametrize(
+    ("settings", "total"),
+    [
+        ({"steps": 50, "most_visits": 2.0, "batch": 1}, 14),
+        ({"steps": 50, "most_visits": 2.0, "batch": 1, "warmup": 20}, None),
+        ({"steps": 50}, 50),
+    ],
+)
+def test_steps_before_there_are_pairs_are_those_that_the_items_leave(
+    tmp_path: Path, settings: dict[str, Any], total: int | None
+) -> None:
+    run = tmp_path / "run"
+    (run / "round-1/checkpoint.training").mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"curate": {"limit": 7}, "train": settings}))
+    assert stages(run, 1)["train"]["total"] == total
+
+
+@pytest.mark.parametrize("select", [0, 5])
+def test_steps_of_a_whole_data_set_are_not_bounded_before_there_are_pairs(
+    tmp_path: Path, select: int
+) -> None:
+    run = tmp_path / "run"
+    (run / "round-1/checkpoint.training").mkdir(parents=True)
+    train = {"steps": 50, "most_visits": 2.0, "batch": 1}
+    (run / "run.json").write_text(json.dumps({"curate": {"limit": 0, "select": select}, "train": train}))
+    assert stages(run, 1)["train"]["total"] == (10 if select else 50)
+
+
 def test_disk_use_is_that_of_the_files(run: Path) -> None:
     found = json.loads(status(run, "--json"))
     sizes = [

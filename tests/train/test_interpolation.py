@@ -22,7 +22,17 @@ SHORT = msgspec.structs.replace(CONFIG, steps=4, warmup=0, learning_rate=1e-2)
 
 
 @pytest.mark.parametrize(
-    "change", [{"zero_stage": 0}, {"zero_stage": 1}, {}, {"dtype": "bfloat16"}, {"lora_rank": 4}]
+    "change",
+    [
+        {},
+        {"zero_stage": 0},
+        {"zero_stage": 1, "dtype": "bfloat16"},
+        {"zero_stage": 2},
+        {"dtype": "bfloat16"},
+        {"offload": "cpu"},
+        {"lora_rank": 4},
+        {"lora_rank": 4, "zero_stage": 0},
+    ],
 )
 def test_published_weights_lie_on_the_way_to_the_trained_ones(
     tmp_path: Path, pairs_file: Path, checkpoint: Path, change: dict
@@ -69,10 +79,9 @@ def test_the_best_weights_on_the_way_are_kept_as_they_were_trained(
     assert any(not torch.equal(between[name], trained[name]) for name in one)
 
 
-def test_it_cannot_be_left_in_the_middle_of_a_training(
+def test_a_training_that_is_stopped_and_goes_on_is_interpolated_once(
     tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
-    """Weights of a run that is killed and goes on are those of one that is not."""
     config = msgspec.structs.replace(SHORT, save_every=1, interpolation=ALPHA)
     whole = run(pairs_file, checkpoint, tmp_path / "whole", config)
 

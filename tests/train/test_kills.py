@@ -12,7 +12,9 @@ from benchmarks.train_kills import Job, attempt, compare, discard, endure
 from engine.weights import fingerprint
 from train.command import precompute
 
-EVERYTHING = msgspec.structs.replace(CONFIG, keep=2, keep_best=True, trackers=("tensorboard",))
+EVERYTHING = msgspec.structs.replace(
+    CONFIG, keep=2, keep_best=True, trackers=("tensorboard",), interpolation=0.5
+)
 
 
 @pytest.fixture

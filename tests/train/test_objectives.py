@@ -100,6 +100,9 @@ def test_descent_on_product_keeps_the_sign_of_the_margins_sum(first: float, seco
 def test_und_and_gen_are_sum_with_one_weight_at_zero(first: float, second: float) -> None:
     assert loss(first, second, objective="und") == loss(first, second, image_weight=0.0)
     assert loss(first, second, objective="gen") == loss(first, second, caption_weight=0.0)
+    half = loss(first, second, objective="gen", image_weight=0.5)
+    assert half == loss(first, second, caption_weight=0.0, image_weight=0.5)
+    assert half == pytest.approx(0.5 * loss(first, second, objective="gen"))
 
 
 @pytest.mark.parametrize("objective", JOINT)

@@ -155,13 +155,13 @@ with process_group(TrainConfig()):
 MEANS = {
     "stage-0": {"zero_stage": 0, "micro_batch": 1},
     "stage-1": {"zero_stage": 1},
-    "stage-2": {"zero_stage": 2, "micro_batch": 1, "checkpointing": True},
+    "stage-2": {"zero_stage": 2, "micro_batch": 1, "checkpointing": True, "interpolation": 0.5},
     "stage-3": {"zero_stage": 3, "micro_batch": 1, "checkpointing": True},
     "offload": {"zero_stage": 3, "offload": "cpu"},
     "bf16-1": {"zero_stage": 1, "dtype": "bfloat16"},
-    "bf16-2": {"zero_stage": 2, "dtype": "bfloat16"},
+    "bf16-2": {"zero_stage": 2, "dtype": "bfloat16", "interpolation": 0.5},
     "bf16-3": {"zero_stage": 3, "dtype": "bfloat16", "checkpointing": True},
-    "lora-2": {"zero_stage": 2, "lora_rank": 2},
+    "lora-2": {"zero_stage": 2, "lora_rank": 2, "interpolation": 0.5},
     "lora-3": {"zero_stage": 3, "lora_rank": 2, "micro_batch": 1, "checkpointing": True},
 }
 

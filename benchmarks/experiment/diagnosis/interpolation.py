@@ -26,14 +26,14 @@ from benchmarks.experiment.diagnosis.measuring import (
     of_checkpoint,
 )
 from benchmarks.experiment.pairing import stacked
+from benchmarks.experiment.runner import held
 from benchmarks.experiment.settings import CellSettings, digest
 from benchmarks.quality.records import GapReport
 from engine.checkpoints import WEIGHTS
 from engine.durable import NEW, place_folder
 from engine.errors import DataError
 from engine.records import Record
-from engine.tensor_store import save_tensors
-from engine.weights import fingerprint
+from engine.weights import fingerprint, load_config, save_state
 
 
 class Point(Record):
@@ -84,9 +84,8 @@ def between(base: Path, checkpoint: Path, alpha: float, to: Path) -> Path:
         raise DataError(f"{checkpoint}: its weights are not those of a training from {base}")
     beside = folder.with_name(folder.name + NEW)
     shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(base, beside)
     mixed = {name: torch.lerp(value.float(), end[name].float(), alpha) for name, value in start.items()}
-    save_tensors(mixed, beside / WEIGHTS)
+    save_state(mixed, load_config(base), beside, base)
     place_folder(beside, folder)
     return folder
 
@@ -115,7 +114,8 @@ def diagnose(
     (_, base), *others = named
     if not others:
         raise DataError("one checkpoint alone: give the base first, then what was trained from it")
-    ways = [between(base, checkpoint, alpha, to) for _, checkpoint in others for alpha in alphas]
+    with held(to):
+        ways = [between(base, checkpoint, alpha, to) for _, checkpoint in others for alpha in alphas]
     reports: Iterator[GapReport] = iter(
         measure([of_checkpoint(like, one) for one in (base, *ways)], to, jobs)
     )

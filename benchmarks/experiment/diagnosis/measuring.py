@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,8 +46,14 @@ def measure(planned: Sequence[CellSettings], to: Path, jobs: int) -> list[GapRep
         failures = Runner(once, jobs, lambda task: None, lambda task: None, print).run()
     if failures:
         raise DataError(f"{failures[0].task}: {failures[0].line}")
-    found = [measurement(one.folder, 0) for one in tasks]
-    return [one for one in found if one is not None]
+    return [_measured(one.folder) for one in tasks]
+
+
+def _measured(folder: Path) -> GapReport:
+    found = measurement(folder, 0)
+    if found is None:
+        raise DataError(f"{folder}: holds no measurement; remove it, and it is made again")
+    return found
 
 
 def _key(settings: CellSettings) -> str:
@@ -77,6 +84,8 @@ def numbers(text: str, option: str) -> list[float]:
         raise ConfigError(f"{option} {text!r}: give numbers with commas between") from error
     if not found:
         raise ConfigError(f"{option} names no number")
+    if not all(map(math.isfinite, found)):
+        raise ConfigError(f"{option} {text!r}: give finite numbers with commas between")
     return found
 
 
