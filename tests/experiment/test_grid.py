@@ -73,7 +73,7 @@ def test_the_shipped_grid_has_the_rows_of_the_papers_tables() -> None:
     assert {found[f"n{n}"].curate.n for n in (2, 4, 8, 16)} == {2, 4, 8, 16}
     assert found["product-after-sum"].train.sum_steps
     assert grid.find("base").rounds == 0
-    assert grid.default.rounds == 3
+    assert grid.default.rounds == 2
     assert {one.eval.split for one in found.values()} == {"validation"}
     assert {grid.final_eval(row).eval.split for row in grid.row} == {"evaluation"}
 
