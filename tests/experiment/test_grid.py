@@ -87,9 +87,9 @@ def test_all_rows_that_curate_alike_share_one_curation_and_one_base(tmp_path: Pa
     curations = [one.settings for one in tasks if isinstance(one, Curation)]
     likelier = [one.curate.n for one in curations if one.model and one.curate.tie_break == "likelihood"]
     assert sorted(likelier) == [2, 4, 8, 16]
-    # The recipes' rows take no ties; one of them has more prompts.
+    # The recipes' rows take no ties; two of them have more prompts.
     recipes = [one.curate for one in curations if one.model and one.curate.tie_break == "none"]
-    assert sorted((one.n, one.limit) for one in recipes) == [(2, 1024), (8, 320)]
+    assert sorted((one.n, one.limit) for one in recipes) == [(2, 1024), (2, 3072), (8, 320)]
     assert [one.curate.n for one in curations if not one.model] == [8]
     cells = {one.name: one for one in tasks if isinstance(one, Cell)}
     assert cells["und, seed 0"].curation == cells["sum+n8, seed 1"].curation
