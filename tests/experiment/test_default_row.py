@@ -26,6 +26,16 @@ def test_the_levers_have_the_default_recipe_at_other_weights_of_its_pairs() -> N
     assert [trial.train.image_weight for trial in trials] == [0.2, 1e-9]
 
 
+def test_the_levers_have_the_row_of_1000_steps_and_the_same_without_its_pairs() -> None:
+    grid, levers = load_grid(SHIPPED), load_grid(SHIPPED.with_name("levers.toml"))
+    row = grid.settled(grid.find("scale"))
+    lever, without = (levers.settled(levers.find(name)) for name in ("scale", "scale-likelihood"))
+    assert (lever.train, lever.curate) == (row.train, row.curate)
+    pairs = {name: getattr(lever.train, name) for name in ("pairs_every", "caption_weight", "image_weight")}
+    assert msgspec.structs.replace(without.train, **pairs) == lever.train
+    assert without.curate == lever.curate
+
+
 def test_the_default_row_is_the_default_recipe_at_the_models_width() -> None:
     grid = load_grid(SHIPPED)
     row, shipped = grid.settled(grid.default), settle(DEFAULT)
