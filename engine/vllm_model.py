@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from vllm.config import VllmConfig
@@ -133,6 +134,11 @@ class ShowoForUnifiedGeneration(nn.Module):
     def layers(self) -> list[ServedBlock]:
         """The Phi blocks."""
         return cast(list[ServedBlock], list(self.showo.model.layers))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.showo.model.final_layernorm.weight.device
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids [...] -> [..., D]."""

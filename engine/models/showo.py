@@ -118,6 +118,11 @@ class Showo(nn.Module):
         return cast("list[Block]", list(self.showo.model.layers))
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.showo.model.final_layernorm.weight.device
+
+    @property
     def head(self) -> nn.Linear:
         """lm_head: weight [V, D] and bias [V]."""
         return self.showo.lm_head

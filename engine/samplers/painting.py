@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from engine.models.phi import PhiLayer
@@ -18,6 +19,11 @@ class CanvasModel(Protocol):
     """What the sampler needs of a model: the training module and the one vLLM holds both offer it."""
 
     config: ShowoConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        ...
 
     @property
     def layers(self) -> Iterable[PhiLayer]:

@@ -23,6 +23,11 @@ class ReadingModel(Protocol):
     config: ShowoConfig
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        ...
+
+    @property
     def layers(self) -> Iterable[PhiLayer]:
         """The Phi blocks."""
         ...

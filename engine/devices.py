@@ -1,0 +1,36 @@
+"""Which device this process computes on: the one place that asks torch."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.errors import EngineError
+
+OLDEST = (8, 0)
+"""Least compute capability (Ampere): older cards have no bfloat16 in hardware."""
+DRIVER = "580"
+"""NVIDIA's first driver series for CUDA 13, which the locked wheels are built for."""
+
+
+def compute_device() -> torch.device:
+    """The GPU that torch would take, with a CUDA build of torch; the CPU with a CPU build.
+
+    Raises:
+        EngineError: a CUDA build finds no usable GPU, or torch is built for another kind of device.
+    """
+    if torch.version.cuda is None:
+        if torch.version.hip is not None or torch.xpu.is_available():
+            raise EngineError("this torch is built for neither CPUs nor NVIDIA GPUs; run `make setup` again")
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise EngineError(
+            f"torch is built for CUDA {torch.version.cuda} and finds no GPU: there is none, or its driver is "
+            f"older than {DRIVER} (`nvidia-smi` shows both); for CPUs run `make setup DEVICE=cpu`"
+        )
+    found = torch.cuda.get_device_capability()
+    if found < OLDEST:
+        raise EngineError(
+            f"{torch.cuda.get_device_name()} has compute capability {found[0]}.{found[1]}, Hermes needs "
+            f"{OLDEST[0]}.{OLDEST[1]} (Ampere) or later; for CPUs run `make setup DEVICE=cpu`"
+        )
+    return torch.device("cuda", torch.cuda.current_device())
