@@ -12,7 +12,7 @@ endif
 LOCK := requirements-$(DEVICE).txt
 READY := $(VENV)/.ready-$(DEVICE)
 
-.PHONY: setup demo test test-slow lint bench experiment pretrain-bases clean
+.PHONY: setup demo test test-slow lint bench gpu-check experiment pretrain-bases clean
 
 setup: $(READY)
 
@@ -43,6 +43,10 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.sampling --quick
 	$(BIN)/python -m benchmarks.candidates
 	$(BIN)/python -m benchmarks.roofline --shape small --prompts 1
+
+# On an NVIDIA GPU; it goes on where it was stopped.
+gpu-check: $(READY)
+	$(BIN)/python -m benchmarks.gpu
 
 # Hours of work: it goes on where it was stopped, here or on the machine whose measurements are committed. JOBS
 # cells run side by side, each on a core of its own.

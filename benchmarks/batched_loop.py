@@ -53,22 +53,22 @@ def continue_texts(
     generator: torch.Generator,
 ) -> list[list[int]]:
     """The tokens after each understanding prompt, without the end token, at most `lengths` of them."""
-    words = model.config.vocabulary
+    words, device = model.config.vocabulary, model.device
     width = max(map(len, prompts))
-    pads_B = torch.tensor([width - len(prompt) for prompt in prompts])
-    ids = torch.tensor(
-        [[words.pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], dtype=torch.long
-    )
-    order, cache = torch.arange(width), Cache()
+    pads_B = torch.tensor([width - len(prompt) for prompt in prompts], device=device)
+    ids = torch.tensor([[words.pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    ids = ids.to(device)
+    order, cache = torch.arange(width, device=device), Cache()
     seen_BT = order >= pads_B[:, None]
     # A pad sees itself, so that no row of the mask is empty.
-    own = torch.eye(width, dtype=torch.bool)
+    own = torch.eye(width, dtype=torch.bool, device=device)
+    padded = bool(pads_B.any())
     cache.mask = (mmu_mask(ids, words.eoi) & seen_BT[:, None, None]) | own
     positions = (order - pads_B[:, None]).clamp(min=0)
     hidden = _run(model, ids, positions, cache)
-    room = torch.tensor(list(lengths))
+    room = torch.tensor(list(lengths), device=device)
     found: list[Tensor] = []
-    running = torch.ones(len(prompts), dtype=torch.bool)
+    running = torch.ones(len(prompts), dtype=torch.bool, device=device)
     for step in range(max(lengths)):
         tokens = pick(model.token_logits(hidden[:, -1]), settings, generator)[:, 0]
         running = running & (tokens != words.eos)
@@ -77,7 +77,7 @@ def continue_texts(
         if not running.any():
             break
         seen_BT = F.pad(seen_BT, (0, 1), value=True)
-        cache.mask = seen_BT[:, None, None] if pads_B.any() else None
+        cache.mask = seen_BT[:, None, None] if padded else None
         fed = torch.where(running, tokens, words.pad)[:, None]
         hidden = _run(model, fed, (width - pads_B + step)[:, None], cache)
     return [[token for token in row if token >= 0] for row in torch.stack(found, 1).tolist()]

@@ -9,12 +9,13 @@ Legend: R rows, D inputs, F outputs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.timing import settle
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
 
@@ -46,19 +47,23 @@ class Ceilings(Record):
 def seconds(work: Callable[[], object], tries: int = TRIES) -> float:
     """The best of some tries, after one that does not count."""
     work()
+    settle()
     found = []
     for _ in range(tries):
         start = time.perf_counter()
         work()
+        settle()
         found.append(time.perf_counter() - start)
     return min(found)
 
 
-def square_gflops(dtype: torch.dtype) -> float:
-    """A square product, of 512 where the machine is slow at this precision and of 2,048 elsewhere."""
+def square_gflops(
+    dtype: torch.dtype, device: torch.device | str = "cpu", sides: Sequence[int] = (FIRST, LARGE)
+) -> float:
+    """The best of some square products, ever larger until one is slow: by default of 512 and 2,048."""
     found = 0.0
-    for side in (FIRST, LARGE):
-        a, b = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype)
+    for side in sides:
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         took = seconds(lambda a=a, b=b: a @ b, 3)
         found = max(found, 2e-9 * side**3 / took)
         if took > SLOW:

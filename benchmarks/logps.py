@@ -66,7 +66,12 @@ class Report(Record):
 
 
 def measure(
-    size: Size, sides: tuple[str, ...], repeats: int, warmups: int = 1, with_memory: bool = True
+    size: Size,
+    sides: tuple[str, ...],
+    repeats: int,
+    warmups: int = 1,
+    with_memory: bool = True,
+    errors_size: Size = ERRORS,
 ) -> Report:
     """Times the sides that run in turns, then takes their memory one by one."""
     missing = _missing(size, sides)
@@ -92,7 +97,7 @@ def measure(
                 reason=missing.get(side, memory if isinstance(memory, str) else ""),
             )
         )
-    smaller = msgspec.structs.replace(ERRORS, dtype=size.dtype, device=size.device, seed=size.seed)
+    smaller = msgspec.structs.replace(errors_size, dtype=size.dtype, device=size.device, seed=size.seed)
     return Report(
         machine=machine(),
         size=size,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.records import Record
+from train.logps.chunked import chunked_logps
 from train.logps.dispatch import token_logps
 from train.logps.eager import eager_logps
 from train.logps.head import Head, accumulation_dtype
@@ -22,11 +23,13 @@ SIDES = ("ours", "products", "log_softmax", "log_softmax_float32", "liger", "lig
 NOTES = {
     "ours": "token_logps",
     "products": "the four matrix products of full recomputation, bare, in the type of the sums",
+    "eager": "full logits with float32 sums",
+    "chunked": "the chunked version, which needs no kernel",
     "log_softmax": "log_softmax and gather on full logits, in the inputs' type, as the official script does",
     "log_softmax_float32": "the same on logits that are converted to float32 first",
     "liger": "Liger's chunked log-probs of given tokens (_ChunkedSelectiveLogProbFunction)",
     "liger_dpo": "Liger's fused linear DPO, pairs of rows of 256 tokens; gradients are those of its loss",
-    "cut_cross_entropy": "cut-cross-entropy's torch.compile version; it takes no bias",
+    "cut_cross_entropy": "cut-cross-entropy, its torch.compile version on a CPU; it takes no bias",
 }
 ROW = 256
 """Tokens of a row of the DPO side: the codes of an image."""
@@ -100,6 +103,7 @@ def forward(side: str, inputs: Inputs) -> Held:
     logps: dict[str, Callable[[Inputs], Tensor]] = {
         "ours": _ours,
         "eager": _eager,
+        "chunked": _chunked,
         "log_softmax": lambda x: _full(x, False),
         "log_softmax_float32": lambda x: _full(x, True),
         "liger": _liger,
@@ -129,6 +133,10 @@ def _ours(x: Inputs) -> Tensor:
 
 def _eager(x: Inputs) -> Tensor:
     return eager_logps(x.hidden_TD, Head(x.weight_VD, x.bias_V), x.targets_T)
+
+
+def _chunked(x: Inputs) -> Tensor:
+    return chunked_logps(x.hidden_TD, Head(x.weight_VD, x.bias_V), x.targets_T)
 
 
 def _full(x: Inputs, widen: bool) -> Tensor:
@@ -164,9 +172,8 @@ def _liger_dpo(x: Inputs) -> Held:
 def _cut(x: Inputs) -> Held:
     from cut_cross_entropy import linear_cross_entropy
 
-    loss_T = linear_cross_entropy(
-        x.hidden_TD, x.weight_VD, x.targets_T, reduction="none", impl="torch_compile"
-    )
+    kind = "cce" if x.hidden_TD.is_cuda else "torch_compile"
+    loss_T = linear_cross_entropy(x.hidden_TD, x.weight_VD, x.targets_T, reduction="none", impl=kind)
     return Held(-loss_T, x.upstream_T, x.leaves[:2])
 
 

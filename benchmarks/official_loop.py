@@ -48,7 +48,7 @@ def continue_text(
 ) -> list[int]:
     """The tokens after an understanding prompt, without the end token."""
     words = model.config.vocabulary
-    ids = torch.tensor([list(prompt)])
+    ids = torch.tensor([list(prompt)], device=model.device)
     for _ in range(settings.max_tokens):
         logits_LV = model.token_logits(model(ids, mmu_mask(ids, words.eoi)))[0]
         token = pick(logits_LV[-1:], settings, generator)
@@ -82,14 +82,17 @@ class FreeDice:
         return codes_BN, probs.gather(-1, codes_BN[..., None])[..., 0].clamp(min=SMALLEST).log()
 
     def noise(self, step: int) -> Tensor:
-        return gumbel(torch.rand(self._shape, generator=self._generator))
+        dice = self._generator
+        return gumbel(torch.rand(self._shape, generator=dice, device=dice.device))
 
 
 class EngineDice:
     """The engine's numbers for given seeds: with them both sides paint the same image."""
 
-    def __init__(self, seeds: Sequence[int], steps: int, tokens: int) -> None:
-        self._uniform = torch.stack([randoms(seed, steps, tokens) for seed in seeds], 2)
+    def __init__(
+        self, seeds: Sequence[int], steps: int, tokens: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self._uniform = torch.stack([randoms(seed, steps, tokens) for seed in seeds], 2).to(device)
 
     def codes(self, step: int, logits_BNK: Tensor) -> tuple[Tensor, Tensor]:
         uniform_BN = self._uniform[step, 0]
@@ -125,12 +128,13 @@ def paint(model: Showo, text: Sequence[int], candidates: int, settings: PaintSet
     ids = padded_rows(config, text, candidates)
     if settings.guidance:
         ids = torch.cat((ids, padded_rows(config, (), candidates)))
+    ids = ids.to(model.device)
     mask = t2i_mask(ids, words.pad, words.soi, words.eoi)
-    codes_BN = torch.full((candidates, tokens), -1)
+    codes_BN = torch.full((candidates, tokens), -1, device=model.device)
     sampled_BN, hidden = codes_BN, []
     for step, temperature in enumerate(temperatures(settings.temperature, steps)):
         unknown_BN = codes_BN < 0
-        hidden.append(unknown_BN.sum(-1).tolist())
+        hidden.append(unknown_BN.sum(-1))
         drawn_BN, logp_BN = dice.codes(step, _guided(model, ids, mask, settings.guidance))
         sampled_BN = torch.where(unknown_BN, drawn_BN, codes_BN)
         left_B = left_hidden(unknown_BN.sum(-1), tokens, step, steps, settings.schedule)
@@ -138,7 +142,7 @@ def paint(model: Showo, text: Sequence[int], candidates: int, settings: PaintSet
         codes_BN = sampled_BN.masked_fill(again_BN, -1)
         ids_BN = torch.where(again_BN, words.mask, sampled_BN + words.code_offset)
         ids[:, -tokens - 1 : -1] = ids_BN.repeat(len(ids) // candidates, 1)
-    return Painted(sampled_BN.tolist(), hidden)
+    return Painted(sampled_BN.tolist(), torch.stack(hidden).tolist())
 
 
 def _guided(model: Showo, ids: Tensor, mask: Tensor, guidance: float) -> Tensor:

@@ -70,30 +70,53 @@ def filler(index: int) -> str:
     return f"w{index:05d}"
 
 
+def random_model(
+    config: ShowoConfig,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> Showo:
+    """A random model, made where it is to work."""
+    with torch.device("meta"):
+        model = Showo(config)
+    model = model.to(dtype).to_empty(device=device)
+    model.initialise(seed)
+    return model.eval()
+
+
+def companions(folder: Path, name: str) -> Path:
+    """The tokenizers of a shape, in `folder`."""
+    shape = SHAPES[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    _tokenizer(shape.text_ids, folder / "tokenizer.json")
+    pixels = PatchLfqConfig(image_size=PATCH * shape.side, patch=PATCH, bits=shape.code_bits, width=8)
+    torch.manual_seed(0)
+    save_image_tokenizer(PatchLfq(pixels), folder / "image_tokenizer")
+    return folder
+
+
 def make(
-    folder: Path, name: str, dtype: torch.dtype = torch.float32, layers: int = 0, endless: bool = True
+    folder: Path,
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    layers: int = 0,
+    endless: bool = True,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
 ) -> Path:
     """A random checkpoint of a shape in `folder`, which is kept as it is where it has one already.
 
-    `endless` keeps the model from ending a text by itself.
+    `endless` keeps the model from ending a text by itself. Its numbers are those of the seed on the device.
     """
-    checkpoint, companions = folder / "checkpoint", folder / "companions"
+    checkpoint = folder / "checkpoint"
     if (checkpoint / WEIGHTS).is_file():
         return checkpoint
-    shape, config = SHAPES[name], config_of(name, layers)
-    companions.mkdir(parents=True, exist_ok=True)
-    _tokenizer(shape.text_ids, companions / "tokenizer.json")
-    pixels = PatchLfqConfig(image_size=PATCH * shape.side, patch=PATCH, bits=shape.code_bits, width=8)
-    torch.manual_seed(0)
-    save_image_tokenizer(PatchLfq(pixels), companions / "image_tokenizer")
-    with torch.device("meta"):
-        model = Showo(config)
-    model = model.to(dtype).to_empty(device="cpu")
-    model.initialise(0)
+    beside = companions(folder / "companions", name)
+    model = random_model(config_of(name, layers), dtype, device, seed).cpu()
     if endless:
         with torch.no_grad():
-            model.head.bias[config.vocabulary.eos] = ENDLESS
-    save_checkpoint(model, checkpoint, companions)
+            model.head.bias[model.config.vocabulary.eos] = ENDLESS
+    save_checkpoint(model, checkpoint, beside)
     return checkpoint
 
 

@@ -115,9 +115,9 @@ class Contest(NamedTuple):
     same: dict[str, bool]
 
 
-def generator(seed: int) -> torch.Generator:
+def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """The random numbers of a baseline."""
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator(device).manual_seed(seed)
 
 
 def captions(models: Models, plan: Plan) -> Contest:
@@ -135,13 +135,14 @@ def captions(models: Models, plan: Plan) -> Contest:
 
     def official(number: int) -> object:
         prompt = models.caption_prompt(images(number)[0])
-        dice = generator(number)
+        dice = generator(number, models.model.device)
         return [official_loop.continue_text(models.model, prompt, entry, dice) for entry in first]
 
     def batched(number: int) -> object:
         prompts = [models.caption_prompt(image) for image in images(number) for _ in lengths]
         every = lengths * plan.images
-        return batched_loop.continue_texts(models.model, prompts, CaptionSettings(), every, generator(number))
+        dice = generator(number, models.model.device)
+        return batched_loop.continue_texts(models.model, prompts, CaptionSettings(), every, dice)
 
     mean = sum(lengths) / plan.n
     sides = {
@@ -187,7 +188,7 @@ def vqa(models: Models, plan: Plan) -> Contest:
     def official(number: int) -> object:
         images, questions = asked(number)
         prompts = [models.question_prompt(images[0], one) for one in questions[0][:official_count]]
-        dice = generator(number)
+        dice = generator(number, models.model.device)
         return [official_loop.continue_text(models.model, prompt, ANSWER, dice) for prompt in prompts]
 
     def batched(number: int) -> object:
@@ -197,7 +198,8 @@ def vqa(models: Models, plan: Plan) -> Contest:
             for question in of_image
         ]
         lengths = [ANSWER_TOKENS] * len(prompts)
-        return batched_loop.continue_texts(models.model, prompts, ANSWER, lengths, generator(number))
+        dice = generator(number, models.model.device)
+        return batched_loop.continue_texts(models.model, prompts, ANSWER, lengths, dice)
 
     sides = {
         "official": Side(official, official_count, ANSWER_TOKENS),
@@ -232,7 +234,7 @@ def _same(
     wanted: object,
 ) -> dict[str, bool]:
     """Whether each baseline continues the prompts as wanted, its tokens read by `read`."""
-    dice, found = generator(0), {}
+    dice, found = generator(0, model.device), {}
     if "official" in plan.baselines:
         alone = [official_loop.continue_text(model, prompt, settings, dice) for prompt in prompts]
         found["official"] = [read(tokens) for tokens in alone] == wanted
@@ -259,7 +261,7 @@ def images(models: Models, plan: Plan) -> Contest:
     def baseline(count: int) -> Side:
         def work(number: int) -> object:
             text = models.text.encode(prompts(number)[0])
-            dice = FreeDice(generator(number), count, tokens)
+            dice = FreeDice(generator(number, models.model.device), count, tokens)
             return official_loop.paint(models.model, text, count, settings, dice)
 
         return Side(work, count, tokens)
@@ -283,7 +285,7 @@ def check_images(models: Models, plan: Plan) -> dict[str, bool]:
     wanted, seeds = [list(image.codes) for image in ours], [image.seed for image in ours]
 
     def painted(of: Sequence[int]) -> list[list[int]]:
-        dice: Dice = EngineDice(of, settings.steps, tokens)
+        dice: Dice = EngineDice(of, settings.steps, tokens, models.model.device)
         return official_loop.paint(models.model, text, len(of), settings, dice).codes
 
     found = {}

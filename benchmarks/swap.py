@@ -136,8 +136,12 @@ def timed(seconds: list[float]) -> Iterator[None]:
 
 
 def resident_mib() -> float:
-    """Memory of this process."""
+    """Memory of this process; on a GPU what is taken of the GPU's."""
     gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        free, whole = torch.cuda.mem_get_info()
+        return (whole - free) / 2**20
     return 1024 * resident_gib()
 
 

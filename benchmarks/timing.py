@@ -22,6 +22,7 @@ PACKAGES = (
     "triton",
     "liger-kernel",
     "cut-cross-entropy",
+    "deepspeed",
 )
 """Packages whose versions are written down where they are installed."""
 
@@ -65,6 +66,12 @@ def _processor() -> str:
     return f"{platform.machine()}, {names[0] if names else platform.processor()}"
 
 
+def settle() -> None:
+    """Waits for what a GPU still has to do, where this process uses one."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def in_turns(
     sides: Mapping[str, Callable[[int], object]], repeats: int, warmups: int = 1
 ) -> dict[str, list[float]]:
@@ -75,8 +82,10 @@ def in_turns(
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(warmups + repeats):
         for name, work in sides.items():
+            settle()
             start = time.perf_counter()
             work(number)
+            settle()
             if number >= warmups:
                 seconds[name].append(time.perf_counter() - start)
     return seconds

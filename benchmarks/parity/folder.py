@@ -25,14 +25,14 @@ LONGEST = 64
 
 
 class Golden:
-    """Sizes, weights, texts and arrays of one folder.
+    """Sizes, weights, texts and arrays of one folder, the tensors on one device.
 
     Raises (constructor):
         ConfigError: there is no config.json, or it lacks a size.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, device: torch.device | str = "cpu") -> None:
+        self.root, self.device = root, device
         path = root / "config.json"
         if not path.is_file():
             raise ConfigError(f"{root}: no config.json here; --golden wants a folder of recorded arrays")
@@ -75,7 +75,7 @@ class Golden:
         if not path.is_file():
             return None
         with np.load(path, allow_pickle=False) as arrays:
-            return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+            return {key: torch.from_numpy(arrays[key]).to(self.device) for key in arrays.files}
 
     def model(self, name: str) -> Showo:
         """The model whose weights lie in `<name>.safetensors`.
@@ -87,7 +87,7 @@ class Golden:
         model = Showo(self.config)
         check_tensors(tensor_layout(path), model, path)
         model.load_state_dict(load_file(path))
-        return model.eval()
+        return model.to(self.device).eval()
 
     def tokenizer(self) -> TextTokenizer:
         """The folder's text tokenizer."""
@@ -107,7 +107,7 @@ class Golden:
             encoder=encoder,
             decoder=decoder,
         )
-        return magvit_v2_from(config, load_file(path), path)
+        return magvit_v2_from(config, load_file(path), path).to(self.device)
 
     def checkpoint(self, model: Showo, longest: int, to: Path) -> Path:
         """A folder that the engine serves: the model, the text tokenizer, and any image tokenizer."""

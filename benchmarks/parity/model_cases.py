@@ -63,7 +63,7 @@ def painting(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
     alone = []
     for row in ids:
         start = int((row != words.pad).int().argmax())
-        part, places = row[None, start:], torch.arange(start, len(row))
+        part, places = row[None, start:], torch.arange(start, len(row), device=row.device)
         alone.append(_logits(model, part, t2i_mask(part, words.pad, words.soi, words.eoi), places)[0, image])
     yield close(case, "logits, unpadded", torch.stack(alone), arrays["logits_image"], LOGITS)
 

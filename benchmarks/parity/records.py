@@ -31,7 +31,7 @@ Differences = Iterator[Difference]
 
 
 def _tensor(values: object) -> Tensor:
-    return values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
+    return values.cpu() if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
 
 
 def close(case: str, what: str, found: object, stored: object, tolerance: float) -> Difference:

@@ -38,7 +38,7 @@ def sampling(golden: Golden, arrays: dict[str, Tensor], case: str) -> Difference
     yield equal(case, "prompts", _padded(encoded, words.pad), _padded(texts[:rows], words.pad))
     canvas = Canvas(model, text_prefixes(model, [text[2:-1] for text in texts]))
     largest, hidden, counts = 0.0, [], []
-    codes = torch.full((rows, tokens), -1)
+    codes = torch.full((rows, tokens), -1, device=golden.device)
     for step in range(steps):
         unknown = codes < 0
         logits = canvas.logits(codes, guidance)

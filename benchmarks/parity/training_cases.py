@@ -26,7 +26,7 @@ SIDES = ("win", "lose")
 
 
 def _shifted(labels: Tensor) -> Tensor:
-    return torch.cat((labels[:, 1:], torch.full((len(labels), 1), IGNORE)), 1)
+    return torch.cat((labels[:, 1:], labels.new_full((len(labels), 1), IGNORE)), 1)
 
 
 def preference(golden: Golden, arrays: dict[str, Tensor], case: str) -> Differences:
@@ -39,7 +39,7 @@ def preference(golden: Golden, arrays: dict[str, Tensor], case: str) -> Differen
     sums: dict[tuple[str, str, str], Tensor] = {}
     for side in SIDES:
         ids, mask, labels = (arrays[f"{name}_{side}"] for name in ("input_ids", "mask", "labels"))
-        positions = torch.arange(ids.shape[1]).expand_as(ids)
+        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         image = labels[:half].clone()
         image[:, :room] = IGNORE
         hidden = torch.where(ids[:half] == mask_id, labels[:half], IGNORE)
@@ -59,7 +59,7 @@ def preference(golden: Golden, arrays: dict[str, Tensor], case: str) -> Differen
             sums["t2i", side, who] = found[:half].sum()[None]
             sums["mmu", side, who] = found[half:].sum()[None]
     beta = golden.texts[case]["beta"]
-    loss = torch.zeros(())
+    loss = torch.zeros((), device=golden.device)
     for kind in ("t2i", "mmu"):
         win, lose, reference_win, reference_lose = (
             sums[kind, side, who] for who in ("policy", "reference") for side in SIDES
@@ -85,10 +85,11 @@ def preference(golden: Golden, arrays: dict[str, Tensor], case: str) -> Differen
 def masking(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
     """case6: which codes are hidden, the same for winner and loser."""
     case = "case6_mask"
-    shares, ranks = arrays["timesteps"].tolist(), arrays["rand_perm_uniform"].numpy()
+    shares, ranks = arrays["timesteps"].tolist(), arrays["rand_perm_uniform"].cpu().numpy()
     found = torch.from_numpy(
         np.stack([mask_from_uniforms(share, rank) for share, rank in zip(shares, ranks, strict=True)])
     )
+    found = found.to(golden.device)
     for side in SIDES:
         yield equal(case, f"mask {side}", found, arrays[f"mask_{side}"])
         tokens = arrays[f"tokens_{side}"]

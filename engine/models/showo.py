@@ -193,8 +193,8 @@ class Showo(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Xavier-scale matrices and small embeddings, from a seed; biases zero, norms one."""
-        generator = torch.Generator().manual_seed(seed)
+        """Xavier-scale matrices and small embeddings, from a seed and its device; biases zero, norms one."""
+        generator = torch.Generator(self.device).manual_seed(seed)
         depth = math.sqrt(2 * len(self.layers))
         for name, parameter in self.named_parameters():
             if "layernorm" in name:
@@ -206,4 +206,5 @@ class Showo(nn.Module):
                 scale = 0.02 if "embed" in name else math.sqrt(2 / (fan_in + fan_out))
                 if "dense" in name or "fc2" in name:
                     scale /= depth
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+                drawn = torch.randn(parameter.shape, generator=generator, device=self.device)
+                parameter.copy_(drawn * scale)

@@ -1,0 +1,76 @@
+"""The command: chooses stages, runs several in a process each, prints the table."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import gpu
+from benchmarks.gpu import stages
+from benchmarks.gpu.place import Place
+from benchmarks.gpu.records import ROOT, Setting
+from benchmarks.gpu.table import table
+from engine.devices import compute_device
+from engine.errors import HermesError
+
+RESULTS = ROOT / "benchmarks" / "results"
+GRACE = 60.0
+"""Seconds that a stage's last measurement may take beyond the stage's own."""
+
+
+def options() -> argparse.ArgumentParser:
+    """What can be asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description=gpu.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--stage", nargs="+", choices=stages.STAGES, default=stages.STAGES)
+    parser.add_argument("--again", action="store_true", help="also what was measured already")
+    parser.add_argument("--dry", action="store_true", help="smallest shapes; needs --to")
+    parser.add_argument("--golden", type=Path, help="folder of recorded arrays, for parity")
+    parser.add_argument("--to", type=Path, help="folder of the JSON files, by default benchmarks/results")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    return parser
+
+
+def main() -> int:
+    """Exit status 1 where something failed, or there is no GPU."""
+    parser = options()
+    given = parser.parse_args()
+    if given.dry and given.to is None:
+        parser.error("--dry needs --to: its figures are no results")
+    folder = given.to or RESULTS
+    if given.table:
+        print(table(folder, given.stage))
+        return 0
+    try:
+        device = compute_device()
+    except HermesError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if device.type == "cpu" and not given.dry:
+        print("error: no GPU here; --dry --to DIR tries every stage on a CPU", file=sys.stderr)
+        return 1
+    if len(given.stage) == 1:
+        place, setting = Place(device, given.dry, given.golden), Setting.here(device, given.dry)
+        stages.run(given.stage[0], place, setting, folder, given.again)
+    else:
+        for stage in given.stage:
+            apart(stage)
+    print(table(folder, given.stage))
+    return int(any(stages.failed(stages.stored(folder, stage)) for stage in given.stage))
+
+
+def apart(stage: str) -> None:
+    """This very command for one stage, in a process that is stopped where it hangs."""
+    command = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--stage", stage]
+    try:
+        status = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=stages.SECONDS + GRACE).returncode
+        ended = "" if status in (0, 1) else f"ended with status {status}"
+    except subprocess.TimeoutExpired:
+        ended = f"stopped after {stages.SECONDS + GRACE:.0f} s"
+    if ended:
+        print(f"{stage}: {ended}; run it again, and it goes on", file=sys.stderr, flush=True)

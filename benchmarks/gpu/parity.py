@@ -1,0 +1,84 @@
+"""The device against arrays that the reference implementation gave, and kernels against their twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.gpu.place import Found, Measure, NotRunError, Place, ratios
+from benchmarks.parity.__main__ import CASES, compare
+from benchmarks.parity.folder import Golden
+from benchmarks.shapes import SHAPES
+from engine.kernels.phi import heads, tanh_gelu
+from engine.models.phi import rotary_tables
+
+GOLDEN = ("comparisons", "comparisons beyond their tolerance", "largest difference over its tolerance")
+KERNELS = ("tanh_gelu", "heads")
+ERROR, FASTER = "ours over eager, error against float64", "eager over ours, time"
+TWINS = [f"{name}, {what}" for name in KERNELS for what in (ERROR, FASTER)]
+CALLS = 20
+"""Of a kernel in one round."""
+
+
+def golden(place: Place) -> Found:
+    """Every recorded case in float32; what vLLM serves is left out."""
+    if place.golden is None:
+        raise NotRunError("no recorded arrays; name their folder with --golden")
+    differences, skipped = compare(Golden(place.golden, place.device), served=False)
+    off = [f"{one.case} {one.what}" for one in differences if not one.passes]
+    within = [one.largest / one.tolerance for one in differences if one.tolerance]
+    cases = len(CASES) - len({*CASES} & {*skipped})
+    what = f"{cases} of {len(CASES)} cases, float32{'; beyond: ' if off else ''}{', '.join(off[:5])}"
+    return Found(what, ([len(differences)], [len(off)], [max(within, default=0.0)]))
+
+
+def twins(place: Place) -> Found:
+    """Each kernel in bfloat16 on the rows of a painting batch; with gradients on, its eager twin runs."""
+    shape = SHAPES[place.pick("showo-1.3b", "tiny")]
+    batch, rows, size = place.pick(32, 2), shape.side**2 + 2, shape.hidden // shape.heads
+    dice = torch.Generator(place.device).manual_seed(0)
+    inner, qkv = (
+        torch.randn(batch, rows, *sizes, generator=dice, device=place.device).bfloat16()
+        for sizes in ((shape.mlp,), (3, shape.heads, size))
+    )
+    cos, sin = rotary_tables(torch.arange(rows, device=place.device), size // 2, 10000.0)
+    norms = {
+        dtype: nn.LayerNorm(size, device=place.device, dtype=dtype).requires_grad_(False)
+        for dtype in (torch.bfloat16, torch.float64)
+    }
+    works: list[tuple[Callable[[Tensor], object], Tensor]] = [
+        (tanh_gelu, inner),
+        (lambda x: heads(x, norms[x.dtype], norms[x.dtype], cos, sin), qkv),
+    ]
+    figures = []
+    for work, given in works:
+        exact = work(given.double())
+        with torch.no_grad():
+            ours = work(given.clone())
+        figures.append([_error(ours, exact) / _error(work(given), exact)])
+        seconds = place.seconds({name: _often(work, given, name == "eager") for name in ("ours", "eager")})
+        figures.append(ratios(seconds["eager"], seconds["ours"]))
+    return Found(f"{batch * rows:,} rows, bfloat16, {CALLS} calls a round", figures)
+
+
+def _error(found: Any, exact: Any) -> float:
+    """The largest difference over the largest value, of a tensor or of each of several."""
+    pairs = zip(found, exact, strict=True) if isinstance(found, tuple) else [(found, exact)]
+    return max(float((one.double() - other).abs().max() / other.abs().max()) for one, other in pairs)
+
+
+def _often(work: Callable[[Tensor], object], given: Tensor, gradients: bool) -> Callable[[int], None]:
+    given = given.clone()
+
+    def calls(number: int) -> None:
+        with torch.set_grad_enabled(gradients):
+            for _ in range(CALLS):
+                work(given)
+
+    return calls
+
+
+MEASURES = {"recorded arrays": Measure(golden, GOLDEN), "kernels": Measure(twins, TWINS)}

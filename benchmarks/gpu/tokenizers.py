@@ -1,0 +1,72 @@
+"""Image tokenizers and CLIP on the device, with random weights of the released sizes, against the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from benchmarks.gpu.place import Found, Measure, Place
+from engine.models.clip_tower import ClipTower
+from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config
+from engine.tokenizers.magvit_v2_blocks import StackConfig
+
+MAGVIT = (
+    "share of codes equal to the CPU's",
+    "largest difference of decoded pixels from the CPU's",
+    "images encoded a second",
+    "images decoded a second",
+)
+CLIP = ("largest difference from the CPU's features over the largest feature", "images a second")
+SMALL = StackConfig(ch_mult=(1, 1), num_res_blocks=(1, 1), ch=32)
+
+
+def magvit(place: Place) -> Found:
+    """MAGVIT-v2 of 256 pixels, one image at a time as it always works."""
+    torch.manual_seed(0)
+    config = place.pick(MagvitV2Config(), MagvitV2Config(image_size=16, encoder=SMALL, decoder=SMALL))
+    tokenizer, count = MagvitV2(config).eval(), place.pick(8, 2)
+    images = torch.rand(count, 3, config.image_size, config.image_size) * 2 - 1
+    codes = tokenizer.encode(images)
+    pixels = tokenizer.decode(codes)
+    tokenizer.to(place.device)
+    images_here, codes_here = images.to(place.device), codes.to(place.device)
+    found, decoded = tokenizer.encode(images_here), tokenizer.decode(codes_here)
+    sides = {"in": lambda _: tokenizer.encode(images_here), "out": lambda _: tokenizer.decode(codes_here)}
+    seconds = place.seconds(sides)
+    figures = (
+        [float((found.cpu() == codes).double().mean())],
+        [float((decoded.cpu() - pixels).abs().max())],
+        [count / one for one in seconds["in"]],
+        [count / one for one in seconds["out"]],
+    )
+    what = f"{count} images of {config.image_size} pixels, float32, random weights"
+    return Found(what, figures)
+
+
+def clip(place: Place) -> Found:
+    """CLIP ViT-L/14 at 336 pixels, preprocessing included."""
+    torch.manual_seed(0)
+    sizes = place.pick((1024, 4096, 24, 16, 336), (32, 64, 2, 2, 28))
+    width, inner, layers, heads, side = sizes
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        image_size=side,
+        patch_size=14,
+    )
+    model = CLIPVisionModel(config)
+    images = np.random.default_rng(0).integers(0, 256, (place.pick(8, 2), side, side, 3), dtype=np.uint8)
+    wanted = ClipTower(model).features(images)
+    torch.nn.Module.to(model, place.device)
+    tower = ClipTower(model)
+    apart = np.abs(tower.features(images) - wanted).max() / np.abs(wanted).max()
+    seconds = place.seconds({"": lambda _: tower.features(images)})[""]
+    figures = ([float(apart)], [len(images) / one for one in seconds])
+    what = f"{len(images)} images of {side} pixels, float32, random weights"
+    return Found(what, figures)
+
+
+MEASURES = {"MAGVIT-v2": Measure(magvit, MAGVIT), "CLIP": Measure(clip, CLIP)}

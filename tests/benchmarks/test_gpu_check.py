@@ -1,0 +1,194 @@
+"""`python -m benchmarks.gpu --dry`: every stage at its smallest on a CPU, with no claim about time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from benchmarks.gpu import stages
+from benchmarks.gpu.place import Measure, Place
+from benchmarks.gpu.records import Result, Setting
+from benchmarks.gpu.table import table
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT.parent / "shared" / "golden"
+HERE = Place(torch.device("cpu"), dry=True)
+UNTAKEN = {
+    "parity": {"recorded arrays": "no recorded arrays; name their folder with --golden"},
+    "engine": {"deterministic": "this engine has no deterministic kernels to choose"},
+    "graphs": {"painting": "painting captures no graphs", "decoding": "the engine captures no graphs here"},
+}
+"""What is not there on a CPU."""
+Dry = Callable[[str], Result]
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    return Setting.here(HERE.device, dry=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("dry")
+
+
+@pytest.fixture(scope="module")
+def dry(setting: Setting, folder: Path) -> Dry:
+    """A stage's result, read from its file; each runs once."""
+
+    def of(stage: str) -> Result:
+        if stages.stored(folder, stage) is None:
+            stages.run(stage, HERE, setting, folder)
+        result = stages.stored(folder, stage)
+        assert result is not None
+        return result
+
+    return of
+
+
+def command(*arguments: str, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """The command; modules under `path` come before all others."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{path}:{ROOT}"},
+    )
+
+
+@pytest.mark.parametrize("stage", stages.STAGES)
+def test_every_stage_takes_each_figure_that_it_names_or_says_why_not(
+    stage: str, dry: Dry, setting: Setting
+) -> None:
+    if stage in ("engine", "graphs"):
+        pytest.importorskip("vllm")
+    result = dry(stage)
+    assert result.setting == setting
+    assert {name: one.reason for name, one in result.outcomes.items() if one.reason} == UNTAKEN.get(stage, {})
+    for name, measure in stages.measures(stage).items():
+        outcome = result.outcomes[name]
+        if not outcome.reason:
+            assert outcome.figures.keys() | outcome.missing.keys() == {*measure.figures}
+            assert all(one.low <= one.median <= one.high for one in outcome.figures.values())
+    assert not stages.failed(result)
+
+
+def test_codes_and_bits_are_compared_and_equal_where_the_device_is_the_cpu(dry: Dry) -> None:
+    outcomes = dry("painting").outcomes
+    shares = [*outcomes["the same codes"].figures.values(), *outcomes["1.3B, bits"].figures.values()]
+    assert [one.median for one in shares] == [0.0] * 8
+    assert dry("tokenizers").outcomes["MAGVIT-v2"].figures["share of codes equal to the CPU's"].median == 1.0
+
+
+def test_a_stage_runs_again_only_where_its_file_does_not_hold_for_this_machine_and_code(
+    setting: Setting, tmp_path: Path
+) -> None:
+    path = stages.file_of(tmp_path, "tokenizers")
+
+    def writes(of: Setting = setting, again: bool = False) -> bool:
+        before = path.read_bytes() if path.is_file() else b""
+        stages.run("tokenizers", HERE, of, tmp_path, again)
+        return path.read_bytes() != before
+
+    assert writes()
+    assert not writes()
+    assert writes(again=True)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert writes()
+    other = msgspec.structs.replace(setting, code="0" * 12)
+    assert writes(other)
+    assert not writes(other)
+
+
+def test_a_stage_that_was_stopped_goes_on_with_what_is_missing(
+    dry: Dry, setting: Setting, tmp_path: Path
+) -> None:
+    whole = dry("tokenizers")
+    part = {"MAGVIT-v2": whole.outcomes["MAGVIT-v2"]}
+    path = stages.file_of(tmp_path, "tokenizers")
+    path.write_bytes(msgspec.json.encode(Result("tokenizers", setting, part)))
+    found = stages.run("tokenizers", HERE, setting, tmp_path).outcomes
+    assert found["MAGVIT-v2"] == part["MAGVIT-v2"]
+    assert found["CLIP"].figures.keys() == whole.outcomes["CLIP"].figures.keys()
+
+
+def test_what_breaks_a_measurement_is_its_reason_and_the_stage_has_failed(setting: Setting) -> None:
+    outcome = stages.attempt(Measure(lambda _: torch.zeros(2) @ torch.zeros(3), ("x",)), HERE)  # type: ignore[arg-type,return-value]
+    assert outcome.reason.startswith("failed: RuntimeError: ")
+    assert stages.failed(Result("parity", setting, {"x": outcome}))
+
+
+def test_recorded_arrays_are_compared_where_they_are_at_hand(setting: Setting, tmp_path: Path) -> None:
+    if not GOLDEN.is_dir():
+        pytest.skip("the reference implementation's golden files are not on this machine")
+    place = Place(HERE.device, dry=True, golden=GOLDEN)
+    figures = stages.run("parity", place, setting, tmp_path).outcomes["recorded arrays"].figures
+    assert figures["comparisons"].median > 50
+    assert figures["comparisons beyond their tolerance"].median == 0
+
+
+def test_the_command_runs_the_stages_it_is_told_and_names_a_package_that_they_lack(tmp_path: Path) -> None:
+    lacking, to = tmp_path / "lacking", tmp_path / "to"
+    lacking.mkdir()
+    (lacking / "deepspeed.py").write_text("raise ModuleNotFoundError(name='deepspeed')")
+    done = command("--dry", "--to", str(to), "--stage", "training", "graphs", path=lacking)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in to.iterdir()} == {"gpu-training.json", "gpu-graphs.json"}
+    rows = done.stdout.splitlines()
+    assert "| **training, DeepSpeed**: not run: deepspeed is missing | | |" in rows
+    assert "| **graphs, painting**: not run: painting captures no graphs | | |" in rows
+    assert "logps" not in done.stdout
+
+
+def test_without_msgspec_one_line_says_so(tmp_path: Path) -> None:
+    script = "import sys, runpy; sys.modules['msgspec'] = None; "
+    script += "runpy.run_module('benchmarks.gpu', None, '__main__')"
+    run = [sys.executable, "-c", script, "--dry", "--to", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(run, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "not run: msgspec missing; bring the wheel and run this again\n"
+
+
+def test_dry_figures_want_a_folder_and_others_a_gpu() -> None:
+    assert "--dry needs --to" in command("--dry").stderr
+    if torch.version.cuda is None:
+        done = command()
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "error: no GPU here; --dry --to DIR tries every stage on a CPU\n"
+
+
+def test_a_stage_that_cannot_be_imported_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "benchmarks.gpu.graphs", None)
+    (name, measure), *others = stages.measures("graphs").items()
+    assert (name, others) == ("all of it", [])
+    assert stages.attempt(measure, HERE).reason == "benchmarks.gpu.graphs is missing"
+
+
+def test_the_table_of_no_files_says_not_measured_for_every_figure(tmp_path: Path) -> None:
+    rows = table(tmp_path).splitlines()
+    figures = [
+        figure for stage in stages.STAGES for m in stages.measures(stage).values() for figure in m.figures
+    ]
+    assert [row for row in rows if "not measured" in row] == [
+        f"| {one} | not measured |  |" for one in figures
+    ]
+    assert not any("not run" in row for row in rows)
+
+
+def test_the_table_holds_the_files_figures(dry: Dry, folder: Path) -> None:
+    dry("painting"), dry("parity")
+    rows = table(folder, ["painting", "parity"]).splitlines()
+    assert rows[0].startswith("painting, parity: dry: ")
+    assert "| tiny, share of codes unlike the CPU's | 0 |  |" in rows
+    assert (
+        "| **parity, recorded arrays**: not run: no recorded arrays; name their folder with --golden | | |"
+        in rows
+    )
