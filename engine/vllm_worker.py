@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -116,20 +117,32 @@ class HermesWorker:
 
     def hermes_exchange(self) -> None:
         """Lets what is laid out aside serve; what served is held until `hermes_settle`."""
-        self._empty = None
-        change_places(self._staged)
+        self._change_places(self._staged)
         self._before, self._staged = self._staged, []
 
     def hermes_settle(self, keep: bool) -> None:
         """Ends a swap: the new weights stay, or the old ones come back if they were exchanged at all."""
         if not keep:
-            self._empty = None
-            change_places(self._before)
+            self._change_places(self._before)
         self._before, self._staged, self._arrived = [], [], Arrivals()
 
-    def hermes_sleep(self, level: int) -> None:
-        """Gives back what keys and values take, at level 2 the weights too; what is asked meanwhile fails."""
+    def _change_places(self, prepared: Prepared) -> None:
+        """On a GPU the parameters stay where they are; it has done its part when this returns."""
+        self.hermes_forget()
+        device = self.model_runner.get_model().device
+        on_gpu = device.type == "cuda"
+        change_places(prepared, in_place=on_gpu)
+        if on_gpu:
+            torch.cuda.synchronize(device)
+
+    def hermes_forget(self) -> None:
+        """Drops what calls have left for later ones: other weights would give another, and vLLM's sleep would
+        leave it on the GPU, for it knows its own pool alone."""
         self._empty = None
+
+    def hermes_sleep(self, level: int) -> None:
+        """On a CPU: gives back what keys and values take, at level 2 the weights too; what is asked meanwhile
+        fails."""
         if level == WEIGHTS:
             change_places(emptied(self.model_runner.get_model()))
         give_back(self.model_runner.kv_caches)
