@@ -58,12 +58,14 @@ def engine_needs(settings: RunSettings, checkpoint: Path) -> EngineNeeds:
 
 
 def training_needs(settings: RunSettings, checkpoint: Path, ranks: int) -> TrainingNeeds:
-    """What training from a checkpoint takes of the host's memory, or its reference pass if that is more."""
+    """What training from a checkpoint takes, or its reference pass if that is more: of the host's memory, or
+    of GPUs, which the processes of the reference pass share with the ranks."""
     config, sizes = settings.train, model_sizes(checkpoint, settings.train)
     share = rank_memory(sizes, config, ranks, config.offload != "none")
     offloaded = share.host if config.offload == "cpu" else 0
+    each = share.device + activation_bytes(load_config(checkpoint), config, ranks)
+    frozen, scorers = sizes.model * (2 if config.dtype == "bfloat16" else 4), settings.reference.ranks
     if config.device == "cuda":
-        return TrainingNeeds(memory=ranks * offloaded, ranks=ranks)
-    each = share.device + offloaded + activation_bytes(load_config(checkpoint), config, ranks)
-    reference = settings.reference.ranks * sizes.model * (2 if config.dtype == "bfloat16" else 4)
-    return TrainingNeeds(memory=max(ranks * each, reference), ranks=ranks)
+        gpu = max(each, -(-scorers // ranks) * frozen)
+        return TrainingNeeds(memory=ranks * offloaded, ranks=ranks, gpu=gpu)
+    return TrainingNeeds(memory=max(ranks * (each + offloaded), scorers * frozen), ranks=ranks)

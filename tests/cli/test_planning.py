@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 
 from engine.checkpoints import SHOWO_SHAPES
 from engine.errors import ConfigError
@@ -58,7 +59,26 @@ def test_training_is_planned_with_what_its_settings_cost() -> None:
     assert training_needs(trained(objective="und"), SHOWO_SHAPES, 1).memory < plain
     disk = trained(offload="nvme", offload_dir="/tmp")
     assert training_needs(disk, SHOWO_SHAPES, 1).memory < plain
-    assert training_needs(trained(device="cuda"), SHOWO_SHAPES, 1).memory == 0
+
+
+def test_training_on_a_gpu_is_planned_with_what_lies_there() -> None:
+    plain = training_needs(trained(), SHOWO_SHAPES, 1)
+    there = training_needs(trained(device="cuda"), SHOWO_SHAPES, 1)
+    assert (plain.gpu, there.memory, there.gpu) == (0, 0, plain.memory)
+    moved = training_needs(trained(device="cuda", offload="cpu"), SHOWO_SHAPES, 1)
+    assert moved.gpu < there.gpu
+    assert moved.memory > there.gpu - moved.gpu
+    scorers = msgspec.structs.replace(SETTINGS.reference, ranks=400)
+    crowded = msgspec.structs.replace(trained(device="cuda"), reference=scorers)
+    assert training_needs(crowded, SHOWO_SHAPES, 1).gpu == 2 * training_needs(crowded, SHOWO_SHAPES, 2).gpu
+    assert training_needs(crowded, SHOWO_SHAPES, 1).gpu > there.gpu
+
+
+def test_a_gpu_that_settings_name_and_the_machine_lacks_is_one_line_before_anything_starts() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is CUDA")
+    with pytest.raises(ConfigError, match=r"train\.device is cuda, and torch finds no GPU here; set"):
+        plan_processes(trained(device="cuda"), SHOWO_SHAPES, trains=True)
 
 
 def test_what_does_not_fit_is_refused_in_one_line_before_anything_starts(tmp_path: Path) -> None:
