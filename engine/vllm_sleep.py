@@ -29,14 +29,10 @@ LEVELS = (CACHES, WEIGHTS)
 
 def available() -> bool:
     """Whether an engine that starts now gets vLLM's sleep mode: its allocator takes one engine of a process,
-    and is not in a vLLM without compiled parts."""
-    from vllm.platforms import current_platform
+    and only a vLLM that is compiled for GPUs has one."""
+    from vllm.device_allocator.cumem import CuMemAllocator, cumem_available
 
-    if not current_platform.is_cuda() or not current_platform.is_cumem_allocator_available():
-        return False
-    from vllm.device_allocator import get_mem_allocator_instance
-
-    return get_mem_allocator_instance().get_current_usage() == 0
+    return cumem_available and CuMemAllocator.get_instance().get_current_usage() == 0
 
 
 def require_sleep(llm: LLM) -> None:
