@@ -13,7 +13,7 @@ import torch
 
 from engine.checkpoints import SHOWO_SHAPES
 from engine.errors import ConfigError
-from engine.kv_cache import LEAST
+from engine.kv_cache import LEAST, MOST, WORKSPACE
 from engine.machine_plan import GIB
 from engine.weights import WEIGHTS
 from hermes_cli.planning import engine_needs, plan_processes, training_needs
@@ -48,6 +48,14 @@ def test_an_engine_is_planned_with_the_weights_that_it_will_hold() -> None:
     assert (whole.cache, whole.least) == (2 * GIB, 2 * GIB)
     assert needs.cache == LEAST * GIB > needs.least
     assert (half.processes, half.cache) == (2, 2 * LEAST * GIB)
+
+
+def test_an_engine_on_a_gpu_would_like_keys_and_values_of_all_that_is_in_flight() -> None:
+    many = settle({"engine": {"dtype": "float32", "max_sequences": 9000}})
+    here, there = (engine_needs(many, SHOWO_SHAPES, device) for device in ("cpu", "cuda"))
+    assert here.cache == MOST * GIB < there.cache
+    assert (here.weights, here.least) == (there.weights, there.least)
+    assert there.work == WORKSPACE * GIB
 
 
 def test_training_is_planned_with_what_its_settings_cost() -> None:
