@@ -119,6 +119,9 @@ class HermesWorker:
         """Lets what is laid out aside serve; what served is held until `hermes_settle`."""
         self._change_places(self._staged)
         self._before, self._staged = self._staged, []
+        if self._on_gpu:
+            # Whatever goes wrong there is to show before anything is computed.
+            torch.cuda.synchronize()
 
     def hermes_settle(self, keep: bool) -> None:
         """Ends a swap: the new weights stay, or the old ones come back if they were exchanged at all."""
@@ -127,13 +130,12 @@ class HermesWorker:
         self._before, self._staged, self._arrived = [], [], Arrivals()
 
     def _change_places(self, prepared: Prepared) -> None:
-        """On a GPU the parameters stay where they are; it has done its part when this returns."""
         self.hermes_forget()
-        device = self.model_runner.get_model().device
-        on_gpu = device.type == "cuda"
-        change_places(prepared, in_place=on_gpu)
-        if on_gpu:
-            torch.cuda.synchronize(device)
+        change_places(prepared, in_place=self._on_gpu)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.model_runner.get_model().device.type == "cuda"
 
     def hermes_forget(self) -> None:
         """Drops what calls have left for later ones: other weights would give another, and vLLM's sleep would

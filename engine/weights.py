@@ -27,8 +27,6 @@ TensorLayout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and type of every tensor by its name."""
 FORMAT = {"format": "pt"}
 """Metadata of weights; with the same tensors it makes the same bytes."""
-
-
 SETTLED = 10**9
 """Nanoseconds after which a second change of a file has another time than the first, whatever its clock."""
 _digests: dict[tuple[int, ...], str] = {}
