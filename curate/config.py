@@ -65,21 +65,37 @@ def _check_url(url: str) -> None:
 class RayConfig(Record, forbid_unknown_fields=True):
     """Where and on what the actors run."""
 
-    workers: int = 2
+    workers: int | None = None
+    """Unset, one for each GPU of this machine, or 2 where it has none."""
     address: str = ""
     """Of a running cluster; empty starts one on this machine, bound to loopback, while the command runs."""
-    gpus: float = 0.0
-    """GPUs of an actor."""
+    gpus: float | None = None
+    """GPUs of an actor; unset, 1 where this machine has any."""
     cores: int = 0
     """Cores of an actor; 0 shares out those of this machine."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
+        if self.workers is not None and self.workers < 1:
             raise ConfigError(f"curate.ray.workers is {self.workers}; it must be at least 1")
-        if self.gpus < 0 or self.cores < 0:
+        if (self.gpus or 0) < 0 or self.cores < 0:
             raise ConfigError(
                 f"curate.ray.gpus is {self.gpus} and curate.ray.cores {self.cores}; neither can be negative"
             )
+
+    def sized(self, gpus: int) -> tuple[int, float]:
+        """(workers, GPUs of each) on a machine of so many GPUs.
+
+        Raises:
+            ConfigError: it has too few, and Ray would wait for more.
+        """
+        each = float(gpus > 0) if self.gpus is None else self.gpus
+        workers = self.workers or gpus or 2
+        if not self.address and workers * each > gpus:
+            raise ConfigError(
+                f"curate.ray: {workers} workers of {each:g} GPUs are more than the {gpus} of this machine; "
+                "lower curate.ray.workers or curate.ray.gpus"
+            )
+        return workers, each
 
 
 class CurateConfig(Record, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ from curate.config import RayConfig
 from curate.outcomes import Bad, Outcome
 from curate.pool import Chunk, Numbered, Sampler
 from engine.errors import ConfigError, EngineError, HermesError
+from engine.machine import gpu_count
 from engine.machine_plan import dealt
 from engine.records import Record
 from engine.work import EngineWork
@@ -59,7 +60,7 @@ class RayPool:
     """Actors that each build a sampler by `make`, which must be picklable.
 
     Raises (constructor):
-        ConfigError: Ray is not installed.
+        ConfigError: Ray is not installed, or there are too few GPUs.
         EngineError: the cluster cannot be reached, or an actor cannot build its sampler.
     """
 
@@ -70,12 +71,13 @@ class RayPool:
             raise ConfigError("--workers ray needs Ray; install the `ray` extra") from error
         self._ray, self._make, self._config = ray, make, config
         self._own = not ray.is_initialized()
-        self._cores = config.cores or len(dealt(sorted(os.sched_getaffinity(0)), config.workers)[0])
+        self._workers, self._gpus = config.sized(gpu_count())
+        self._cores = config.cores or len(dealt(sorted(os.sched_getaffinity(0)), self._workers)[0])
         if self._own:
             self._start()
         self._work: dict[Any, EngineWork] = {}
         self._starts = 0
-        self._idle = [self._actor(place) for place in range(config.workers)]
+        self._idle = [self._actor(place) for place in range(self._workers)]
         try:
             self.processes()
         except self._ray.exceptions.RayActorError as error:
@@ -84,7 +86,7 @@ class RayPool:
 
     def _start(self) -> None:
         local: dict[str, Any] = {
-            "num_cpus": self._cores * self._config.workers,
+            "num_cpus": self._cores * self._workers,
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
@@ -107,7 +109,7 @@ class RayPool:
         if not self._config.address:
             environment["HERMES_CORES"] = ",".join(map(str, mine))
         remote = self._ray.remote(
-            num_cpus=self._cores, num_gpus=self._config.gpus, runtime_env={"env_vars": environment}
+            num_cpus=self._cores, num_gpus=self._gpus, runtime_env={"env_vars": environment}
         )
         return place, remote(_Worker).remote(_bound(self._make))
 
@@ -119,7 +121,7 @@ class RayPool:
     @property
     def engines(self) -> int:
         """One an actor."""
-        return self._config.workers
+        return self._workers
 
     def processes(self) -> list[int]:
         """The process ids of the idle actors, once their samplers stand."""
@@ -173,7 +175,7 @@ class RayPool:
             # The sampler could not be built: the next one could not either.
             raise _translated(cause) from error
         self._starts += 1
-        if self._starts > STARTS * self._config.workers:
+        if self._starts > STARTS * self._workers:
             raise EngineError(f"{self._starts} workers died one after the other: {error}") from error
         return self._actor(place)
 

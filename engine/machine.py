@@ -141,6 +141,13 @@ def on_cores(cores: Iterable[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def gpu_count() -> int:
+    """GPUs that torch may use; asks without taking memory on any."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def _gpus() -> tuple[int, ...]:
     import torch
 

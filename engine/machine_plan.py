@@ -3,12 +3,18 @@
 An engine and a training take turns: the engine sleeps while training runs, so each may use all cores. What
 runs at the same time shares no core while there are enough. Models that judge or embed run in the process of
 the engine and take turns with it, on the same threads.
+
+On GPUs they take turns on the same ones: every process of an engine has one, and so has every rank. Awake, an
+engine holds its weights there, twice while they are swapped, keys and values, and what it computes with.
+Asleep, it holds none of these there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from engine.errors import ConfigError
 from engine.machine import Machine, list_text
@@ -18,6 +24,9 @@ GIB = 2**30
 PROCESS = 3 * GIB // 2
 """What the libraries and buffers of a process take, about: an engine and a rank of the embedded model hold
 1.4 and 1.5 GiB, of which weights, keys and values and activations are little."""
+GPU_PROCESS = 3 * GIB // 2
+"""What a rank takes of its GPU beside what it trains, and an engine that sleeps there, whose graphs stay. An
+estimate, not measured."""
 Part = TypeVar("Part")
 
 
@@ -33,6 +42,8 @@ class EngineNeeds(Record):
     """Those that share every layer."""
     copies: int = 1
     """Engines at work at the same time."""
+    work: int = 0
+    """What each process takes of a GPU beside these; on a CPU that is PROCESS."""
 
 
 class TrainingNeeds(Record):
@@ -41,6 +52,8 @@ class TrainingNeeds(Record):
     memory: int
     """Weights, gradients, optimizer and activations; on GPUs what of them lies in the host's memory."""
     ranks: int = 1
+    gpu: int = 0
+    """What of them lies on each rank's GPU; 0 where it trains on CPUs."""
 
 
 class Share(Record):
@@ -67,6 +80,11 @@ class Plan(Record):
     """Bytes of the host at the same time, sleeping engines included."""
     memory: int = 0
     """Bytes of the host that were free."""
+    sampling_gpu: int = 0
+    training_gpu: int = 0
+    """Bytes of each GPU at the same time, sleeping engines included."""
+    gpu: int = 0
+    """Bytes that were free on the fullest of the GPUs in use."""
 
 
 def dealt(cores: Sequence[Part], processes: int) -> list[tuple[Part, ...]]:
@@ -89,7 +107,7 @@ def plan(machine: Machine, engine: EngineNeeds | None, training: TrainingNeeds |
     """Engines that sample, then a training while they sleep, or one of the two.
 
     Raises:
-        ConfigError: there is too little memory; says what is short by how much.
+        ConfigError: there is too little memory, or there are too few GPUs; says what is short by how much.
     """
     found = Plan(memory=machine.memory)
     asleep = deeper = 0
@@ -97,17 +115,27 @@ def plan(machine: Machine, engine: EngineNeeds | None, training: TrainingNeeds |
         cache = _cache(machine, engine)
         own = engine.copies * engine.processes * PROCESS
         asleep, deeper = own + engine.copies * engine.weights, own
-        found = Plan(
-            memory=machine.memory,
+        found = replace(
+            found,
             engine=shares(machine, engine.copies * engine.processes),
             cache=cache,
             cut=cache < engine.cache,
             sampling_memory=own + (0 if machine.gpus else engine.copies * (2 * engine.weights + cache)),
+            sampling_gpu=(_fixed(machine, engine) + cache) // engine.processes if machine.gpus else 0,
+            gpu=_free_gpu(machine, engine.processes),
         )
     if training is None:
         return found
+    if training.gpu:
+        found = _with_training_on_gpus(found, machine, training)
+    meet = engine is not None and bool(training.gpu) == bool(machine.gpus)
     needed = training.ranks * PROCESS + training.memory
-    sleep, total = (1, needed + asleep) if needed + asleep <= machine.memory else (2, needed + deeper)
+    if not meet:
+        sleep, total = 0, needed + deeper
+    elif needed + asleep <= machine.memory:
+        sleep, total = 1, needed + asleep
+    else:
+        sleep, total = 2, needed + deeper
     if total > machine.memory:
         beside = " beside the sleeping engine" if engine is not None else ""
         raise ConfigError(
@@ -115,16 +143,36 @@ def plan(machine: Machine, engine: EngineNeeds | None, training: TrainingNeeds |
             f"{max(0, machine.memory - total + needed) / GIB:.1f} GiB are free; lower train.micro_batch or "
             "--ranks, or set train.checkpointing or train.lora_rank"
         )
-    return Plan(
-        memory=machine.memory,
-        engine=found.engine,
-        cache=found.cache,
-        cut=found.cut,
-        sampling_memory=found.sampling_memory,
-        training=shares(machine, training.ranks),
-        sleep=sleep if engine is not None else 0,
-        training_memory=total,
-    )
+    return replace(found, training=shares(machine, training.ranks), sleep=sleep, training_memory=total)
+
+
+def _with_training_on_gpus(found: Plan, machine: Machine, training: TrainingNeeds) -> Plan:
+    """The plan with what a training takes of each GPU, beside engines that sleep there."""
+    if not machine.gpus:
+        raise ConfigError(
+            "train.device is cuda, and torch finds no GPU here; set train.device to cpu or auto"
+        )
+    if training.ranks > len(machine.gpus):
+        raise ConfigError(
+            f"training on GPUs needs one for each of its {training.ranks} ranks, and torch finds "
+            f"{len(machine.gpus)}; lower --ranks"
+        )
+    free, needed = _free_gpu(machine, training.ranks), GPU_PROCESS + training.gpu
+    beside = GPU_PROCESS if found.engine else 0
+    if needed + beside > free:
+        raise ConfigError(
+            f"training needs about {needed / GIB:.1f} GiB of each GPU"
+            f"{' beside the sleeping engine' if beside else ''}, and {max(0, free - beside) / GIB:.1f} GiB "
+            "are free; lower train.micro_batch, set train.checkpointing, train.offload or train.lora_rank, "
+            "or end what else runs there (`nvidia-smi` lists it)"
+        )
+    both = max(training.ranks, len(found.engine))
+    return replace(found, training_gpu=needed + beside, gpu=_free_gpu(machine, both))
+
+
+def _free_gpu(machine: Machine, processes: int) -> int:
+    """What is free on each of the first so many GPUs; 0 where there are none."""
+    return min(machine.gpus[:processes], default=0)
 
 
 def _cache(machine: Machine, engine: EngineNeeds) -> int:
@@ -132,23 +180,34 @@ def _cache(machine: Machine, engine: EngineNeeds) -> int:
 
     On GPUs both lie there, and each process of an engine has one; else in the memory that all share.
     """
-    fixed = 2 * engine.weights
+    fixed = _fixed(machine, engine)
     if machine.gpus:
-        free = sum(machine.gpus[: engine.processes])
+        if engine.copies * engine.processes > len(machine.gpus):
+            raise ConfigError(
+                f"engine.tensor_parallel {engine.processes} needs so many GPUs for an engine, and torch "
+                f"finds {len(machine.gpus)} for {engine.copies}; lower it, or the number of engines"
+            )
+        free = engine.processes * _free_gpu(machine, engine.processes)
     else:
-        fixed += engine.processes * PROCESS
         free = machine.memory // engine.copies
     if free - fixed < engine.least:
         raise ConfigError(
             f"an engine needs at least {(fixed + engine.least) / GIB:.1f} GiB (weights, twice while they are "
-            f"swapped: {2 * engine.weights / GIB:.1f}), and {max(0, free) / GIB:.1f} GiB are free for it; "
+            f"swapped: {2 * engine.weights / GIB:.1f}), and {max(0, free) / GIB:.1f} GiB are free for it"
+            f"{' on its GPUs' if machine.gpus else ''}; "
             "lower engine.kv_cache_gib or the number of engines, or set engine.dtype to bfloat16"
+            f"{', or end what else runs there (`nvidia-smi` lists it)' if machine.gpus else ''}"
         )
     return min(engine.cache, free - fixed)
 
 
+def _fixed(machine: Machine, engine: EngineNeeds) -> int:
+    """What an engine takes beside keys and values, over all of its processes."""
+    return engine.processes * (engine.work if machine.gpus else PROCESS) + 2 * engine.weights
+
+
 def describe(found: Plan) -> list[str]:
-    """A line for the engines and one for the training."""
+    """A line for the engines, one for the training, and one for GPUs."""
     lines = []
     if found.engine:
         lines.append(
@@ -161,6 +220,10 @@ def describe(found: Plan) -> list[str]:
             f"training: {_shares(found.training, 'rank')}{meanwhile[found.sleep]}; about "
             f"{found.training_memory / GIB:.1f} of {found.memory / GIB:.1f} GiB"
         )
+    if found.gpu:
+        takers = {"engine": found.sampling_gpu, "training": found.training_gpu}
+        parts = [f"{name} about {size / GIB:.1f} GiB" for name, size in takers.items() if size]
+        lines.append(f"memory of each GPU: {', '.join(parts)}, of {found.gpu / GIB:.1f} GiB that are free")
     return lines
 
 

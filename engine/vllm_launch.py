@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from engine import vllm_sleep
 from engine.errors import EngineError, HermesError
 from engine.kv_cache import planned_gib
 from engine.machine import usable_cores
@@ -46,6 +47,11 @@ def translated(what: str) -> Iterator[None]:
         yield
     except HermesError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise EngineError(
+            f"{what}: the GPU has too little free memory; lower engine.kv_cache_gib or engine.max_sequences, "
+            "or end what else runs there (`nvidia-smi` shows it)"
+        ) from error
     except Exception as error:
         raise EngineError(f"{what}: {type(error).__name__}: {error}") from error
 
@@ -162,8 +168,7 @@ def _showo(
             use_tqdm_on_load=False,
             tensor_parallel_size=tensor_parallel,
             weight_transfer_config=transfer_config(transfer),
-            # vLLM's own sleep, which needs an allocator that CPUs lack.
-            enable_sleep_mode=not current_platform.is_cpu(),
+            enable_sleep_mode=vllm_sleep.available(),
         )
     finally:
         if binds:

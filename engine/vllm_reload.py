@@ -4,12 +4,15 @@ What is prepared never lies in the memory that it came from: a mapped file may b
 memory is to be given back.
 
 vLLM's own reload moves the model to the meta device layer by layer and cannot be resumed or undone after an
-error. Here an error while preparing leaves the old weights untouched, and changing places is attribute
-assignment alone. The price is room for a second copy of the weights while a swap lasts.
+error. Here an error while preparing leaves the old weights untouched. On a CPU changing places is attribute
+assignment alone. On a GPU, where captured graphs and the pool of vLLM's sleep hold addresses, parameters stay
+where they are and change contents. The price of a swap is room for a second copy of the weights, and on a GPU
+for one parameter more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,10 +28,11 @@ Prepared = list[tuple[nn.Module, nn.Module]]
 
 
 def prepare(model: nn.Module, state: dict[str, Tensor], dtype: torch.dtype) -> Prepared:
-    """Next parameters for every module, in vLLM's layout; consumes `state`, official names to tensors.
+    """Next parameters for every module, in vLLM's layout, where the served ones lie; consumes `state`,
+    official names to tensors.
 
     vLLM's CPU linear layers compute from packed copies and drop the plain weight, so the layer's own method
-    packs the new one too.
+    packs the new one too; on a GPU it does nothing.
 
     Raises:
         CheckpointError: tensors are missing, unknown, or do not fit.
@@ -50,20 +54,27 @@ def prepare(model: nn.Module, state: dict[str, Tensor], dtype: torch.dtype) -> P
     return prepared
 
 
-def change_places(prepared: Prepared) -> None:
+def change_places(prepared: Prepared, in_place: bool = False) -> None:
     """Lets the prepared parameters and packed copies serve; what served before takes their place.
 
-    On any error all that has changed so far changes back.
+    On any error all that has changed so far changes back. `in_place` keeps the served parameters where they
+    are and exchanges their contents, one at a time.
+
+    Raises:
+        CheckpointError: contents cannot be exchanged, for a shape, type or device differs; nothing changed.
     """
+    if in_place and (problems := list(_differences(prepared))):
+        raise CheckpointError(f"the new weights do not fit the served ones: {'; '.join(problems)}")
+    change = _change_contents if in_place else _change
     done: list[tuple[nn.Module, nn.Module, str]] = []
     try:
         for module, fresh in prepared:
             for name in _attributes(fresh):
-                _change(module, fresh, name)
+                change(module, fresh, name)
                 done.append((module, fresh, name))
     except BaseException:
         for module, fresh, name in reversed(done):
-            _change(module, fresh, name)
+            change(module, fresh, name)
         raise
 
 
@@ -96,12 +107,37 @@ def _change(module: nn.Module, fresh: nn.Module, name: str) -> None:
     setattr(fresh, name, served)
 
 
+@torch.no_grad()
+def _change_contents(module: nn.Module, fresh: nn.Module, name: str) -> None:
+    served, following = getattr(module, name), getattr(fresh, name)
+    before = served.clone()
+    try:
+        served.copy_(following)
+        setattr(fresh, name, nn.Parameter(before, requires_grad=False))
+    except BaseException:
+        served.copy_(before)
+        raise
+
+
+def _differences(prepared: Prepared) -> Iterator[str]:
+    """Why contents cannot be exchanged: copying would cast and broadcast without a word."""
+    for module, fresh in prepared:
+        for name in _attributes(fresh):
+            served, following = (
+                f"{list(one.shape)} {one.dtype} on {one.device}"
+                for one in (getattr(module, name), getattr(fresh, name))
+            )
+            if served != following:
+                yield f"{type(module).__name__}.{name} is {following}, it serves as {served}"
+
+
 def _held_value(module: nn.Module, path: str, state: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
     """A parameter as this process holds it before packing: q, k and v stacked, the vocabulary padded."""
     wanted = official_names(path)
     if missing := [name for name in wanted if name not in state]:
         raise CheckpointError(f"the served model lacks {', '.join(missing)}")
-    tensors = [state.pop(name).to(dtype) for name in wanted]
+    device = module.get_parameter(path.rpartition(".")[2]).device
+    tensors = [state.pop(name).to(device, dtype) for name in wanted]
     if isinstance(module, QKVParallelLinear | ColumnParallelLinear):
         return torch.cat([_part(module, tensor, 0) for tensor in tensors])
     (value,) = tensors

@@ -118,11 +118,12 @@ class Server:
         """Gives memory back until `wake`: keys and values at level 1, the weights too at level 2.
 
         Raises:
-            EngineError: there is no such level, it sleeps already, or a request is in flight.
+            EngineError: there is no such level, it sleeps already or cannot, or a request is in flight.
         """
         self.ready()
         if level not in vllm_sleep.LEVELS:
             raise EngineError(f"sleep level {level} is not one of {vllm_sleep.LEVELS}")
+        vllm_sleep.require_sleep(self.llm)
         self.reset_caches()
         with (
             vllm_launch.translated("going to sleep failed"),
@@ -134,10 +135,11 @@ class Server:
     def wake(self, load: Callable[[], None]) -> None:
         """Takes memory up again, with all caches empty; nothing where it is awake.
 
-        `load` brings the weights, where the sleep gave them back. If it fails, the engine sleeps on.
+        `load` brings the weights, where the sleep gave them back. If anything fails, the engine sleeps on and
+        may be woken again.
 
         Raises:
-            EngineError: vLLM failed to wake.
+            EngineError: vLLM failed to wake; on a GPU others may have taken the memory.
         """
         if not (level := self._asleep) or self._closed:
             return
@@ -148,12 +150,12 @@ class Server:
                 self._asleep = 0
                 if level == vllm_sleep.WEIGHTS:
                     load()
+                vllm_sleep.wake_cache(self.llm)
+                self.reset_caches()
                 awake = True
             finally:
                 if not awake:
                     self._asleep = level
-            vllm_sleep.wake_cache(self.llm)
-            self.reset_caches()
 
     def close(self) -> None:
         """Ends vLLM; safe to call again."""

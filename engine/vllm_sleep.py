@@ -1,9 +1,10 @@
 """An engine's memory while another process needs it: given back, and taken up again without a restart.
 
-On a GPU this is vLLM's sleep mode, in the order that works: weights, what is loaded into them, keys and
-values, then the caches are reset. It has not been run: there was no GPU. vLLM has no such mode on a CPU;
-there the pages of keys and values are handed to the system, which gives fresh ones when they are written
-again, and weights are dropped and loaded anew.
+On a GPU this is vLLM's sleep mode, in the order that works: what we keep beside its pool is dropped, the pool
+gives its memory back and torch its free blocks; then weights, what is loaded into them, keys and values, and
+the caches are reset. Addresses stay, so graphs do. It has not been run: there was no GPU. vLLM has no such
+mode on a CPU; there the pages of keys and values are handed to the system, which gives fresh ones when they
+are written again, and weights are dropped and loaded anew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from engine.errors import EngineError
+
 if TYPE_CHECKING:
     from vllm import LLM
 
@@ -24,23 +27,41 @@ LEVELS = (CACHES, WEIGHTS)
 """Keys and values alone, and the weights too. On a GPU level 1 moves the weights to the host's memory."""
 
 
+def available() -> bool:
+    """Whether an engine that starts now gets vLLM's sleep mode: its allocator takes one engine of a process,
+    and only a vLLM that is compiled for GPUs has one."""
+    from vllm.device_allocator.cumem import CuMemAllocator, cumem_available
+
+    return cumem_available and CuMemAllocator.get_instance().get_current_usage() == 0
+
+
+def require_sleep(llm: LLM) -> None:
+    """Raises EngineError where an engine cannot sleep."""
+    if not (_in_pool(llm) or _on_cpu(llm)):
+        raise EngineError(
+            "this engine cannot sleep: another engine of this process has vLLM's allocator, or this vLLM has "
+            "none; give every engine that is to sleep a process of its own"
+        )
+
+
 def sleep(llm: LLM, level: int) -> None:
     """Gives memory back; the caches must have been reset."""
-    if _on_cpu():
-        llm.collective_rpc("hermes_sleep", args=(level,))
-    else:
+    llm.collective_rpc("hermes_forget")
+    if _in_pool(llm):
         llm.sleep(level)
+    else:
+        llm.collective_rpc("hermes_sleep", args=(level,))
 
 
 def wake_weights(llm: LLM) -> None:
     """Room for the weights, with their values after level 1; after level 2 they must be loaded next."""
-    if not _on_cpu():
+    if _in_pool(llm):
         llm.wake_up(tags=["weights"])
 
 
 def wake_cache(llm: LLM) -> None:
     """Room for keys and values; the caches must be reset next."""
-    if not _on_cpu():
+    if _in_pool(llm):
         llm.wake_up(tags=["kv_cache"])
 
 
@@ -70,7 +91,10 @@ def give_back(tensors: Iterable[Tensor]) -> None:
         libc.malloc_trim(0)
 
 
-def _on_cpu() -> bool:
-    from vllm.platforms import current_platform
+def _in_pool(llm: LLM) -> bool:
+    """Whether vLLM's sleep mode has this engine's weights, keys and values."""
+    return llm.llm_engine.model_config.enable_sleep_mode
 
-    return bool(current_platform.is_cpu())
+
+def _on_cpu(llm: LLM) -> bool:
+    return llm.llm_engine.vllm_config.device_config.device_type == "cpu"

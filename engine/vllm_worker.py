@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -116,20 +117,34 @@ class HermesWorker:
 
     def hermes_exchange(self) -> None:
         """Lets what is laid out aside serve; what served is held until `hermes_settle`."""
-        self._empty = None
-        change_places(self._staged)
+        self._change_places(self._staged)
         self._before, self._staged = self._staged, []
+        if self._on_gpu:
+            # Whatever goes wrong there is to show before anything is computed.
+            torch.cuda.synchronize()
 
     def hermes_settle(self, keep: bool) -> None:
         """Ends a swap: the new weights stay, or the old ones come back if they were exchanged at all."""
         if not keep:
-            self._empty = None
-            change_places(self._before)
+            self._change_places(self._before)
         self._before, self._staged, self._arrived = [], [], Arrivals()
 
-    def hermes_sleep(self, level: int) -> None:
-        """Gives back what keys and values take, at level 2 the weights too; what is asked meanwhile fails."""
+    def _change_places(self, prepared: Prepared) -> None:
+        self.hermes_forget()
+        change_places(prepared, in_place=self._on_gpu)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.model_runner.get_model().device.type == "cuda"
+
+    def hermes_forget(self) -> None:
+        """Drops what calls have left for later ones: other weights would give another, and vLLM's sleep would
+        leave it on the GPU, for it knows its own pool alone."""
         self._empty = None
+
+    def hermes_sleep(self, level: int) -> None:
+        """On a CPU: gives back what keys and values take, at level 2 the weights too; what is asked meanwhile
+        fails."""
         if level == WEIGHTS:
             change_places(emptied(self.model_runner.get_model()))
         give_back(self.model_runner.kv_caches)

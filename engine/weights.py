@@ -7,7 +7,9 @@ understanding sees CLIP features.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import time
 from pathlib import Path
 
 import torch
@@ -25,6 +27,9 @@ TensorLayout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and type of every tensor by its name."""
 FORMAT = {"format": "pt"}
 """Metadata of weights; with the same tensors it makes the same bytes."""
+SETTLED = 10**9
+"""Nanoseconds after which a second change of a file has another time than the first, whatever its clock."""
+_digests: dict[tuple[int, ...], str] = {}
 
 
 def fingerprint(folder: Path) -> str:
@@ -42,16 +47,26 @@ def fingerprint(folder: Path) -> str:
 def file_fingerprint(path: Path) -> str:
     """`fingerprint` of weights that lie elsewhere.
 
+    Digesting gigabytes takes longer than a GPU takes for the rest of a swap, so a file that has not changed
+    since this process read it is not read again.
+
     Raises:
         CheckpointError: there is no such file.
     """
     digest = hashlib.blake2b(digest_size=8)
     try:
         with path.open("rb") as stream:
+            found = os.fstat(stream.fileno())
+            identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            if identity in _digests:
+                return _digests[identity]
+            begun = time.time_ns()
             while block := stream.read(1 << 22):
                 digest.update(block)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if begun - found.st_ctime_ns > SETTLED:
+        _digests[identity] = digest.hexdigest()
     return digest.hexdigest()
 
 

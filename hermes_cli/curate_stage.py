@@ -16,6 +16,7 @@ import msgspec
 from curate.store import PAIRS, QUARANTINE, read_records
 from engine.durable import write_file
 from engine.errors import DataError
+from engine.machine import gpu_count
 from engine.records import Preference
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
@@ -157,7 +158,7 @@ def _open_pool(
     if settings.curate.workers == "ray":
         from curate.ray_pool import RayPool
 
-        workers = settings.curate.ray.workers
+        workers, _ = settings.curate.ray.sized(gpu_count())
         say(f"starting {workers} workers on Ray")
         with RayPool(partial(_actor_sampler, folder, settings, number), settings.curate.ray) as pool:
             yield pool

@@ -132,7 +132,9 @@ def _bring_weights(
     if not folder.curated(number) or not drawn:
         source = training_source(settings, number)
         serving = partial(engine.serving, number - 1)
-        curate_round(folder, settings, number, source, lambda: nullcontext(serving()))
+        # Actors have engines of their own, where this one lies too.
+        with engine.asleep() if settings.curate.workers == "ray" else nullcontext():
+            curate_round(folder, settings, number, source, lambda: nullcontext(serving()))
     with engine.asleep():
         train_in_child(folder, settings, number, ranks)
 

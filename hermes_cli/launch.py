@@ -39,7 +39,8 @@ def launched() -> bool:
 def run_ranks(arguments: Sequence[str], ranks: int) -> None:
     """Runs `hermes` with these arguments once for each rank, and returns when all have ended well.
 
-    Every rank ends with this process, however it ends.
+    Every rank ends with this process, however it ends. Where it trains on a GPU, that is the one of its
+    LOCAL_RANK, among those that CUDA_VISIBLE_DEVICES leaves.
 
     Raises:
         EngineError: a rank failed; the others are ended, and it has said why.
@@ -55,12 +56,12 @@ def run_ranks(arguments: Sequence[str], ranks: int) -> None:
         }
         for library in ("GLOO", "NCCL"):
             shared.setdefault(f"{library}_SOCKET_IFNAME", "lo")
-        parts = shares(read_machine(), ranks)
+        machine = read_machine()
         processes = []
-        for number, part in enumerate(parts):
-            # More threads than cores make every rank slower.
+        for number, part in enumerate(shares(machine, ranks)):
+            # More threads than cores make every rank slower. On a GPU none needs cores of its own.
             places = {"OMP_NUM_THREADS": str(part.threads), "RANK": str(number), "LOCAL_RANK": str(number)}
-            with on_cores(part.cores):
+            with on_cores(() if machine.gpus else part.cores):
                 command = [sys.executable, "-m", "hermes_cli.main", *arguments]
                 processes.append(subprocess.Popen(command, env={**shared, **places}))
         try:

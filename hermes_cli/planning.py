@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from engine.kv_cache import least_gib, paged_head, planned_gib
+from engine.kv_cache import MOST, WORKSPACE, least_gib, paged_head, planned_gib
 from engine.machine import read_machine
 from engine.machine_plan import GIB, EngineNeeds, Plan, TrainingNeeds, describe, plan
 from engine.precision import serving_dtype
@@ -24,9 +24,10 @@ def plan_processes(
         ConfigError: there is too little memory.
         CheckpointError: the checkpoint cannot be read.
     """
+    machine = read_machine()
     found = plan(
-        read_machine(),
-        engine_needs(settings, checkpoint) if samples else None,
+        machine,
+        engine_needs(settings, checkpoint, "cuda" if machine.gpus else "cpu") if samples else None,
         training_needs(settings, checkpoint, ranks) if trains else None,
     )
     for line in describe(found):
@@ -42,11 +43,16 @@ def use_threads(found: Plan) -> None:
         torch.set_num_threads(found.engine[0].threads)
 
 
-def engine_needs(settings: RunSettings, checkpoint: Path) -> EngineNeeds:
-    """What an engine on a checkpoint takes; reads no weights."""
+def engine_needs(settings: RunSettings, checkpoint: Path, device: str = "cpu") -> EngineNeeds:
+    """What an engine on a checkpoint takes of a device; reads no weights.
+
+    On a GPU it would like keys and values of all sequences in flight; the plan cuts them to what is free.
+    """
     given, config = settings.engine, load_config(checkpoint)
-    dtype, head, parts = serving_dtype(given.dtype), paged_head(config.head_dim), given.tensor_parallel
-    wanted = given.kv_cache_gib or planned_gib(config, dtype, given.max_sequences, head, parts)
+    dtype, parts = serving_dtype(given.dtype), given.tensor_parallel
+    head = paged_head(config.head_dim, device)
+    most = MOST if device == "cpu" else math.inf
+    wanted = given.kv_cache_gib or planned_gib(config, dtype, given.max_sequences, head, parts, most)
     least = given.kv_cache_gib or least_gib(config, dtype, head, parts)
     count = sum(math.prod(shape) for shape, _ in tensor_layout(checkpoint / WEIGHTS).values())
     return EngineNeeds(
@@ -54,16 +60,19 @@ def engine_needs(settings: RunSettings, checkpoint: Path) -> EngineNeeds:
         cache=int(wanted * GIB) * parts,
         least=int(least * GIB) * parts,
         processes=parts,
+        work=int(WORKSPACE * GIB),
     )
 
 
 def training_needs(settings: RunSettings, checkpoint: Path, ranks: int) -> TrainingNeeds:
-    """What training from a checkpoint takes of the host's memory, or its reference pass if that is more."""
+    """What training from a checkpoint takes, or its reference pass if that is more: of the host's memory, or
+    of GPUs, which the processes of the reference pass share with the ranks."""
     config, sizes = settings.train, model_sizes(checkpoint, settings.train)
     share = rank_memory(sizes, config, ranks, config.offload != "none")
     offloaded = share.host if config.offload == "cpu" else 0
+    each = share.device + activation_bytes(load_config(checkpoint), config, ranks)
+    frozen, scorers = sizes.model * (2 if config.dtype == "bfloat16" else 4), settings.reference.ranks
     if config.device == "cuda":
-        return TrainingNeeds(memory=ranks * offloaded, ranks=ranks)
-    each = share.device + offloaded + activation_bytes(load_config(checkpoint), config, ranks)
-    reference = settings.reference.ranks * sizes.model * (2 if config.dtype == "bfloat16" else 4)
-    return TrainingNeeds(memory=max(ranks * each, reference), ranks=ranks)
+        gpu = max(each, -(-scorers // ranks) * frozen)
+        return TrainingNeeds(memory=ranks * offloaded, ranks=ranks, gpu=gpu)
+    return TrainingNeeds(memory=max(ranks * (each + offloaded), scorers * frozen), ranks=ranks)

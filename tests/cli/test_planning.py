@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 
 from engine.checkpoints import SHOWO_SHAPES
 from engine.errors import ConfigError
-from engine.kv_cache import LEAST
+from engine.kv_cache import LEAST, MOST, WORKSPACE
 from engine.machine_plan import GIB
 from engine.weights import WEIGHTS
 from hermes_cli.planning import engine_needs, plan_processes, training_needs
@@ -49,6 +50,14 @@ def test_an_engine_is_planned_with_the_weights_that_it_will_hold() -> None:
     assert (half.processes, half.cache) == (2, 2 * LEAST * GIB)
 
 
+def test_an_engine_on_a_gpu_would_like_keys_and_values_of_all_that_is_in_flight() -> None:
+    many = settle({"engine": {"dtype": "float32", "max_sequences": 9000}})
+    here, there = (engine_needs(many, SHOWO_SHAPES, device) for device in ("cpu", "cuda"))
+    assert here.cache == MOST * GIB < there.cache
+    assert (here.weights, here.least) == (there.weights, there.least)
+    assert there.work == WORKSPACE * GIB
+
+
 def test_training_is_planned_with_what_its_settings_cost() -> None:
     plain = training_needs(trained(), SHOWO_SHAPES, 1).memory
     assert training_needs(trained(checkpointing=True), SHOWO_SHAPES, 1).memory < plain
@@ -58,7 +67,26 @@ def test_training_is_planned_with_what_its_settings_cost() -> None:
     assert training_needs(trained(objective="und"), SHOWO_SHAPES, 1).memory < plain
     disk = trained(offload="nvme", offload_dir="/tmp")
     assert training_needs(disk, SHOWO_SHAPES, 1).memory < plain
-    assert training_needs(trained(device="cuda"), SHOWO_SHAPES, 1).memory == 0
+
+
+def test_training_on_a_gpu_is_planned_with_what_lies_there() -> None:
+    plain = training_needs(trained(), SHOWO_SHAPES, 1)
+    there = training_needs(trained(device="cuda"), SHOWO_SHAPES, 1)
+    assert (plain.gpu, there.memory, there.gpu) == (0, 0, plain.memory)
+    moved = training_needs(trained(device="cuda", offload="cpu"), SHOWO_SHAPES, 1)
+    assert moved.gpu < there.gpu
+    assert moved.memory > there.gpu - moved.gpu
+    scorers = msgspec.structs.replace(SETTINGS.reference, ranks=400)
+    crowded = msgspec.structs.replace(trained(device="cuda"), reference=scorers)
+    assert training_needs(crowded, SHOWO_SHAPES, 1).gpu == 2 * training_needs(crowded, SHOWO_SHAPES, 2).gpu
+    assert training_needs(crowded, SHOWO_SHAPES, 1).gpu > there.gpu
+
+
+def test_a_gpu_that_settings_name_and_the_machine_lacks_is_one_line_before_anything_starts() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is CUDA")
+    with pytest.raises(ConfigError, match=r"train\.device is cuda, and torch finds no GPU here; set"):
+        plan_processes(trained(device="cuda"), SHOWO_SHAPES, trains=True)
 
 
 def test_what_does_not_fit_is_refused_in_one_line_before_anything_starts(tmp_path: Path) -> None:

@@ -113,6 +113,20 @@ def test_an_error_of_a_sampler_is_one_line(pool: RayPool, folder: Path) -> None:
         by_number(pool, 9)
 
 
+def test_every_gpu_has_a_worker_and_cpus_have_two_unless_settings_say_otherwise() -> None:
+    assert RayConfig().sized(0) == (2, 0.0)
+    assert RayConfig().sized(8) == (8, 1.0)
+    assert RayConfig(workers=2, gpus=0.5).sized(1) == (2, 0.5)
+    assert RayConfig(workers=3, gpus=0.0).sized(1) == (3, 0.0)
+    assert RayConfig(workers=9, gpus=1.0, address="auto").sized(0) == (9, 1.0)
+
+
+@pytest.mark.parametrize(("config", "gpus"), [(RayConfig(workers=3), 2), (RayConfig(gpus=1.0), 0)])
+def test_workers_that_would_wait_for_gpus_are_refused(config: RayConfig, gpus: int) -> None:
+    with pytest.raises(ConfigError, match=rf"workers of 1 GPUs are more than the {gpus} of this machine"):
+        config.sized(gpus)
+
+
 def test_a_pool_has_at_least_one_worker() -> None:
     with pytest.raises(ConfigError, match=r"curate\.ray\.workers is 0"):
         RayConfig(workers=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.errors import ConfigError
 from engine.kv_cache import PAGED_HEADS
@@ -21,18 +22,19 @@ from engine.machine import (
     read_machine,
     usable_cores,
 )
-from engine.machine_plan import GIB, PROCESS, EngineNeeds, Plan, TrainingNeeds, describe, plan
+from engine.machine_plan import GIB, GPU_PROCESS, PROCESS, EngineNeeds, Plan, TrainingNeeds, describe, plan
 
 sizes = st.integers(0, 40 * GIB)
 few = st.integers(1, 4)
+CARDS = (80 * GIB, 70 * GIB, 90 * GIB, 80 * GIB) * 4
 
 
 @st.composite
-def machines(draw: st.DrawFn) -> Machine:
+def machines(draw: st.DrawFn, cards: tuple[tuple[int, ...], ...] = ((), (), CARDS)) -> Machine:
     threads = draw(st.sampled_from([1, 2]))
     count = draw(st.integers(1, 12))
     cores = tuple(tuple(core + count * i for i in range(threads)) for core in range(count))
-    gpus = draw(st.sampled_from([(), (), (80 * GIB,)]))
+    gpus = draw(st.sampled_from(cards))
     return Machine(cores=cores, memory=draw(st.integers(GIB, 200 * GIB)), gpus=gpus)
 
 
@@ -45,6 +47,7 @@ def engines(draw: st.DrawFn) -> EngineNeeds:
         least=least,
         processes=draw(few),
         copies=draw(few),
+        work=draw(st.integers(0, 8 * GIB)),
     )
 
 
@@ -87,8 +90,25 @@ def test_what_runs_at_the_same_time_fits_into_what_is_free(
     assert engine.least <= found.cache <= engine.cache
     if machine.gpus:
         assert 2 * engine.weights + found.cache <= sum(machine.gpus[: engine.processes])
+        assert found.sampling_gpu <= min(machine.gpus[: engine.processes])
+        assert engine.copies * engine.processes <= len(machine.gpus)
     else:
         assert found.sampling_memory <= machine.memory
+
+
+@given(machines(cards=(CARDS,)), engines() | st.none(), trainings, st.integers(1, 90 * GIB))
+def test_what_trains_on_gpus_has_one_a_rank_and_fits_beside_the_engine_that_sleeps_there(
+    machine: Machine, engine: EngineNeeds | None, training: TrainingNeeds, gpu: int
+) -> None:
+    training = replace(training, gpu=gpu)
+    found = planned(machine, engine, training)
+    assume(found is not None)
+    assert found is not None
+    beside = GPU_PROCESS if engine is not None else 0
+    assert found.training_gpu == GPU_PROCESS + training.gpu + beside
+    assert all(found.training_gpu <= free for free in machine.gpus[: training.ranks])
+    assert training.ranks <= len(machine.gpus)
+    assert (found.sleep > 0) == (engine is not None)
 
 
 @given(machines(), engines(), trainings, sizes)
@@ -139,6 +159,52 @@ def test_too_little_memory_is_one_line_that_says_what_is_short() -> None:
         plan(machine, small, TrainingNeeds(memory=5 * GIB))
     with pytest.raises(ConfigError, match=r"training needs about 6\.5 GiB, and 4\.0 GiB are free"):
         plan(machine, None, TrainingNeeds(memory=5 * GIB))
+
+
+def test_an_engine_and_a_training_share_one_gpu_in_turns() -> None:
+    """The figures of 1.3B in bfloat16 on 80 GB: float32 masters, Adam and gradients, and activations."""
+    engine = EngineNeeds(weights=int(2.7 * GIB), cache=16 * GIB, least=GIB // 2, work=4 * GIB)
+    training = TrainingNeeds(memory=0, gpu=40 * GIB)
+    card = Machine(cores=((0,), (1,)), memory=100 * GIB, gpus=(78 * GIB,))
+    found = plan(card, engine, training)
+    assert (found.sleep, found.cut, found.sampling_gpu / GIB) == (1, False, pytest.approx(25.4))
+    assert (found.training_memory / GIB, found.training_gpu / GIB) == (pytest.approx(5.7), 43)
+    assert describe(found)[2] == (
+        "memory of each GPU: engine about 25.4 GiB, training about 43.0 GiB, of 78.0 GiB that are free"
+    )
+    assert plan(replace(card, memory=5 * GIB), engine, training).sleep == 2, "no room for weights on the host"
+    small = replace(card, gpus=(43 * GIB - 1,))
+    with pytest.raises(
+        ConfigError, match=r"about 41\.5 GiB of each GPU beside .* 41\.5 GiB are free; lower train\.micro"
+    ):
+        plan(small, engine, training)
+    assert plan(small, None, training).training_gpu == int(41.5 * GIB)
+    tight = plan(replace(card, gpus=(20 * GIB,)), engine, None)
+    assert (tight.cut, tight.sampling_gpu) == (True, 20 * GIB)
+    with pytest.raises(
+        ConfigError, match=r"at least 9\.9 GiB .* 8\.0 GiB are free for it on its GPUs; lower"
+    ):
+        plan(replace(card, gpus=(8 * GIB,)), engine, None)
+
+
+def test_an_engine_on_a_gpu_stays_awake_while_cpus_train() -> None:
+    engine = EngineNeeds(weights=GIB, cache=GIB, least=GIB)
+    found = plan(
+        Machine(cores=((0,),), memory=9 * GIB, gpus=(9 * GIB,)), engine, TrainingNeeds(memory=5 * GIB)
+    )
+    assert (found.sleep, found.training_gpu, found.training_memory) == (0, 0, 8 * GIB)
+
+
+def test_more_processes_than_gpus_are_one_line() -> None:
+    cards = Machine(cores=((0,), (1,)), memory=100 * GIB, gpus=(78 * GIB, 78 * GIB))
+    engine = EngineNeeds(weights=GIB, cache=GIB, least=GIB, processes=2)
+    assert plan(cards, engine, TrainingNeeds(memory=0, gpu=GIB, ranks=2)).training
+    with pytest.raises(ConfigError, match=r"one for each of its 3 ranks, and torch finds 2; lower --ranks"):
+        plan(cards, None, TrainingNeeds(memory=0, gpu=GIB, ranks=3))
+    with pytest.raises(ConfigError, match=r"tensor_parallel 2 needs so many GPUs .* finds 2 for 2; lower it"):
+        plan(cards, replace(engine, copies=2), None)
+    with pytest.raises(ConfigError, match=r"train\.device is cuda, and torch finds no GPU"):
+        plan(replace(cards, gpus=()), None, TrainingNeeds(memory=0, gpu=GIB))
 
 
 def test_a_plan_is_said_in_two_lines() -> None:

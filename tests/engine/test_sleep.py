@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from engine.checkpoints import WEIGHTS
 from engine.errors import CheckpointError, EngineError
 from engine.records import CaptionSettings, ImageTokens, PaintSettings
-from engine.vllm_sleep import give_back
+from engine.vllm_sleep import available, give_back
 
 pytest.importorskip("vllm")
 
@@ -110,6 +112,90 @@ def test_an_engine_whose_checkpoint_changed_while_it_slept_sleeps_on(
     engine.wake()
     assert outputs(engine, images) == before
     engine.swap(checkpoints[0])
+
+
+class PooledLlm:
+    """An engine's vLLM as it is on a GPU, where its own sleep has the memory; keeps what it is told."""
+
+    def __init__(self, llm: Any) -> None:
+        self._llm = llm
+        self.llm_engine = SimpleNamespace(
+            model_config=SimpleNamespace(enable_sleep_mode=True),
+            vllm_config=SimpleNamespace(device_config=SimpleNamespace(device_type="cuda")),
+            reset_encoder_cache=llm.llm_engine.reset_encoder_cache,
+            has_unfinished_requests=llm.llm_engine.has_unfinished_requests,
+        )
+        self.told: list[str] = []
+        self.full = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._llm, name)
+
+    def collective_rpc(self, method: str, **more: Any) -> Any:
+        self.told.append(method)
+        return self._llm.collective_rpc(method, **more)
+
+    def reset_prefix_cache(self) -> bool:
+        self.told.append("reset")
+        return self._llm.reset_prefix_cache()
+
+    def sleep(self, level: int) -> None:
+        self.told.append(f"sleep {level}")
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.told += tags
+        if self.full and tags == ["kv_cache"]:
+            raise RuntimeError("CUDA Error: out of memory")
+
+
+@pytest.fixture
+def pooled(engine: Engine) -> Iterator[PooledLlm]:
+    llm = engine.server.llm
+    engine.server.llm = stand_in = PooledLlm(llm)
+    yield stand_in
+    engine.server.llm = llm
+
+
+LOAD = ["hermes_stage", "reset", "hermes_exchange", "hermes_settle"]
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_on_a_gpu_vllms_sleep_gives_memory_back_after_all_that_it_does_not_know(
+    engine: Engine, images: list[ImageTokens], pooled: PooledLlm, level: int
+) -> None:
+    before = outputs(engine, images)
+    pooled.told = []
+    with engine.asleep(level):
+        assert pooled.told == ["reset", "hermes_forget", f"sleep {level}"]
+        pooled.told = []
+    assert pooled.told == ["weights", *(LOAD if level == 2 else []), "kv_cache", "reset"]
+    assert outputs(engine, images) == before
+
+
+def test_an_engine_that_finds_its_memory_taken_sleeps_on_and_can_be_woken_later(
+    engine: Engine, images: list[ImageTokens], pooled: PooledLlm
+) -> None:
+    before = outputs(engine, images)
+    engine.sleep(2)
+    pooled.full = True
+    with pytest.raises(EngineError, match=r"waking failed: .*out of memory"):
+        engine.wake()
+    with pytest.raises(EngineError, match="asleep; wake it first"):
+        outputs(engine, images)
+    pooled.full = False
+    engine.wake()
+    assert outputs(engine, images) == before
+
+
+def test_a_second_engine_on_a_gpu_says_that_it_cannot_sleep_and_serves_on(
+    engine: Engine, images: list[ImageTokens], pooled: PooledLlm
+) -> None:
+    before = outputs(engine, images)
+    pooled.llm_engine.model_config.enable_sleep_mode = False
+    with pytest.raises(EngineError, match=r"cannot sleep: another engine of this process"):
+        engine.sleep(1)
+    assert outputs(engine, images) == before
+    assert not available(), "a CPU has no such sleep"
 
 
 def test_there_are_two_levels_of_sleep_and_none_beside_them(

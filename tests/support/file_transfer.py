@@ -126,6 +126,8 @@ class BadSource(WeightSource):
         for number, (name, tensor) in enumerate(self._whole):
             if number == last and self._fault == "dies":
                 raise RuntimeError("the trainer is gone")
+            if number == last and self._fault == "no room":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.\nSee ...")
             if number == last and self._fault == "another shape sent":
                 tensor = torch.zeros(3, 3)
             if number == last and self._fault == "one is missing":
