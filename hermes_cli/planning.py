@@ -62,7 +62,7 @@ def training_needs(settings: RunSettings, checkpoint: Path, ranks: int) -> Train
     config, sizes = settings.train, model_sizes(checkpoint, settings.train)
     share = rank_memory(sizes, config, ranks, config.offload != "none")
     offloaded = share.host if config.offload == "cpu" else 0
-    if config.device == "cuda":
+    if config.device_type == "cuda":
         return TrainingNeeds(memory=ranks * offloaded, ranks=ranks)
     each = share.device + offloaded + activation_bytes(load_config(checkpoint), config, ranks)
     reference = settings.reference.ranks * sizes.model * (2 if config.dtype == "bfloat16" else 4)
