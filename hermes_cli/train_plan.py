@@ -52,10 +52,9 @@ def show_plan(folder: RunFolder, settings: RunSettings, number: int, nodes: int,
 def _on_gpu(found: GpuMemory, config: TrainConfig) -> str:
     kept = "blocks' inputs" if config.checkpointing else "all activations"
     return (
-        f"each rank's GPU, an engine asleep beside it, holds at most about {found.most / GIB:.1f} GiB: "
-        f"{found.state / GIB:.1f} of state, {found.passes / GIB:.1f} of {kept} and log-probs (or "
-        f"{found.update / GIB:.1f} of an update), {found.bucket / GIB:.1f} of ZeRO's bucket and "
-        f"{found.contexts / GIB:.1f} of CUDA itself"
+        f"each rank's GPU holds at most about {found.most / GIB:.1f} GiB: {found.state / GIB:.1f} of state, "
+        f"{found.passes / GIB:.1f} of {kept} and log-probs (or {found.update / GIB:.1f} of an update), and "
+        f"{found.bucket / GIB:.1f} of ZeRO's bucket; CUDA itself, and an engine asleep beside it, come on top"
     )
 
 

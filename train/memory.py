@@ -16,8 +16,6 @@ LOGITS = 256 * 2**20
 """Log-probs keep no more bytes of logits than about this (`train.logps.chunked`, `train.logps.fused`)."""
 BUCKET, SUB_GROUP = 500_000_000, 1_000_000_000
 """DeepSpeed's defaults: elements that ZeRO reduces together, and that stage 3 updates at a time."""
-CONTEXT = 2**30
-"""What CUDA and its libraries take of a process, about; a sleeping engine keeps it too. Not measured."""
 
 
 class Sizes(Record):
@@ -54,7 +52,7 @@ class RankMemory(Record):
 
 
 class GpuMemory(Record):
-    """Bytes on one rank's GPU in a step, an engine asleep beside it included."""
+    """Bytes on one rank's GPU in a step, without what CUDA itself takes of each process."""
 
     state: int
     """`RankMemory.device`."""
@@ -64,12 +62,11 @@ class GpuMemory(Record):
     """Adam's temporaries, when the passes' memory is free again."""
     bucket: int
     """ZeRO's buffer of gradients."""
-    contexts: int = 2 * CONTEXT
 
     @property
     def most(self) -> int:
         """The most at any time."""
-        return self.state + max(self.passes, self.update) + self.bucket + self.contexts
+        return self.state + max(self.passes, self.update) + self.bucket
 
 
 def model_sizes(checkpoint: Path, config: TrainConfig) -> Sizes:

@@ -11,13 +11,15 @@ from typer.testing import CliRunner
 
 from benchmarks.shapes import config_of
 from engine.kv_cache import TEXT_TOKENS
+from engine.machine_plan import GIB
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
 from hermes_cli.main import app
 from train.config import TrainConfig
 from train.memory import Sizes, activation_bytes, gpu_memory
 
-CARD = 80e9
+CARD = 80e9 - 3 * GIB
+"""An 80 GB card without what CUDA takes of a rank and of an engine that sleeps beside it, about."""
 SHOWO = config_of("showo-1.3b")
 BF16 = TrainConfig(dtype="bfloat16", device="cuda")
 ALL = Sizes(model=1_448_176_770, trained=1_448_176_770)
@@ -37,8 +39,8 @@ def test_1_3b_and_a_batch_of_four_fit_a_card_of_80_gb_beside_a_sleeping_engine()
     # Parameters 2 bytes; gradients, masters and both moments 4 each.
     assert found.state == 18 * ALL.model
     assert found.passes == pytest.approx(16.2e9, rel=0.01)
-    assert found.most == pytest.approx(45.5e9, rel=0.01)
-    assert most(checkpointing=True) == pytest.approx(33.2e9, rel=0.01)
+    assert CARD > found.most == pytest.approx(43.3e9, rel=0.01)
+    assert most(checkpointing=True) == pytest.approx(31.1e9, rel=0.01)
     assert max(most(dtype="float32"), most(dtype="float32", checkpointing=True)) < CARD
 
 
@@ -75,5 +77,5 @@ def test_the_plan_of_a_training_on_a_gpu_says_what_its_card_must_hold(tmp_path: 
     found = CliRunner().invoke(app, asked)
     said = " ".join(found.output.split())
     assert found.exit_code == 0, said
-    assert "each rank's GPU, an engine asleep beside it, holds at most about" in said
+    assert "each rank's GPU holds at most about" in said
     assert "of all activations and log-probs" in said
