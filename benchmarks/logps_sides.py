@@ -19,7 +19,10 @@ from train.logps.eager import eager_logps
 from train.logps.head import Head, accumulation_dtype
 
 Gradients = tuple[Tensor, ...]
-SIDES = ("ours", "products", "log_softmax", "log_softmax_float32", "liger", "liger_dpo", "cut_cross_entropy")
+SIDES = (
+    *("ours", "products", "log_softmax", "log_softmax_float32"),
+    *("liger", "liger_fused", "liger_dpo", "cut_cross_entropy"),
+)
 NOTES = {
     "ours": "token_logps",
     "products": "the four matrix products of full recomputation, bare, in the type of the sums",
@@ -28,6 +31,7 @@ NOTES = {
     "log_softmax": "log_softmax and gather on full logits, in the inputs' type, as the official script does",
     "log_softmax_float32": "the same on logits that are converted to float32 first",
     "liger": "Liger's chunked log-probs of given tokens (_ChunkedSelectiveLogProbFunction)",
+    "liger_fused": "Liger's fused linear cross entropy, a loss a token; it is Triton, for GPUs",
     "liger_dpo": "Liger's fused linear DPO, pairs of rows of 256 tokens; gradients are those of its loss",
     "cut_cross_entropy": "cut-cross-entropy, its torch.compile version on a CPU; it takes no bias",
 }
@@ -107,6 +111,7 @@ def forward(side: str, inputs: Inputs) -> Held:
         "log_softmax": lambda x: _full(x, False),
         "log_softmax_float32": lambda x: _full(x, True),
         "liger": _liger,
+        "liger_fused": _liger_fused,
     }
     if side in logps:
         return Held(logps[side](inputs), inputs.upstream_T, inputs.leaves)
@@ -153,6 +158,15 @@ def _liger(x: Inputs) -> Tensor:
         x.hidden_TD, x.weight_VD, x.targets_T, x.bias_V, 1.0, 4096
     )
     return found  # type: ignore[no-any-return]
+
+
+def _liger_fused(x: Inputs) -> Tensor:
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+    found: Any = liger_fused_linear_cross_entropy(
+        x.hidden_TD, x.weight_VD, x.targets_T, x.bias_V, reduction="none"
+    )
+    return -found  # type: ignore[no-any-return]
 
 
 def _liger_dpo(x: Inputs) -> Held:

@@ -12,7 +12,7 @@ from engine.precision import serving_dtype
 from engine.weights import WEIGHTS, load_config, tensor_layout
 from hermes_cli.settings import RunSettings
 from hermes_cli.view import say
-from train.memory import activation_bytes, model_sizes, rank_memory
+from train.memory import activation_bytes, gpu_memory, model_sizes, rank_memory
 
 
 def plan_processes(
@@ -70,9 +70,10 @@ def training_needs(settings: RunSettings, checkpoint: Path, ranks: int) -> Train
     config, sizes = settings.train, model_sizes(checkpoint, settings.train)
     share = rank_memory(sizes, config, ranks, config.offload != "none")
     offloaded = share.host if config.offload == "cpu" else 0
-    each = share.device + activation_bytes(load_config(checkpoint), config, ranks)
     frozen, scorers = sizes.model * (2 if config.dtype == "bfloat16" else 4), settings.reference.ranks
-    if config.device == "cuda":
-        gpu = max(each, -(-scorers // ranks) * frozen)
+    if config.device_type == "cuda":
+        trained = gpu_memory(load_config(checkpoint), sizes, config, ranks).most
+        gpu = max(trained, -(-scorers // ranks) * frozen)
         return TrainingNeeds(memory=ranks * offloaded, ranks=ranks, gpu=gpu)
-    return TrainingNeeds(memory=max(ranks * (each + offloaded), scorers * frozen), ranks=ranks)
+    each = share.device + offloaded + activation_bytes(load_config(checkpoint), config, ranks)
+    return TrainingNeeds(memory=max(ranks * each, scorers * frozen), ranks=ranks)

@@ -7,13 +7,15 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
+from engine.machine_plan import GIB
+from engine.weights import load_config
 from hermes_cli.launch import launcher_command
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.view import console, say
 from train.config import TrainConfig
 from train.deepspeed_config import deepspeed_config
-from train.memory import RankMemory, Sizes, model_sizes, rank_memory
+from train.memory import GpuMemory, RankMemory, Sizes, gpu_memory, model_sizes, rank_memory
 
 
 def show_plan(folder: RunFolder, settings: RunSettings, number: int, nodes: int, ranks: int) -> None:
@@ -39,7 +41,21 @@ def show_plan(folder: RunFolder, settings: RunSettings, number: int, nodes: int,
         say("  " + launcher_command(["train", *arguments], nodes, ranks))
     say("")
     console.print(_table(sizes, settings.train, world))
+    if settings.train.device_type == "cuda":
+        found = gpu_memory(load_config(folder.checkpoint(number - 1)), sizes, settings.train, world)
+        say(_on_gpu(found, settings.train))
+        say("arithmetic, not measured. Nothing was started.")
+        return
     say("arithmetic, not measured; activations and communication buffers come on top. Nothing was started.")
+
+
+def _on_gpu(found: GpuMemory, config: TrainConfig) -> str:
+    kept = "blocks' inputs" if config.checkpointing else "all activations"
+    return (
+        f"each rank's GPU holds at most about {found.most / GIB:.1f} GiB: {found.state / GIB:.1f} of state, "
+        f"{found.passes / GIB:.1f} of {kept} and log-probs (or {found.update / GIB:.1f} of an update), and "
+        f"{found.bucket / GIB:.1f} of ZeRO's bucket; CUDA itself, and an engine asleep beside it, come on top"
+    )
 
 
 def _table(sizes: Sizes, config: TrainConfig, world: int) -> Table:

@@ -53,14 +53,27 @@ class Rows(NamedTuple):
     positions_RT: Tensor
     labels_RT: Tensor
     """IGNORE where nothing is predicted."""
+    words_N: Tensor
+    """Places of the labels that are no image codes, in the flat [R * T], ascending. Found here on the host:
+    a device that looks for them would have to be waited for."""
+    codes_N: Tensor
+    """Places of the labels that are image codes."""
     features: Tensor | None = None
     """[understanding rows, N, F] in the order of the rows; None where the model sees codes."""
+    seeing: Tensor | None = None
+    """Numbers of the understanding rows, where there are features."""
 
     def to(self, device: torch.device | str) -> Rows:
-        """The same rows on another device."""
-        features = None if self.features is None else self.features.to(device)
-        ids, mask, positions, labels = (tensor.to(device) for tensor in self[:4])
-        return Rows(ids, mask, positions, labels, features)
+        """The same rows on another device; nothing waits for what the device is at."""
+        moved = (None if one is None else one.to(device, non_blocking=True) for one in self)
+        return Rows(*moved)  # type: ignore[arg-type]
+
+
+def label_places(labels_RT: Tensor, words: Vocabulary) -> tuple[Tensor, Tensor]:
+    """`words_N` and `codes_N` of `Rows`."""
+    labels = labels_RT.flatten()
+    coded = (labels >= words.code_offset) & (labels < words.mask)
+    return ((labels != IGNORE) & ~coded).nonzero()[:, 0], coded.nonzero()[:, 0]
 
 
 class Layout:
@@ -136,20 +149,21 @@ class Layout:
             ids[i, : len(row.ids)] = torch.tensor(row.ids)
             labels[i, : len(row.labels)] = torch.tensor(row.labels)
         paints = torch.tensor([row.paints for row in rows])
-        config, features = self.config, None
+        config, features, seeing = self.config, None, None
         understood = mmu_mask(ids, self.words.eoi)
         if config.w_clip_vit:
             understood = feature_mask(width, config.image_start, config.clip_tokens)
             seen = [torch.from_numpy(np.array(row.features)) for row in rows if not row.paints]
             none = torch.zeros(0, config.clip_tokens, config.clip_size)
             features = torch.stack(seen) if seen else none
+            seeing = (~paints).nonzero()[:, 0]
         mask = torch.where(
             paints[:, None, None, None],
             t2i_mask(ids, self.words.pad, self.words.soi, self.words.eoi),
             understood,
         )
         positions = torch.tensor([row.first for row in rows])[:, None] + torch.arange(width)
-        return Rows(ids, mask, positions, labels, features)
+        return Rows(ids, mask, positions, labels, *label_places(labels, self.words), features, seeing)
 
     def check(self, preferences: Sequence[Preference], real: bool = False) -> None:
         """Refuses preferences that were sampled from a model of another shape.

@@ -12,11 +12,12 @@ from engine.records import Preference
 from engine.weights import load_model
 from train.batch import Layout
 from train.config import TrainConfig
+from train.device import open_device
 from train.journal import Journal, begun
 from train.loop import run_basis, train
 from train.metrics import TrainStep
 from train.preferences import load_preferences
-from train.reference import ReferenceBasis, ScoreBlocks, blocks_here, compute_reference
+from train.reference import FREE, ReferenceBasis, ScoreBlocks, blocks_here, compute_reference
 from train.reference_ranks import blocks_by_ranks
 from train.reference_store import PartialStore
 from train.row_logps import RowLogps
@@ -64,9 +65,10 @@ def _blocks_alone(
     """Scoring in this process; the model is loaded when there is something to score."""
 
     def score(store: PartialStore, numbers: Sequence[int]) -> Iterable[int]:
-        loaded = load_model(checkpoint, getattr(torch, config.dtype)).to(config.device)
-        model = RowLogps(loaded, config.image_vocabulary)
-        return blocks_here(preferences, basis, layout, model)(store, numbers)
+        with open_device(config, advice=FREE) as device:
+            loaded = load_model(checkpoint, getattr(torch, config.dtype)).to(device)
+            model = RowLogps(loaded, config.image_vocabulary)
+            yield from blocks_here(preferences, basis, layout, model)(store, numbers)
 
     return score
 

@@ -131,8 +131,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Where the optimizer's state lies: the device, the host's memory, or files under `offload_dir`."""
     offload_dir: str = ""
     """Folder on a local disk for offload nvme."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the model trains."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model trains; auto is the GPU where there is one, else the CPU."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the model; log-probs, losses and the optimizer stay in float32."""
     image_vocabulary: ImageVocabulary = "full"
@@ -236,6 +236,20 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(
                 f"train: lora_targets is {list(self.lora_targets)}, it must name some of {', '.join(LINEARS)}"
             )
+
+    @property
+    def device_type(self) -> str:
+        """`device` on this machine: cpu or cuda.
+
+        Raises:
+            EngineError: it is auto, and torch is built for a GPU that it does not find.
+        """
+        if self.device != "auto":
+            return self.device
+        # Imports torch, which commands that only read settings can do without.
+        from engine.devices import compute_device
+
+        return compute_device().type
 
     @property
     def saves_states(self) -> bool:

@@ -39,7 +39,7 @@ def deepspeed_config(config: TrainConfig, world: int, persist: int = PERSIST) ->
     if config.zero_stage == 3:
         zero["stage3_param_persistence_threshold"] = persist
     if config.offload != "none":
-        pinned = {"pin_memory": config.device == "cuda"}
+        pinned = {"pin_memory": config.device_type == "cuda"}
         zero["offload_optimizer"] = {"device": config.offload, **pinned}
         if config.offload == "nvme":
             zero["offload_optimizer"]["nvme_path"] = config.offload_dir

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ def train(
         StageOrderError: there is no reference store.
         DataError: the preferences do not fit the checkpoint, or none suits the objective.
         BusyError: another process trains into `out`.
-        CheckpointError, ConfigError: see `open_policy` and `train_one`.
+        CheckpointError, ConfigError, EngineError: see `open_policy` and `train_one`.
     """
     basis = run_basis(config, preferences, checkpoint_in, frozen)
     config = basis.config
@@ -90,9 +91,11 @@ def train(
 def run_basis(
     config: TrainConfig, preferences: Sequence[Preference], checkpoint_in: Path, frozen: Path | None
 ) -> RunBasis:
-    """What decides the weights of such a run, its learning rate scaled and its steps bounded; `frozen` as in
-    `train`."""
+    """What decides the weights of such a run, its learning rate scaled, its device found and its steps
+    bounded; `frozen` as in `train`."""
     config = config.for_width(load_config(checkpoint_in).hidden_size)
+    # Not auto: a run goes on where it was begun, for another device rounds otherwise.
+    config = msgspec.structs.replace(config, device=config.device_type)
     if config.most_visits:
         config = config.for_preferences(len(usable(preferences, config)))
     if frozen is None or frozen == checkpoint_in:

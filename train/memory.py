@@ -13,7 +13,9 @@ from train.config import TrainConfig
 from train.deepspeed_config import shares
 
 LOGITS = 256 * 2**20
-"""Log-probs keep no more bytes of logits than about this (`train.logps.chunked`)."""
+"""Log-probs keep no more bytes of logits than about this (`train.logps.chunked`, `train.logps.fused`)."""
+BUCKET, SUB_GROUP = 500_000_000, 1_000_000_000
+"""DeepSpeed's defaults: elements that ZeRO reduces together, and that stage 3 updates at a time."""
 
 
 class Sizes(Record):
@@ -47,6 +49,24 @@ class RankMemory(Record):
     def host(self) -> int:
         """Bytes that offloading takes in the host's memory."""
         return self.masters + self.moments if self.offloaded else 0
+
+
+class GpuMemory(Record):
+    """Bytes on one rank's GPU in a step, without what CUDA itself takes of each process."""
+
+    state: int
+    """`RankMemory.device`."""
+    passes: int
+    """What a forward pass keeps, with the log-probs' buffers and the gradients on their way."""
+    update: int
+    """Adam's temporaries, when the passes' memory is free again."""
+    bucket: int
+    """ZeRO's buffer of gradients."""
+
+    @property
+    def most(self) -> int:
+        """The most at any time."""
+        return self.state + max(self.passes, self.update) + self.bucket
 
 
 def model_sizes(checkpoint: Path, config: TrainConfig) -> Sizes:
@@ -97,4 +117,22 @@ def rank_memory(sizes: Sizes, config: TrainConfig, ranks: int, offloaded: bool) 
         masters=-(-sizes.trained * wide // shared[2]) if own_copy else 0,
         moments=-(-sizes.trained * 2 * wide // shared[2]),
         offloaded=offloaded,
+    )
+
+
+def gpu_memory(model: ShowoConfig, sizes: Sizes, config: TrainConfig, ranks: int) -> GpuMemory:
+    """One rank's GPU, where the settings put their state: 1.3B fits a card of 80 GB in either dtype."""
+    offloaded, stage = config.offload != "none", config.zero_stage
+    width = 2 if config.dtype == "bfloat16" else 4
+    # Of head and embedding, the largest: in the model's type, until ZeRO has taken them.
+    gradients = 2 * model.vocab_size * model.hidden_size * width
+    updated = -(-sizes.trained // (ranks if stage else 1))
+    if stage == 3:
+        updated = min(updated, SUB_GROUP)
+    return GpuMemory(
+        state=rank_memory(sizes, config, ranks, offloaded).device,
+        passes=activation_bytes(model, config, ranks) + gradients,
+        # torch's foreach AdamW makes one copy, the roots of the second moments.
+        update=0 if offloaded else 4 * updated,
+        bucket=BUCKET * width if stage else 0,
     )

@@ -35,7 +35,12 @@ from train.reference_store import (
 from train.row_logps import RowLogps
 
 SCHEMA = 2
+UNSAID = {"device": "cpu"}
+"""What is true of stores from before they said so."""
 BATCH_ROWS = 32
+
+FREE = "free it, or set train.dtype to bfloat16; finished blocks are kept, and the same command goes on"
+"""What to do where the pass runs out of memory."""
 
 ScoreBlocks = Callable[[PartialStore, Sequence[int]], Iterable[int]]
 """Fills blocks of a partial store, and yields the number of each once it is kept."""
@@ -61,6 +66,8 @@ class ReferenceBasis(Record):
     image_vocabulary: str = "full"
     """The normaliser of image labels."""
     least_hidden: float = 0.0
+    device: str = "cpu"
+    """Kind of device that scores; it rounds in its own way, as a dtype does."""
     schema: int = SCHEMA
 
     @classmethod
@@ -79,6 +86,7 @@ class ReferenceBasis(Record):
             dtype=config.dtype,
             image_vocabulary=config.image_vocabulary,
             least_hidden=config.least_hidden,
+            device=config.device_type,
         )
 
 
@@ -230,7 +238,7 @@ def _open_partial(
 
 
 def _differences(found: dict[str, Any], basis: ReferenceBasis) -> list[str]:
-    names = {"weights": "weights", "pairs": "preferences"}
+    names, found = {"weights": "weights", "pairs": "preferences"}, {**UNSAID, **found}
     return [
         f"was computed with {names.get(name, name)} {found.get(name)!r}, this run has {wanted!r}"
         for name, wanted in msgspec.to_builtins(basis).items()

@@ -23,7 +23,7 @@ from engine.machine import on_cores, read_machine
 from engine.machine_plan import shares
 from engine.records import Record
 from train.config import TrainConfig
-from train.reference import ReferenceBasis, ScoreBlocks, blocks_here, partial_of
+from train.reference import FREE, ReferenceBasis, ScoreBlocks, blocks_here, partial_of
 from train.reference_store import PartialStore
 
 
@@ -142,17 +142,18 @@ def _score(job: Job) -> Iterable[int]:
 
     from engine.weights import load_model
     from train.batch import Layout
+    from train.device import open_device
     from train.preferences import load_preferences
     from train.row_logps import RowLogps
 
     torch.set_num_threads(job.threads)
     config, checkpoint = job.config, Path(job.checkpoint)
-    device = f"cuda:{job.rank % torch.cuda.device_count()}" if config.device == "cuda" else "cpu"
-    loaded = load_model(checkpoint, getattr(torch, config.dtype)).to(device)
-    model = RowLogps(loaded, config.image_vocabulary)
-    layout = Layout.load(checkpoint, Path(job.features))
-    score = blocks_here(load_preferences(Path(job.pairs)), job.basis, layout, model)
-    return score(PartialStore.open(Path(job.store)), job.blocks)
+    with open_device(config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
+        loaded = load_model(checkpoint, getattr(torch, config.dtype)).to(device)
+        model = RowLogps(loaded, config.image_vocabulary)
+        layout = Layout.load(checkpoint, Path(job.features))
+        score = blocks_here(load_preferences(Path(job.pairs)), job.basis, layout, model)
+        yield from score(PartialStore.open(Path(job.store)), job.blocks)
 
 
 def main() -> None:

@@ -28,13 +28,13 @@ from torch.nn.utils import get_total_norm
 from engine.canary import CANARY, Canaries, Canary, fixed_captions
 from engine.checkpoints import WEIGHTS
 from engine.durable import NEW, place_folder, writing
-from engine.errors import ConfigError
 from engine.transport.shared import offer_weights
 from engine.weights import load_model, save_state
 from train.adapters import UP, add_adapters, merge_adapters
 from train.batch import Layout, Rows
 from train.config import TrainConfig
 from train.deepspeed_config import PERSIST, deepspeed_config, shares
+from train.device import open_device
 from train.masters import Masters
 from train.row_logps import RowLogps
 from train.state import read_state, write_info, write_shard
@@ -53,6 +53,7 @@ def open_policy(config: TrainConfig, checkpoint: Path, persist: int = PERSIST) -
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
         ConfigError: the batch cannot be shared out, or device is cuda and there is none.
+        EngineError: the device's memory ran out, here or while the context lasts.
     """
     with process_group(config):
         yield Policy(config, checkpoint, persist)
@@ -60,28 +61,34 @@ def open_policy(config: TrainConfig, checkpoint: Path, persist: int = PERSIST) -
 
 @contextmanager
 def process_group(config: TrainConfig) -> Iterator[None]:
-    """Joins the launcher's ranks, or makes a group of one; ends the group only if it was made here."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train: device is cuda, but torch finds no CUDA device; use device cpu")
+    """Joins the launcher's ranks, or makes a group of one, on this rank's device; ends the group only if it
+    was made here."""
     # DeepSpeed reads both at import or set-up, and asks for LOCAL_RANK even in a group of one.
-    os.environ.setdefault("DS_ACCELERATOR", config.device)
-    os.environ.setdefault("LOCAL_RANK", "0")
-    made = not dist.is_initialized()
-    if made:
-        backend = "nccl" if config.device == "cuda" else "gloo"
-        meeting = os.environ.get(RENDEZVOUS)
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-            where = f"file://{meeting}" if meeting else "env://"
-            dist.init_process_group(backend, where, rank=rank, world_size=world)
-        else:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        shares(config, dist.get_world_size())
-        yield
-    finally:
+    os.environ.setdefault("DS_ACCELERATOR", config.device_type)
+    number = int(os.environ.setdefault("LOCAL_RANK", "0"))
+    with open_device(config, number) as device:
+        made = not dist.is_initialized()
         if made:
-            _end_group()
+            _make_group(device)
+        try:
+            shares(config, dist.get_world_size())
+            yield
+        finally:
+            if made:
+                _end_group()
+
+
+def _make_group(device: torch.device) -> None:
+    backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+    meeting = os.environ.get(RENDEZVOUS)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        where = f"file://{meeting}" if meeting else "env://"
+        dist.init_process_group(backend, where, rank=rank, world_size=world, device_id=bound)
+        return
+    # NCCL opens a socket even for one rank, on a machine that may have no network.
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, device_id=bound)
 
 
 def _end_group() -> None:
@@ -105,16 +112,14 @@ class Policy:
         self._checkpoint = checkpoint
         self._model_config = model.config
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        place = f"cuda:{os.environ['LOCAL_RANK']}" if config.device == "cuda" else "cpu"
-        self.device = torch.device(place)
+        cuda = config.device_type == "cuda"
+        self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
         with _quiet_deepspeed():
             import deepspeed
 
             # A shared-memory all-reduce on CPUs, compiled on first use; what a killed rank leaves of it in
             # /dev/shm would outlive the run.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-            if config.device == "cuda":
-                torch.cuda.set_device(self.device)
             scorer = RowLogps(model, config.image_vocabulary)
             # torch's own AdamW: DeepSpeed's would compile a C++ extension on its first use.
             optimizer = torch.optim.AdamW(decay_groups(scorer, config.weight_decay), betas=BETAS)

@@ -107,11 +107,15 @@ class CellSettings(Record, forbid_unknown_fields=True):
 def _deciding(config: CurateConfig | TrainConfig, means: frozenset[str]) -> Tree:
     """The settings that decide a result, as a tree."""
     plain, given = msgspec.to_builtins(type(config)()), msgspec.to_builtins(config)
-    return {
+    kept = {
         name: value
         for name, value in given.items()
         if name not in means and (name in FIRST or value != plain[name])
     }
+    if kept.get("device") == "auto":
+        # Written as the first default was: the same measurement has the same digest on every machine.
+        kept["device"] = "cpu"
+    return kept
 
 
 def merge(base: Tree, over: Tree) -> Tree:

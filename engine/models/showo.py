@@ -131,18 +131,20 @@ class Showo(nn.Module):
         """ids [B, T] -> [B, T, D]."""
         return self.showo.model.embed_tokens(ids)
 
-    def embed_seen(self, ids: Tensor, features: Tensor) -> Tensor:
+    def embed_seen(self, ids: Tensor, features: Tensor, rows: Tensor | None = None) -> Tensor:
         """ids [B, T] -> [B, T, D], with projected CLIP features in place of the ids that stand for them.
 
-        features [R, N, F] belong to the R rows that begin with `<|mmu|>`, in their order.
+        features [R, N, F] belong to the R rows that begin with `<|mmu|>`, in their order. `rows` are their
+        numbers, [R]; not given, they are looked for, and the device is waited for.
         """
         config = self.config
         hidden = self.embed(ids)
         # Projected even where no row needs it: sharded ranks gather the projector together.
         seen = self.mm_projector(features.to(hidden.dtype)).to(hidden.dtype)
-        rows = (ids[:, 0] == config.vocabulary.mmu).nonzero()
+        if rows is None:
+            rows = (ids[:, 0] == config.vocabulary.mmu).nonzero()[:, 0]
         places = torch.arange(config.clip_tokens, device=ids.device) + config.image_start
-        return hidden.index_put((rows, places), seen)
+        return hidden.index_put((rows[:, None], places), seen)
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """The LayerNorm before the head."""
@@ -167,17 +169,22 @@ class Showo(nn.Module):
         return rotary_tables(positions, self.config.rotary_dim, self.config.rope_theta)
 
     def forward(
-        self, ids: Tensor, mask: Tensor, positions: Tensor | None = None, features: Tensor | None = None
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        positions: Tensor | None = None,
+        features: Tensor | None = None,
+        seeing: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the final LayerNorm, [B, T, D].
 
         ids [B, T]; mask [B or 1, 1, T, T] boolean, True = may attend; positions [B, T], 0..T-1 by default.
-        features are those of `embed_seen`; a variant without CLIP has none.
+        features and `seeing` are the features and rows of `embed_seen`; a variant without CLIP has none.
         """
         if positions is None:
             positions = torch.arange(ids.shape[-1], device=ids.device)
         cos, sin = self.rotary(positions)
-        hidden = self.embed(ids) if features is None else self.embed_seen(ids, features)
+        hidden = self.embed(ids) if features is None else self.embed_seen(ids, features, seeing)
         attend = dense_attention(mask)
         if self.checkpointing and torch.is_grad_enabled():
             for index, layer in enumerate(self.layers):

@@ -197,9 +197,9 @@ def test_codes_are_normalised_over_the_codes_and_words_over_everything(codes: in
     head, span = nn.Linear(16, 50, dtype=torch.float64), Span(30, 48)
     hidden = torch.randn(15, 16, dtype=torch.float64)
     targets = torch.randint(30, (15,))
-    places = torch.randperm(15)[:codes]
+    places = torch.arange(15)[15 - codes :]
     targets[places] = targets[places] % 18 + 30
-    found = HeadLogps(head, span)(hidden, targets)
+    found = HeadLogps(head, span)(hidden, targets, codes)
     logits = head(hidden)
     wanted = logits.log_softmax(-1)[range(15), targets]
     coded = logits[:, 30:48].log_softmax(-1)

@@ -191,5 +191,5 @@ def test_settings_of_earlier_versions_still_resume(killed: Path, pairs_file: Pat
     path.write_bytes(msgspec.json.encode(basis))
     assert run(pairs_file, checkpoint, killed) == killed
     assert msgspec.json.decode(path.read_bytes(), type=RunBasis).config == TrainConfig(
-        **msgspec.to_builtins(CONFIG)
+        **{**msgspec.to_builtins(CONFIG), "device": CONFIG.device_type}
     )

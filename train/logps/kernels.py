@@ -42,7 +42,8 @@ def _tuned(kernel: Any) -> Any:
         triton.Config({"IDS": ids, "INNER": inner}, num_warps=warps, num_stages=stages)
         for ids, inner, warps, stages in sizes
     ]
-    return triton.autotune(configs, key=["D"])(kernel)
+    # Kept on disk: a run that goes on in another process must not come to other sizes, and other bits.
+    return triton.autotune(configs, key=["D"], cache_results=True)(kernel)
 
 
 @triton.jit

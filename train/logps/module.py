@@ -21,23 +21,19 @@ class HeadLogps(nn.Module):
     """
 
     def __init__(self, head: nn.Linear, codes: Span | None = None) -> None:
-        """With `codes`, targets among them are normalised over the codes alone."""
+        """`codes` are the ids that `forward` may normalise over alone."""
         super().__init__()
         self.weight = head.weight
         self.bias = head.bias
         self._codes = codes
 
-    def forward(self, hidden_TD: Tensor, targets_T: Tensor) -> Tensor:
-        """log p(target), [T] float32."""
-        head = Head(self.weight, self.bias)
-        if self._codes is None:
+    def forward(self, hidden_TD: Tensor, targets_T: Tensor, codes: int = 0) -> Tensor:
+        """log p(target), [T] float32; the last `codes` targets are normalised over the codes alone."""
+        head, words = Head(self.weight, self.bias), len(targets_T) - codes
+        if not codes:
             return token_logps(hidden_TD, head, targets_T)
-        coded_T = self._codes.holds(targets_T)
-        if not coded_T.any():
-            return token_logps(hidden_TD, head, targets_T)
-        if coded_T.all():
+        if not words:
             return token_logps(hidden_TD, head, targets_T, self._codes)
-        codes = token_logps(hidden_TD[coded_T], head, targets_T[coded_T], self._codes)
-        words = token_logps(hidden_TD[~coded_T], head, targets_T[~coded_T])
-        full_T = torch.zeros(targets_T.shape, dtype=codes.dtype, device=codes.device)
-        return full_T.masked_scatter(coded_T, codes).masked_scatter(~coded_T, words)
+        told = token_logps(hidden_TD[:words], head, targets_T[:words])
+        shown = token_logps(hidden_TD[words:], head, targets_T[words:], self._codes)
+        return torch.cat((told, shown))
