@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,61 @@ def test_small_passes_give_what_large_ones_give(model: Showo, images: list[Image
         for a, b in zip(one, other, strict=True):
             assert [c.logp for c in a] == pytest.approx([c.logp for c in b], abs=TOLERANCE)
             assert [c.greedy for c in a] == [c.greedy for c in b]
+
+
+def some_seen(model: Showo, count: int) -> list[Seen]:
+    """Images with no question to three, whose texts and choices differ in number and length."""
+    config, words, draw = model.config, model.config.vocabulary, np.random.default_rng(4)
+
+    def ids(most: int) -> tuple[int, ...]:
+        return tuple(draw.integers(1, config.text_vocab_size - 1, draw.integers(1, most)).tolist())
+
+    found = []
+    for number in range(count):
+        asks = [Ask((3, *ids(5)), tuple(ids(5) for _ in range(i + number % 2))) for i in range(number % 4)]
+        codes = draw.integers(0, config.codebook_size, config.num_image_tokens).tolist()
+        prefix, features = words.mmu_prefix(codes), None
+        if config.w_clip_vit:
+            prefix = words.feature_prompt(config.system_ids, config.clip_tokens, ())
+            features = torch.from_numpy(draw.normal(size=(config.clip_tokens, config.clip_size))).float()
+        found.append(Seen(prefix, asks, features))
+    return found
+
+
+@torch.no_grad()
+def one_choice_alone(model: Showo, seen: Seen, text: Sequence[int], choice: Sequence[int]) -> Chosen:
+    """A choice after its question by one forward pass of the training model."""
+    config, words = model.config, model.config.vocabulary
+    ids = torch.tensor([[*seen.prefix, *text, *choice]])
+    length = ids.shape[1]
+    features = None if seen.features is None else seen.features[None]
+    mask = mmu_mask(ids, words.eoi)
+    if config.w_clip_vit:
+        mask = feature_mask(length, config.image_start, config.clip_tokens)
+    logp = model.head(model(ids, mask, features=features)[0, length - len(choice) - 1 :]).log_softmax(-1)
+    wanted = torch.tensor([*choice, words.eos])
+    greedy = (logp.argmax(-1) == wanted).tolist()
+    return Chosen(logp.gather(-1, wanted[:, None]).sum().item(), tuple(greedy))
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("tokens", [4096, 200, 1])
+def test_a_dense_pass_and_a_flat_one_give_what_each_choice_is_given_alone(
+    model: Showo, clip_checkpoints: tuple[Path, Path], clip: bool, tokens: int
+) -> None:
+    model = load_model(clip_checkpoints[0]) if clip else model
+    images = some_seen(model, 16)
+    dense, flat = (choose(model, images, tokens, dense=dense) for dense in (True, False))
+    compared = 0
+    for seen, *found in zip(images, dense, flat, strict=True):
+        for ask, *rows in zip(seen.asks, *found, strict=True):
+            for choice, *given in zip(ask.choices, *rows, strict=True):
+                alone = one_choice_alone(model, seen, ask.text, choice)
+                for one in given:
+                    assert one.logp == pytest.approx(alone.logp, abs=TOLERANCE, rel=TOLERANCE)
+                    assert one.greedy == alone.greedy
+                compared += 1
+    assert compared > 20
 
 
 def test_free_text_is_the_same_with_drafts_and_without(
