@@ -26,5 +26,5 @@ def test_what_does_not_fit_alone_is_an_error() -> None:
     def run(batch: int) -> None:
         raise torch.OutOfMemoryError
 
-    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
+    with pytest.warns(UserWarning, match="batches of 1"), pytest.raises(torch.OutOfMemoryError):
         halving(run, 2)

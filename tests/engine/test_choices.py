@@ -195,6 +195,25 @@ def test_free_text_is_the_same_with_drafts_and_without(
     assert all(one.choice_logps == () for row in decoded for one in row)
 
 
+def test_decoded_answers_are_those_of_vllms_own_decoding(
+    engine: Engine, paged_engine: Engine, images: list[ImageTokens], ask: Asking
+) -> None:
+    """Of images with no question, with one that a choice settles, and with some that none does."""
+    rows = [
+        [],
+        [ask("how many?", "two")],
+        [ask("is a square blue?"), ask("what color is the circle?", "red")],
+    ]
+    questions = [rows[i % 3] for i in range(len(images))]
+    for settings in (DECODED, AnswerSettings()):
+        mine, theirs = (
+            [[one.text for one in row] for row in served.answer(images, questions, settings)]
+            for served in (engine, paged_engine)
+        )
+        assert mine == theirs
+    assert len({text for row in mine for text in row}) > 2
+
+
 def test_a_question_without_choices_has_no_likeliest(
     engine: Engine, images: list[ImageTokens], ask: Asking
 ) -> None:
