@@ -41,3 +41,9 @@ def least_gib(config: ShowoConfig, dtype: str, head: int, tensor_parallel: int =
     """
     of_token = token_bytes(config, dtype, head) / tensor_parallel / 2**30
     return 1.125 * config.max_position_embeddings * of_token
+
+
+def branched_gib(config: ShowoConfig, dtype: str, max_sequences: int, tensor_parallel: int = 1) -> float:
+    """GiB of each process that the branched sampler's own keys and values may take, beside `planned_gib`."""
+    of_token = token_bytes(config, dtype, config.head_dim) / tensor_parallel / 2**30
+    return min(MOST, max_sequences * (config.prefix_length + TEXT_TOKENS) * of_token)

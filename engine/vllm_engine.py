@@ -23,7 +23,7 @@ from engine.canary import Canaries, check_songs
 from engine.devices import compute_device
 from engine.errors import EngineError
 from engine.gate import Gate
-from engine.kv_cache import MOST
+from engine.kv_cache import branched_gib
 from engine.meter import Path as WorkPath
 from engine.meter import Tally
 from engine.models.showo_config import ShowoConfig
@@ -97,11 +97,10 @@ class Engine:
         found = fingerprint(checkpoint)
         self.prompts = open_prompts(checkpoint, self._config, self._pixels.images, self._project)
         self._precision = serving_dtype(dtype)
-        self._limits = (
-            Limits(self._precision, max_sequences, kv_cache_gib or MOST)
-            if self._sampler == "branched"
-            else None
-        )
+        own = kv_cache_gib or branched_gib(self._config, self._precision, max_sequences)
+        # None where vLLM samples, which has limits of its own.
+        branched = self._sampler == "branched"
+        self._limits = Limits(self._precision, max_sequences, own) if branched else None
         self._gate = Gate()
         transfer = "" if transport in ("disk", "shared") else transport
         self.server = Server(
