@@ -60,15 +60,24 @@ class Pass(NamedTuple):
 
 
 def choose(
-    model: ReadingModel, images: Sequence[Seen], tokens: int = TOKENS, dense: bool | None = None
+    model: ReadingModel,
+    images: Sequence[Seen],
+    tokens: int = TOKENS,
+    dense: bool | None = None,
+    halves: bool = True,
 ) -> list[list[list[Chosen]]]:
     """[image][question][choice]; images share a pass where their stems are equally long.
 
     What an image is given does not depend on the others. `dense` lays a pass out for stock attention, by
-    default everywhere but on a CPU. Where memory runs out, passes are halved.
+    default everywhere but on a CPU. Where a GPU's memory runs out, passes are halved; not so where `halves`
+    is false, for processes that share the layers and must all compute the same passes.
     """
+
+    def read(most: int) -> list[Pass]:
+        return passes(model, images, most, dense)
+
     found: list[list[list[Chosen]]] = [[[] for _ in one.asks] for one in images]
-    for one in halving(lambda most: passes(model, images, most, dense), tokens):
+    for one in halving(read, tokens) if halves else read(tokens):
         values = iter(zip(one.logps.tolist(), one.greedy.tolist(), strict=True))
         for image in one.images:
             found[image.number] = [

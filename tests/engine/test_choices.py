@@ -195,6 +195,27 @@ def test_free_text_is_the_same_with_drafts_and_without(
     assert all(one.choice_logps == () for row in decoded for one in row)
 
 
+def test_passes_are_halved_where_memory_runs_out_and_the_choices_stay(
+    model: Showo, images: list[ImageTokens]
+) -> None:
+    class Crowded(Showo):
+        """Has no room for more than 150 tokens at a time."""
+
+        def embed(self, ids: torch.Tensor) -> torch.Tensor:
+            if ids.numel() > 150:
+                raise torch.OutOfMemoryError
+            return super().embed(ids)
+
+    crowded = Crowded(model.config)
+    crowded.load_state_dict(model.state_dict())
+    seen = some_seen(model, 8)
+    with pytest.warns(UserWarning, match="going on with batches of 128"):
+        found = choose(crowded, seen, dense=True)
+    assert found == choose(model, seen, tokens=128, dense=True)
+    with pytest.raises(torch.OutOfMemoryError):
+        choose(crowded, seen, dense=True, halves=False)
+
+
 def test_decoded_answers_are_those_of_vllms_own_decoding(
     engine: Engine, paged_engine: Engine, images: list[ImageTokens], ask: Asking
 ) -> None:
