@@ -29,7 +29,7 @@ class Origin(Record):
     seed: int
     n: int
     captions: object
-    """How each caption candidate is sampled."""
+    """How each caption candidate is sampled, and by which sampler."""
     paint: object
     answer: object
     similarity: str
@@ -46,30 +46,60 @@ class Origin(Record):
     """Items of the data set before its first."""
     questions: str = ""
     """Digest of the file that they come from; empty for the data set's own."""
+    device: str = "cpu"
+    """What computed. A GPU rounds otherwise than a CPU: a curation stays where it was begun."""
+    deterministic: bool = True
+    """`engine.deterministic`, where that changes anything: on a GPU."""
+
+    @property
+    def sampler(self) -> str:
+        """Who sampled captions and answers; empty where that was not kept."""
+        match self.captions:
+            case [{"sampler": str(name)}, *_]:
+                return name
+        return ""
+
+    def encoded(self) -> bytes:
+        """As JSON. A CPU's says nothing of devices, as before GPUs served: folders and digests stay."""
+        tree = msgspec.to_builtins(self)
+        if self.device == "cpu":
+            del tree["device"], tree["deterministic"]
+        return msgspec.json.encode(tree)
 
     def digest(self) -> str:
         """Digest of all of it, by which pairs name it."""
-        return hashlib.blake2b(msgspec.json.encode(self), digest_size=12).hexdigest()
+        return hashlib.blake2b(self.encoded(), digest_size=12).hexdigest()
+
+
+class Serving(Record):
+    """What of an engine decides its samples."""
+
+    model: str
+    """Fingerprint of the weights."""
+    precision: str
+    sampler: str = "branched"
+    device: str = "cpu"
+    deterministic: bool = True
 
 
 def origin_of(
-    model: str,
-    precision: str,
+    serving: Serving,
     source: Source,
     config: CurateConfig,
     scorers: Scorers,
     round_number: int,
     seed: int,
 ) -> Origin:
-    """The origin of a round's curation; `model` is the fingerprint of the weights that sample."""
+    """The origin of a round's curation by an engine."""
+    captions = msgspec.to_builtins(list(caption_plan(config)))
     return Origin(
-        model=model,
-        precision=precision,
+        model=serving.model,
+        precision=serving.precision,
         data=source.name,
         round=round_number,
         seed=seed,
         n=config.n,
-        captions=msgspec.to_builtins(list(caption_plan(config))),
+        captions=[{**one, "sampler": serving.sampler} for one in captions],
         paint=msgspec.to_builtins(config.paint),
         answer=msgspec.to_builtins(config.answer),
         similarity=scorers.captions.name,
@@ -79,6 +109,8 @@ def origin_of(
         questions=asked_digest(config.questions, config.combine_questions),
         select=config.select,
         skip=source.skip,
+        device=serving.device,
+        deterministic=serving.deterministic,
     )
 
 
@@ -90,7 +122,7 @@ def claim(folder: Path, origin: Origin) -> None:
     """
     path = folder / ORIGIN
     if not path.is_file():
-        write_file(path, msgspec.json.encode(origin))
+        write_file(path, origin.encoded())
         return
     stored = _read(path, origin.similarity, origin.choices)
     changed = [

@@ -68,6 +68,7 @@ def curate(
             dropped_questions=tally.dropped_questions,
             without_questions=tally.without_questions,
             judge=origin.judge,
+            sampler=origin.sampler,
             throughput=speed or _earlier_speed(folder / SUMMARY),
         )
         write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))

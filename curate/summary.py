@@ -37,6 +37,8 @@ class CurateSummary(Record):
     """Image pairs whose sides score the same."""
     judge: object = None
     """As in `Origin`."""
+    sampler: str = ""
+    """Who sampled captions and answers (`engine.sampler`)."""
     throughput: Throughput | None = None
     """Of the command that sampled last."""
 
@@ -78,6 +80,7 @@ class Counting:
         dropped_questions: int,
         without_questions: int,
         judge: object,
+        sampler: str,
         throughput: Throughput | None,
     ) -> CurateSummary:
         """All of it."""
@@ -99,5 +102,6 @@ class Counting:
             without_questions=without_questions,
             image_ties=self._ties,
             judge=judge,
+            sampler=sampler,
             throughput=throughput,
         )

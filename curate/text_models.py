@@ -1,4 +1,7 @@
-"""Text encoders from local folders: sentence-transformers models, and BERT as the official script uses it."""
+"""Text encoders from local folders: sentence-transformers models, and BERT as the official script uses it.
+
+They compute where the engine does, in float32.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from curate.text_vectors import Tokens
+from engine.devices import compute_device
 from engine.errors import DataError, HermesError
 
 BERT_TOKENS = 512
@@ -35,7 +39,10 @@ class SentenceModel:
         logging.disable_progress_bar()
         with _loading(folder):
             self._model = SentenceTransformer(
-                str(folder), device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True}
+                str(folder),
+                device=str(compute_device()),
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True},
             )
         self.pad_id = self._model.tokenizer.pad_token_id or 0
         self.longest = self._model.max_seq_length or 1 << 30
@@ -46,7 +53,7 @@ class SentenceModel:
 
     def vectors(self, batch: Tokens) -> Tensor:
         """Sentence embeddings [R, D]."""
-        found: Tensor = self._model(dict(batch))["sentence_embedding"]
+        found: Tensor = self._model(_on(self._model.device, batch))["sentence_embedding"]
         return found
 
 
@@ -77,7 +84,7 @@ class PlainBert:
             )
             if missing := sorted(found[1]["missing_keys"]):
                 raise DataError(f"{folder}: the weights lack {len(missing)} tensors, the first {missing[0]}")
-        self._model = found[0].eval()
+        self._model = found[0].eval().to(compute_device())
         self._pooling = pooling
         self.pad_id = self._tokenizer.pad_token_id
         self.longest = min(BERT_TOKENS, self._model.config.max_position_embeddings)
@@ -88,11 +95,16 @@ class PlainBert:
 
     def vectors(self, batch: Tokens) -> Tensor:
         """[R, D] in float32."""
+        batch = _on(self._model.device, batch)
         hidden: Tensor = self._model(**batch).last_hidden_state
         if self._pooling == "cls":
             return hidden[:, 0]
         seen = batch["attention_mask"][:, :, None].to(hidden.dtype)
         return (hidden * seen).sum(1) / seen.sum(1)
+
+
+def _on(device: torch.device, batch: Tokens) -> dict[str, Tensor]:
+    return {name: one.to(device) if isinstance(one, Tensor) else one for name, one in batch.items()}
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class TextModel(Protocol):
         ...
 
     def vectors(self, batch: Tokens) -> Tensor:
-        """[R, D], of any length."""
+        """[R, D], of any length, where the model lies."""
         ...
 
 
@@ -82,7 +82,7 @@ class TextVectors:
                     for one in tokens
                 ]
                 batch[name] = torch.cat(rows)
-        return F.normalize(self._model.vectors(batch).float(), dim=-1).numpy()
+        return F.normalize(self._model.vectors(batch).float(), dim=-1).cpu().numpy()
 
 
 def _length(tokens: Tokens) -> int:

@@ -59,3 +59,9 @@ def least_gib(config: ShowoConfig, dtype: str, head: int, tensor_parallel: int =
 def gpu_room(free: float, weights: float) -> float:
     """GiB of a GPU that keys and values may take, beside weights that a swap holds twice; all in GiB."""
     return free - 2 * weights - WORKSPACE
+
+
+def branched_gib(config: ShowoConfig, dtype: str, max_sequences: int, tensor_parallel: int = 1) -> float:
+    """GiB of each process that the branched sampler's own keys and values may take, beside `planned_gib`."""
+    of_token = token_bytes(config, dtype, config.head_dim) / tensor_parallel / 2**30
+    return min(MOST, max_sequences * (config.prefix_length + TEXT_TOKENS) * of_token)

@@ -177,11 +177,6 @@ class CaptionSettings(Record, forbid_unknown_fields=True):
     repetition_penalty: float = 1.0
     """Divides (multiplies, where negative) the logits of tokens already in the prompt or the caption."""
     max_tokens: int = 32
-    sampler: Literal["branched", "paged"] = "branched"
-    """branched: an image's candidates grow from one stem (`engine/samplers/branches.py`); paged: vLLM's own.
-
-    The draws of a seed differ between the two.
-    """
 
 
 class AnswerSettings(Record, forbid_unknown_fields=True):

@@ -1,4 +1,7 @@
-"""Answers about images: read from the choices in one pass, decoded where that does not settle them."""
+"""Answers about images: read from the choices in one pass, decoded where that does not settle them.
+
+A decoded answer is greedy: a branch of its image's stem, or a request to vLLM.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from engine.samplers.branches import Asked, asked_behind
 from engine.samplers.choice_rows import Ask
 from engine.samplers.choices import Chosen
 from engine.tokenizers.text import TextTokenizer
+from engine.vllm_captions import continued
 from engine.vllm_prompts import Prompts
 from engine.vllm_server import Server
 
@@ -25,12 +29,15 @@ def answers(
     prompts: Prompts,
     text: TextTokenizer,
     config: ShowoConfig,
-    limits: Limits,
+    limits: Limits | None,
     images: Sequence[ImageTokens],
     questions: Sequence[Sequence[Question]],
     settings: AnswerSettings,
 ) -> list[list[Answer]]:
-    """The answer to every question of every image; the images are what `Prompts.seen` gives."""
+    """The answer to every question of every image; the images are what `Prompts.seen` gives.
+
+    `limits` are as in `captions`.
+    """
     asked = [
         [ask(text.encode(wording(config, one, settings)), one, text.encode) for one in row]
         for row in questions
@@ -48,11 +55,11 @@ def answers(
         for rows in zip(asked, found, strict=True)
     ]
     eos = config.vocabulary.eos
-    decoded = iter(
-        text.decode([token for token in ids if token != eos])
-        for row in _decode(server, prompts, config, limits, images, left)
-        for ids in row
-    )
+    if limits is None:
+        rows = _paged(server, prompts, images, left)
+    else:
+        rows = _branched(server, prompts, config, limits, images, left)
+    decoded = iter(text.decode([token for token in ids if token != eos]) for row in rows for ids in row)
     return [
         [
             answer or Answer(text=next(decoded), choice_logps=tuple(one.logp for one in chosen))
@@ -79,7 +86,26 @@ def _read(
     return found
 
 
-def _decode(
+def _paged(
+    server: Server, prompts: Prompts, images: Sequence[ImageTokens], left: Sequence[Sequence[Ask]]
+) -> list[list[list[int]]]:
+    """The greedy tokens of every text of every image, each a request of its own."""
+    asked = [(image, [ask.text for ask in asks]) for image, asks in zip(images, left, strict=True) if asks]
+    params = server.sampling(temperature=0.0, max_tokens=ANSWER_TOKENS)
+    outputs = iter(
+        continued(
+            server,
+            prompts,
+            [image for image, _ in asked],
+            [texts for _, texts in asked],
+            ANSWER_TOKENS,
+            [params] * sum(map(len, left)),
+        )
+    )
+    return [[list(next(outputs).outputs[0].token_ids) for _ in asks] for asks in left]
+
+
+def _branched(
     server: Server,
     prompts: Prompts,
     config: ShowoConfig,

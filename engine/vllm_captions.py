@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import EngineError
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, ImageTokens, SampledCaption
 from engine.samplers.batch_size import Limits
@@ -24,24 +23,24 @@ def captions(
     prompts: Prompts,
     text: TextTokenizer,
     config: ShowoConfig,
-    limits: Limits,
+    limits: Limits | None,
     images: Sequence[ImageTokens],
     plan: Sequence[CaptionSettings],
     seeds: Sequence[Sequence[int]],
 ) -> list[list[SampledCaption]]:
     """A caption of every image for each entry of the plan, with the seeds of each.
 
+    `limits` are those of the branched sampler; None is the paged one.
+
     Raises:
-        EngineError: settings out of range or of two samplers, or too many tokens for the model.
+        EngineError: settings out of range, or too many tokens for the model.
     """
     server.ready()
+    check_settings(plan)
     if not plan or not images:
         return [[] for _ in images]
-    samplers = {one.sampler for one in plan}
-    if len(samplers) > 1:
-        raise EngineError("one plan has captions of both samplers; ask for them in two calls")
     prompt = text.encode(config.caption_prompt)
-    if samplers == {"paged"}:
+    if limits is None:
         grown = _paged(server, prompts, prompt, images, plan, seeds)
     else:
         grown = _branched(server, prompts, prompt, config, limits, images, plan, seeds)
@@ -67,7 +66,6 @@ def _branched(
     plan: Sequence[CaptionSettings],
     seeds: Sequence[Sequence[int]],
 ) -> list[list[Grown]]:
-    check_settings(plan)
     n, longest = len(plan), max(one.max_tokens for one in plan)
     found: list[list[Grown]] = []
     for part in windows(prompts, len(images)):

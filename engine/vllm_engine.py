@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from engine.canary import Canaries, check_songs
+from engine.devices import compute_device
 from engine.errors import EngineError
 from engine.gate import Gate
-from engine.kv_cache import MOST
+from engine.kv_cache import branched_gib
 from engine.meter import Path as WorkPath
 from engine.meter import Tally
 from engine.models.showo_config import ShowoConfig
@@ -38,6 +39,7 @@ from engine.records import (
     SampledCaption,
     SampledImage,
 )
+from engine.sampler import sampler_for
 from engine.samplers.batch_size import Limits, planned_batch
 from engine.samplers.mask_predict_rule import check_schedule
 from engine.seeds import sample_seed
@@ -74,6 +76,8 @@ class Engine:
         paint_batch: int | None = None,
         tensor_parallel: int = 1,
         transport: str = "disk",
+        sampler: str = "auto",
+        deterministic: bool = True,
     ) -> None:
         """`paint_batch` is the number of canvases that share a forward pass (planned where None).
 
@@ -81,8 +85,11 @@ class Engine:
         from the model's sizes. `tensor_parallel` is the number of processes that share every layer.
         `transport` is how a swap's weights come where they are offered so: disk, shared (`transport.shared`),
         or one of vLLM's (`vllm_transport`). A checkpoint that nobody offers is read from its folder.
+        `sampler` is as in `engine.sampler`. `deterministic` takes kernels on a GPU whose results do not
+        depend on what else is in a batch; on a CPU it changes nothing.
         """
         require_transport(transport)
+        self._sampler = sampler_for(sampler, compute_device())
         self._config = load_config(checkpoint)
         check_weights(checkpoint, self._config, from_disk(checkpoint).manifest())
         self.text = TextTokenizer.load(checkpoint / "tokenizer.json")
@@ -90,11 +97,21 @@ class Engine:
         found = fingerprint(checkpoint)
         self.prompts = open_prompts(checkpoint, self._config, self._pixels.images, self._project)
         self._precision = serving_dtype(dtype)
-        self._limits = Limits(self._precision, max_sequences, kv_cache_gib or MOST)
+        own = kv_cache_gib or branched_gib(self._config, self._precision, max_sequences)
+        # None where vLLM samples, which has limits of its own.
+        branched = self._sampler == "branched"
+        self._limits = Limits(self._precision, max_sequences, own) if branched else None
         self._gate = Gate()
         transfer = "" if transport in ("disk", "shared") else transport
         self.server = Server(
-            checkpoint, self._config, self._precision, max_sequences, kv_cache_gib, tensor_parallel, transfer
+            checkpoint,
+            self._config,
+            self._precision,
+            max_sequences,
+            kv_cache_gib,
+            tensor_parallel,
+            transfer,
+            deterministic,
         )
         self._weights = ServedWeights(self.server, self._gate, self._config, checkpoint, found, transport)
         # After the start, which may change the number of threads.
@@ -115,6 +132,11 @@ class Engine:
     def precision(self) -> str:
         """The floating-point type of the arithmetic."""
         return self._precision
+
+    @property
+    def sampler(self) -> str:
+        """Who samples captions and answers: branched or paged (`engine.sampler`)."""
+        return self._sampler
 
     @property
     def version(self) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from engine import vllm_sleep
+from engine.devices import compute_device
 from engine.errors import EngineError, HermesError
 from engine.kv_cache import planned_gib
 from engine.machine import usable_cores
@@ -108,12 +109,19 @@ def start(
     kv_cache_gib: float,
     tensor_parallel: int = 1,
     transfer: str = "",
+    deterministic: bool = False,
 ) -> LLM:
     """A vLLM instance that serves `checkpoint`; `transfer` is as in `engine.vllm_transport`.
+
+    `deterministic` asks a GPU for kernels whose results do not depend on what else is in a batch; on a CPU
+    it changes nothing.
 
     Raises:
         EngineError: vLLM is not installed, refused the model, or does not know it.
     """
+
+    if deterministic and compute_device().type == "cuda":
+        os.environ["VLLM_BATCH_INVARIANT"] = "1"
 
     def build() -> LLM:
         return _showo(checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, transfer)

@@ -32,13 +32,17 @@ class Server:
         kv_cache_gib: float,
         tensor_parallel: int,
         transfer: str = "",
+        deterministic: bool = False,
     ) -> None:
-        """`transfer` names one of vLLM's own ways of moving weights, where one is to be set up."""
+        """`transfer` names one of vLLM's own ways of moving weights, where one is to be set up.
+
+        `deterministic` is as in `vllm_launch.start`.
+        """
         self._eos = config.vocabulary.eos
         self._broken = ""
         self._asleep = 0
         self.llm = vllm_launch.start(
-            checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, transfer
+            checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, transfer, deterministic
         )
         self._closed = False
         self.meter = Meter(lambda: self.rpc("counting failed", "hermes_counts"))

@@ -28,9 +28,10 @@ from engine.vllm_transport import Arrivals, receive
 
 
 class HermesWorker:
-    """Methods for `collective_rpc`; `model_runner` is the worker's."""
+    """Methods for `collective_rpc`; `model_runner` and `parallel_config` are the worker's."""
 
     model_runner: Any
+    parallel_config: Any
     _empty: Prefixes | None = None
     _staged: Prepared = []
     _before: Prepared = []
@@ -55,7 +56,8 @@ class HermesWorker:
 
     def hermes_choose(self, images: Sequence[Seen]) -> list[list[list[Chosen]]]:
         """`engine.samplers.choices.choose` on the weights that serve."""
-        return choose(self.model_runner.get_model(), images)
+        alone = self.parallel_config.tensor_parallel_size == 1
+        return choose(self.model_runner.get_model(), images, halves=alone)
 
     def hermes_grow(
         self,

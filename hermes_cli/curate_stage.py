@@ -107,10 +107,12 @@ def curate_round(
     missing. `fresh` removes what an earlier curation of this round left.
     """
     from curate.earlier import EarlierPairs
-    from curate.origin import origin_of, require_same_scorers
+    from curate.origin import Serving, origin_of, require_same_scorers
     from curate.pipeline import curate
     from curate.scorers import open_scorers
+    from engine.devices import compute_device
     from engine.precision import serving_dtype
+    from engine.sampler import sampler_for
     from engine.weights import fingerprint
 
     scorers = open_scorers(settings.curate)
@@ -118,15 +120,15 @@ def curate_round(
     target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
     if fresh:
         _remove(target)
-    origin = origin_of(
-        fingerprint(checkpoint),
-        serving_dtype(settings.engine.dtype),
-        source,
-        settings.curate,
-        scorers,
-        number,
-        settings.seed,
+    device = compute_device()
+    serving = Serving(
+        model=fingerprint(checkpoint),
+        precision=serving_dtype(settings.engine.dtype),
+        sampler=sampler_for(settings.engine.sampler, device),
+        device=device.type,
+        deterministic=settings.engine.deterministic or device.type == "cpu",
     )
+    origin = origin_of(serving, source, settings.curate, scorers, number, settings.seed)
     earlier = EarlierPairs(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import inspect
 
 from benchmarks.quality.config import EvalConfig
-from curate.config import CurateConfig
+from curate.config import CurateConfig, renamed
 from curate.model_folders import default_similarity
 from engine.durable import write_file
 from engine.errors import ConfigError
@@ -36,6 +36,13 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     """Processes that share every layer; it divides the attention heads."""
     transport: Literal["disk", "shared", "ipc", "nccl"] = "disk"
     """How trained weights come to the running engine; the last two need GPUs (docs/processes.md)."""
+    sampler: Literal["auto", "branched", "paged"] = "auto"
+    """Who samples captions, and answers that no choice settles: branched, which grows them from one stem an
+    image, on a CPU alone; or paged, vLLM's scheduler. auto: branched on a CPU, paged on a GPU. The draws of a
+    seed differ between the two."""
+    deterministic: bool = True
+    """On a GPU, vLLM's batch-invariant kernels: no sample depends on what else is in its batch, so that a
+    curation resumes to the same bytes. What they cost is not measured. No effect on a CPU."""
 
 
 ReferencePolicy = Literal["previous", "base"]
@@ -154,9 +161,21 @@ def _parts(kind: inspect.Type) -> Iterator[inspect.Type]:
         yield kind
 
 
+def stored_tree(stored: Path) -> Tree:
+    """A run's settings as its file has them, under today's names; nothing where there is none.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return renamed(msgspec.json.decode(stored.read_bytes(), type=Tree)) if stored.is_file() else {}
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{stored}: {error}") from error
+
+
 def stored_settings(stored: Path) -> RunSettings:
     """A run's settings as its commands left them, for those who only look; defaults where there are none."""
-    return settle(msgspec.json.decode(stored.read_bytes()) if stored.is_file() else {})
+    return settle(stored_tree(stored))
 
 
 def load_settings(
@@ -168,10 +187,7 @@ def load_settings(
     recipe: Tree | None = None,
 ) -> RunSettings:
     """Merges all layers and stores the result, unless told not to, for the run's next command."""
-    tree: Tree = {}
-    if stored.is_file():
-        tree = msgspec.json.decode(stored.read_bytes())
-    tree = merge(tree, recipe or {})
+    tree = merge(stored_tree(stored), recipe or {})
     if config is not None:
         tree = merge(tree, read_toml(config))
     for assignment in assignments:

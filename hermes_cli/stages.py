@@ -41,6 +41,8 @@ def start_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = No
         kv_cache_gib=room,
         tensor_parallel=settings.engine.tensor_parallel,
         transport=settings.engine.transport,
+        sampler=settings.engine.sampler,
+        deterministic=settings.engine.deterministic,
     )
 
 

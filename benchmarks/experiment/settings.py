@@ -78,6 +78,8 @@ class CellSettings(Record, forbid_unknown_fields=True):
     def curation_basis(self) -> Tree:
         """What decides the pairs of round 1."""
         kept = _deciding(self.curate, CURATION_MEANS)
+        # Where early settings had it: digests name folders, and must not move.
+        kept["caption"]["sampler"] = "paged" if self.engine.get("sampler") == "paged" else "branched"
         return {**self._sampler, "seed": self.seed, "curate": kept}
 
     @property

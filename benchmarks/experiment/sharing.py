@@ -16,6 +16,7 @@ import msgspec
 from benchmarks.experiment.settings import CellSettings
 from benchmarks.quality.config import EvalConfig
 from benchmarks.quality.records import GapReport
+from curate.config import renamed
 from curate.origin import Origin
 from curate.shards import LOCK, OPEN
 from curate.store import ORIGIN, PAIRS, SUMMARY
@@ -148,7 +149,7 @@ def stored_settings(run: Path) -> CellSettings:
     """
     path = run / "run.json"
     try:
-        tree = msgspec.json.decode(path.read_bytes(), type=dict)
+        tree = renamed(msgspec.json.decode(path.read_bytes(), type=dict))
         known = {name: tree[name] for name in CellSettings.__struct_fields__ if name in tree}
         return msgspec.convert(known, CellSettings)
     except (OSError, msgspec.MsgspecError) as error:

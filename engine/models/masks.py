@@ -26,12 +26,12 @@ def t2i_mask(ids: Tensor, pad: int, soi: int, eoi: int) -> Tensor:
     return mask[:, None]
 
 
-def feature_mask(length: int, start: int, count: int) -> Tensor:
+def feature_mask(length: int, start: int, count: int, device: torch.device | None = None) -> Tensor:
     """Understanding of CLIP features, [1, 1, T, T]: causal, and all see the `count` features from `start`.
 
     The system prompt before the features sees them too, but of itself only what is past.
     """
-    mask = torch.ones(length, length, dtype=torch.bool).tril()
+    mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
     mask[:, start : start + count] = True
     return mask[None, None]
 

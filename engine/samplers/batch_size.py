@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import torch
 
 from engine.kv_cache import token_bytes
 from engine.models.showo_config import ShowoConfig
@@ -34,3 +38,23 @@ class Limits(NamedTuple):
         tokens = length + branches * longest
         image = tokens * token_bytes(config, self.dtype, config.head_dim)
         return max(1, min(self.rows // branches, int(self.gib * 2**30 / image)))
+
+
+T = TypeVar("T")
+
+
+def halving(run: Callable[[int], T], batch: int) -> T:
+    """What `run` gives for a batch of this size, halved and tried again while a GPU's memory runs out.
+
+    Raises:
+        torch.OutOfMemoryError: a batch of 1 needs too much.
+    """
+    while True:
+        try:
+            return run(batch)
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+        # Out of the handler, whose exception would keep what the failed try had allocated.
+        batch //= 2
+        warnings.warn(f"the GPU's memory ran out; going on with batches of {batch}", stacklevel=2)

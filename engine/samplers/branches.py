@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.records import CaptionSettings
 from engine.samplers.choice_rows import Seen, common_start
-from engine.samplers.reading import ReadingModel
+from engine.samplers.reading import ReadingModel, uploaded
 from engine.samplers.stems import Branches, Stem, next_logits, read_stems, run_branches
 from engine.samplers.token_rule import Rules, uniforms
 
@@ -53,15 +53,15 @@ def grow(
 
     `seeds` has the seed of each; a candidate depends on nothing else than its stem, its entry and its seed.
     """
-    n, settings = len(plan), list(plan) * len(stems)
+    n, settings, device = len(plan), list(plan) * len(stems), model.device
     longest = max(one.max_tokens for one in plan)
     read = read_stems(model, stems)
-    of = torch.arange(len(stems)).repeat_interleave(n)
-    rules, room = Rules(settings), torch.tensor([one.max_tokens for one in settings])
-    uniform = torch.stack([uniforms(seed, longest) for row in seeds for seed in row])
-    seen = _seen(stems, model.config.vocab_size)[of] if rules.penalised else None
+    of = torch.arange(len(stems), device=device).repeat_interleave(n)
+    rules, room = Rules(settings, device), uploaded([one.max_tokens for one in settings], device)
+    uniform = torch.stack([uniforms(seed, longest) for row in seeds for seed in row]).to(device)
+    seen = _seen(stems, model.config.vocab_size, device)[of] if rules.penalised else None
     branches = Branches(read, of, longest)
-    start = torch.zeros(len(settings), dtype=torch.int64)
+    start = torch.zeros_like(room)
     grown = _continue(
         model, branches, read.tokens, start, next_logits(model, read.last)[of], rules, room, uniform, seen
     )
@@ -74,20 +74,20 @@ def reply(model: ReadingModel, asked: Sequence[Asked], longest: int) -> list[lis
 
     All stems are equally long.
     """
-    read = read_stems(model, [one.stem for one in asked])
+    read, device = read_stems(model, [one.stem for one in asked]), model.device
     texts = [text for one in asked for text in one.texts]
-    of = torch.tensor([number for number, one in enumerate(asked) for _ in one.texts])
-    lengths = torch.tensor([len(text) for text in texts])
+    of = uploaded([number for number, one in enumerate(asked) for _ in one.texts], device)
+    lengths = uploaded([len(text) for text in texts], device)
     branches = Branches(read, of, int(lengths.max()) + longest - 1)
-    branch = torch.arange(len(texts)).repeat_interleave(lengths)
-    place = torch.cat([torch.arange(len(text)) for text in texts])
-    ids = torch.tensor([token for text in texts for token in text])
+    branch = torch.arange(len(texts), device=device).repeat_interleave(lengths)
+    place = torch.cat([torch.arange(len(text), device=device) for text in texts])
+    ids = uploaded([token for text in texts for token in text], device)
     last = run_branches(
         model, ids, place + read.tokens, branches.attend(branch, place), lengths.cumsum(0) - 1
     )
-    greedy = Rules([CaptionSettings(temperature=0.0)] * len(texts))
-    room = torch.full((len(texts),), longest)
-    uniform = torch.zeros(len(texts), longest)
+    greedy = Rules([CaptionSettings(temperature=0.0)] * len(texts), device)
+    room = torch.full_like(lengths, longest)
+    uniform = torch.zeros(len(texts), longest, device=device)
     logits = next_logits(model, last)
     grown = iter(_continue(model, branches, read.tokens, lengths, logits, greedy, room, uniform, None))
     return [[next(grown).ids for _ in one.texts] for one in asked]
@@ -110,9 +110,9 @@ def _continue(
     which tokens a branch holds, where that matters.
     """
     eos = model.config.vocabulary.eos
-    tokens_RS = torch.full(uniform.shape, eos)
-    logps_RS = torch.zeros(uniform.shape)
-    lengths, rows = torch.zeros_like(room), torch.arange(len(room))
+    tokens_RS = torch.full_like(uniform, eos, dtype=torch.int64)
+    logps_RS = torch.zeros_like(uniform)
+    lengths, rows = torch.zeros_like(room), torch.arange(len(room), device=room.device)
     for step in range(int(room.max())):
         tokens = rules.choose(logits, rows, uniform[rows, step], None if seen is None else seen[rows])
         tokens_RS[rows, step] = tokens
@@ -133,7 +133,7 @@ def _continue(
     ]
 
 
-def _seen(stems: Sequence[Stem], size: int) -> Tensor:
+def _seen(stems: Sequence[Stem], size: int, device: torch.device) -> Tensor:
     """Which tokens each stem holds, [B, V]."""
-    seen = torch.zeros(len(stems), size, dtype=torch.bool)
-    return seen.scatter_(1, torch.tensor([one.ids for one in stems]), True)
+    seen = torch.zeros(len(stems), size, dtype=torch.bool, device=device)
+    return seen.scatter_(1, uploaded([one.ids for one in stems], device), True)

@@ -50,6 +50,19 @@ class Branch(NamedTuple):
     """(choice, index into `places`, next token); a choice ends with eos."""
 
 
+class Row(NamedTuple):
+    """All branches of an image, one after another behind its stem; a number a token, but for `places`."""
+
+    ids: list[int]
+    positions: list[int]
+    begin: list[int]
+    """Besides the stem a token sees what is from here on before `shared`, or from `first` on, to itself."""
+    shared: list[int]
+    first: list[int]
+    places: list[int]
+    """Of all branches' reads, in order."""
+
+
 def common_start(asks: Sequence[Ask]) -> int:
     """Tokens with which all texts begin; at least one token of each is left over."""
     texts = [ask.text for ask in asks]
@@ -71,3 +84,22 @@ def lay_out(stem: int, ask: Ask, skipped: int, eos: int) -> Branch:
         sources = [0, *range(index, index + len(ids))]
         branch.reads.extend((which, *read) for read in zip(sources, (*ids, eos), strict=True))
     return branch
+
+
+def in_a_row(branches: Sequence[Branch], size: int) -> Row:
+    """The branches as `size` tokens; those that fill up see themselves alone, and nothing sees them."""
+    row = Row([], [], [], [], [], [])
+    for one in branches:
+        start, count = len(row.ids), len(one.ids)
+        row.ids.extend(one.ids)
+        row.positions.extend(one.positions)
+        row.begin.extend([start] * count)
+        row.shared.extend([start + one.shared] * count)
+        row.first.extend(start + first for first in one.first)
+        row.places.extend(start + place for place in one.places)
+    spare = range(len(row.ids), size)
+    for numbers in (row.ids, row.positions):
+        numbers.extend([0] * len(spare))
+    for numbers in (row.begin, row.shared, row.first):
+        numbers.extend(spare)
+    return row

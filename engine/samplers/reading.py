@@ -1,6 +1,6 @@
 """What the passes that read an image share: the model they need, the image's embedding, and its mask.
 
-Legend: B images, T tokens, P tokens of the image's prefix, R rows, V vocabulary, N features of an image, F
+Legend: B images, T tokens, R rows, V vocabulary, N features of an image, F
 their width, D hidden.
 """
 
@@ -53,18 +53,26 @@ class ReadingModel(Protocol):
         ...
 
 
+def uploaded(numbers: Sequence[object], device: torch.device) -> Tensor:
+    """Whole numbers of the host where the model lies; nobody waits for what a device has yet to do."""
+    return torch.tensor(numbers).to(device, non_blocking=True)
+
+
 def embedded(model: ReadingModel, ids: Tensor, features: Sequence[Tensor | None]) -> Tensor:
     """ids [B, T] -> [B, T, D], with projected CLIP features in place of the ids that stand for them."""
     hidden = model.embed(ids)
     if model.config.w_clip_vit:
         start = model.config.image_start
         seen = torch.stack([one for one in features if one is not None])
-        hidden[:, start : start + seen.shape[1]] = model.project(seen).to(hidden.dtype)
+        projected = model.project(seen.to(hidden.device, non_blocking=True))
+        hidden[:, start : start + seen.shape[1]] = projected.to(hidden.dtype)
     return hidden
 
 
-def prefix_mask(config: ShowoConfig) -> Tensor:
-    """What the tokens of `[mmu] image [eoi]` see of each other, [P, P]."""
-    if not config.w_clip_vit:
-        return torch.ones(config.prefix_length, config.prefix_length, dtype=torch.bool)
-    return feature_mask(config.prefix_length + 1, config.image_start, config.clip_tokens)[0, 0]
+def stem_mask(config: ShowoConfig, length: int, device: torch.device) -> Tensor:
+    """What the tokens of `[mmu] image [eoi] text` see of each other, [T, T]."""
+    if config.w_clip_vit:
+        return feature_mask(length, config.image_start, config.clip_tokens, device)[0, 0]
+    mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    mask[: config.prefix_length, : config.prefix_length] = True
+    return mask

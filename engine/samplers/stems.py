@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from engine.clock import FORWARD
 from engine.kernels.phi import BranchCache, Leaves, StemCache, branch_attention
 from engine.models.phi import Attend, dense_attention, run_layers
-from engine.samplers.reading import ReadingModel, embedded, prefix_mask
+from engine.samplers.reading import ReadingModel, embedded, stem_mask, uploaded
 
 STEM_TOKENS = 4096
 """Tokens of a forward pass over stems."""
@@ -45,12 +45,9 @@ class Stems(NamedTuple):
 
 def read_stems(model: ReadingModel, stems: Sequence[Stem]) -> Stems:
     """Reads stems of one length."""
-    length = len(stems[0].ids)
-    seen = torch.ones(length, length, dtype=torch.bool).tril()
-    prefix = prefix_mask(model.config)
-    seen[: len(prefix), : len(prefix)] = prefix
-    attention = dense_attention(seen)
-    cos, sin = model.rotary(torch.arange(length))
+    length, device = len(stems[0].ids), model.device
+    attention = dense_attention(stem_mask(model.config, length, device))
+    cos, sin = model.rotary(torch.arange(length, device=device))
     count = max(1, STEM_TOKENS // length)
     parts: list[list[StemCache]] = []
     last = []
@@ -61,10 +58,11 @@ def read_stems(model: ReadingModel, stems: Sequence[Stem]) -> Stems:
 
     for start in range(0, len(stems), count):
         part = stems[start : start + count]
-        ends = torch.arange(1, len(part) + 1) * length - 1
+        ends = torch.arange(1, len(part) + 1, device=device) * length - 1
+        ids = uploaded([one.ids for one in part], device)
         parts.append([])
         with FORWARD:
-            hidden = embedded(model, torch.tensor([one.ids for one in part]), [one.features for one in part])
+            hidden = embedded(model, ids, [one.features for one in part])
             last.append(run_layers(model.layers, hidden, cos, sin, attend, ends))
     layers = [
         StemCache(*(torch.cat(one) for one in zip(*of_layer, strict=True)))

@@ -19,11 +19,11 @@ from engine.samplers.mask_predict_rule import draw
 class Rules:
     """How each of R rows chooses its next token, under settings that `check_settings` let pass."""
 
-    def __init__(self, settings: Sequence[CaptionSettings]) -> None:
-        self._temperature = torch.tensor([one.temperature for one in settings])
-        self._top_k = torch.tensor([one.top_k for one in settings])
-        self._top_p = torch.tensor([one.top_p for one in settings])
-        self._penalty = torch.tensor([one.repetition_penalty for one in settings])
+    def __init__(self, settings: Sequence[CaptionSettings], device: torch.device | None = None) -> None:
+        self._temperature = torch.tensor([one.temperature for one in settings], device=device)
+        self._top_k = torch.tensor([one.top_k for one in settings], device=device)
+        self._top_p = torch.tensor([one.top_p for one in settings], device=device)
+        self._penalty = torch.tensor([one.repetition_penalty for one in settings], device=device)
         self.penalised = bool((self._penalty != 1).any())
         """Whether `seen` matters."""
 

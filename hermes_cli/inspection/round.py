@@ -13,7 +13,7 @@ from curate.shards import FOLDER
 from curate.store import ORIGIN
 from engine.errors import CheckpointError, ConfigError, DataError, StageOrderError
 from hermes_cli.run_folder import RunFolder
-from hermes_cli.settings import settle
+from hermes_cli.settings import stored_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,7 +124,7 @@ def open_run(root: Path, whole: bool = False) -> RunFolder:
     begun = (root / "run.json").is_file() or any(root.glob("round-*"))
     if not root.is_dir() or (whole and not begun):
         raise ConfigError(f"{root}: no run in this folder; `hermes curate --run {root}` makes one")
-    return RunFolder(root, settle(_read_settings(root / "run.json")).model)
+    return RunFolder(root, stored_settings(root / "run.json").model)
 
 
 def open_round(root: Path, number: int | None) -> InspectedRound:
@@ -148,13 +148,6 @@ def open_round(root: Path, number: int | None) -> InspectedRound:
             f"run `hermes curate --run {root} --round {number}` first"
         )
     return InspectedRound(run, number or curated[-1])
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.is_file() else {}
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def _read_origin(path: Path) -> dict[str, Any]:

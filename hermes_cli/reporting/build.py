@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -20,7 +19,7 @@ from hermes_cli.reporting.records import Best, Report, RoundReport, Word
 from hermes_cli.reporting.reproduce import read_basis, run_command, trained_otherwise
 from hermes_cli.reporting.verdict import BEST_RULE, best_round, verdict
 from hermes_cli.run_folder import RunFolder
-from hermes_cli.settings import settle
+from hermes_cli.settings import settle, stored_tree
 from train.preferences import bounded
 
 
@@ -40,7 +39,7 @@ class _Builder:
 
     def build(self) -> Report:
         numbers = self.folder.begun()
-        settings = read_settings(self.folder.settings)
+        settings = stored_tree(self.folder.settings)
         for number in numbers:
             if (found := self._evaluation(number)) is not None:
                 self.measured[number] = found
@@ -185,18 +184,6 @@ def _pairs(summary: CurateSummary | None) -> dict[str, int]:
         "images": summary.image_pairs,
         "image_ties": summary.image_ties,
     }
-
-
-def read_settings(path: Path) -> dict[str, object]:
-    """A run's stored settings; none where there are none.
-
-    Raises:
-        DataError: they cannot be read.
-    """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict) if path.is_file() else {}
-    except msgspec.MsgspecError as error:
-        raise DataError(f"{path}: {error}") from error
 
 
 def build_report(folder: RunFolder) -> Report:

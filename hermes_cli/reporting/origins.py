@@ -15,7 +15,7 @@ from hermes_cli.reporting.reproduce import changed, flat
 from hermes_cli.reporting.rounds import short_name
 from hermes_cli.run_folder import RunFolder
 
-_NAMED = ("precision", "data", "annotations", "questions", "similarity", "choices")
+_NAMED = ("precision", "device", "data", "annotations", "questions", "similarity", "choices")
 
 
 def origins_part(folder: RunFolder, report: Report, numbers: Sequence[int]) -> Markup:

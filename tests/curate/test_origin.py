@@ -9,16 +9,33 @@ import msgspec
 import numpy as np
 import pytest
 
-from curate.config import JudgeConfig
+from curate.config import CurateConfig, JudgeConfig
 from curate.judge import Judge
-from curate.origin import Origin, claim, require_same_scorers
+from curate.origin import Origin, Serving, claim, origin_of, require_same_scorers
 from curate.scorers import Scorers
+from curate.sources import load_source
 from engine.errors import StaleError
 
 ORIGIN = Origin(
     model="a", precision="float32", data="shapes", round=1, seed=0, n=2, captions=[], paint={}, answer={},
     similarity="minilm@12", choices="minilm@12",
 )  # fmt: skip
+
+
+def early(sampler: str = "branched") -> dict[str, object]:
+    """What early folders hold of the default settings: the sampler among those of captions, no device."""
+    tree = msgspec.to_builtins(ORIGIN)
+    del tree["device"], tree["deterministic"]
+    one = msgspec.to_builtins(CurateConfig().caption)
+    assert "sampler" not in one
+    return {**tree, "captions": [{**one, "sampler": sampler}] * 2}
+
+
+def today(**changes: object) -> Origin:
+    """The origin of the default settings with two candidates."""
+    serving = msgspec.structs.replace(Serving(model="a", precision="float32"), **changes)
+    found = origin_of(serving, load_source("shapes", "train", 2, 0, 32), CurateConfig(n=2), scorers(), 1, 0)
+    return msgspec.structs.replace(found, data="shapes", paint={}, answer={}, annotations="")
 
 
 class Named:
@@ -91,3 +108,31 @@ def test_an_origin_written_before_digests_is_taken_as_the_model_of_its_name(tmp_
     require_same_scorers([tmp_path], scorers())
     with pytest.raises(StaleError, match="similarity 'minilm' -> 'mpnet@12'"):
         require_same_scorers([tmp_path], scorers(captions="mpnet@12"))
+
+
+def test_a_folder_from_before_the_sampler_was_the_engines_goes_on_and_keeps_its_name(tmp_path: Path) -> None:
+    before = msgspec.json.encode(early())
+    (tmp_path / "origin.json").write_bytes(before)
+    claim(tmp_path, today())
+    assert today().encoded() == before
+    assert today().sampler == "branched"
+    with pytest.raises(StaleError, match=r"captions\[0\]\.sampler 'branched' -> 'paged'"):
+        claim(tmp_path, today(sampler="paged"))
+
+
+def test_a_curation_stays_on_the_kind_of_device_where_it_was_begun(tmp_path: Path) -> None:
+    (tmp_path / "origin.json").write_bytes(msgspec.json.encode(early("paged")))
+    claim(tmp_path, today(sampler="paged"))
+    with pytest.raises(StaleError, match=r"\(device 'cpu' -> 'cuda'\)") as refused:
+        claim(tmp_path, today(sampler="paged", device="cuda"))
+    assert "\n" not in str(refused.value)
+    gpu = today(sampler="paged", device="cuda")
+    claim(tmp_path / "gpu", gpu)
+    claim(tmp_path / "gpu", gpu)
+    for other, words in (
+        (today(sampler="paged"), "device 'cuda' -> 'cpu'"),
+        (today(sampler="paged", device="cuda", deterministic=False), "deterministic True -> False"),
+    ):
+        assert other.digest() != gpu.digest()
+        with pytest.raises(StaleError, match=words):
+            claim(tmp_path / "gpu", other)

@@ -96,6 +96,16 @@ def engine(checkpoints: tuple[Path, Path]) -> Iterator[object]:
 
 
 @pytest.fixture(scope="session")
+def paged_engine(checkpoints: tuple[Path, Path]) -> Iterator[object]:
+    """The same with vLLM's own decoding of captions and answers."""
+    pytest.importorskip("vllm")
+    from engine.vllm_engine import Engine
+
+    with Engine(checkpoints[0], kv_cache_gib=0.125, sampler="paged") as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
 def images() -> list[ImageTokens]:
     """Eight random images of the small model."""
     generator = torch.Generator().manual_seed(3)

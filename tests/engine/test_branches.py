@@ -17,6 +17,7 @@ from engine.errors import EngineError
 from engine.models.masks import feature_mask, mmu_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, SampledCaption
+from engine.sampler import sampler_for
 from engine.samplers.branches import grow
 from engine.samplers.stems import Stem
 from engine.samplers.token_rule import Rules, uniforms
@@ -98,9 +99,11 @@ def test_log_probs_with_clip_features_are_the_training_models(
     check_logprobs(clip_engine, load_model(clip_checkpoints[0]), clip_engine.encode(pixels))
 
 
-def test_greedy_captions_are_those_of_vllms_own_decoding(engine: Engine, images: list[ImageTokens]) -> None:
-    paged = msgspec.structs.replace(GREEDY, sampler="paged")
-    mine, theirs = (engine.caption(images, keys(8), 0, [one]) for one in (GREEDY, paged))
+def test_greedy_captions_are_those_of_vllms_own_decoding(
+    engine: Engine, paged_engine: Engine, images: list[ImageTokens]
+) -> None:
+    assert (engine.sampler, paged_engine.sampler) == ("branched", "paged")
+    mine, theirs = (one.caption(images, keys(8), 0, [GREEDY]) for one in (engine, paged_engine))
     assert tokens(mine) == tokens(theirs)
     assert len({row[0].token_ids for row in mine}) > 1
     for (one,), (other,) in zip(mine, theirs, strict=True):
@@ -129,10 +132,11 @@ def test_small_batches_give_what_large_ones_give(model: Showo, images: list[Imag
             assert [grown.ids for grown in one] == [grown.ids for grown in other]
 
 
-def test_a_penalty_keeps_a_greedy_caption_from_repeating(engine: Engine, images: list[ImageTokens]) -> None:
+def test_a_penalty_keeps_a_greedy_caption_from_repeating(
+    engine: Engine, paged_engine: Engine, images: list[ImageTokens]
+) -> None:
     penalised = msgspec.structs.replace(GREEDY, repetition_penalty=50.0)
-    paged = msgspec.structs.replace(penalised, sampler="paged")
-    mine, theirs = (engine.caption(images, keys(8), 9, [one]) for one in (penalised, paged))
+    mine, theirs = (one.caption(images, keys(8), 9, [penalised]) for one in (engine, paged_engine))
     assert tokens(mine) == tokens(theirs)
     assert all(len(set(one.token_ids)) == len(one.token_ids) for (one,) in mine)
     (plain,) = zip(*tokens(engine.caption(images, keys(8), 9, [GREEDY])), strict=True)
@@ -150,15 +154,27 @@ def test_a_penalty_keeps_a_greedy_caption_from_repeating(engine: Engine, images:
     ],
 )
 def test_settings_out_of_range_are_refused_in_words(
-    engine: Engine, images: list[ImageTokens], settings: dict[str, float], words: str
+    engine: Engine, paged_engine: Engine, images: list[ImageTokens], settings: dict[str, float], words: str
 ) -> None:
-    with pytest.raises(EngineError, match=words):
-        engine.caption(images[:1], ["x"], 0, [CaptionSettings(**settings)])
+    for served in (engine, paged_engine):
+        with pytest.raises(EngineError, match=words):
+            served.caption(images[:1], ["x"], 0, [CaptionSettings(**settings)])
 
 
-def test_one_plan_has_one_sampler(engine: Engine, images: list[ImageTokens]) -> None:
-    with pytest.raises(EngineError, match="both samplers"):
-        engine.caption(images[:1], ["x"], 0, [GREEDY, CaptionSettings(sampler="paged")])
+def test_the_device_decides_who_samples_where_nobody_says() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    assert [sampler_for("auto", one) for one in (cpu, gpu)] == ["branched", "paged"]
+    assert [sampler_for("paged", one) for one in (cpu, gpu)] == ["paged", "paged"]
+    assert sampler_for("branched", cpu) == "branched"
+    with pytest.raises(EngineError, match="branched, which is for CPUs; take auto or paged"):
+        sampler_for("branched", gpu)
+
+
+def test_a_sampler_that_nobody_knows_is_refused(checkpoints: tuple[Path, Path]) -> None:
+    from engine.vllm_engine import Engine
+
+    with pytest.raises(EngineError, match="sampler is 'beam'; take auto, branched or paged"):
+        Engine(checkpoints[0], sampler="beam")
 
 
 @given(st.integers(0, 2**63), st.integers(1, 50), st.integers(1, 50))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +119,61 @@ def test_small_passes_give_what_large_ones_give(model: Showo, images: list[Image
             assert [c.greedy for c in a] == [c.greedy for c in b]
 
 
+def some_seen(model: Showo, count: int) -> list[Seen]:
+    """Images with no question to three, whose texts and choices differ in number and length."""
+    config, words, draw = model.config, model.config.vocabulary, np.random.default_rng(4)
+
+    def ids(most: int) -> tuple[int, ...]:
+        return tuple(draw.integers(1, config.text_vocab_size - 1, draw.integers(1, most)).tolist())
+
+    found = []
+    for number in range(count):
+        asks = [Ask((3, *ids(5)), tuple(ids(5) for _ in range(i + number % 2))) for i in range(number % 4)]
+        codes = draw.integers(0, config.codebook_size, config.num_image_tokens).tolist()
+        prefix, features = words.mmu_prefix(codes), None
+        if config.w_clip_vit:
+            prefix = words.feature_prompt(config.system_ids, config.clip_tokens, ())
+            features = torch.from_numpy(draw.normal(size=(config.clip_tokens, config.clip_size))).float()
+        found.append(Seen(prefix, asks, features))
+    return found
+
+
+@torch.no_grad()
+def one_choice_alone(model: Showo, seen: Seen, text: Sequence[int], choice: Sequence[int]) -> Chosen:
+    """A choice after its question by one forward pass of the training model."""
+    config, words = model.config, model.config.vocabulary
+    ids = torch.tensor([[*seen.prefix, *text, *choice]])
+    length = ids.shape[1]
+    features = None if seen.features is None else seen.features[None]
+    mask = mmu_mask(ids, words.eoi)
+    if config.w_clip_vit:
+        mask = feature_mask(length, config.image_start, config.clip_tokens)
+    logp = model.head(model(ids, mask, features=features)[0, length - len(choice) - 1 :]).log_softmax(-1)
+    wanted = torch.tensor([*choice, words.eos])
+    greedy = (logp.argmax(-1) == wanted).tolist()
+    return Chosen(logp.gather(-1, wanted[:, None]).sum().item(), tuple(greedy))
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("tokens", [4096, 200, 1])
+def test_a_dense_pass_and_a_flat_one_give_what_each_choice_is_given_alone(
+    model: Showo, clip_checkpoints: tuple[Path, Path], clip: bool, tokens: int
+) -> None:
+    model = load_model(clip_checkpoints[0]) if clip else model
+    images = some_seen(model, 16)
+    dense, flat = (choose(model, images, tokens, dense=dense) for dense in (True, False))
+    compared = 0
+    for seen, *found in zip(images, dense, flat, strict=True):
+        for ask, *rows in zip(seen.asks, *found, strict=True):
+            for choice, *given in zip(ask.choices, *rows, strict=True):
+                alone = one_choice_alone(model, seen, ask.text, choice)
+                for one in given:
+                    assert one.logp == pytest.approx(alone.logp, abs=TOLERANCE, rel=TOLERANCE)
+                    assert one.greedy == alone.greedy
+                compared += 1
+    assert compared > 20
+
+
 def test_free_text_is_the_same_with_drafts_and_without(
     engine: Engine, model: Showo, images: list[ImageTokens], ask: Asking
 ) -> None:
@@ -138,6 +193,46 @@ def test_free_text_is_the_same_with_drafts_and_without(
     assert [[one.text for one in row] for row in decoded] == [[one.text for one in row] for row in plain]
     assert all(len(one.choice_logps) == 2 for row in drafted for one in row)
     assert all(one.choice_logps == () for row in decoded for one in row)
+
+
+def test_passes_are_halved_where_memory_runs_out_and_the_choices_stay(
+    model: Showo, images: list[ImageTokens]
+) -> None:
+    class Crowded(Showo):
+        """Has no room for more than 150 tokens at a time."""
+
+        def embed(self, ids: torch.Tensor) -> torch.Tensor:
+            if ids.numel() > 150:
+                raise torch.OutOfMemoryError
+            return super().embed(ids)
+
+    crowded = Crowded(model.config)
+    crowded.load_state_dict(model.state_dict())
+    seen = some_seen(model, 8)
+    with pytest.warns(UserWarning, match="going on with batches of 128"):
+        found = choose(crowded, seen, dense=True)
+    assert found == choose(model, seen, tokens=128, dense=True)
+    with pytest.raises(torch.OutOfMemoryError):
+        choose(crowded, seen, dense=True, halves=False)
+
+
+def test_decoded_answers_are_those_of_vllms_own_decoding(
+    engine: Engine, paged_engine: Engine, images: list[ImageTokens], ask: Asking
+) -> None:
+    """Of images with no question, with one that a choice settles, and with some that none does."""
+    rows = [
+        [],
+        [ask("how many?", "two")],
+        [ask("is a square blue?"), ask("what color is the circle?", "red")],
+    ]
+    questions = [rows[i % 3] for i in range(len(images))]
+    for settings in (DECODED, AnswerSettings()):
+        mine, theirs = (
+            [[one.text for one in row] for row in served.answer(images, questions, settings)]
+            for served in (engine, paged_engine)
+        )
+        assert mine == theirs
+    assert len({text for row in mine for text in row}) > 2
 
 
 def test_a_question_without_choices_has_no_likeliest(

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Asking = Callable[..., Question]
 TOLERANCE = 2e-5
-GREEDY = CaptionSettings(temperature=0.0, max_tokens=12, sampler="paged")
-SAMPLED = CaptionSettings(temperature=1.0, max_tokens=12, sampler="paged")
+GREEDY = CaptionSettings(temperature=0.0, max_tokens=12)
+SAMPLED = CaptionSettings(temperature=1.0, max_tokens=12)
 KEYS = [f"item-{i}" for i in range(4)]
 
 
@@ -36,7 +36,15 @@ KEYS = [f"item-{i}" for i in range(4)]
 def served(clip_checkpoints: tuple[Path, Path]) -> Iterator[Engine]:
     from engine.vllm_engine import Engine
 
-    with Engine(clip_checkpoints[0], kv_cache_gib=0.125) as opened:
+    with Engine(clip_checkpoints[0], kv_cache_gib=0.125, sampler="paged") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def branched(clip_checkpoints: tuple[Path, Path]) -> Iterator[Engine]:
+    from engine.vllm_engine import Engine
+
+    with Engine(clip_checkpoints[0], kv_cache_gib=0.125, sampler="branched") as opened:
         yield opened
 
 
@@ -116,9 +124,11 @@ def test_scores_of_given_captions_are_the_training_models(
     assert worst < TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["served", "branched"])
 def test_answers_are_the_training_models_choices(
-    served: Engine, plain: Showo, real: list[ImageTokens], ask: Asking
+    request: pytest.FixtureRequest, name: str, plain: Showo, real: list[ImageTokens], ask: Asking
 ) -> None:
+    served: Engine = request.getfixturevalue(name)
     questions = [["what color is the circle?"], [], ["how many?", "is a square blue?"], ["three?"]]
     answers = served.answer(real, [[ask(question) for question in asked] for asked in questions])
     assert [len(row) for row in answers] == [1, 0, 2, 1]
@@ -249,7 +259,7 @@ def test_the_released_lengths_are_served_exactly(long_clip_checkpoint: Path) -> 
     model = load_model(long_clip_checkpoint)
     eos = model.config.vocabulary.eos
     worst, cached = 0.0, []
-    with Engine(long_clip_checkpoint, kv_cache_gib=0.125, max_sequences=6) as opened:
+    with Engine(long_clip_checkpoint, kv_cache_gib=0.125, max_sequences=6, sampler="paged") as opened:
         images = opened.encode(np.random.default_rng(1).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8))
         for _ in range(2):
             for image, row in zip(images, opened.caption(images, KEYS[:3], 5, [SAMPLED] * 4), strict=True):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.checkpoints import SHOWO_SHAPES
-from engine.kv_cache import LEAST, planned_gib, token_bytes
+from engine.kv_cache import LEAST, MOST, TEXT_TOKENS, branched_gib, planned_gib, token_bytes
 from engine.models.showo_config import ShowoConfig
 from engine.weights import load_config
 
@@ -21,6 +22,14 @@ def test_the_release_has_room_for_its_longest_sequence() -> None:
 
 def test_a_small_model_gets_the_least() -> None:
     assert planned_gib(load_config(SHOWO_SHAPES), "float32", 128, 32) == LEAST
+
+
+def test_branches_are_allowed_what_their_sequences_take_and_no_more_than_the_most() -> None:
+    config = ShowoConfig()
+    eight = branched_gib(config, "bfloat16", 8, 1)
+    assert eight == pytest.approx(8 * (config.prefix_length + TEXT_TOKENS) * 192 * 1024 / 2**30)
+    assert branched_gib(config, "bfloat16", 8, 2) == eight / 2
+    assert branched_gib(config, "float32", 10_000) == MOST
 
 
 @given(st.integers(1, 48), st.integers(1, 64), st.sampled_from([16, 64, 128]), st.integers(1, 512))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -63,15 +63,16 @@ def test_nothing_done_has_rates_of_zero() -> None:
     assert (*rates, work.images.samples_per_second) == (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize(("sampler", "shared"), [("paged", 32), ("branched", 42)])
+@pytest.mark.parametrize(("served", "shared"), [("paged_engine", 32), ("engine", 42)])
 def test_an_engine_counts_what_it_gave(
-    engine: Engine, images: list[ImageTokens], sampler: Literal["paged", "branched"], shared: int
+    request: pytest.FixtureRequest, images: list[ImageTokens], served: str, shared: int
 ) -> None:
     """Three of four candidates share a prompt: its whole blocks, or all of its 42 tokens."""
+    engine: Engine = request.getfixturevalue(served)
     engine.server.reset_caches()
     before = engine.work
     keys = [f"k{i}" for i in range(len(images))]
-    captions = engine.caption(images, keys, 0, [CaptionSettings(max_tokens=12, sampler=sampler)] * 4)
+    captions = engine.caption(images, keys, 0, [CaptionSettings(max_tokens=12)] * 4)
     painted = engine.paint(["a red circle"], 3, ["x"], 0, PaintSettings(steps=4))
     question = Question(question="what color is the circle?", choices=("red", "blue"), answer="red", kind="")
     engine.answer(images[:2], [[question], [question] * 2], AnswerSettings(mode="likelihood"))

@@ -25,7 +25,13 @@ pytest.importorskip("vllm")
 if TYPE_CHECKING:
     from engine.vllm_engine import Engine
 
-PAGED = CaptionSettings(temperature=0.0, max_tokens=12, sampler="paged")
+PAGED = CaptionSettings(temperature=0.0, max_tokens=12)
+
+
+@pytest.fixture
+def engine(paged_engine: Engine) -> Engine:
+    """One whose captions need the keys and values that a sleep gives back."""
+    return paged_engine
 
 
 def outputs(engine: Engine, images: list[ImageTokens]) -> tuple[object, ...]:

@@ -37,14 +37,13 @@ if TYPE_CHECKING:
     from engine.vllm_engine import Engine
 
 GREEDY = CaptionSettings(temperature=0.0, max_tokens=12)
-PAGED = CaptionSettings(temperature=0.0, max_tokens=12, sampler="paged")
 
 
 def outputs(engine: Engine, images: list[ImageTokens]) -> tuple[object, ...]:
     keys = [str(i) for i in range(len(images))]
     return (
         engine.caption(images, keys, 0, [GREEDY]),
-        engine.caption(images, keys, 0, [PAGED]),
+        engine.score(images[:2], ["a red circle", "two"]),
         engine.paint(["a red circle"], 2, ["x"], 1, PaintSettings(steps=4)),
     )
 
@@ -78,11 +77,11 @@ def with_canaries(folder: Path, weights: Path, sung: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def moved(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """An engine that was started for a transport of vLLM's own kind, which moves files."""
+    """An engine that was started for a transport of vLLM's own kind, which moves files; vLLM samples."""
     from engine.vllm_engine import Engine
 
     register()
-    with Engine(checkpoints[0], kv_cache_gib=0.125, transport=NAME) as engine:
+    with Engine(checkpoints[0], kv_cache_gib=0.125, transport=NAME, sampler="paged") as engine:
         yield engine
 
 

@@ -30,8 +30,14 @@ Asking = Callable[..., Question]
 TOLERANCE = 1e-5
 """Largest difference allowed between vLLM's log-probs and the training model's; measured 2.1e-6, float32."""
 
-GREEDY = CaptionSettings(temperature=0.0, max_tokens=12, sampler="paged")
-SAMPLED = CaptionSettings(temperature=1.0, max_tokens=12, sampler="paged")
+GREEDY = CaptionSettings(temperature=0.0, max_tokens=12)
+SAMPLED = CaptionSettings(temperature=1.0, max_tokens=12)
+
+
+@pytest.fixture
+def engine(paged_engine: Engine) -> Engine:
+    """vLLM's own decoding; that of branches has tests of its own."""
+    return paged_engine
 
 
 def prompt_ids(engine: Engine) -> list[int]:
@@ -119,12 +125,15 @@ def test_images_that_share_their_first_tokens_never_share_blocks(
 
 
 def test_a_caption_is_the_same_alone_or_in_a_batch(engine: Engine, images: list[ImageTokens]) -> None:
-    together = engine.caption(images, keys(8), 9, [SAMPLED] * 4)
-    alone = [
-        engine.caption([image], [key], 9, [SAMPLED] * 4)[0]
-        for image, key in zip(images, keys(8), strict=True)
-    ]
+    plan = [SAMPLED, SAMPLED, GREEDY, CaptionSettings(temperature=0.7, top_k=5, top_p=0.9, max_tokens=7)]
+    together = engine.caption(images, keys(8), 9, plan)
+    alone = [engine.caption([image], [key], 9, plan)[0] for image, key in zip(images, keys(8), strict=True)]
     assert tokens(alone) == tokens(together)
+    assert tokens(engine.caption(images[::-1], keys(8)[::-1], 9, plan)) == tokens(together)[::-1]
+    engine.server.reset_caches()
+    assert tokens(engine.caption(images[5:], keys(8)[5:], 9, plan[:2])) == tokens(
+        [r[:2] for r in together[5:]]
+    )
     assert [one.seed for one in together[3]] == [sample_seed(9, "item-3", "caption", i) for i in range(4)]
     assert len({one.token_ids for one in together[0]}) > 1
 
@@ -146,7 +155,7 @@ def test_every_candidate_follows_its_own_entry_of_the_plan(engine: Engine, image
     plan = [
         GREEDY,
         SAMPLED,
-        CaptionSettings(temperature=2.0, top_k=3, max_tokens=5, sampler="paged"),
+        CaptionSettings(temperature=2.0, top_k=3, max_tokens=5),
         SAMPLED,
     ]
     rows = engine.caption(images, keys(8), 9, plan)
@@ -155,7 +164,7 @@ def test_every_candidate_follows_its_own_entry_of_the_plan(engine: Engine, image
     ]
     assert tokens([row[:2] for row in rows]) == tokens(engine.caption(images, keys(8), 9, plan[:2]))
     assert max(len(row[2].logprobs) for row in rows) == 5
-    penalised = CaptionSettings(temperature=0.0, repetition_penalty=50.0, max_tokens=12, sampler="paged")
+    penalised = CaptionSettings(temperature=0.0, repetition_penalty=50.0, max_tokens=12)
     for (caption,) in engine.caption(images, keys(8), 9, [penalised]):
         assert len(set(caption.token_ids)) == len(caption.token_ids)
     assert any(len(set(row[0].token_ids)) < len(row[0].token_ids) for row in rows)
@@ -204,7 +213,7 @@ def test_a_swap_equals_a_fresh_engine_and_swapping_back_restores(
         (scores,) = engine.score(images[:1], ["a red circle"])
         tail = [*engine.text.encode("a red circle"), engine.config.vocabulary.eos]
         assert scores == pytest.approx(dense_logprobs(engine, plain, images[0].codes, tail), abs=TOLERANCE)
-        with Engine(checkpoints[1], kv_cache_gib=0.125) as fresh:
+        with Engine(checkpoints[1], kv_cache_gib=0.125, sampler="paged") as fresh:
             assert everything(fresh) == swapped
     finally:
         engine.swap(checkpoints[0])
@@ -303,11 +312,9 @@ def test_bad_requests_are_refused_in_words(engine: Engine, images: list[ImageTok
     with pytest.raises(EngineError, match="36 codes below 64, not 2 codes from 1 to 99"):
         engine.caption([ImageTokens(codes=(1, 99))], ["x"], 0, [GREEDY])
     with pytest.raises(EngineError, match="exceed the model's 96 positions"):
-        engine.caption(images[:1], ["x"], 0, [CaptionSettings(max_tokens=90, sampler="paged")])
+        engine.caption(images[:1], ["x"], 0, [CaptionSettings(max_tokens=90)])
     with pytest.raises(EngineError, match="1 keys for 8 inputs"):
         engine.caption(images, ["x"], 0, [GREEDY])
-    with pytest.raises(EngineError, match="vLLM refused the sampling settings"):
-        engine.caption(images[:1], ["x"], 0, [CaptionSettings(temperature=-1.0, sampler="paged")])
 
 
 def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -174,3 +174,11 @@ def test_the_shipped_grids_digests_are_those_of_the_kept_measurements() -> None:
     grid = load_grid(SHIPPED)
     found = {name: digest(grid.settled(grid.find(name)).training_basis) for name in ("gen", "product")}
     assert found == {"gen": "62f98c9e75f9", "product": "62b2a348e477"}
+
+
+def test_who_samples_decides_a_curation_and_what_is_usual_leaves_its_digest() -> None:
+    usual, named, paged = (
+        digest(settle({"engine": engine}, "here").curation_basis)
+        for engine in ({}, {"sampler": "branched"}, {"sampler": "paged"})
+    )
+    assert usual == named != paged

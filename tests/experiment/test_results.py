@@ -259,6 +259,21 @@ def test_a_curation_is_shared_by_links_and_its_lock_is_not(
         share_curation(source, run, settings)
 
 
+def test_a_curation_from_before_the_sampler_was_the_engines_is_shared(
+    shared: tuple[Path, CellSettings], tmp_path: Path
+) -> None:
+    source, settings = shared
+    path = source / "run.json"
+    early = json.loads(path.read_text())
+    early["curate"]["caption"]["sampler"] = "branched"
+    path.write_text(json.dumps(early))
+    share_curation(source, tmp_path / "run", settings)
+    early["curate"]["caption"]["sampler"] = "paged"
+    path.write_text(json.dumps(early))
+    with pytest.raises(StaleError, match=r"under other settings \(curate\)"):
+        check_curation(source, settings)
+
+
 @pytest.mark.parametrize(
     ("tree", "said"),
     [

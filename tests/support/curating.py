@@ -8,7 +8,7 @@ from pathlib import Path
 
 from curate.config import CurateConfig
 from curate.earlier import EarlierPairs
-from curate.origin import Origin, origin_of
+from curate.origin import Origin, Serving, origin_of
 from curate.pipeline import curate
 from curate.pool import LocalPool
 from curate.protocol import UnifiedModel
@@ -32,7 +32,8 @@ def curate_here(
 ) -> CurateSummary:
     """Curates a source into a folder."""
     sampler = CandidateSampler(model, scorers, source, config, round_number, seed, folder / FEATURES)
-    origin = origin_of(model.fingerprint, model.precision, source, config, scorers, round_number, seed)
+    serving = Serving(model=model.fingerprint, precision=model.precision)
+    origin = origin_of(serving, source, config, scorers, round_number, seed)
     return curate(
         lambda: nullcontext(LocalPool(sampler)),
         source,

@@ -1,0 +1,30 @@
+"""How much shares a forward pass, and what happens where it was too much."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.samplers.batch_size import halving
+
+
+def test_a_batch_is_halved_until_it_fits_and_this_is_said() -> None:
+    tried = []
+
+    def run(batch: int) -> str:
+        tried.append(batch)
+        if batch > 6:
+            raise torch.OutOfMemoryError
+        return "done"
+
+    with pytest.warns(UserWarning, match="memory ran out; going on with batches of 5"):
+        assert halving(run, 20) == "done"
+    assert tried == [20, 10, 5]
+
+
+def test_what_does_not_fit_alone_is_an_error() -> None:
+    def run(batch: int) -> None:
+        raise torch.OutOfMemoryError
+
+    with pytest.warns(UserWarning, match="batches of 1"), pytest.raises(torch.OutOfMemoryError):
+        halving(run, 2)

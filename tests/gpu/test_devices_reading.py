@@ -1,0 +1,67 @@
+"""Reading on a pretended GPU: no pass mixes devices, and none waits for what the device computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pretended_cuda import CUDA, moved, pretended_cuda
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from engine.models.showo import Showo
+from engine.models.showo_config import ShowoConfig
+from engine.samplers.choice_rows import Ask, Seen
+from engine.samplers.choices import choose, passes
+from engine.samplers.stems import Stem, read_stems
+
+ASKS = [Ask((5, 6, 7), ((1,), (2, 3))), Ask((5, 8), ()), Ask((5, 9, 9, 9), ((4, 4, 4), (2,), (3,)))]
+
+
+def showo(clip: bool) -> Showo:
+    """A small model without weights."""
+    more = {"w_clip_vit": True, "clip_tokens": 9, "clip_size": 24, "system_ids": [3, 4]} if clip else {}
+    config = ShowoConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        text_vocab_size=50,
+        codebook_size=32,
+        num_image_tokens=16,
+        max_text_len=8,
+        bos_token_id=49,
+        max_position_embeddings=64,
+        **more,
+    )
+    with torch.device("meta"):
+        return Showo(config).eval().requires_grad_(False)
+
+
+def prefix(model: Showo) -> tuple[list[int], torch.Tensor | None]:
+    """An image in front of its questions, with what CLIP sees of it."""
+    config, words = model.config, model.config.vocabulary
+    if not config.w_clip_vit:
+        return words.mmu_prefix([1] * config.num_image_tokens), None
+    features = torch.zeros(config.clip_tokens, config.clip_size)
+    return words.feature_prompt(config.system_ids, config.clip_tokens, ()), features
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_choices_are_read_on_the_models_device_and_fetched_once_at_the_end(clip: bool) -> None:
+    with pretended_cuda():
+        model = moved(showo(clip))
+        ids, features = prefix(model)
+        seen = [Seen(ids, ASKS, features), Seen(ids, ASKS[:1], features), Seen(ids, [], features)] * 3
+        found = passes(model, seen, tokens=150)
+        assert len(found) >= 2
+        assert {one.logps.device for one in found} | {one.greedy.device for one in found} == {CUDA}
+        with pytest.raises(DataDependentOutputException):
+            choose(model, seen)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_stems_are_read_on_the_models_device(clip: bool) -> None:
+    with pretended_cuda():
+        model = moved(showo(clip))
+        ids, features = prefix(model)
+        read = read_stems(model, [Stem([*ids, 5], features)] * 3)
+        assert {read.last.device, *(one.keys.device for one in read.layers)} == {CUDA}
