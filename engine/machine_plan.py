@@ -38,6 +38,8 @@ class EngineNeeds(Record):
     """Keys and values that it would like to have."""
     least: int
     """Fewer keys and values do not hold one sequence."""
+    branches: int = 0
+    """Keys and values of the branched sampler; 0 where vLLM samples."""
     processes: int = 1
     """Those that share every layer."""
     copies: int = 1
@@ -120,7 +122,7 @@ def plan(machine: Machine, engine: EngineNeeds | None, training: TrainingNeeds |
             engine=shares(machine, engine.copies * engine.processes),
             cache=cache,
             cut=cache < engine.cache,
-            sampling_memory=own + (0 if machine.gpus else engine.copies * (2 * engine.weights + cache)),
+            sampling_memory=own if machine.gpus else engine.copies * (_fixed(machine, engine) + cache),
             sampling_gpu=(_fixed(machine, engine) + cache) // engine.processes if machine.gpus else 0,
             gpu=_free_gpu(machine, engine.processes),
         )
@@ -202,8 +204,9 @@ def _cache(machine: Machine, engine: EngineNeeds) -> int:
 
 
 def _fixed(machine: Machine, engine: EngineNeeds) -> int:
-    """What an engine takes beside keys and values, over all of its processes."""
-    return engine.processes * (engine.work if machine.gpus else PROCESS) + 2 * engine.weights
+    """What an engine takes beside vLLM's keys and values, over all of its processes."""
+    work = engine.processes * (engine.work if machine.gpus else PROCESS)
+    return work + 2 * engine.weights + engine.branches
 
 
 def describe(found: Plan) -> list[str]:

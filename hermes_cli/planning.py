@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from engine.kv_cache import MOST, WORKSPACE, least_gib, paged_head, planned_gib
+import torch
+
+from engine.kv_cache import MOST, WORKSPACE, branched_gib, least_gib, paged_head, planned_gib
 from engine.machine import read_machine
 from engine.machine_plan import GIB, EngineNeeds, Plan, TrainingNeeds, describe, plan
 from engine.precision import serving_dtype
+from engine.sampler import sampler_for
 from engine.weights import WEIGHTS, load_config, tensor_layout
 from hermes_cli.settings import RunSettings
 from hermes_cli.view import say
@@ -37,8 +40,6 @@ def plan_processes(
 
 def use_threads(found: Plan) -> None:
     """Gives this process the threads of its engine; vLLM keeps them, as several processes have their own."""
-    import torch
-
     if len(found.engine) == 1:
         torch.set_num_threads(found.engine[0].threads)
 
@@ -54,11 +55,15 @@ def engine_needs(settings: RunSettings, checkpoint: Path, device: str = "cpu") -
     most = MOST if device == "cpu" else math.inf
     wanted = given.kv_cache_gib or planned_gib(config, dtype, given.max_sequences, head, parts, most)
     least = given.kv_cache_gib or least_gib(config, dtype, head, parts)
+    branches = 0.0
+    if sampler_for(given.sampler, torch.device(device)) == "branched":
+        branches = given.kv_cache_gib or branched_gib(config, dtype, given.max_sequences, parts)
     count = sum(math.prod(shape) for shape, _ in tensor_layout(checkpoint / WEIGHTS).values())
     return EngineNeeds(
         weights=count * (2 if dtype == "bfloat16" else 4),
         cache=int(wanted * GIB) * parts,
         least=int(least * GIB) * parts,
+        branches=int(branches * GIB) * parts,
         processes=parts,
         work=int(WORKSPACE * GIB),
     )

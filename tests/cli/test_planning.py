@@ -72,7 +72,9 @@ def test_training_is_planned_with_what_its_settings_cost() -> None:
 def test_training_on_a_gpu_is_planned_with_what_lies_there() -> None:
     plain = training_needs(trained(), SHOWO_SHAPES, 1)
     there = training_needs(trained(device="cuda"), SHOWO_SHAPES, 1)
-    assert (plain.gpu, there.memory, there.gpu) == (0, 0, plain.memory)
+    assert (plain.gpu, there.memory) == (0, 0)
+    # ZeRO's bucket and Adam's temporaries, which a CPU's estimate counts with the libraries.
+    assert there.gpu > plain.memory
     moved = training_needs(trained(device="cuda", offload="cpu"), SHOWO_SHAPES, 1)
     assert moved.gpu < there.gpu
     assert moved.memory > there.gpu - moved.gpu
@@ -105,5 +107,5 @@ def test_what_does_not_fit_is_refused_in_one_line_before_anything_starts(tmp_pat
     )
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("hermes: an engine needs at least 10000")
+    assert line.startswith("hermes: an engine needs at least 20000")
     assert "lower engine.kv_cache_gib" in line
