@@ -53,10 +53,10 @@ class Rows(NamedTuple):
     positions_RT: Tensor
     labels_RT: Tensor
     """IGNORE where nothing is predicted."""
-    words_N: Tensor
-    """Places of the labels that are no image codes, in the flat [R * T], ascending. Found here on the host:
-    a device that looks for them would have to be waited for."""
-    codes_N: Tensor
+    words_N: Tensor | None = None
+    """Places of the labels that are no image codes, in the flat [R * T], ascending. `Layout.stack` finds them
+    on the host: a device that looks for them has to be waited for."""
+    codes_N: Tensor | None = None
     """Places of the labels that are image codes."""
     features: Tensor | None = None
     """[understanding rows, N, F] in the order of the rows; None where the model sees codes."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.models.showo import Showo
-from train.batch import Rows
+from train.batch import Rows, label_places
 from train.config import ImageVocabulary
 from train.logps.head import Span
 from train.logps.module import HeadLogps
@@ -37,8 +37,8 @@ class RowLogps(nn.Module):
         mask: Tensor,
         positions_RT: Tensor,
         labels_RT: Tensor,
-        words_N: Tensor,
-        codes_N: Tensor,
+        words_N: Tensor | None = None,
+        codes_N: Tensor | None = None,
         features: Tensor | None = None,
         seeing: Tensor | None = None,
     ) -> Tensor:
@@ -47,6 +47,8 @@ class RowLogps(nn.Module):
         # padded bias and holds no scores. Unmasked calls, of texts and images apart, would gain little: at
         # 1.3B and 450 tokens attention is 3.5% of the products (4 T D a token and block, beside 24 D D).
         hidden_RTD = self.model(ids_RT, mask, positions_RT, features, seeing)
+        if words_N is None or codes_N is None:
+            words_N, codes_N = label_places(labels_RT, self.model.config.vocabulary)
         places_N = torch.cat((words_N, codes_N))
         if not self._apart:
             places_N = places_N.sort().values

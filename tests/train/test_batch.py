@@ -19,7 +19,7 @@ from engine.records import Preference
 from engine.samplers.canvas import Canvas
 from engine.samplers.text_prefix import text_prefixes
 from engine.weights import load_model
-from train.batch import IGNORE, Layout, Rows, label_places, pair_rows
+from train.batch import IGNORE, Layout, Rows, pair_rows
 from train.image_mask import ImageDraw, draw_from_seed, image_mask, mask_from_uniforms
 from train.row_logps import RowLogps
 
@@ -48,9 +48,7 @@ def test_golden_row_log_probs_are_reproduced(golden: Path, case: str, file: str,
     codes = torch.where(ids[:half] == scorer.model.config.vocabulary.mask, labels[:half], IGNORE)
     shifted = torch.cat((labels[half:, 1:], torch.full((half, 1), IGNORE)), 1)
     positions = torch.arange(ids.shape[1]).expand_as(ids)
-    labels = torch.cat((codes, shifted))
-    words = scorer.model.config.vocabulary
-    found = scorer.score(Rows(ids, mask, positions, labels, *label_places(labels, words)))
+    found = scorer.score(Rows(ids, mask, positions, torch.cat((codes, shifted))))
     np.testing.assert_allclose(found[:half], stored[f"derived_t2i_image_only_{side}_{who}"], atol=TOLERANCE)
     np.testing.assert_allclose(found[half:], stored[f"derived_mmu_per_row_{side}_{who}"], atol=TOLERANCE)
 
