@@ -78,7 +78,7 @@ def test_training_on_a_gpu_is_planned_with_what_lies_there() -> None:
     moved = training_needs(trained(device="cuda", offload="cpu"), SHOWO_SHAPES, 1)
     assert moved.gpu < there.gpu
     assert moved.memory > there.gpu - moved.gpu
-    scorers = msgspec.structs.replace(SETTINGS.reference, ranks=400)
+    scorers = msgspec.structs.replace(SETTINGS.reference, ranks=4000)
     crowded = msgspec.structs.replace(trained(device="cuda"), reference=scorers)
     assert training_needs(crowded, SHOWO_SHAPES, 1).gpu == 2 * training_needs(crowded, SHOWO_SHAPES, 2).gpu
     assert training_needs(crowded, SHOWO_SHAPES, 1).gpu > there.gpu
