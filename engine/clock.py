@@ -3,20 +3,60 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+
+
+class Event(Protocol):
+    """A moment in the work of a GPU: what the clock needs of `torch.cuda.Event`."""
+
+    def synchronize(self) -> None:
+        """Waits until the GPU is there."""
+        ...
+
+    def elapsed_time(self, end_event: Any) -> float:
+        """Milliseconds from this event to a later one."""
+        ...
+
+
+def gpu_event() -> Event | None:
+    """The end of what the GPU was asked so far; None where there is none, and while a graph is captured."""
+    if not torch.cuda.is_initialized() or torch.cuda.is_current_stream_capturing():
+        return None
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
 
 
 class Clock:
-    """Adds up the wall time inside `with clock:`; a nested use counts once. Not for several threads."""
+    """Adds up the time inside `with clock:`; a nested use counts once. Not for several threads.
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._start = 0.0
+    That is the host's time on a CPU, where a call returns when its work is done, and the GPU's on a GPU.
+    """
+
+    def __init__(self, event: Callable[[], Event | None] = gpu_event) -> None:
+        """`event` is as `gpu_event`."""
+        self._event = event
+        self._seconds = self._start = 0.0
         self._depth = 0
+        self._opened: Event | None = None
+        self._spans: list[tuple[Event, Event]] = []
+
+    @property
+    def seconds(self) -> float:
+        """The sum so far; waits for the GPU."""
+        for start, end in self._spans:
+            end.synchronize()
+            self._seconds += start.elapsed_time(end) / 1000
+        self._spans.clear()
+        return self._seconds
 
     def __enter__(self) -> None:
         if self._depth == 0:
-            self._start = time.perf_counter()
+            self._opened, self._start = self._event(), time.perf_counter()
         self._depth += 1
 
     def __exit__(
@@ -24,11 +64,16 @@ class Clock:
     ) -> None:
         self._depth -= 1
         if self._depth == 0:
-            self.seconds += time.perf_counter() - self._start
+            closed = self._event() if self._opened is not None else None
+            if self._opened is not None and closed is not None:
+                self._spans.append((self._opened, closed))
+            else:
+                self._seconds += time.perf_counter() - self._start
 
 
 FORWARD = Clock()
 """Layers and heads of the served model in this process, whoever runs them.
 
-It is right where a call returns when its work is done, as on a CPU.
+On a GPU vLLM's whole steps are timed besides (`HermesWorker.hermes_watch`): a graph is replayed without the
+model's Python.
 """

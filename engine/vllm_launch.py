@@ -1,38 +1,30 @@
-"""Starts and ends a vLLM instance the way Hermes needs it: in process, quiet, eager, prompts never cut."""
+"""Starts and ends a vLLM instance the way Hermes needs it: in process, quiet, prompts never cut."""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engine import vllm_sleep
 from engine.devices import compute_device
 from engine.errors import EngineError, HermesError
-from engine.kv_cache import planned_gib
 from engine.machine import usable_cores
 from engine.machine_plan import dealt
 from engine.models.showo_config import ShowoConfig
+from engine.vllm_arguments import BATCH_INVARIANT, Card, environment, showo_arguments
+from engine.weights import weight_bytes
 
 if TYPE_CHECKING:
     from vllm import LLM
-
-ENVIRONMENT = {
-    # One process: the worker extension shares our memory, and two cores have no room for a second one.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    # At WARNING, each start prints a traceback about a chat template that a token-level engine lacks.
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    # vLLM logs to stdout, which belongs to our commands.
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-    "VLLM_NO_USAGE_STATS": "1",
-}
-"""Set before vLLM is imported; what the user has set already wins."""
+    from vllm.config import SchedulerConfig
 
 BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 """vLLM's variable for the cores of its processes."""
@@ -57,15 +49,6 @@ def translated(what: str) -> Iterator[None]:
         raise EngineError(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def block_size(prefix: int) -> int:
-    """The KV block size, a multiple of 32 for the CPU kernel: the largest that caches most of the prefix.
-
-    Only whole blocks are cached: blocks of 128, vLLM's default, would never hold a prefix of 39 tokens.
-    """
-    reachable = prefix // 32 * 32
-    return next((size for size in (128, 96, 64) if reachable and prefix // size * size == reachable), 32)
-
-
 def shared_cores(processes: int) -> str:
     """The cores of this process, dealt out to so many others, as vLLM's VLLM_CPU_OMP_THREADS_BIND wants it.
 
@@ -79,26 +62,67 @@ def shared_cores(processes: int) -> str:
     return "|".join(",".join(str(core[0]) for core in part) for part in dealt(cores, processes))
 
 
-def launched(where: Path, build: Callable[[], LLM]) -> LLM:
+def launched(
+    where: Path,
+    build: Callable[[Card | None], LLM],
+    dtype: str,
+    tensor_parallel: int = 1,
+    deterministic: bool = False,
+) -> LLM:
     """The vLLM instance that `build` makes, in the environment that all of ours share; `stop` ends it.
 
+    `build` is given the GPU with the least room, None on a CPU. `deterministic` asks a GPU for kernels whose
+    results do not depend on what else is in a batch; a CPU does as it does.
+
     Raises:
-        EngineError: vLLM is not installed, refused the model, or does not know it.
+        EngineError: vLLM is not installed, is for another device, refused the model, or does not know it.
     """
-    for name, value in ENVIRONMENT.items():
+    device = compute_device()
+    wanted = environment(device.type, dtype, deterministic)
+    if BATCH_INVARIANT in wanted:
+        require_early(BATCH_INVARIANT)
+        os.environ[BATCH_INVARIANT] = "1"
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)
     set_num_threads = torch.set_num_threads
     with translated(f"{where}: vLLM could not start"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         # Said at WARNING before vLLM's own level is set: that a CPU has no Triton, which is as it should be.
         logging.getLogger("vllm.triton_utils.importing").setLevel(logging.ERROR)
+        from vllm.platforms import current_platform
+
+        if current_platform.device_type != device.type:
+            raise EngineError(
+                f"torch computes on {device.type}, and vLLM is built for"
+                f" {current_platform.device_type or 'a device that is not there'}; run `make setup` again"
+            )
         try:
-            llm = build()
+            llm = build(_card(tensor_parallel) if device.type == "cuda" else None)
         finally:
             # vLLM's CPU worker puts a stub here, for the whole process.
             torch.set_num_threads = set_num_threads
     _started.append(llm)
     return llm
+
+
+def require_early(variable: str) -> None:
+    """Whether vLLM can still find a variable, which it reads when it is imported.
+
+    Raises:
+        EngineError: it was imported without.
+    """
+    if "vllm" in sys.modules and os.environ.get(variable) != "1":
+        raise EngineError(
+            f"vLLM runs in this process already, without {variable}=1; open the deterministic engine first,"
+            " or in a process of its own"
+        )
+
+
+def _card(count: int) -> Card:
+    """Of the first so many GPUs, the one with the least that is free."""
+    if count > torch.cuda.device_count():
+        raise EngineError(f"tensor_parallel is {count}, but there are only {torch.cuda.device_count()} GPUs")
+    return min(Card(*torch.cuda.mem_get_info(index)) for index in range(count))
 
 
 def start(
@@ -113,74 +137,62 @@ def start(
 ) -> LLM:
     """A vLLM instance that serves `checkpoint`; `transfer` is as in `engine.vllm_transport`.
 
-    `deterministic` asks a GPU for kernels whose results do not depend on what else is in a batch; on a CPU
-    it changes nothing.
-
     Raises:
-        EngineError: vLLM is not installed, refused the model, or does not know it.
+        EngineError: vLLM is not installed, refused the model, or does not know it, or a GPU is full.
     """
 
-    if deterministic and compute_device().type == "cuda":
-        os.environ["VLLM_BATCH_INVARIANT"] = "1"
+    def build(card: Card | None) -> LLM:
+        weights = weight_bytes(checkpoint, dtype)
+        arguments = showo_arguments(
+            config, dtype, max_sequences, kv_cache_gib, weights, tensor_parallel, card
+        )
+        cores = shared_cores(tensor_parallel) if tensor_parallel > 1 and card is None else ""
+        llm = _showo(checkpoint, arguments, transfer, cores)
+        if card is not None:
+            llm.collective_rpc("hermes_watch")
+        return llm
 
-    def build() -> LLM:
-        return _showo(checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, transfer)
-
-    return launched(checkpoint, build)
+    return launched(checkpoint, build, dtype, tensor_parallel, deterministic)
 
 
-def _showo(
-    checkpoint: Path,
-    config: ShowoConfig,
-    dtype: str,
-    max_sequences: int,
-    kv_cache_gib: float,
-    tensor_parallel: int,
-    transfer: str,
-) -> LLM:
+def _showo(checkpoint: Path, arguments: dict[str, Any], transfer: str, cores: str) -> LLM:
+    """`cores` is `shared_cores` for several processes on a CPU."""
     from vllm import LLM
-    from vllm.platforms import current_platform
 
-    from engine.vllm_model import paged_head_size
     from engine.vllm_plugin import register, registered
     from engine.vllm_transport import transfer_config
 
-    if not current_platform.is_cpu():
-        raise EngineError("the image prefix needs vLLM's CPU attention; install the `cpu` extra")
     register()
     if not registered():
         raise EngineError("vLLM lost the registration of Show-o; install the pinned vLLM version")
-    head = paged_head_size(config.head_dim)
-    room = kv_cache_gib or planned_gib(config, dtype, max_sequences, head, tensor_parallel)
     # By itself vLLM gives every process a NUMA node of its own, and refuses where there are too few.
-    binds = tensor_parallel > 1 and BINDING not in os.environ
+    binds = cores and BINDING not in os.environ
     if binds:
-        os.environ[BINDING] = shared_cores(tensor_parallel)
+        os.environ[BINDING] = cores
     try:
-        return LLM(
+        llm = LLM(
             str(checkpoint),
-            dtype=cast(Any, dtype),
-            enforce_eager=True,
-            skip_tokenizer_init=True,
-            generation_config="vllm",
-            max_model_len=config.max_position_embeddings,
-            max_num_seqs=max_sequences,
-            max_num_batched_tokens=max(2048, config.max_position_embeddings),
-            # A cut inside the bidirectional image prefix would change its attention.
-            enable_chunked_prefill=False,
-            enable_prefix_caching=True,
-            block_size=block_size(config.prefix_length),
-            enable_prompt_embeds=config.w_clip_vit,
-            kv_cache_memory_bytes=int(room * 2**30),
-            worker_extension_cls="engine.vllm_worker.HermesWorker",
-            use_tqdm_on_load=False,
-            tensor_parallel_size=tensor_parallel,
             weight_transfer_config=transfer_config(transfer),
             enable_sleep_mode=vllm_sleep.available(),
+            **arguments,
         )
     finally:
         if binds:
             del os.environ[BINDING]
+    require_whole_prompts(llm.llm_engine.vllm_config.scheduler_config)
+    return llm
+
+
+def require_whole_prompts(scheduler: SchedulerConfig) -> None:
+    """Whether vLLM computes every prompt in one piece, as its image prefix needs.
+
+    Raises:
+        EngineError: it would cut prompts.
+    """
+    if scheduler.enable_chunked_prefill or scheduler.long_prefill_token_threshold:
+        raise EngineError(
+            "vLLM turned chunked prefill on, which would cut image prefixes; install the pinned vLLM version"
+        )
 
 
 def stop(llm: LLM) -> None:

@@ -29,7 +29,7 @@ from engine.kernels.phi import heads, tanh_gelu
 from engine.models.phi import rotary_tables, run_layers
 from engine.models.showo import projector
 from engine.models.showo_config import ShowoConfig
-from engine.vllm_attention import ImagePrefixBackend
+from engine.vllm_attention import paged_head_size, prefix_backend
 from engine.vllm_prompts import served_positions
 
 SHARDS = {"q_proj": "q", "k_proj": "k", "v_proj": "v"}
@@ -45,16 +45,25 @@ class ServedAttention(nn.Module):
         self.dense = RowParallelLinear(width, width, bias=True, prefix=f"{prefix}.dense")
         self.q_layernorm = nn.LayerNorm(head, eps=config.layer_norm_eps)
         self.k_layernorm = nn.LayerNorm(head, eps=config.layer_norm_eps)
-        self.heads = self.qkv_proj.num_heads
-        self.paged_head = paged_head_size(head)
+        self.heads, self.head = self.qkv_proj.num_heads, head
+        backend = prefix_backend(vllm_config)
+        paged = paged_head_size(backend, head)
+        self.room = paged - head
         self.attn = Attention(
             self.heads,
-            self.paged_head,
+            paged,
             head**-0.5,
             cache_config=vllm_config.cache_config,
             prefix=f"{prefix}.attn",
-            attn_backend=ImagePrefixBackend,
+            attn_backend=backend,
         )
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of new tokens, [T, H, E] each, over what is cached of their sequences and themselves."""
+        if self.room:
+            q, k, v = (F.pad(x, (0, self.room)) for x in (q, k, v))
+        out = self.attn(*(x.flatten(-2) for x in (q, k, v)))
+        return out.view(*q.shape)[..., : self.head]
 
 
 class ServedMlp(nn.Module):
@@ -128,6 +137,11 @@ class ShowoForUnifiedGeneration(nn.Module):
         if self.config.w_clip_vit:
             self.mm_projector = projector(self.config)
         self.logits_processor = LogitsProcessor(self.config.vocab_size)
+        # Of every position of a prompt or a canvas, at an address that captured graphs may keep.
+        longest = max(config.max_position_embeddings, config.max_text_len + config.num_image_tokens + 3)
+        cos, sin = rotary_tables(torch.arange(longest), config.rotary_dim, config.rope_theta)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
         self.decode_steps = self.decoded_rows = 0
 
     @property
@@ -150,7 +164,7 @@ class ShowoForUnifiedGeneration(nn.Module):
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Rotary tables of positions [T]."""
-        return rotary_tables(positions, self.config.rotary_dim, self.config.rope_theta)
+        return cast(Tensor, self.cos)[positions], cast(Tensor, self.sin)[positions]
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """The LayerNorm before the head."""
@@ -192,14 +206,11 @@ class ShowoForUnifiedGeneration(nn.Module):
         with FORWARD:
             hidden = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
             cos, sin = self.rotary(served_positions(positions, self.config))
-            hidden = run_layers(self.layers, hidden, cos, sin, self._paged_attention)
+            layers = self.layers
+            hidden = run_layers(
+                layers, hidden, cos, sin, lambda layer, *qkv: layers[layer].self_attn.attend(*qkv)
+            )
             return self.final_norm(hidden)
-
-    def _paged_attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        attention, head = self.layers[layer].self_attn, q.shape[-1]
-        room = (0, attention.paged_head - head)
-        out = attention.attn(*(F.pad(x, room).flatten(-2) for x in (q, k, v)))
-        return out.view(*q.shape[:-1], -1)[..., :head]
 
     def compute_logits(self, hidden: Tensor) -> Tensor | None:
         """Normed hidden states [T, D] -> logits over the whole vocabulary."""
@@ -231,20 +242,6 @@ class ShowoForUnifiedGeneration(nn.Module):
         if problems:
             raise CheckpointError(f"the weights do not fit the served model: {'; '.join(problems)}")
         return set(held)
-
-
-def paged_head_size(head: int) -> int:
-    """The least head size that vLLM's paged attention takes and that has room for `head` dimensions.
-
-    Zeros fill what is left: they add nothing to a dot product, and their outputs are cut off.
-
-    Raises:
-        CheckpointError: no size is large enough.
-    """
-    sizes = [size for size in ImagePrefixBackend.get_supported_head_sizes() if size >= head]
-    if not sizes:
-        raise CheckpointError(f"heads of {head} dimensions are more than vLLM's paged attention takes")
-    return min(sizes)
 
 
 def held_name(official: str) -> tuple[str, tuple[str, ...]]:

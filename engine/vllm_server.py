@@ -36,9 +36,9 @@ class Server:
     ) -> None:
         """`transfer` names one of vLLM's own ways of moving weights, where one is to be set up.
 
-        `deterministic` is as in `vllm_launch.start`.
+        `deterministic` is as in `vllm_launch.launched`.
         """
-        self._eos = config.vocabulary.eos
+        self._eos, self._prefix = config.vocabulary.eos, config.prefix_length
         self._broken = ""
         self._asleep = 0
         self.llm = vllm_launch.start(
@@ -89,10 +89,21 @@ class Server:
             return SamplingParams(detokenize=False, stop_token_ids=[self._eos], **settings)
 
     def generate(self, requests: list[dict[str, Any]], params: Sequence[SamplingParams]) -> list[Any]:
-        """vLLM's outputs, in order; `params` has one for each request."""
+        """vLLM's outputs, in order; `params` has one for each request.
+
+        Raises:
+            EngineError: a prompt does not start with a whole image and its salt, or vLLM failed.
+        """
         self.ready()
         if not requests:
             return []
+        for request in requests:
+            # A shorter one would be causal, and one without salt would find the blocks of another image.
+            if (length := len(request["prompt_token_ids"])) < self._prefix or not request.get("cache_salt"):
+                raise EngineError(
+                    f"a prompt of {length} tokens: each must start with a whole image, {self._prefix} tokens,"
+                    " and carry its salt"
+                )
         with vllm_launch.translated("vLLM failed while generating"):
             try:
                 outputs: list[Any] = self.llm.generate(cast(Any, requests), list(params), use_tqdm=False)

@@ -14,6 +14,7 @@ from engine.precision import serving_dtype
 from engine.records import TextPrompt
 from engine.seeds import sample_seed
 from engine.text_folder import CONFIG, check_text_folder, text_fingerprint
+from engine.vllm_arguments import GIB, Card, device_arguments
 
 if TYPE_CHECKING:
     from vllm import LLM, SamplingParams
@@ -90,7 +91,7 @@ class TextEngine:
         if not fitting:
             return texts
         # First, because vLLM must find our environment when it is imported.
-        llm = self._llm = self._llm or vllm_launch.launched(self._folder, self._start)
+        llm = self._llm = self._llm or vllm_launch.launched(self._folder, self._start, self._precision)
         params = [self._sampling(prompts[index], rooms[index], stop, temperature, seed) for index in fitting]
         outputs = self._outputs(llm, [asked[index] for index in fitting], params)
         for index, output in zip(fitting, outputs, strict=True):
@@ -122,23 +123,24 @@ class TextEngine:
                 if llm.llm_engine.has_unfinished_requests():
                     self._refusal = "an earlier call was cut short inside vLLM; open a new text engine"
 
-    def _start(self) -> LLM:
+    def _start(self, card: Card | None) -> LLM:
         from vllm import LLM
 
+        weights = sum(path.stat().st_size for path in self._folder.glob("*.safetensors"))
         return LLM(
             str(self._folder),
             tokenizer=str(self._folder),
             dtype=cast(Any, self._precision),
             trust_remote_code=False,
             load_format="safetensors",
-            enforce_eager=True,
             generation_config="vllm",
             max_model_len=self._context,
             max_num_seqs=self._max_sequences,
             # The examples that stand before every caption are computed once.
             enable_prefix_caching=True,
-            kv_cache_memory_bytes=int(self._kv_cache_gib * 2**30),
+            kv_cache_memory_bytes=int(self._kv_cache_gib * GIB),
             use_tqdm_on_load=False,
+            **device_arguments(card, weights / GIB, self._kv_cache_gib),
         )
 
     def _ids(self, prompt: TextPrompt) -> list[int]:

@@ -91,6 +91,16 @@ class HermesWorker:
         model.decode_steps += max(lengths)
         model.decoded_rows += sum(lengths)
 
+    def hermes_watch(self) -> None:
+        """Has vLLM's steps timed as a whole: where they replay a graph, none of the model's Python runs."""
+        step = self.model_runner.execute_model
+
+        def timed(*args: Any, **settings: Any) -> Any:
+            with FORWARD:
+                return step(*args, **settings)
+
+        self.model_runner.execute_model = timed
+
     def hermes_counts(self) -> Counts:
         """What has been counted since the start."""
         model = self.model_runner.get_model()

@@ -7,6 +7,7 @@ understanding sees CLIP features.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import time
@@ -126,6 +127,16 @@ def check_tensors(found: TensorLayout, model: nn.Module, where: Path) -> None:
     ]
     if problems:
         raise CheckpointError(f"{where}: the weights do not fit: {'; '.join(problems)}")
+
+
+def weight_bytes(folder: Path, dtype: str) -> int:
+    """What a checkpoint's weights take in memory in a floating-point type; reads none of them.
+
+    Raises:
+        CheckpointError: the weights are missing or broken.
+    """
+    shapes = [shape for shape, _ in tensor_layout(folder / WEIGHTS).values()]
+    return sum(map(math.prod, shapes)) * getattr(torch, dtype).itemsize
 
 
 def tensor_layout(path: Path) -> TensorLayout:

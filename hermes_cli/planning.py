@@ -12,7 +12,7 @@ from engine.machine import read_machine
 from engine.machine_plan import GIB, EngineNeeds, Plan, TrainingNeeds, describe, plan
 from engine.precision import serving_dtype
 from engine.sampler import sampler_for
-from engine.weights import WEIGHTS, load_config, tensor_layout
+from engine.weights import load_config, weight_bytes
 from hermes_cli.settings import RunSettings
 from hermes_cli.view import say
 from train.memory import activation_bytes, gpu_memory, model_sizes, rank_memory
@@ -58,9 +58,8 @@ def engine_needs(settings: RunSettings, checkpoint: Path, device: str = "cpu") -
     branches = 0.0
     if sampler_for(given.sampler, torch.device(device)) == "branched":
         branches = given.kv_cache_gib or branched_gib(config, dtype, given.max_sequences, parts)
-    count = sum(math.prod(shape) for shape, _ in tensor_layout(checkpoint / WEIGHTS).values())
     return EngineNeeds(
-        weights=count * (2 if dtype == "bfloat16" else 4),
+        weights=weight_bytes(checkpoint, dtype),
         cache=int(wanted * GIB) * parts,
         least=int(least * GIB) * parts,
         branches=int(branches * GIB) * parts,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from tiny_showo import WORDS, clip_model, randomised
 
 from engine.checkpoints import CLIP_FOLDER
 from engine.models.showo import Showo
@@ -19,7 +19,6 @@ from engine.tokenizers.text import TextTokenizer, word_tokenizer
 from engine.weights import load_config, load_model, save_checkpoint
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
-WORDS = "caption : what color is the how many red green blue circle square two three a and ?"
 
 
 @pytest.fixture(scope="session")
@@ -28,21 +27,6 @@ def golden() -> Path:
     if not GOLDEN.is_dir():
         pytest.skip(f"no golden files at {GOLDEN}")
     return GOLDEN
-
-
-@torch.no_grad()
-def randomised(model: Showo, seed: int) -> Showo:
-    """Random values everywhere, norms and biases too, with a head sharp enough to prefer some tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        if "layernorm" in name:
-            parameter.copy_(noise * 0.2 + (1.0 if name.endswith("weight") else 0.0))
-        elif name.endswith("bias"):
-            parameter.copy_(noise * 0.2)
-        else:
-            parameter.copy_(noise * (1.0 if "embed" in name else 2 * parameter.shape[1] ** -0.5))
-    return model
 
 
 def small_config(text: TextTokenizer, **more: Any) -> ShowoConfig:
@@ -112,23 +96,6 @@ def images() -> list[ImageTokens]:
     return [
         ImageTokens(codes=tuple(row)) for row in torch.randint(0, 64, (8, 36), generator=generator).tolist()
     ]
-
-
-def clip_model(seed: int, image_size: int = 40, patch_size: int = 8) -> CLIPVisionModel:
-    """A small random CLIP vision tower, by default of 25 patches, with 24 features each."""
-    torch.manual_seed(seed)
-    return CLIPVisionModel(
-        CLIPVisionConfig(
-            hidden_size=24,
-            intermediate_size=48,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            image_size=image_size,
-            patch_size=patch_size,
-            projection_dim=16,
-            initializer_factor=4.0,
-        )
-    )
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.errors import ConfigError
-from engine.kv_cache import PAGED_HEADS
+from engine.kv_cache import PAGED_HEADS, paged_head
 from engine.machine import (
     Machine,
     free_memory,
@@ -294,6 +294,9 @@ def test_this_machine_can_be_read_and_cores_come_back_after_a_start() -> None:
 
 def test_the_head_sizes_are_vllms() -> None:
     pytest.importorskip("vllm")
-    from engine.vllm_attention import ImagePrefixBackend
+    from engine.vllm_attention import BACKENDS, CpuPrefixBackend, paged_head_size
 
-    assert tuple(sorted(ImagePrefixBackend.get_supported_head_sizes())) == PAGED_HEADS
+    assert tuple(sorted(CpuPrefixBackend.get_supported_head_sizes())) == PAGED_HEADS
+    for device, backend in BACKENDS.items():
+        for head in range(8, PAGED_HEADS[-1] + 1):
+            assert paged_head(head, device) == paged_head_size(backend, head)

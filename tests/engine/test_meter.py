@@ -37,6 +37,34 @@ def test_a_clock_counts_nested_use_once_and_stops_on_errors() -> None:
     assert clock.seconds == held
 
 
+class Event:
+    """A moment of a GPU that works while the host goes on."""
+
+    def __init__(self, gpu: dict[str, float]) -> None:
+        self._gpu, self._at = gpu, gpu["asked"]
+
+    def synchronize(self) -> None:
+        self._gpu["done"] = max(self._gpu["done"], self._at)
+
+    def elapsed_time(self, end_event: Event) -> float:
+        assert end_event._at <= self._gpu["done"], "asked for before the GPU was there"
+        return 1000 * (end_event._at - self._at)
+
+
+def test_a_clock_counts_a_gpus_time_and_waits_for_it_only_when_read() -> None:
+    gpu = {"asked": 0.0, "done": 0.0}
+    clock = Clock(lambda: Event(gpu))
+    for _ in range(2):
+        with clock:
+            gpu["asked"] += 2.5
+            with clock:
+                gpu["asked"] += 0.5
+        gpu["asked"] += 10.0
+    assert gpu["done"] == 0.0
+    assert clock.seconds == clock.seconds == 6.0
+    assert gpu["done"] == 16.0
+
+
 def test_calls_add_up_by_path_and_a_failed_one_counts_its_time() -> None:
     counts = iter([Counts(0.0, 0, 0), Counts(1.0, 2, 6), Counts(5.0, 2, 6), Counts(7.0, 3, 10)])
     meter = Meter(lambda: next(counts))

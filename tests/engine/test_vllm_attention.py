@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 import torch
 
 from engine.errors import EngineError
+from engine.models.phi import rotary_tables
+from engine.records import ImageTokens
 
 pytest.importorskip("vllm")
 
+from vllm.config import SchedulerConfig
+
+from engine.vllm_arguments import block_size
 from engine.vllm_attention import split_prefix
-from engine.vllm_launch import block_size
+from engine.vllm_launch import require_whole_prompts
+
+if TYPE_CHECKING:
+    from engine.vllm_engine import Engine
 
 
 def starts(*queries: int) -> torch.Tensor:
@@ -23,7 +33,7 @@ def test_a_whole_prompt_becomes_a_prefix_row_and_a_causal_row() -> None:
     assert rows.query_start.tolist() == [0, 39, 50]
     assert rows.seq_lens.tolist() == [39, 50]
     assert rows.request.tolist() == [0, 0]
-    assert rows.causal.tolist() == [0, 1]
+    assert rows.causal.tolist() == [False, True]
 
 
 def test_cached_blocks_decoding_rows_and_bare_prefixes_mix() -> None:
@@ -33,7 +43,7 @@ def test_cached_blocks_decoding_rows_and_bare_prefixes_mix() -> None:
     assert rows.query_start.tolist() == [0, 7, 13, 14, 53]
     assert rows.seq_lens.tolist() == [39, 45, 60, 39]
     assert rows.request.tolist() == [0, 0, 1, 2]
-    assert rows.causal.tolist() == [0, 1, 1, 0]
+    assert rows.causal.tolist() == [False, True, True, False]
 
 
 def test_features_see_the_whole_prefix_and_the_system_prompt_after_them_is_causal() -> None:
@@ -43,16 +53,47 @@ def test_features_see_the_whole_prefix_and_the_system_prompt_after_them_is_causa
     assert rows.query_start.tolist() == [0, 25, 50, 59, 68, 76]
     assert rows.seq_lens.tolist() == [34, 50, 34, 34, 40]
     assert rows.request.tolist() == [0, 0, 1, 1, 2]
-    assert rows.causal.tolist() == [0, 1, 0, 1, 1]
+    assert rows.causal.tolist() == [False, True, False, True, True]
 
 
 def test_a_batch_that_only_decodes_stays_as_it_is() -> None:
     assert split_prefix(starts(1, 1, 3), torch.tensor([40, 77, 42]), 39) is None
 
 
-def test_a_cut_inside_the_prefix_is_refused() -> None:
-    with pytest.raises(EngineError, match=r"cut at \[20\] tokens, inside the image prefix of 39"):
-        split_prefix(starts(50, 20), torch.tensor([50, 20]), 39)
+def test_prompts_without_a_whole_image_are_refused(engine: Engine, images: list[ImageTokens]) -> None:
+    params = engine.server.sampling(max_tokens=1)
+    (whole,) = engine.prompts.requests(images[0], [(1, 2)], 1)
+    cut = {**whole, "prompt_token_ids": whole["prompt_token_ids"][:20]}
+    unsalted = {"prompt_token_ids": whole["prompt_token_ids"]}
+    for request, length in ((cut, 20), (unsalted, 42)):
+        match = (
+            f"a prompt of {length} tokens: each must start with a whole image, 39 tokens, and carry its salt"
+        )
+        with pytest.raises(EngineError, match=match):
+            engine.server.generate([whole, request], [params] * 2)
+    assert engine.server.generate([whole], [params])
+
+
+def test_a_vllm_that_cuts_prompts_is_refused() -> None:
+    sizes = {"max_model_len": 96, "max_num_batched_tokens": 96, "max_num_seqs": 8}
+    kept = {**sizes, "is_encoder_decoder": False, "enable_chunked_prefill": False}
+    require_whole_prompts(SchedulerConfig(**kept))
+    for cuts in ({"enable_chunked_prefill": True}, {"long_prefill_token_threshold": 32}):
+        with pytest.raises(EngineError, match="would cut image prefixes; install the pinned vLLM version"):
+            require_whole_prompts(SchedulerConfig(**{**kept, **cuts}))
+
+
+def test_the_rotary_tables_are_computed_once_to_the_same_bits(engine: Engine) -> None:
+    def same(worker: Any) -> bool:
+        model, config = worker.model_runner.get_model(), engine.config
+        generator = torch.Generator().manual_seed(0)
+        every = [torch.arange(96), *(torch.randint(96, (n,), generator=generator) for n in range(1, 40))]
+        pairs = [(model.rotary(at), rotary_tables(at, config.rotary_dim, config.rope_theta)) for at in every]
+        # Kept by name, so that vLLM's sleep restores it where it was.
+        assert {"cos", "sin"} <= dict(model.named_buffers()).keys()
+        return all(torch.equal(one, other) for both in pairs for one, other in zip(*both, strict=True))
+
+    assert engine.server.llm.collective_rpc(same) == [True]
 
 
 @pytest.mark.parametrize(
