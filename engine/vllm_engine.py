@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from engine.canary import Canaries, check_songs
+from engine.devices import compute_device
 from engine.errors import EngineError
 from engine.gate import Gate
 from engine.kv_cache import MOST
@@ -38,7 +39,7 @@ from engine.records import (
     SampledCaption,
     SampledImage,
 )
-from engine.samplers.batch_size import Limits, planned_batch
+from engine.samplers.batch_size import Limits, planned_batch, planned_gpu_batch
 from engine.samplers.mask_predict_rule import check_schedule
 from engine.seeds import sample_seed
 from engine.swap_check import check_weights
@@ -86,9 +87,12 @@ class Engine:
         self._config = load_config(checkpoint)
         check_weights(checkpoint, self._config, from_disk(checkpoint).manifest())
         self.text = TextTokenizer.load(checkpoint / "tokenizer.json")
-        self._pixels = Pixels(checkpoint / "image_tokenizer")
+        self._device = compute_device()
+        self._pixels = Pixels(checkpoint / "image_tokenizer", self._device)
         found = fingerprint(checkpoint)
-        self.prompts = open_prompts(checkpoint, self._config, self._pixels.images, self._project)
+        self.prompts = open_prompts(
+            checkpoint, self._config, self._pixels.images, self._project, self._device
+        )
         self._precision = serving_dtype(dtype)
         self._limits = Limits(self._precision, max_sequences, kv_cache_gib or MOST)
         self._gate = Gate()
@@ -98,8 +102,8 @@ class Engine:
         )
         self._weights = ServedWeights(self.server, self._gate, self._config, checkpoint, found, transport)
         # After the start, which may change the number of threads.
-        threads = torch.get_num_threads() // tensor_parallel
-        self._paint_batch = paint_batch or planned_batch(self._config, threads)
+        self._threads = torch.get_num_threads() // tensor_parallel
+        self._paint_batch = paint_batch
 
     @property
     def config(self) -> ShowoConfig:
@@ -216,16 +220,20 @@ class Engine:
         check_schedule(settings.schedule)
         seeds = [[sample_seed(seed, key, "paint", i) for i in range(n)] for key in keys]
         texts = [self.text.encode(prompt) for prompt in prompts]
+        batch = self._paint_batch or self._planned_batch(n)
         with self._call("images") as tally:
-            painted = self.server.rpc(
-                "painting failed", "hermes_paint", texts, seeds, settings, self._paint_batch
-            )
+            painted = self.server.rpc("painting failed", "hermes_paint", texts, seeds, settings, batch)
             tally.samples = sum(map(len, painted))
             tally.tokens = tally.samples * self._config.num_image_tokens
         return [
             [SampledImage(codes=tuple(codes), seed=one) for codes, one in zip(rows, row, strict=True)]
             for rows, row in zip(painted, seeds, strict=True)
         ]
+
+    def _planned_batch(self, candidates: int) -> int:
+        if self._device.type == "cuda":
+            return planned_gpu_batch(self._config, candidates)
+        return planned_batch(self._config, self._threads)
 
     def score(self, images: Sequence[ImageTokens], texts: Sequence[str]) -> list[list[float]]:
         """Log-probs of given captions after the caption prompt: one number a token, and one for eos."""

@@ -16,21 +16,23 @@ from engine.clock import FORWARD
 from engine.meter import Counts
 from engine.records import CaptionSettings, PaintSettings
 from engine.samplers.branches import Asked, Grown, grow, reply
+from engine.samplers.canvas_batches import Kept
 from engine.samplers.choice_rows import Seen
 from engine.samplers.choices import Chosen, choose
 from engine.samplers.mask_predict import paint
+from engine.samplers.replay import captured
 from engine.samplers.stems import Stem
-from engine.samplers.text_prefix import Prefixes, text_prefixes
 from engine.vllm_reload import Prepared, change_places, emptied, prepare
 from engine.vllm_sleep import WEIGHTS, give_back
 from engine.vllm_transport import Arrivals, receive
 
 
 class HermesWorker:
-    """Methods for `collective_rpc`; `model_runner` is the worker's."""
+    """Methods for `collective_rpc`; `model_runner` and `parallel_config` are the worker's."""
 
     model_runner: Any
-    _empty: Prefixes | None = None
+    parallel_config: Any
+    _kept: Kept | None = None
     _staged: Prepared = []
     _before: Prepared = []
     _arrived = Arrivals()
@@ -42,11 +44,14 @@ class HermesWorker:
         settings: PaintSettings,
         batch: int,
     ) -> list[list[list[int]]]:
-        """`engine.samplers.mask_predict.paint` on the weights that serve; prefixes of no text are kept."""
+        """`engine.samplers.mask_predict.paint` on the weights that serve."""
         model = self.model_runner.get_model()
-        if settings.guidance and self._empty is None:
-            self._empty = text_prefixes(model, [()])
-        return paint(model, texts, seeds, settings, batch, self._empty)
+        if self._kept is None:
+            # Processes that share the layers must all compute the same batches, and wait for each other.
+            alone = self.parallel_config.tensor_parallel_size == 1
+            capture = captured if alone and model.device.type == "cuda" else None
+            self._kept = Kept(capture, halves=alone)
+        return paint(model, texts, seeds, settings, batch, self._kept)
 
     def hermes_project(self, features: Tensor) -> Tensor:
         """CLIP features [N, F] through the projector that serves, [N, D] on the CPU."""
@@ -116,20 +121,20 @@ class HermesWorker:
 
     def hermes_exchange(self) -> None:
         """Lets what is laid out aside serve; what served is held until `hermes_settle`."""
-        self._empty = None
+        self._kept = None
         change_places(self._staged)
         self._before, self._staged = self._staged, []
 
     def hermes_settle(self, keep: bool) -> None:
         """Ends a swap: the new weights stay, or the old ones come back if they were exchanged at all."""
         if not keep:
-            self._empty = None
+            self._kept = None
             change_places(self._before)
         self._before, self._staged, self._arrived = [], [], Arrivals()
 
     def hermes_sleep(self, level: int) -> None:
         """Gives back what keys and values take, at level 2 the weights too; what is asked meanwhile fails."""
-        self._empty = None
+        self._kept = None
         if level == WEIGHTS:
             change_places(emptied(self.model_runner.get_model()))
         give_back(self.model_runner.kv_caches)
