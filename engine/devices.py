@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 
 from engine.errors import EngineError
@@ -34,3 +38,16 @@ def compute_device() -> torch.device:
             f"{OLDEST[0]}.{OLDEST[1]} (Ampere) or later; for CPUs run `make setup DEVICE=cpu`"
         )
     return torch.device("cuda", torch.cuda.current_device())
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """On a GPU, convolutions in whole float32, by the same kernel every time: a code may hang on a sign."""
+    cudnn: Any = torch.backends.cudnn
+    # Not `cudnn.flags`, which fails where vLLM's batch-invariant mode has set precisions one by one.
+    before = cudnn.deterministic, cudnn.conv.fp32_precision
+    cudnn.deterministic, cudnn.conv.fp32_precision = True, "ieee"
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.conv.fp32_precision = before

@@ -40,7 +40,7 @@ from engine.records import (
     SampledImage,
 )
 from engine.sampler import sampler_for
-from engine.samplers.batch_size import Limits, planned_batch
+from engine.samplers.batch_size import Limits, planned_batch, planned_gpu_batch
 from engine.samplers.mask_predict_rule import check_schedule
 from engine.seeds import sample_seed
 from engine.swap_check import check_weights
@@ -81,7 +81,7 @@ class Engine:
     ) -> None:
         """`paint_batch` is the number of canvases that share a forward pass (planned where None).
 
-        `dtype` is float32, bfloat16, or auto for what this CPU is fast at. A `kv_cache_gib` of 0 is planned
+        `dtype` is as in `engine.precision`. A `kv_cache_gib` of 0 is planned
         from the model's sizes. `tensor_parallel` is the number of processes that share every layer.
         `transport` is how a swap's weights come where they are offered so: disk, shared (`transport.shared`),
         or one of vLLM's (`vllm_transport`). A checkpoint that nobody offers is read from its folder.
@@ -89,13 +89,16 @@ class Engine:
         depend on what else is in a batch; on a CPU it changes nothing.
         """
         require_transport(transport)
-        self._sampler = sampler_for(sampler, compute_device())
+        self._device = compute_device()
+        self._sampler = sampler_for(sampler, self._device)
         self._config = load_config(checkpoint)
         check_weights(checkpoint, self._config, from_disk(checkpoint).manifest())
         self.text = TextTokenizer.load(checkpoint / "tokenizer.json")
-        self._pixels = Pixels(checkpoint / "image_tokenizer")
+        self._pixels = Pixels(checkpoint / "image_tokenizer", self._device)
         found = fingerprint(checkpoint)
-        self.prompts = open_prompts(checkpoint, self._config, self._pixels.images, self._project)
+        self.prompts = open_prompts(
+            checkpoint, self._config, self._pixels.images, self._project, self._device
+        )
         self._precision = serving_dtype(dtype)
         own = kv_cache_gib or branched_gib(self._config, self._precision, max_sequences)
         # None where vLLM samples, which has limits of its own.
@@ -115,8 +118,8 @@ class Engine:
         )
         self._weights = ServedWeights(self.server, self._gate, self._config, checkpoint, found, transport)
         # After the start, which may change the number of threads.
-        threads = torch.get_num_threads() // tensor_parallel
-        self._paint_batch = paint_batch or planned_batch(self._config, threads)
+        self._threads = torch.get_num_threads() // tensor_parallel
+        self._paint_batch = paint_batch
 
     @property
     def config(self) -> ShowoConfig:
@@ -238,16 +241,20 @@ class Engine:
         check_schedule(settings.schedule)
         seeds = [[sample_seed(seed, key, "paint", i) for i in range(n)] for key in keys]
         texts = [self.text.encode(prompt) for prompt in prompts]
+        batch = self._paint_batch or self._planned_batch(n)
         with self._call("images") as tally:
-            painted = self.server.rpc(
-                "painting failed", "hermes_paint", texts, seeds, settings, self._paint_batch
-            )
+            painted = self.server.rpc("painting failed", "hermes_paint", texts, seeds, settings, batch)
             tally.samples = sum(map(len, painted))
             tally.tokens = tally.samples * self._config.num_image_tokens
         return [
             [SampledImage(codes=tuple(codes), seed=one) for codes, one in zip(rows, row, strict=True)]
             for rows, row in zip(painted, seeds, strict=True)
         ]
+
+    def _planned_batch(self, candidates: int) -> int:
+        if self._device.type == "cuda":
+            return planned_gpu_batch(self._config, candidates)
+        return planned_batch(self._config, self._threads)
 
     def score(self, images: Sequence[ImageTokens], texts: Sequence[str]) -> list[list[float]]:
         """Log-probs of given captions after the caption prompt: one number a token, and one for eos."""

@@ -193,7 +193,7 @@ class ShowoForUnifiedGeneration(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """CLIP features [..., F] -> embeddings [..., D]."""
-        return self.mm_projector(features.to(self.showo.model.final_layernorm.weight.dtype))
+        return self.mm_projector(features.to(self.showo.model.final_layernorm.weight))
 
     def forward(
         self,

@@ -184,15 +184,16 @@ def open_prompts(
     config: ShowoConfig,
     decode: Callable[[Sequence[Sequence[int]]], NDArray[np.uint8]],
     project: Callable[[Tensor], Tensor],
+    device: torch.device,
 ) -> CodePrompts | FeaturePrompts:
-    """The prompts of a checkpoint, with its CLIP tower where understanding sees through one.
+    """The prompts of a checkpoint, with its CLIP tower on a device where understanding sees through one.
 
     Raises:
         CheckpointError: the tower is missing, or gives other features than the model takes.
     """
     if not config.w_clip_vit:
         return CodePrompts(config)
-    tower = ClipTower.load(checkpoint / CLIP_FOLDER)
+    tower = ClipTower.load(checkpoint / CLIP_FOLDER, device)
     if (tower.tokens, tower.width) != (config.clip_tokens, config.clip_size):
         raise CheckpointError(
             f"{checkpoint / CLIP_FOLDER}: gives {tower.tokens} features of {tower.width},"

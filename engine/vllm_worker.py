@@ -17,11 +17,12 @@ from engine.clock import FORWARD
 from engine.meter import Counts
 from engine.records import CaptionSettings, PaintSettings
 from engine.samplers.branches import Asked, Grown, grow, reply
+from engine.samplers.canvas_batches import Kept
 from engine.samplers.choice_rows import Seen
 from engine.samplers.choices import Chosen, choose
 from engine.samplers.mask_predict import paint
+from engine.samplers.replay import captured
 from engine.samplers.stems import Stem
-from engine.samplers.text_prefix import Prefixes, text_prefixes
 from engine.vllm_reload import Prepared, change_places, emptied, prepare
 from engine.vllm_sleep import WEIGHTS, give_back
 from engine.vllm_transport import Arrivals, receive
@@ -32,7 +33,7 @@ class HermesWorker:
 
     model_runner: Any
     parallel_config: Any
-    _empty: Prefixes | None = None
+    _kept: Kept | None = None
     _staged: Prepared = []
     _before: Prepared = []
     _arrived = Arrivals()
@@ -44,11 +45,14 @@ class HermesWorker:
         settings: PaintSettings,
         batch: int,
     ) -> list[list[list[int]]]:
-        """`engine.samplers.mask_predict.paint` on the weights that serve; prefixes of no text are kept."""
+        """`engine.samplers.mask_predict.paint` on the weights that serve."""
         model = self.model_runner.get_model()
-        if settings.guidance and self._empty is None:
-            self._empty = text_prefixes(model, [()])
-        return paint(model, texts, seeds, settings, batch, self._empty)
+        if self._kept is None:
+            # Processes that share the layers must all compute the same batches, and wait for each other.
+            alone = self.parallel_config.tensor_parallel_size == 1
+            capture = captured if alone and model.device.type == "cuda" else None
+            self._kept = Kept(capture, halves=alone)
+        return paint(model, texts, seeds, settings, batch, self._kept)
 
     def hermes_project(self, features: Tensor) -> Tensor:
         """CLIP features [N, F] through the projector that serves, [N, D] on the CPU."""
@@ -152,7 +156,7 @@ class HermesWorker:
     def hermes_forget(self) -> None:
         """Drops what calls have left for later ones: other weights would give another, and vLLM's sleep would
         leave it on the GPU, for it knows its own pool alone."""
-        self._empty = None
+        self._kept = None
 
     def hermes_sleep(self, level: int) -> None:
         """On a CPU: gives back what keys and values take, at level 2 the weights too; what is asked meanwhile

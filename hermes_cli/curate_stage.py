@@ -209,12 +209,13 @@ def _draw(settings: RunSettings, target: Path, title: str) -> None:
     from curate.shards import read_outcomes
     from curate.sheet import draw_sheet, save_images
     from engine.checkpoints import resolve_model
+    from engine.devices import compute_device
     from engine.pixels import Pixels
 
     preferences = list(itertools.islice(read_records(target / PAIRS, Preference), SHEET_ITEMS))
     found = (one.item for one in read_outcomes(target) if isinstance(one, Sampled))
     records = list(itertools.islice(found, len(preferences)))
-    decode = Pixels(resolve_model(settings.model) / "image_tokenizer").images
+    decode = Pixels(resolve_model(settings.model) / "image_tokenizer", compute_device()).images
     save_images(records, preferences, decode, target / "images")
     stream = io.BytesIO()
     draw_sheet(records, preferences, decode, title).save(stream, "PNG")

@@ -14,6 +14,7 @@ from PIL import Image
 from curate.exchange.wording import caption_question
 from curate.images import square
 from engine.checkpoints import CLIP_FOLDER
+from engine.devices import compute_device
 from engine.models.showo_config import ShowoConfig
 from engine.pixels import Pixels
 from engine.records import ImageTokens, Preference
@@ -38,12 +39,13 @@ class Tokenizers:
         self.question = caption_question(self.config.caption_prompt)
         """What captions answer, without chat markers."""
         self._text = TextTokenizer.load(checkpoint / _TEXT)
-        self._pixels = Pixels(checkpoint / _IMAGE)
+        device = compute_device()
+        self._pixels = Pixels(checkpoint / _IMAGE, device)
         self._tower: ClipTower | None = None
         if self.config.w_clip_vit:
             from engine.models.clip_tower import ClipTower
 
-            self._tower = ClipTower.load(checkpoint / CLIP_FOLDER)
+            self._tower = ClipTower.load(checkpoint / CLIP_FOLDER, device)
         self.name = _digest(checkpoint, self.config.w_clip_vit)
         """Digest of the files that make codes, token ids and features."""
         self._room = self.config.max_position_embeddings - len(self._text.encode(self.config.caption_prompt))

@@ -43,10 +43,15 @@ _SIGNATURES = {
 }
 
 
+def eager() -> bool:
+    """Whether the user wants no kernels of ours: HERMES_KERNELS is `eager`."""
+    return os.environ.get("HERMES_KERNELS") == "eager"
+
+
 @cache
 def native() -> ctypes.CDLL | None:
-    """The kernels; none where HERMES_KERNELS is `eager`, or no compiler builds them."""
-    if os.environ.get("HERMES_KERNELS") == "eager":
+    """The kernels; none where the user wants none, or no compiler builds them."""
+    if eager():
         return None
     compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
     if compiler is None:

@@ -1,8 +1,9 @@
-"""What stands between a Phi block's matrix products: fused on a CPU, eager everywhere else.
+"""What stands between a Phi block's matrix products: fused on CPUs and GPUs, eager where it needs a gradient.
 
 A small model decodes in products of a fraction of a millisecond, and PyTorch needs a dozen operations of
-tens of microseconds between two of them. `phi.cpp` does the same in a few passes over the numbers. Each
-kernel has an eager twin here, which also carries gradients.
+tens of microseconds between two of them; on a GPU a large one waits for its memory in them. `phi.cpp` and
+`phi_triton.py` do the same in a few passes over the numbers. Each kernel has an eager twin here, which also
+carries gradients.
 
 Legend: N tokens, R branches, G stems, B batch, T tokens, H heads, E head dimension.
 """
@@ -16,28 +17,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.kernels.native import native
+from engine.kernels.native import eager, native
 
 LANES = 8
 """Numbers of a vector register; the sizes that kernels work on are multiples of it."""
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
-def fused(*tensors: Tensor) -> bool:
-    """Whether the kernels can take these."""
+def fused(*tensors: Tensor, device: str = "cpu") -> bool:
+    """Whether a device's kernels can take these."""
     return (
         not torch.is_grad_enabled()
-        and all(one.device.type == "cpu" and one.dtype == tensors[0].dtype for one in tensors)
+        and all(one.device.type == device and one.dtype == tensors[0].dtype for one in tensors)
         and tensors[0].dtype in NAMES
-        and native() is not None
+        and (native() is not None if device == "cpu" else not eager())
     )
 
 
 def tanh_gelu(x: Tensor) -> Tensor:
-    """`F.gelu(x, approximate="tanh")`; the fused one overwrites x."""
-    if x.numel() % LANES or not x.is_contiguous() or not fused(x):
+    """`F.gelu(x, approximate="tanh")`; the fused ones overwrite x."""
+    if x.is_contiguous() and fused(x, device="cuda"):
+        from engine.kernels import phi_triton
+
+        phi_triton.gelu(x)
+    elif x.numel() % LANES or not x.is_contiguous() or not fused(x):
         return F.gelu(x, approximate="tanh")
-    _call("gelu", x, x.numel())
+    else:
+        _call("gelu", x, x.numel())
     return x
 
 
@@ -50,6 +56,11 @@ def heads(
     """
     q, k, v = qkv.unbind(-3)
     *lead, count, size = q.shape
+    if qkv.is_contiguous() and fused(qkv, q_norm.weight, device="cuda"):
+        from engine.kernels import phi_triton
+
+        cos, sin = cos.float().contiguous(), sin.float().contiguous()
+        return *phi_triton.heads(qkv, q_norm, k_norm, cos, sin), v
     if size % LANES or not qkv.is_contiguous() or not fused(qkv, q_norm.weight):
         return rotate(q_norm(q), cos, sin), rotate(k_norm(k), cos, sin), v
     cos, sin = cos.float().contiguous(), sin.float().contiguous()

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from engine.checkpoints import WEIGHTS
+from engine.devices import exact_convolutions
 from engine.errors import CheckpointError
 
 PREFIX = "vision_model."
@@ -35,15 +36,15 @@ class ClipTower:
     `size` is the side of the square it sees, in pixels; `tokens` is N and `width` F.
     """
 
-    def __init__(self, model: CLIPVisionModel) -> None:
-        self._model = model.eval().requires_grad_(False)
+    def __init__(self, model: CLIPVisionModel, device: torch.device | str = "cpu") -> None:
+        self._model = model.eval().requires_grad_(False).to(device)
         self.config: CLIPVisionConfig = model.config
         self.size = cast(int, model.config.image_size)
         self.tokens = (self.size // cast(int, model.config.patch_size)) ** 2
         self.width = cast(int, model.config.hidden_size)
 
     @classmethod
-    def load(cls, folder: Path) -> ClipTower:
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> ClipTower:
         """Reads config.json and model.safetensors.
 
         Raises:
@@ -57,18 +58,23 @@ class ClipTower:
             model.load_state_dict({name.removeprefix(PREFIX): tensor for name, tensor in state.items()})
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{folder}: no usable CLIP vision tower: {error}") from error
-        return cls(model.float())
+        return cls(model.float(), device)
 
     def state(self) -> dict[str, Tensor]:
         """The weights, under the module's own names."""
         return dict(self._model.state_dict())
 
-    @torch.no_grad()
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [B, H, W, 3] -> [B, N, F]."""
-        found = [self._model(pixels(image, self.size)[None], output_hidden_states=True) for image in images]
-        rows = [one.hidden_states[-2][0, 1:] for one in found]
-        return torch.stack(rows).numpy() if rows else np.zeros((0, self.tokens, self.width), np.float32)
+        rows = [self.seen(pixels(image, self.size)[None])[0] for image in images]
+        return torch.stack(rows).cpu().numpy() if rows else np.zeros((0, self.tokens, self.width), np.float32)
+
+    @torch.no_grad()
+    def seen(self, pixels: Tensor) -> Tensor:
+        """What `pixels` gives, as a batch [1, 3, size, size] -> [1, N, F] where the weights lie."""
+        with exact_convolutions():
+            found = self._model(pixels.to(self._model.device), output_hidden_states=True)
+        return found.hidden_states[-2][:, 1:]
 
 
 def pixels(image: NDArray[np.uint8], size: int) -> Tensor:

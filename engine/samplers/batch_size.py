@@ -1,4 +1,7 @@
-"""How many canvases, captions or answers share a forward pass."""
+"""How many canvases, captions or answers share a forward pass.
+
+Legend: R rows of a pass, D hidden.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,11 @@ from engine.models.showo_config import ShowoConfig
 
 ROWS = 640
 """Canvas rows of a pass for each thread: enough for a good matrix product, few enough for the caches."""
+GPU_ROWS = 8192
+"""Canvas rows of a pass on a GPU: 16 canvases of 256 codes. Not measured."""
+GPU_WORK = 2**31
+"""A layer takes about 24 R D^2 FLOPs, and its launches a tenth of a millisecond: below this R D^2 they take
+longer. Not measured."""
 
 
 def planned_batch(config: ShowoConfig, threads: int) -> int:
@@ -20,8 +28,25 @@ def planned_batch(config: ShowoConfig, threads: int) -> int:
 
     More would not be faster, as a canvas is itself many rows, and would need memory in proportion.
     """
-    rows = 2 * (config.num_image_tokens + 2)
-    return max(1, round(ROWS * threads / rows))
+    return max(1, round(ROWS * threads / _rows(config)))
+
+
+def planned_gpu_batch(config: ShowoConfig, candidates: int) -> int:
+    """The same on a GPU, where a batch holds the candidates of one prompt, or of several small ones."""
+    wanted, candidates = max(1, round(GPU_ROWS / _rows(config))), max(1, candidates)
+    if candidates < wanted:
+        return candidates * (wanted // candidates)
+    return -(-candidates // round(candidates / wanted))
+
+
+def launches_dominate(config: ShowoConfig, batch: int) -> bool:
+    """Whether a GPU computes such a batch in less time than it takes to launch."""
+    return batch * _rows(config) * config.hidden_size**2 < GPU_WORK
+
+
+def _rows(config: ShowoConfig) -> int:
+    """Rows of a canvas, with and without its text."""
+    return 2 * (config.num_image_tokens + 2)
 
 
 class Limits(NamedTuple):

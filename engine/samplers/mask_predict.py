@@ -2,27 +2,26 @@
 
 Every canvas takes the same number of steps, so a batch never changes shape. The text prefix sees only
 itself: its keys and values are computed once a prompt, at the positions that it has behind its padding, and
-serve all steps of all candidates. A canvas `[soi] codes [eoi]` sees the prefix and all of itself. Before the
-first step all canvases of a prompt are alike, so that step's logits are computed once a prompt.
+serve all steps of all candidates. A canvas `[soi] codes [eoi]` sees the prefix and all of itself.
 
-Legend: B canvases, N image tokens, R hidden positions of all canvases, K image codes.
+Legend: B canvases, N image tokens.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
+from engine.clock import FORWARD
+from engine.errors import EngineError
 from engine.records import PaintSettings
-from engine.samplers.canvas import Canvas
-from engine.samplers.mask_predict_rule import draw, gumbel, hide_again, left_hidden, temperatures
+from engine.samplers.canvas_batches import Batches, HiddenBatches, Kept, Slot, StaticBatches
 from engine.samplers.painting import CanvasModel
-from engine.samplers.text_prefix import Prefixes, joined, picked, text_prefixes
-
-PROMPTS = 32
-"""Prompts whose prefixes are held at a time."""
+from engine.samplers.text_prefix import text_prefixes
 
 
 @torch.inference_mode()
@@ -32,70 +31,80 @@ def paint(
     seeds: Sequence[Sequence[int]],
     settings: PaintSettings,
     batch: int,
-    empty: Prefixes | None = None,
+    kept: Kept | None = None,
+    static: bool | None = None,
 ) -> list[list[list[int]]]:
     """Codes of every candidate of every prompt: [prompt][candidate][N].
 
     `texts` are prompts as text ids, without specials; `seeds` holds a seed for each candidate of each.
-    `empty` are the prefixes of no text, where the caller has kept them from an earlier call.
-    All random numbers of a candidate come from its own generator, so it does not depend on the batch.
+    `kept` is what earlier calls have left. `static` chooses the form of the batches, which is the device's
+    where it is None. All random numbers of a candidate come from its own generator, so it does not depend on
+    the batch. A batch that does not fit into the memory is halved, and stderr says so.
+
+    Raises:
+        EngineError: the schedule is not known, or not even one image fits into the memory.
     """
+    kept = kept or Kept()
+    if static is None:
+        static = model.device.type == "cuda"
+    batch = min(batch, kept.most)
+    if settings.guidance and kept.empty is None:
+        kept.empty = text_prefixes(model, [()])
+    fewest = max(1, min(map(len, seeds), default=1))
+    batches: Batches = HiddenBatches(model, settings, kept)
+    if static:
+        batches = StaticBatches(model, settings, kept, batch, fewest)
     painted: list[list[list[int]]] = [[] for _ in texts]
-    if not settings.guidance:
-        empty = None
-    elif empty is None:
-        empty = text_prefixes(model, [()])
-    for first in range(0, len(texts), PROMPTS):
-        prefixes = text_prefixes(model, texts[first : first + PROMPTS])
-        todo = [(prompt, seed) for prompt, row in enumerate(seeds[first : first + PROMPTS]) for seed in row]
-        opened: dict[int, Tensor] = {}
-        for start in range(0, len(todo), batch):
-            part = todo[start : start + batch]
-            rows = [prompt for prompt, _ in part]
-            opened = {prompt: opened[prompt] for prompt in {*rows} & opened.keys()}
-            if missing := sorted({*rows} - opened.keys()):
-                logits = _opening(model, _seen(prefixes, empty, missing), len(missing), settings)
-                opened |= dict(zip(missing, logits, strict=True))
-            first_RK = torch.cat([opened[prompt] for prompt in rows])
-            canvas = Canvas(model, _seen(prefixes, empty, rows))
-            codes = _painted(canvas, first_RK, [seed for _, seed in part], model, settings)
-            for prompt, row in zip(rows, codes.tolist(), strict=True):
-                painted[first + prompt].append(row)
+    # A GPU is still at work when a launch returns: there the clock runs until the codes have come.
+    with FORWARD if static else nullcontext():
+        for first in range(0, len(texts), batches.prompts):
+            window = slice(first, first + batches.prompts)
+            batches.hold(texts[window])
+            todo = [(prompt, seed) for prompt, row in enumerate(seeds[window]) for seed in row]
+            found: list[Tensor] = []
+            done = 0
+            while done < len(todo):
+                part = todo[done : done + batches.together(todo[done:], batch)]
+                slots = [*part, *[part[-1]] * (batch - len(part))] if static else part
+                codes_BN = _fitting(batches, slots, settings.steps, model, kept)
+                if codes_BN is None:
+                    batch = kept.most
+                else:
+                    found.append(codes_BN[: len(part)])
+                    done += len(part)
+            rows = torch.cat(found).tolist() if found else []
+            for (prompt, _), codes in zip(todo, rows, strict=True):
+                painted[first + prompt].append(codes)
     return painted
 
 
-def _seen(prefixes: Prefixes, empty: Prefixes | None, rows: Sequence[int]) -> Prefixes:
-    """The prefixes of some canvases, and after them those of no text for their guidance."""
-    seen = picked(prefixes, rows)
-    return seen if empty is None else joined(seen, picked(empty, [0] * len(rows)))
-
-
-def _opening(model: CanvasModel, seen: Prefixes, prompts: int, settings: PaintSettings) -> tuple[Tensor, ...]:
-    """Logits [N, K] of a canvas that is hidden all over, for each of some prompts."""
-    hidden = torch.full((prompts, model.config.num_image_tokens), -1)
-    return Canvas(model, seen).logits(hidden, settings.guidance).chunk(prompts)
+def _fitting(
+    batches: Batches, slots: Sequence[Slot], steps: int, model: CanvasModel, kept: Kept
+) -> Tensor | None:
+    """Codes [B, N] of some candidates; None where they do not fit into the memory, and from then on fewer."""
+    # Before anything that waits for the batch before.
+    tokens = model.config.num_image_tokens
+    uniform = torch.stack([randoms(seed, steps, tokens) for _, seed in slots], 2)
+    try:
+        return batches.painted([prompt for prompt, _ in slots], uniform)
+    except torch.OutOfMemoryError as error:
+        if len(slots) == 1 or not kept.halves:
+            raise EngineError(
+                f"painting {len(slots)} images at a time does not fit into the GPU's memory; lower"
+                " engine.kv_cache_gib, or end what else uses the GPU"
+            ) from error
+    # Only here are the tensors of the failed batch free: the error held them.
+    kept.most, kept.step = len(slots) // 2, None
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    print(
+        f"painting {len(slots)} images at a time does not fit into the GPU's memory;"
+        f" going on with {kept.most}",
+        file=sys.stderr,
+    )
+    return None
 
 
 def randoms(seed: int, steps: int, tokens: int) -> Tensor:
     """All uniform numbers of one candidate, [steps, 2, N]: for the draw and for the confidence noise."""
     return torch.rand(steps, 2, tokens, generator=torch.Generator().manual_seed(seed))
-
-
-def _painted(
-    canvas: Canvas, first_RK: Tensor, seeds: Sequence[int], model: CanvasModel, settings: PaintSettings
-) -> Tensor:
-    """Codes [B, N] of one static batch, from the logits of its first step on."""
-    tokens, steps = model.config.num_image_tokens, settings.steps
-    uniform = torch.stack([randoms(seed, steps, tokens) for seed in seeds], 2)
-    codes_BN = torch.full((len(seeds), tokens), -1)
-    sampled_BN = codes_BN
-    for step, temperature in enumerate(temperatures(settings.temperature, steps)):
-        unknown_BN = codes_BN < 0
-        logits_RK = canvas.logits(codes_BN, settings.guidance) if step else first_RK
-        drawn_R, logp_R = draw(logits_RK, uniform[step, 0][unknown_BN])
-        sampled_BN = codes_BN.masked_scatter(unknown_BN, drawn_R)
-        logp_BN = torch.zeros(codes_BN.shape).masked_scatter(unknown_BN, logp_R)
-        left_B = left_hidden(unknown_BN.sum(-1), tokens, step, steps, settings.schedule)
-        hidden_BN = hide_again(logp_BN, unknown_BN, gumbel(uniform[step, 1]), temperature, left_B)
-        codes_BN = sampled_BN.masked_fill(hidden_BN, -1)
-    return sampled_BN

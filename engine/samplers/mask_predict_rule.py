@@ -90,19 +90,32 @@ def check_schedule(schedule: str) -> None:
     hidden_share(schedule, torch.tensor(0.5))
 
 
+def wanted_hidden(tokens: int, step: int, steps: int, schedule: str) -> Tensor:
+    """How many positions the schedule would leave hidden after the step: floor(N share), a number on the CPU.
+
+    Raises:
+        EngineError: the schedule is not known.
+    """
+    share = hidden_share(schedule, torch.tensor((step + 1) / steps, dtype=torch.float32))
+    return torch.floor(tokens * share).long()
+
+
 def left_hidden(unknown_B: Tensor, tokens: int, step: int, steps: int, schedule: str = "cosine") -> Tensor:
     """How many positions stay hidden after the step: max(1, min(unknown - 1, floor(N share))), [B].
 
     Raises:
         EngineError: the schedule is not known.
     """
-    share = hidden_share(schedule, torch.tensor((step + 1) / steps, dtype=torch.float32))
-    wanted = torch.floor(tokens * share).long()
+    return at_most(unknown_B, wanted_hidden(tokens, step, steps, schedule))
+
+
+def at_most(unknown_B: Tensor, wanted: Tensor) -> Tensor:
+    """`wanted`, but at least one position fewer than are unknown, and at least 1: [B]."""
     return torch.minimum(unknown_B - 1, wanted).clamp(min=1)
 
 
 def hide_again(
-    logp_BN: Tensor, unknown_BN: Tensor, gumbel_BN: Tensor, temperature: float, left_B: Tensor
+    logp_BN: Tensor, unknown_BN: Tensor, gumbel_BN: Tensor, temperature: float | Tensor, left_B: Tensor
 ) -> Tensor:
     """Which positions are hidden again, [B, N]: those less confident than the left-th smallest (0-based).
 
@@ -110,6 +123,7 @@ def hide_again(
     float32 for a probability, so it stays known.
     """
     known = math.log(torch.finfo(torch.float32).max)
-    sure_BN = torch.where(unknown_BN, logp_BN.clamp(min=math.log(SMALLEST)), known) + temperature * gumbel_BN
+    # `where` would copy the number to the device, and wait for it.
+    sure_BN = logp_BN.clamp(min=math.log(SMALLEST)).masked_fill(~unknown_BN, known) + temperature * gumbel_BN
     cutoff_B1 = sure_BN.sort(-1).values.gather(-1, left_B[:, None])
     return sure_BN < cutoff_B1

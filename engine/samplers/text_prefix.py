@@ -29,18 +29,22 @@ class Prefixes(NamedTuple):
 
 
 @torch.inference_mode()
-def text_prefixes(model: CanvasModel, texts: Sequence[Sequence[int]]) -> Prefixes:
-    """Keys and values of each text, as `[t2i][bos] text [eos]` at the positions that padding gives it."""
-    words, room = model.config.vocabulary, model.config.max_text_len
+def text_prefixes(model: CanvasModel, texts: Sequence[Sequence[int]], width: int = 0) -> Prefixes:
+    """Keys and values of each text, as `[t2i][bos] text [eos]` at the positions that padding gives it.
+
+    T is `width` where no text is longer.
+    """
+    words, room, device = model.config.vocabulary, model.config.max_text_len, model.device
     rows = [words.t2i_text(text, room) for text in texts]
     lengths = [len(row) for row in rows]
-    longest = max(lengths)
-    ids = torch.tensor([[*[words.pad] * (longest - len(row)), *row] for row in rows])
+    longest = max(width, *lengths)
+    ids = torch.tensor([[*[words.pad] * (longest - len(row)), *row] for row in rows], device=device)
     # All end at the same position, so aligning them to the right gives every token its own.
-    cos, sin = model.rotary(torch.arange(room + 1 - longest, room + 1))
+    cos, sin = model.rotary(torch.arange(room + 1 - longest, room + 1, device=device))
     kept: KeysValues = []
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    attention = dense_attention(causal & ~padding(lengths, longest) | torch.eye(longest, dtype=torch.bool))
+    causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+    itself = torch.eye(longest, dtype=torch.bool, device=device)
+    attention = dense_attention(causal & ~padding(lengths, longest, device) | itself)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         kept.append((k.transpose(1, 2), v.transpose(1, 2)))
@@ -48,14 +52,15 @@ def text_prefixes(model: CanvasModel, texts: Sequence[Sequence[int]]) -> Prefixe
 
     with FORWARD:
         # Keys and values are all that is wanted: one token alone leaves the last block.
-        run_layers(model.layers, model.embed(ids), cos, sin, attend, torch.zeros(1, dtype=torch.int64))
+        one = torch.zeros(1, dtype=torch.int64, device=device)
+        run_layers(model.layers, model.embed(ids), cos, sin, attend, one)
     return Prefixes(kept, lengths)
 
 
-def picked(prefixes: Prefixes, rows: Sequence[int]) -> Prefixes:
-    """Some prefixes, in the order of `rows`, without padding that none of them needs."""
-    lengths, index = [prefixes.lengths[row] for row in rows], torch.tensor(rows)
-    longest = max(lengths)
+def picked(prefixes: Prefixes, rows: Sequence[int], width: int = 0) -> Prefixes:
+    """Some prefixes, in the order of `rows`, cut to what they or `width` need."""
+    lengths = [prefixes.lengths[row] for row in rows]
+    index, longest = torch.tensor(rows, device=prefixes.layers[0][0].device), max(width, *lengths)
     layers = [(k[index, :, -longest:], v[index, :, -longest:]) for k, v in prefixes.layers]
     return Prefixes(layers, lengths)
 
@@ -74,6 +79,7 @@ def joined(first: Prefixes, second: Prefixes) -> Prefixes:
     return Prefixes(layers, first.lengths + second.lengths)
 
 
-def padding(lengths: Sequence[int], longest: int) -> Tensor:
+def padding(lengths: Sequence[int], longest: int, device: torch.device) -> Tensor:
     """[B, 1, 1, T], True before each prefix."""
-    return (torch.arange(longest) < longest - torch.tensor(lengths)[:, None])[:, None, None]
+    pads = [[place < longest - length for place in range(longest)] for length in lengths]
+    return torch.tensor(pads, device=device)[:, None, None]

@@ -33,7 +33,7 @@ class ImageTokenizer(Protocol):
         ...
 
     def decode(self, codes: Tensor) -> Tensor:
-        """codes [B, h*w] -> [B, 3, H, W] float, about [-1, 1]."""
+        """codes [B, h*w] -> [B, 3, H, W] float, about [-1, 1], where the weights lie."""
         ...
 
 
@@ -99,8 +99,9 @@ class PatchLfq(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """codes [B, h*w] -> [B, 3, H, W] float, about [-1, 1]."""
+        """codes [B, h*w] -> [B, 3, H, W] float, about [-1, 1], where the weights lie."""
         side = self.config.image_size // self.config.patch
+        codes = codes.to(next(self.parameters()).device)
         shifts = torch.arange(self.config.bits - 1, -1, -1, device=codes.device)
         bits = (codes[:, None] >> shifts[:, None] & 1) * 2 - 1
         return self.reconstruct(bits.float().unflatten(-1, (side, side)))

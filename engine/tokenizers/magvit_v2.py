@@ -106,18 +106,21 @@ class MagvitV2(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes [B, h*w] of square images -> [B, 3, H, W] float, about [-1, 1].
+        """Codes [B, h*w] of square images -> [B, 3, H, W] float, about [-1, 1], where the weights lie.
 
         Raises:
-            DataError: too many or too few codes, or one outside the codebook.
+            DataError: too many or too few codes, or one outside the codebook (not looked for on a GPU, which
+                the look would wait for: give codes that lie on the CPU).
         """
         side, limit = self.config.image_size // self.config.factor, 2**self.config.bits
-        if codes.dim() != 2 or codes.shape[1] != side**2 or bool(((codes < 0) | (codes >= limit)).any()):
+        known = codes.device.type != "cpu" or not ((codes < 0) | (codes >= limit)).any()
+        if codes.dim() != 2 or codes.shape[1] != side**2 or not known:
             raise DataError(
                 f"an image of {self.config.image_size} pixels is {side**2} codes from 0 to {limit - 1}; these"
                 f" are {list(codes.shape)}"
                 + (f" from {int(codes.min())} to {int(codes.max())}" if codes.numel() else "")
             )
+        codes = codes.to(next(self.parameters()).device)
         bits = code_bits(codes, self.config.bits).unflatten(-1, (side, side))
         return torch.cat([self.reconstruct(one) for one in bits.split(1)])
 

@@ -16,11 +16,6 @@ KEYS = ("a", "b")
 TEXTS = ("two red circle", "blue square and a green circle")
 
 
-def sampled_by(temperature: float) -> CaptionSettings:
-    """A caption that vLLM decodes."""
-    return CaptionSettings(sampler="paged", max_tokens=4, temperature=temperature)
-
-
 def outputs(checkpoint: Path, started: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
     """Scores, greedy and sampled captions, and counters; `started` is given the worker first."""
     config = load_config(checkpoint)
@@ -28,9 +23,9 @@ def outputs(checkpoint: Path, started: Callable[[Any], Mapping[str, Any]]) -> di
     codes = torch.randint(0, config.codebook_size, (2, config.num_image_tokens), generator=generator)
     images = [ImageTokens(codes=tuple(row)) for row in codes.tolist()]
     # Three at a time, so that prompts begin while others decode.
-    with Engine(checkpoint, max_sequences=3, kv_cache_gib=0.01) as engine:
+    with Engine(checkpoint, max_sequences=3, kv_cache_gib=0.01, sampler="paged") as engine:
         found = engine.server.llm.collective_rpc(started)[0]
-        plan = [sampled_by(0.0), *[sampled_by(1.0)] * 2]
+        plan = [CaptionSettings(max_tokens=4, temperature=heat) for heat in (0.0, 1.0, 1.0)]
         captions = engine.caption(images, KEYS, 7, plan)
         cached = engine.work.cached_tokens
         again, other = (engine.caption(images[:1], KEYS[:1], seed, plan) for seed in (7, 8))
