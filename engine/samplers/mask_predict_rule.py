@@ -45,12 +45,20 @@ def draw(logits_RK: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
     One uniform number a position instead of one a code: at 8,192 codes the noise would cost more than the
     choice. Sums in float64, so that rare codes keep their share. Returns codes [R] int64 and float32 [R].
     """
-    probs_RK = logits_RK.double().softmax(-1)
+    probs_RK = _softmax(logits_RK.double())
     total_RK = probs_RK.cumsum(-1)
     place_R = uniform_R.double() * total_RK[:, -1]
     codes_R = torch.searchsorted(total_RK, place_R[:, None], right=True)[:, 0]
     codes_R = codes_R.clamp(max=logits_RK.shape[-1] - 1)
     return codes_R, probs_RK.gather(-1, codes_R[:, None])[:, 0].clamp(min=SMALLEST).log().float()
+
+
+def _softmax(logits_RK: Tensor) -> Tensor:
+    if logits_RK.device.type == "cpu":
+        return logits_RK.softmax(-1)
+    # vLLM's batch-invariant mode has a softmax of its own on GPUs, which does not compile for float64.
+    odds_RK = (logits_RK - logits_RK.amax(-1, keepdim=True)).exp()
+    return odds_RK / odds_RK.sum(-1, keepdim=True)
 
 
 def gumbel(uniform: Tensor) -> Tensor:
