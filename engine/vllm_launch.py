@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 """vLLM's variable for the cores of its processes."""
 
+PINNED = ("NCCL_", "CUBLAS")
+"""Beginnings of the variables with which vLLM's batch-invariant mode slows NCCL and cuBLAS down."""
+
+_pinned: dict[str, str | None] = {}
 _started: list[LLM] = []
 _ended: list[LLM] = []
 
@@ -84,7 +88,7 @@ def launched(
         os.environ[BATCH_INVARIANT] = "1"
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
-    set_num_threads = torch.set_num_threads
+    set_num_threads, before = torch.set_num_threads, dict(os.environ)
     with translated(f"{where}: vLLM could not start"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         # Said at WARNING before vLLM's own level is set: that a CPU has no Triton, which is as it should be.
@@ -101,8 +105,17 @@ def launched(
         finally:
             # vLLM's CPU worker puts a stub here, for the whole process.
             torch.set_num_threads = set_num_threads
+            for name in filter(lambda name: name.startswith(PINNED), os.environ):
+                if os.environ[name] != before.get(name):
+                    _pinned.setdefault(name, before.get(name))
     _started.append(llm)
     return llm
+
+
+def environment_for_children() -> dict[str, str]:
+    """This process's environment, without what vLLM pinned in it for engines alone."""
+    found = {**os.environ, **_pinned}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def require_early(variable: str) -> None:

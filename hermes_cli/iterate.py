@@ -39,11 +39,13 @@ def train_in_child(folder: RunFolder, settings: RunSettings, number: int, ranks:
     Raises:
         HermesError: the training failed; its own line stands above.
     """
+    from engine.vllm_launch import environment_for_children
+
     # Commands that came meanwhile may have stored others; this run keeps to its own.
     store_settings(folder.settings, settings)
     command = [sys.executable, "-m", "hermes_cli.main", "train", "--run", str(folder.root)]
     command += ["--round", str(number), "--ranks", str(ranks)]
-    child = subprocess.run(command, check=False, env={**os.environ, PARENT: str(os.getpid())})
+    child = subprocess.run(command, check=False, env={**environment_for_children(), PARENT: str(os.getpid())})
     if child.returncode:
         reason = f"training round {number} stopped with status {child.returncode}"
         if not any(one.event in ("failed", "stopped") for one in read_transitions(folder.log)[-1:]):

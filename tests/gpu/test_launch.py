@@ -32,7 +32,7 @@ from engine.vllm_arguments import (
     environment,
     showo_arguments,
 )
-from engine.vllm_launch import launched, require_early
+from engine.vllm_launch import environment_for_children, launched, require_early, stop
 from engine.weights import weight_bytes
 
 RELEASE = ShowoConfig()
@@ -164,6 +164,26 @@ def test_the_same_bits_are_refused_where_vllm_has_started_without_them(
         require_early(BATCH_INVARIANT)
     monkeypatch.setenv(BATCH_INVARIANT, "1")
     require_early(BATCH_INVARIANT)
+
+
+def test_what_vllm_pins_for_its_engines_does_not_reach_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCCL_PROTO", "LL")
+    # What the mode itself sets, so that the test is undone.
+    for name in ("NCCL_NTHREADS", "CUBLAS_WORKSPACE_CONFIG"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    def build(card: object) -> Any:
+        os.environ.update(NCCL_PROTO="Simple", NCCL_NTHREADS="1", CUBLAS_WORKSPACE_CONFIG=":16:8", MINE="1")
+        shutdown = SimpleNamespace(shutdown=lambda: None)
+        return SimpleNamespace(llm_engine=SimpleNamespace(engine_core=shutdown))
+
+    monkeypatch.setenv("MINE", "0")
+    stop(launched(Path("anywhere"), build, "float32"))
+    assert os.environ["NCCL_NTHREADS"] == "1"
+    found = environment_for_children()
+    assert (found["NCCL_PROTO"], found["MINE"]) == ("LL", "1")
+    assert not {"NCCL_NTHREADS", "CUBLAS_WORKSPACE_CONFIG"} & set(found)
 
 
 def test_a_vllm_for_another_device_than_torch_is_refused(
