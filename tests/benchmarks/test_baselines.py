@@ -15,6 +15,7 @@ from benchmarks import roofline, sampling, sides, workload
 from benchmarks.batched_loop import continue_texts
 from benchmarks.candidates import costs, random_work, works
 from benchmarks.cost_plot import draw
+from benchmarks.fused import FusedShowo
 from benchmarks.official_loop import EngineDice, FreeDice, continue_text, paint
 from benchmarks.roofline import Paths, hidden_counts
 from benchmarks.shapes import SHAPES, config_of, make
@@ -220,3 +221,11 @@ def test_a_checkpoint_that_is_there_is_kept(checkpoint: Path) -> None:
     before = (checkpoint / "model.safetensors").stat().st_mtime_ns
     assert make(checkpoint.parent, "tiny") == checkpoint
     assert (checkpoint / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_the_fused_model_paints_what_the_training_module_paints(checkpoint: Path, static: bool) -> None:
+    model, settings = load_model(checkpoint), PaintSettings(steps=6, guidance=3.0)
+    texts, seeds = [[1, 2, 3], [4]], [[3, 4, 5], [6, 7]]
+    wanted = mask_predict.paint(model, texts, seeds, settings, 4)
+    assert mask_predict.paint(FusedShowo(model), texts, seeds, settings, 4, static=static) == wanted

@@ -15,7 +15,7 @@ from engine.errors import EngineError
 from engine.models.masks import t2i_mask
 from engine.models.showo import Showo
 from engine.records import PaintSettings
-from engine.samplers.canvas import Canvas
+from engine.samplers.canvas import Canvas, StaticCanvas
 from engine.samplers.mask_predict import paint, randoms
 from engine.samplers.mask_predict_rule import (
     SMALLEST,
@@ -70,6 +70,22 @@ def test_a_canvas_behind_a_stored_prefix_has_the_official_logits(
             codes = torch.where(ids == 274, -1, ids - 210)
             logits = canvas.logits(codes, guidance)
             assert (logits - run["logits"][step][unknown]).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize(("file", "guidance"), CASES)
+def test_canvases_of_the_form_for_gpus_have_the_official_logits(
+    golden: Path, official: Showo, file: str, guidance: float
+) -> None:
+    run = {name: torch.from_numpy(array) for name, array in np.load(golden / file).items()}
+    texts = [[i for i in row[:13].tolist() if i != 200][2:-1] for row in run["prompt_ids"]]
+    with torch.no_grad():
+        empty = text_prefixes(official, [()]) if guidance else None
+        canvas = StaticCanvas(official, len(texts), text_prefixes(official, texts), empty, masked=True)
+        for step, logits in enumerate(run["logits"]):
+            ids = run["step_input_ids"][step][: len(texts), -17:-1]
+            codes = torch.where(ids == 274, -1, ids - 210)
+            found = canvas.logits(codes, guidance)
+            assert (found.view_as(logits) - logits).abs().max() < 2e-5
 
 
 def dense_paint(model: Showo, text: list[int], seed: int, settings: PaintSettings) -> list[int]:
