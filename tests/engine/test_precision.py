@@ -16,7 +16,9 @@ pytest.importorskip("vllm")
 
 def test_a_named_type_is_taken_and_an_unknown_one_refused() -> None:
     assert [serving_dtype(name) for name in SERVED] == list(SERVED)
-    with pytest.raises(EngineError, match="dtype 'int8' is not served; take auto, float32 or bfloat16"):
+    with pytest.raises(
+        EngineError, match="dtype 'int8' is not served; take default, auto, float32 or bfloat16"
+    ):
         serving_dtype("int8")
 
 

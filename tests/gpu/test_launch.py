@@ -152,7 +152,8 @@ def test_a_gpus_variables_follow_the_type_and_the_wish_for_the_same_bits() -> No
 
 def test_a_gpu_serves_bfloat16_unless_told_otherwise() -> None:
     cuda = torch.device("cuda")
-    assert serving_dtype("auto", cuda) == "bfloat16"
+    assert serving_dtype("auto", cuda) == serving_dtype("default", cuda) == "bfloat16"
+    assert serving_dtype("default", torch.device("cpu")) == "float32"
     assert serving_dtype("float32", cuda) == "float32"
 
 
