@@ -27,8 +27,8 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     """How the engine serves."""
 
     dtype: str = "default"
-    """float32, bfloat16, or default: bfloat16 on a GPU, float32 on a CPU; auto takes bfloat16 also where a CPU
-    multiplies it in hardware."""
+    """float32, bfloat16, or default: bfloat16 on a GPU, float32 on a CPU; auto takes bfloat16 also where a
+    CPU multiplies it in hardware."""
     max_sequences: int = 256
     """Sequences in flight."""
     kv_cache_gib: float = 0.0
