@@ -55,7 +55,7 @@ def paint(
     if static:
         batches = StaticBatches(model, settings, kept, batch, fewest)
     painted: list[list[list[int]]] = [[] for _ in texts]
-    # A GPU is still at work when a launch returns: there the clock runs until the codes have come.
+    # A replayed step starts no clock of its own: on a GPU this one runs through all steps.
     with FORWARD if static else nullcontext():
         for first in range(0, len(texts), batches.prompts):
             window = slice(first, first + batches.prompts)
