@@ -5,7 +5,7 @@ Legend: R rows of a pass, D hidden.
 
 from __future__ import annotations
 
-import warnings
+import sys
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -68,8 +68,10 @@ class Limits(NamedTuple):
 T = TypeVar("T")
 
 
-def halving(run: Callable[[int], T], batch: int) -> T:
+def halving(run: Callable[[int], T], batch: int, what: str) -> T:
     """What `run` gives for a batch of this size, halved and tried again while a GPU's memory runs out.
+
+    `what` names the members of a batch, for the line on stderr that says so.
 
     Raises:
         torch.OutOfMemoryError: a batch of 1 needs too much.
@@ -81,5 +83,8 @@ def halving(run: Callable[[int], T], batch: int) -> T:
             if batch == 1:
                 raise
         # Out of the handler, whose exception would keep what the failed try had allocated.
+        print(
+            f"{batch} {what} at a time do not fit into the GPU's memory; going on with {batch // 2}",
+            file=sys.stderr,
+        )
         batch //= 2
-        warnings.warn(f"the GPU's memory ran out; going on with batches of {batch}", stacklevel=2)

@@ -77,7 +77,7 @@ def choose(
         return passes(model, images, most, dense)
 
     found: list[list[list[Chosen]]] = [[[] for _ in one.asks] for one in images]
-    for one in halving(read, tokens) if halves else read(tokens):
+    for one in halving(read, tokens, "tokens of questions") if halves else read(tokens):
         values = iter(zip(one.logps.tolist(), one.greedy.tolist(), strict=True))
         for image in one.images:
             found[image.number] = [

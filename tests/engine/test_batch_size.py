@@ -8,7 +8,7 @@ import torch
 from engine.samplers.batch_size import halving
 
 
-def test_a_batch_is_halved_until_it_fits_and_this_is_said() -> None:
+def test_a_batch_is_halved_until_it_fits_and_this_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     tried = []
 
     def run(batch: int) -> str:
@@ -17,8 +17,11 @@ def test_a_batch_is_halved_until_it_fits_and_this_is_said() -> None:
             raise torch.OutOfMemoryError
         return "done"
 
-    with pytest.warns(UserWarning, match="memory ran out; going on with batches of 5"):
-        assert halving(run, 20) == "done"
+    assert halving(run, 20, "texts") == "done"
+    assert capsys.readouterr().err.splitlines() == [
+        "20 texts at a time do not fit into the GPU's memory; going on with 10",
+        "10 texts at a time do not fit into the GPU's memory; going on with 5",
+    ]
     assert tried == [20, 10, 5]
 
 
@@ -26,5 +29,5 @@ def test_what_does_not_fit_alone_is_an_error() -> None:
     def run(batch: int) -> None:
         raise torch.OutOfMemoryError
 
-    with pytest.warns(UserWarning, match="batches of 1"), pytest.raises(torch.OutOfMemoryError):
-        halving(run, 2)
+    with pytest.raises(torch.OutOfMemoryError):
+        halving(run, 2, "texts")
