@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from pretended_cuda import pretended_cuda
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.checkpoints import WEIGHTS
@@ -185,12 +185,13 @@ def test_vllms_own_layers_take_what_they_would_load_at_a_start(
         assert not same(values(model), before)
 
 
-def test_on_a_pretended_gpu_weights_are_laid_out_there(
+def test_on_a_pretended_gpu_weights_are_laid_out_and_exchanged_there(
     engine: Engine, checkpoints: tuple[Path, Path]
 ) -> None:
-    """An operation on two devices raises under FakeTensorMode."""
+    """An operation on two devices raises there."""
     state = load_file(checkpoints[1] / WEIGHTS)
-    with FakeTensorMode(allow_non_fake_inputs=True), unpacked(engine, "cuda") as make:
+    with pretended_cuda(), torch.inference_mode(False), unpacked(engine, "cuda") as make:
         model = make()
         prepared = prepare(model, state, torch.float32)
+        change_places(prepared, in_place=True)
         assert {one.device.type for _, fresh in prepared for one in fresh.parameters()} == {"cuda"}
