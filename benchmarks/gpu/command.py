@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks import gpu
 from benchmarks.gpu import stages
-from benchmarks.gpu.place import Place
-from benchmarks.gpu.records import ROOT, Setting
+from benchmarks.gpu.place import ROOT, Place
+from benchmarks.gpu.records import Setting
 from benchmarks.gpu.table import table
 from engine.devices import compute_device
 from engine.errors import HermesError

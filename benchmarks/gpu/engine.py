@@ -1,39 +1,26 @@
-"""The engine end to end: captions and answers against batched generation, swaps, sleep."""
+"""The engine end to end: captions and answers against batched generation, swaps, sleep, bits, curation."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from benchmarks import sampling, sides
-from benchmarks.gpu.place import Found, Measure, NotRunError, Place, need, ratios
+from benchmarks.gpu.place import Found, Measure, Place, child, ratios
+from benchmarks.gpu.probe import asked
 from benchmarks.shapes import make
 from benchmarks.sides import Models, Plan
 from benchmarks.swap import caption, sleeps_of, timed
 from engine.tokenizers.text import TextTokenizer
 from engine.vllm_engine import Engine
 from engine.weights import load_model
-
-TEXTS = (
-    *(
-        f"{path}, {what}"
-        for path in ("captions", "free answers", "likely answers")
-        for what in ("a second", "ours over batched generation (target 5)")
-    ),
-    "captions, greedy ones as by batched generation",
-    "free answers as by batched generation",
-)
-SWAP = ("seconds of a swap (target 1)", "each checkpoint always captions alike")
-SLEEP = [
-    f"level {level}, {what}"
-    for level in (1, 2)
-    for what in ("seconds to sleep", "seconds to wake", "GiB awake", "GiB asleep", "captions as before")
-]
 
 
 class Served(NamedTuple):
@@ -45,16 +32,19 @@ class Served(NamedTuple):
     engine: Engine
 
 
+def random_checkpoint(place: Place, folder: Path, seed: int = 0) -> tuple[Path, str, str]:
+    """A checkpoint with the released sizes, their name, and the type that it serves in."""
+    shape, dtype = place.pick(("showo-1.3b", "bfloat16"), ("tiny", "float32"))
+    return make(folder, shape, getattr(torch, dtype), device=place.device, seed=seed), shape, dtype
+
+
 @contextmanager
 def served(place: Place) -> Iterator[Served]:
     """What the measurements share."""
-    need("vllm")
-    shape, dtype = place.pick(("showo-1.3b", "bfloat16"), ("tiny", "float32"))
+    import_module("vllm")
     with tempfile.TemporaryDirectory() as folder:
-        one, other = (
-            make(Path(folder) / str(seed), shape, getattr(torch, dtype), device=place.device, seed=seed)
-            for seed in range(2)
-        )
+        one, shape, dtype = random_checkpoint(place, Path(folder) / "one")
+        other, *_ = random_checkpoint(place, Path(folder) / "other", 1)
         with Engine(one, dtype=dtype, kv_cache_gib=place.pick(0.0, 0.125)) as engine:
             yield Served((one, other), shape, dtype, engine)
 
@@ -76,14 +66,17 @@ def texts(place: Place) -> Found:
     )
     model = load_model(first, getattr(torch, dtype)).to(place.device)
     models = Models(engine, model, TextTokenizer.load(first / "tokenizer.json"))
-    figures = []
-    contests = [sides.captions(models, plan), sides.vqa(models, plan)]
-    for row in (row for contest in contests for row in sampling.timed(plan, contest)):
-        ours = [row.ours_samples / one for one in row.ours_seconds]
-        figures += [ours, ratios(ours, [row.baseline_samples / one for one in row.baseline_seconds])]
-    figures += [[float(contest.same["batched"])] for contest in contests]
-    work = f"{images} images, {n} captions to {longest} tokens and {n} questions each, {dtype}"
-    return Found(work, figures)
+    figures: dict[str, list[float]] = {}
+    for contest in (sides.captions(models, plan), sides.vqa(models, plan)):
+        for row in sampling.timed(plan, contest):
+            ours = [row.ours_samples / one for one in row.ours_seconds]
+            figures[f"{row.path}, {row.mode}, a second"] = ours
+            rival = [row.baseline_samples / one for one in row.baseline_seconds]
+            figures[f"{row.path}, {row.mode}, ours over batched generation (target 5)"] = ratios(ours, rival)
+        figures[f"{contest.path}, greedy ones as by batched generation"] = [float(contest.same["batched"])]
+    return Found(
+        f"{images} images, {n} captions to {longest} tokens and {n} questions each, {dtype}", figures
+    )
 
 
 def swaps(place: Place) -> Found:
@@ -96,28 +89,69 @@ def swaps(place: Place) -> Found:
             engine.swap(checkpoints[number % 2])
         found[number % 2].add(caption(engine, tokens))
     alike = [len(one) for one in found] == [1, 1] and found[0] != found[1]
-    return Found(f"{count} swaps from disk, {dtype}", (spent, [float(alike)]))
+    figures = {"seconds of a swap (target 1)": spent, "each checkpoint always captions alike": [float(alike)]}
+    return Found(f"{count} swaps from disk, {dtype}", figures)
 
 
 def sleeps(place: Place) -> Found:
     """A sleep of each level."""
     engine = place.share(served).engine
-    figures: list[list[float]] = []
+    figures: dict[str, list[float]] = {}
     for one in sleeps_of(engine, lambda: caption(engine, engine.config.num_image_tokens)):
-        gib = one.awake_mib / 1024, one.asleep_mib / 1024
-        values = (one.sleep_seconds, one.wake_seconds, *gib, float(one.same_captions))
-        figures += [[value] for value in values]
+        figures |= {
+            f"level {one.level}, seconds to sleep": [one.sleep_seconds],
+            f"level {one.level}, seconds to wake": [one.wake_seconds],
+            f"level {one.level}, GiB awake": [one.awake_mib / 1024],
+            f"level {one.level}, GiB asleep": [one.asleep_mib / 1024],
+            f"level {one.level}, captions as before": [float(one.same_captions)],
+        }
     return Found(engine.precision, figures)
 
 
 def deterministic(place: Place) -> Found:
-    """Captions with kernels whose results do not depend on the batch, against the fastest ones."""
-    raise NotRunError("this engine has no deterministic kernels to choose")
+    """Kernels whose results do not depend on the batch, against the fastest ones."""
+    import_module("vllm")
+    place.drop()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, _, dtype = random_checkpoint(place, Path(folder))
+        place.clear()
+        on, off = (asked(place, checkpoint, dtype, deterministic=one) for one in (True, False))
+    figures = {}
+    for name, said in (("deterministic", on), ("not deterministic", off)):
+        figures |= {
+            f"{name}, captions a second": said.captions,
+            f"{name}, paintings a second": said.paintings,
+            f"{name}, share of captions unlike in another batch": [said.captions_unlike],
+            f"{name}, share of paintings unlike in another batch": [said.paintings_unlike],
+        }
+    figures["captions, time of deterministic over not"] = ratios(off.captions, on.captions)
+    figures["paintings, time of deterministic over not"] = ratios(off.paintings, on.paintings)
+    return Found(
+        f"sampled captions, guided paintings, {dtype}; the other batch: one image or prompt", figures
+    )
 
 
-MEASURES = {
-    "captions and answers": Measure(texts, TEXTS),
-    "swap": Measure(swaps, SWAP),
-    "sleep": Measure(sleeps, SLEEP),
-    "deterministic": Measure(deterministic, ("captions, without over with, time",)),
+def curation(place: Place) -> Found:
+    """A small `hermes curate` of the embedded model."""
+    import_module("vllm")
+    place.drop()
+    limit, n = place.pick((16, 4), (2, 2))
+    with tempfile.TemporaryDirectory() as folder:
+        child("hermes_cli.main", "curate", "--run", folder, "--limit", str(limit), "--n", str(n))
+        (summary,) = Path(folder).rglob("curate.json")
+        speed = json.loads(summary.read_bytes())["throughput"]
+    figures = {
+        "share of wall time in the engine (target 0.9)": [speed["engine_share"]],
+        "share of wall time in forward passes": [speed["forward_share"]],
+        "seconds": [speed["seconds"]],
+    }
+    return Found(f"{limit} items, {n} candidates of each kind, the embedded model", figures)
+
+
+MEASURES: dict[str, Measure] = {
+    "captions and answers": texts,
+    "swap": swaps,
+    "sleep": sleeps,
+    "deterministic": deterministic,
+    "curation": curation,
 }

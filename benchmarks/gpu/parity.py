@@ -15,10 +15,6 @@ from benchmarks.shapes import SHAPES
 from engine.kernels.phi import heads, tanh_gelu
 from engine.models.phi import rotary_tables
 
-GOLDEN = ("comparisons", "comparisons beyond their tolerance", "largest difference over its tolerance")
-KERNELS = ("tanh_gelu", "heads")
-ERROR, FASTER = "ours over eager, error against float64", "eager over ours, time"
-TWINS = [f"{name}, {what}" for name in KERNELS for what in (ERROR, FASTER)]
 CALLS = 20
 """Of a kernel in one round."""
 
@@ -32,7 +28,12 @@ def golden(place: Place) -> Found:
     within = [one.largest / one.tolerance for one in differences if one.tolerance]
     cases = len(CASES) - len({*CASES} & {*skipped})
     what = f"{cases} of {len(CASES)} cases, float32{'; beyond: ' if off else ''}{', '.join(off[:5])}"
-    return Found(what, ([len(differences)], [len(off)], [max(within, default=0.0)]))
+    figures = {
+        "comparisons": [len(differences)],
+        "comparisons beyond their tolerance": [len(off)],
+        "largest difference over its tolerance": [max(within, default=0.0)],
+    }
+    return Found(what, figures)
 
 
 def twins(place: Place) -> Found:
@@ -49,18 +50,19 @@ def twins(place: Place) -> Found:
         dtype: nn.LayerNorm(size, device=place.device, dtype=dtype).requires_grad_(False)
         for dtype in (torch.bfloat16, torch.float64)
     }
-    works: list[tuple[Callable[[Tensor], object], Tensor]] = [
-        (tanh_gelu, inner),
-        (lambda x: heads(x, norms[x.dtype], norms[x.dtype], cos, sin), qkv),
-    ]
-    figures = []
-    for work, given in works:
+    works: dict[str, tuple[Callable[[Tensor], object], Tensor]] = {
+        "tanh_gelu": (tanh_gelu, inner),
+        "heads": (lambda x: heads(x, norms[x.dtype], norms[x.dtype], cos, sin), qkv),
+    }
+    figures = {}
+    for name, (work, given) in works.items():
         exact = work(given.double())
         with torch.no_grad():
             ours = work(given.clone())
-        figures.append([_error(ours, exact) / _error(work(given), exact)])
-        seconds = place.seconds({name: _often(work, given, name == "eager") for name in ("ours", "eager")})
-        figures.append(ratios(seconds["eager"], seconds["ours"]))
+        error = _error(ours, exact) / _error(work(given), exact)
+        figures[f"{name}, ours over eager, error against float64"] = [error]
+        seconds = place.seconds({side: _often(work, given, side == "eager") for side in ("ours", "eager")})
+        figures[f"{name}, eager over ours, time"] = ratios(seconds["eager"], seconds["ours"])
     return Found(f"{batch * rows:,} rows, bfloat16, {CALLS} calls a round", figures)
 
 
@@ -81,4 +83,4 @@ def _often(work: Callable[[Tensor], object], given: Tensor, gradients: bool) -> 
     return calls
 
 
-MEASURES = {"recorded arrays": Measure(golden, GOLDEN), "kernels": Measure(twins, TWINS)}
+MEASURES: dict[str, Measure] = {"recorded arrays": golden, "kernels": twins}

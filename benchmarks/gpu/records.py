@@ -7,15 +7,14 @@ import shutil
 import statistics
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
 import torch
 
+from benchmarks.gpu.place import ROOT
 from benchmarks.timing import machine
 from engine.records import Record
 
-ROOT = Path(__file__).parents[2]
 SHOWN = ("torch", "triton", "vllm", "deepspeed")
 """Packages that the table names."""
 
