@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.fused import FusedShowo
-from benchmarks.gpu.painting import embedded, painter, prompts_of, unlike
+from benchmarks.gpu.painting import painter, prompts_of, unlike
 from benchmarks.gpu.place import Found, Measure, NotRunError, Place, ratios
 from benchmarks.shapes import random_model
+from engine.checkpoints import SHOWO_SHAPES
 from engine.samplers.canvas_batches import Kept
 from engine.samplers.replay import captured
+from engine.weights import load_config
 
 Results = tuple[Tensor, ...]
 
@@ -34,7 +33,7 @@ def computed(run: Callable[[], Results]) -> tuple[Callable[[], None], Results]:
 def painting(place: Place) -> Found:
     """Images of the embedded model, where launches dominate."""
     n, steps = place.pick((16, 50), (2, 2))
-    config = embedded(place)
+    config = load_config(SHOWO_SHAPES)
     prompts = prompts_of(place, config, n)
     model = FusedShowo(random_model(config, torch.bfloat16, place.device))
     kept = Kept(captured if place.device.type == "cuda" else computed)
@@ -42,35 +41,27 @@ def painting(place: Place) -> Found:
     seconds = place.seconds({"eager": eager, "captured": replayed})
     if kept.step is None:
         raise NotRunError("launches do not dominate at this shape, so nothing is captured")
-    rates = {name: [prompts * n / one for one in found] for name, found in seconds.items()}
-    figures = {
-        "captured, images a second": rates["captured"],
-        "eager, images a second": rates["eager"],
-        "eager over captured, time": ratios(seconds["eager"], seconds["captured"]),
-        "share of codes unlike": unlike(replayed(0), eager(0)),
-    }
+    figures = {f"{side}, images a second": [prompts * n / one for one in seconds[side]] for side in seconds}
+    figures["eager over captured, time"] = ratios(seconds["eager"], seconds["captured"])
+    figures["share of codes unlike"] = unlike(replayed(0), eager(0))
     return Found(f"{prompts} x {n} images, {steps} steps, guided, bfloat16", figures)
 
 
 def decoding(place: Place) -> Found:
     """Sampled captions by vLLM's scheduler."""
-    import_module("vllm")
     if place.device.type == "cpu":
         raise NotRunError("needs CUDA")
-    from benchmarks.gpu.engine import random_checkpoint
-    from benchmarks.gpu.probe import asked
+    from benchmarks.gpu.probe import CHECKSUM, asked
 
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint, _, dtype = random_checkpoint(place, Path(folder))
-        place.clear()
-        with_graphs, eager = (asked(place, checkpoint, dtype, graphs=one, steps=1) for one in (True, False))
+    replayed, eager = (asked(place, graphs=one) for one in (True, False))
+    rate = "captions a second"
     figures = {
-        "with graphs, captions a second": with_graphs.captions,
-        "without graphs, captions a second": eager.captions,
-        "without over with graphs, time": ratios(with_graphs.captions, eager.captions),
-        "the same captions": [float(with_graphs.digest == eager.digest)],
+        f"with graphs, {rate}": replayed[rate],
+        f"without graphs, {rate}": eager[rate],
+        "without over with graphs, time": ratios(replayed[rate], eager[rate]),
+        "the same captions": [float(replayed[CHECKSUM] == eager[CHECKSUM])],
     }
-    return Found(f"ragged captions, {dtype}", figures)
+    return Found("ragged captions", figures)
 
 
 MEASURES: dict[str, Measure] = {"painting": painting, "decoding": decoding}

@@ -46,11 +46,6 @@ def large(place: Place) -> ShowoConfig:
     return config_of(place.pick("showo-1.3b", "tiny"))
 
 
-def embedded(_: Place) -> ShowoConfig:
-    """The sizes of the model that comes along."""
-    return load_config(SHOWO_SHAPES)
-
-
 def prompts_of(place: Place, config: ShowoConfig, n: int) -> int:
     """Prompts whose n candidates fill a batch that the engine plans."""
     return place.pick(max(1, planned_gpu_batch(config, n) // n), 2)
@@ -75,13 +70,6 @@ def painter(
     return work
 
 
-def serving(place: Place, model: Showo, n: int, steps: int) -> tuple[int, Painter]:
-    """How many prompts the engine would paint together, and what paints them as the engine does."""
-    prompts = prompts_of(place, model.config, n)
-    kept = Kept(captured if place.device.type == "cuda" else None)
-    return prompts, painter(FusedShowo(model), prompts, n, steps, prompts * n, kept)
-
-
 def unlike(one: object, other: object) -> list[float]:
     """Share of positions whose codes differ."""
     return [float((torch.tensor(one) != torch.tensor(other)).double().mean())]
@@ -103,64 +91,59 @@ def same_codes(place: Place) -> Found:
 
 
 def speed(place: Place, config: ShowoConfig) -> Found:
-    """Seconds of as many prompts as the engine paints together, in bfloat16, and their share of the ceiling."""
-    n, steps, dtype = place.pick(16, 2), place.pick(50, 2), torch.bfloat16
-    prompts, work = serving(place, random_model(config, dtype, place.device), n, steps)
-    limit = square_gflops(dtype, place.device, (place.pick(SIDE, 64),))
-    seconds = place.seconds({"": work})[""]
-    texts = [len(config.vocabulary.t2i_text(TEXT[one % 4 :], config.max_text_len)) for one in range(prompts)]
-    batch = prompts * n
-    need = paint_need(config, texts, n, settings_of(steps), batch, dtype.itemsize).gflop
-    figures = {
-        "images a second": [batch / one for one in seconds],
-        "share of the bfloat16 ceiling (target 0.6 at 1.3B)": [need / one / limit for one in seconds],
-        "bfloat16 ceiling, TFLOP/s": [limit / 1000],
-        "peak memory, GiB": [place.peak_gib(lambda: work(0))],
-    }
-    return Found(f"{prompts} x {n} images, {steps} steps, guided, bfloat16", figures)
-
-
-def official(place: Place, config: ShowoConfig) -> Found:
-    """The official loop on one prompt, in float32 and bfloat16, against ours in bfloat16."""
-    n, steps, few = place.pick((16, 50, 3), (2, 2, 1))
-    ours, exact = (random_model(config, dtype, place.device) for dtype in (torch.bfloat16, torch.float32))
-    prompts, work = serving(place, ours, n, steps)
+    """As many prompts as the engine paints together, in bfloat16, against the ceiling and official loops."""
+    (n, steps, few), dtype = place.pick((16, 50, 3), (2, 2, 1)), torch.bfloat16
+    prompts = prompts_of(place, config, n)
+    model, batch = random_model(config, dtype, place.device), prompts * n
+    kept = Kept(captured if place.device.type == "cuda" else None)
+    work = painter(FusedShowo(model), prompts, n, steps, batch, kept)
+    peak = place.peak_gib(lambda: work(0))
 
     def loop(model: Showo) -> Callable[[int], object]:
-        def work(number: int) -> object:
+        def official(number: int) -> object:
             dice = FreeDice(generator(number, place.device), n, config.num_image_tokens)
             return official_paint(model, TEXT, n, settings_of(few), dice)
 
-        return work
+        return official
 
-    seconds = place.seconds({"ours": work, "float32": loop(exact), "bfloat16": loop(ours)}, 3)
-    rates = [prompts * n / one for one in seconds["ours"]]
-    figures = {"ours, images a second": rates}
-    for dtype, target in (("float32", 10), ("bfloat16", 2)):
-        rival = [n * few / steps / one for one in seconds[dtype]]
-        figures[f"official in {dtype}, images a second"] = rival
-        figures[f"ours over official in {dtype} (target {target} at 1.3B)"] = ratios(rates, rival)
-    what = f"{prompts} x {n} images, {steps} steps; official: 1 x {n}, {few} steps timed, scaled to {steps}"
+    exact = random_model(config, torch.float32, place.device)
+    seconds = place.seconds({"ours": work, "float32": loop(exact), "bfloat16": loop(model)})
+    limit = square_gflops(dtype, place.device, (place.pick(SIDE, 64),))
+    texts = [len(config.vocabulary.t2i_text(TEXT[one % 4 :], config.max_text_len)) for one in range(prompts)]
+    need = paint_need(config, texts, n, settings_of(steps), batch, dtype.itemsize).gflop
+    rates = [batch / one for one in seconds["ours"]]
+    figures = {
+        "images a second": rates,
+        "share of the bfloat16 ceiling (target 0.6 at 1.3B)": [need / one / limit for one in seconds["ours"]],
+        "bfloat16 ceiling, TFLOP/s": [limit / 1000],
+        "peak memory, GiB": [peak],
+    }
+    for side, target in (("float32", 10), ("bfloat16", 2)):
+        rival = [n * few / steps / one for one in seconds[side]]
+        figures[f"official in {side}, images a second"] = rival
+        figures[f"ours over official in {side} (target {target} at 1.3B)"] = ratios(rates, rival)
+    what = (
+        f"{prompts} x {n} images, {steps} steps, bfloat16; official: 1 x {n}, {few} steps scaled to {steps}"
+    )
     return Found(what, figures)
 
 
 def bits(place: Place) -> Found:
-    """One prompt's images in bfloat16: in other slots, in other batches, and beside another prompt's."""
+    """One prompt's images in bfloat16: in other slots, in other batches, and beside other prompts' images."""
     n, steps = place.pick((16, 8), (4, 2))
     model = FusedShowo(random_model(large(place), torch.bfloat16, place.device))
 
-    def painted(seeds: Sequence[int], batch: int, *others: Sequence[int]) -> list[list[int]]:
-        texts = [TEXT, *others]
-        return paint(model, texts, [seeds] * len(texts), settings_of(steps), batch, static=True)[0]
+    def painted(seeds: Sequence[int], batch: int, prompts: int = 1) -> list[list[int]]:
+        texts = [TEXT[prompt:] for prompt in range(prompts)]
+        return paint(model, texts, [seeds] * prompts, settings_of(steps), batch, static=True)[0]
 
-    seeds = list(range(n))
-    wanted = painted(seeds, n)
-    name = "share of codes unlike"
+    seeds, few = range(n), range(n // 4)
+    wanted, name = painted(seeds, n), "share of codes unlike"
     figures = {
         f"{name} in permuted slots": unlike(painted(seeds[::-1], n)[::-1], wanted),
+        f"{name} beside other prompts": unlike(painted(few, n, 4), painted(few, n)),
         f"{name} in batches of half": unlike(painted(seeds, n // 2), wanted),
         f"{name} in batches that leave a rest": unlike(painted(seeds, n // 2 + 1), wanted),
-        f"{name} beside another prompt": unlike(painted(seeds, 2 * n, TEXT[:5]), wanted),
     }
     return Found(f"{n} images, {steps} steps, bfloat16; against one batch of {n}", figures)
 
@@ -168,8 +151,6 @@ def bits(place: Place) -> Found:
 MEASURES: dict[str, Measure] = {
     "the same codes": same_codes,
     "1.3B": lambda place: speed(place, large(place)),
-    "1.3B, official loop": lambda place: official(place, large(place)),
     "1.3B, bits": bits,
-    "embedded": lambda place: speed(place, embedded(place)),
-    "embedded, official loop": lambda place: official(place, embedded(place)),
+    "embedded": lambda place: speed(place, load_config(SHOWO_SHAPES)),
 }

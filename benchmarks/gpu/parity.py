@@ -7,16 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
-from benchmarks.gpu.place import Found, Measure, NotRunError, Place, ratios
+from benchmarks.gpu.place import Found, Measure, NotRunError, Place
 from benchmarks.parity.__main__ import CASES, compare
 from benchmarks.parity.folder import Golden
 from benchmarks.shapes import SHAPES
 from engine.kernels.phi import heads, tanh_gelu
 from engine.models.phi import rotary_tables
-
-CALLS = 20
-"""Of a kernel in one round."""
 
 
 def golden(place: Place) -> Found:
@@ -28,7 +26,7 @@ def golden(place: Place) -> Found:
     within = [one.largest / one.tolerance for one in differences if one.tolerance]
     cases = len(CASES) - len({*CASES} & {*skipped})
     what = f"{cases} of {len(CASES)} cases, float32{'; beyond: ' if off else ''}{', '.join(off[:5])}"
-    figures = {
+    figures: dict[str, list[float]] = {
         "comparisons": [len(differences)],
         "comparisons beyond their tolerance": [len(off)],
         "largest difference over its tolerance": [max(within, default=0.0)],
@@ -61,26 +59,19 @@ def twins(place: Place) -> Found:
             ours = work(given.clone())
         error = _error(ours, exact) / _error(work(given), exact)
         figures[f"{name}, ours over eager, error against float64"] = [error]
-        seconds = place.seconds({side: _often(work, given, side == "eager") for side in ("ours", "eager")})
-        figures[f"{name}, eager over ours, time"] = ratios(seconds["eager"], seconds["ours"])
-    return Found(f"{batch * rows:,} rows, bfloat16, {CALLS} calls a round", figures)
+        seconds = {}
+        for side, gradients in (("ours", False), ("eager", True)):
+            timer = Timer("work(given)", globals={"work": work, "given": given.clone()})
+            with torch.set_grad_enabled(gradients):
+                seconds[side] = timer.blocked_autorange(min_run_time=place.pick(0.5, 0.01)).median
+        figures[f"{name}, eager over ours, time"] = [seconds["eager"] / seconds["ours"]]
+    return Found(f"{batch * rows:,} rows, bfloat16", figures)
 
 
 def _error(found: Any, exact: Any) -> float:
     """The largest difference over the largest value, of a tensor or of each of several."""
     pairs = zip(found, exact, strict=True) if isinstance(found, tuple) else [(found, exact)]
     return max(float((one.double() - other).abs().max() / other.abs().max()) for one, other in pairs)
-
-
-def _often(work: Callable[[Tensor], object], given: Tensor, gradients: bool) -> Callable[[int], None]:
-    given = given.clone()
-
-    def calls(number: int) -> None:
-        with torch.set_grad_enabled(gradients):
-            for _ in range(CALLS):
-                work(given)
-
-    return calls
 
 
 MEASURES: dict[str, Measure] = {"recorded arrays": golden, "kernels": twins}

@@ -2,68 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import sys
+import tempfile
+import zlib
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import torch
 
 from benchmarks import workload
 from benchmarks.gpu.place import Place, child
+from benchmarks.shapes import make
 from benchmarks.timing import in_turns
 from engine import vllm_launch
-from engine.records import PaintSettings, Record
+from engine.records import PaintSettings
 from engine.vllm_engine import Engine
 
-
-class Ask(Record):
-    """What the engine is opened with, and how much it does in a round."""
-
-    checkpoint: str
-    dtype: str
-    kv_cache_gib: float
-    images: int
-    n: int
-    longest: int
-    prompts: int
-    each: int
-    """Paintings of a prompt."""
-    steps: int
-    rounds: int
-    deterministic: bool = True
-    graphs: bool = True
+CHECKSUM = "checksum of captions"
 
 
-class Said(Record):
-    """Rates of every round; shares of samples that another batch gives other tokens."""
-
-    captions: list[float]
-    paintings: list[float]
-    captions_unlike: float
-    paintings_unlike: float
-    digest: str
-    """Of the captions of one round."""
+def random_checkpoint(place: Place, folder: Path, seed: int = 0) -> tuple[Path, str]:
+    """A checkpoint with the released sizes, and the type that it serves in."""
+    shape, dtype = place.pick(("showo-1.3b", "bfloat16"), ("tiny", "float32"))
+    return make(folder / str(seed), shape, getattr(torch, dtype), device=place.device, seed=seed), dtype
 
 
-def asked(place: Place, checkpoint: Path, dtype: str, **given: Any) -> Said:
-    """What an engine on this checkpoint says, alone on the device."""
-    images, n, longest, prompts, each, steps, rounds = place.pick((32, 8, 40, 4, 4, 18, 3), (2,) * 6 + (1,))
-    ask = Ask(
-        checkpoint=str(checkpoint),
-        dtype=dtype,
-        kv_cache_gib=place.pick(0.0, 0.125),
-        images=images,
-        n=n,
-        longest=longest,
-        prompts=prompts,
-        each=each,
-        steps=steps,
-        rounds=rounds,
-    )
-    ask = msgspec.structs.replace(ask, **given)
-    said = child("benchmarks.gpu.probe", msgspec.json.encode(ask).decode())
-    return msgspec.json.decode(said.splitlines()[-1], type=Said)
+def asked(place: Place, deterministic: bool = True, graphs: bool = True) -> dict[str, list[float]]:
+    """What an engine gives that is alone on the device: rates, bits, and a checksum."""
+    import_module("vllm")
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, dtype = random_checkpoint(place, Path(folder))
+        place.clear()
+        given = json.dumps((place.dry, str(checkpoint), dtype, deterministic, graphs))
+        found: dict[str, list[float]] = json.loads(child("benchmarks.gpu.probe", given).splitlines()[-1])
+    return found
 
 
 def without_graphs() -> None:
@@ -77,37 +52,34 @@ def without_graphs() -> None:
     vllm_launch.showo_arguments = arguments
 
 
-def answered(ask: Ask) -> Said:
-    """Opens the engine and times it."""
-    if not ask.graphs:
+def answered(dry: bool, checkpoint: str, dtype: str, deterministic: bool, graphs: bool) -> Mapping[str, Any]:
+    """Opens the engine and times it; also what one image or prompt alone gives."""
+    if not graphs:
         without_graphs()
-    plan = workload.ragged_plan(ask.n, ask.longest, 0)
-    settings = PaintSettings(steps=ask.steps, guidance=5.0)
-    with Engine(
-        Path(ask.checkpoint), dtype=ask.dtype, kv_cache_gib=ask.kv_cache_gib, deterministic=ask.deterministic
-    ) as engine:
+    images, n, longest, prompts, each, steps, rounds = (2,) * 7 if dry else (32, 8, 40, 4, 4, 18, 3)
+    plan, settings = workload.ragged_plan(n, longest, 0), PaintSettings(steps=steps, guidance=5.0)
+    room = 0.125 if dry else 0.0
+    with Engine(Path(checkpoint), dtype=dtype, kv_cache_gib=room, deterministic=deterministic) as engine:
 
-        def captions(number: int, count: int = ask.images) -> list[tuple[int, ...]]:
-            images = workload.images(engine.config, ask.images, number)[:count]
-            found = engine.caption(images, [str(one) for one in range(count)], number, plan)
+        def captions(number: int, count: int = images) -> list[tuple[int, ...]]:
+            shown = workload.images(engine.config, images, number)[:count]
+            found = engine.caption(shown, [str(one) for one in range(count)], number, plan)
             return [tuple(one.token_ids) for row in found for one in row]
 
-        def paintings(number: int, count: int = ask.prompts) -> list[tuple[int, ...]]:
-            prompts = workload.prompts(ask.prompts, number)[:count]
-            keys = [str(one) for one in range(count)]
-            found = engine.paint(prompts, ask.each, keys, number, settings)
-            return [one.codes for row in found for one in row]
+        def paintings(number: int, count: int = prompts) -> list[tuple[int, ...]]:
+            texts, keys = workload.prompts(prompts, number)[:count], [str(one) for one in range(count)]
+            return [one.codes for row in engine.paint(texts, each, keys, number, settings) for one in row]
 
-        works = {"captions": (captions, ask.images * ask.n), "paintings": (paintings, ask.prompts * ask.each)}
-        seconds = in_turns({name: work for name, (work, _) in works.items()}, ask.rounds)
-        unlike = {}
-        for name, (work, _) in works.items():
-            few = work(0, 1)
-            unlike[name] = sum(a != b for a, b in zip(few, work(0), strict=False)) / len(few)
-        rates = {name: [count / one for one in seconds[name]] for name, (_, count) in works.items()}
-        digest = hashlib.blake2b(repr(captions(0)).encode(), digest_size=8).hexdigest()
-    return Said(rates["captions"], rates["paintings"], unlike["captions"], unlike["paintings"], digest)
+        works = {"captions": captions, "paintings": paintings}
+        whole = {name: work(0) for name, work in works.items()}
+        said: dict[str, list[float]] = {CHECKSUM: [zlib.crc32(repr(whole["captions"]).encode())]}
+        for name, seconds in in_turns(works, rounds).items():
+            said[f"{name} a second"] = [len(whole[name]) / one for one in seconds]
+            alone = works[name](0, 1)
+            unlike = sum(a != b for a, b in zip(alone, whole[name], strict=False)) / len(alone)
+            said[f"share of {name} unlike in another batch"] = [unlike]
+    return said
 
 
 if __name__ == "__main__":
-    print(msgspec.json.encode(answered(msgspec.json.decode(sys.argv[1], type=Ask))).decode())
+    print(json.dumps(answered(*json.loads(sys.argv[1]))))

@@ -12,7 +12,7 @@ from typing import NoReturn
 import msgspec
 
 from benchmarks.gpu.place import Measure, NotRunError, Place
-from benchmarks.gpu.records import Figure, Outcome, Result, Setting
+from benchmarks.gpu.records import Figure, Outcome, Result
 from engine.durable import write_file
 
 STAGES = ("painting", "logps", "training", "parity", "tokenizers", "engine", "graphs")
@@ -27,13 +27,14 @@ def measures(stage: str) -> dict[str, Measure]:
     """The measurements of a stage by their names; where it cannot be imported, one that says so."""
     try:
         found: dict[str, Measure] = importlib.import_module(f"benchmarks.gpu.{stage}").MEASURES
-        return found
     except ModuleNotFoundError as error:
-        return {"all of it": lambda _, error=error: _raise(error)}  # type: ignore[misc]
+        missing = error
 
+        def refuse(_: Place) -> NoReturn:
+            raise missing
 
-def _raise(error: Exception) -> NoReturn:
-    raise error
+        found = {"all of it": refuse}
+    return found
 
 
 def file_of(folder: Path, stage: str) -> Path:
@@ -43,9 +44,8 @@ def file_of(folder: Path, stage: str) -> Path:
 
 def stored(folder: Path, stage: str) -> Result | None:
     """What was written down, None where there is no such file or not a whole one."""
-    path = file_of(folder, stage)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Result)
+        return msgspec.json.decode(file_of(folder, stage).read_bytes(), type=Result)
     except (OSError, msgspec.MsgspecError):
         return None
 
@@ -55,7 +55,7 @@ def failed(result: Result | None) -> bool:
     return result is None or any(one.reason.startswith(FAILED) for one in result.outcomes.values())
 
 
-def run(stage: str, place: Place, setting: Setting, folder: Path, again: bool = False) -> Result:
+def run(stage: str, place: Place, setting: str, folder: Path, again: bool = False) -> Result:
     """Takes what is still missing of a stage's figures."""
     earlier, wanted = None if again else stored(folder, stage), measures(stage)
     kept = earlier.outcomes if earlier and earlier.setting == setting else {}

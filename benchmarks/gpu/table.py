@@ -17,7 +17,7 @@ def table(folder: Path, stages: Sequence[str] = STAGES) -> str:
     cards: dict[str, list[str]] = {}
     for stage, result in found.items():
         if result:
-            cards.setdefault(result.setting.line(), []).append(stage)
+            cards.setdefault(result.setting, []).append(stage)
     lines = [f"{', '.join(measured)}: {card}" for card, measured in cards.items()]
     rows = [row for stage, result in found.items() for row in _rows(stage, result)]
     return "\n".join([*lines, *([""] if lines else []), HEAD, *rows])
