@@ -48,7 +48,8 @@ class Figure(Record):
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
         """Of all rounds."""
-        return cls(*(float(take(values)) for take in (statistics.median, min, max)), rounds=len(values))
+        median, low, high = (float(take(values)) for take in (statistics.median, min, max))
+        return cls(median, low, high, len(values))
 
 
 class Outcome(Record):

@@ -63,7 +63,9 @@ def command(*arguments: str, path: Path = ROOT) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.parametrize("stage", stages.STAGES)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(one, marks=[pytest.mark.slow] * (one == "engine")) for one in stages.STAGES]
+)
 def test_every_stage_takes_its_figures_or_says_why_not(stage: str, dry: Dry, setting: str) -> None:
     if stage == "engine":
         pytest.importorskip("vllm")
@@ -75,6 +77,17 @@ def test_every_stage_takes_its_figures_or_says_why_not(stage: str, dry: Dry, set
         assert bool(outcome.figures) != bool(outcome.reason)
         assert all(one.low <= one.median <= one.high for one in outcome.figures.values())
     assert not stages.failed(result)
+
+
+def test_one_engine_captions_answers_swaps_and_sleeps() -> None:
+    pytest.importorskip("vllm")
+    found = stages.measures("engine")
+    outcomes = [stages.attempt(found[name], HERE) for name in ("captions and answers", "swap", "sleep")]
+    HERE.drop()
+    assert [one.reason for one in outcomes] == [""] * 3
+    assert outcomes[0].figures["captions, greedy ones as by batched generation"].median == 1.0
+    assert outcomes[1].figures["each checkpoint always captions alike"].median == 1.0
+    assert outcomes[2].figures["level 2, same captions"].median == 1.0
 
 
 def test_codes_and_bits_are_compared_and_equal_where_the_device_is_the_cpu(dry: Dry) -> None:
