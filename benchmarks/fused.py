@@ -22,6 +22,9 @@ class FusedBlock:
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         self._weight = torch.cat([part.weight for part in parts]).detach()
         self._bias = torch.cat([part.bias for part in parts]).detach()
+        # The module's own become parts of these, so that nothing is held twice.
+        for part, weight, bias in zip(parts, self._weight.chunk(3), self._bias.chunk(3), strict=True):
+            part.weight.data, part.bias.data = weight, bias
 
     def normalise(self, hidden: Tensor) -> Tensor:
         return self._block.normalise(hidden)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks import gpu
 from benchmarks.gpu import stages
-from benchmarks.gpu.place import Place
-from benchmarks.gpu.records import ROOT, Setting
+from benchmarks.gpu.place import ROOT, Place
+from benchmarks.gpu.records import setting
 from benchmarks.gpu.table import table
 from engine.devices import compute_device
 from engine.errors import HermesError
@@ -55,8 +58,8 @@ def main() -> int:
         print("error: no GPU here; --dry --to DIR tries every stage on a CPU", file=sys.stderr)
         return 1
     if len(given.stage) == 1:
-        place, setting = Place(device, given.dry, given.golden), Setting.here(device, given.dry)
-        stages.run(given.stage[0], place, setting, folder, given.again)
+        place = Place(device, given.dry, given.golden)
+        stages.run(given.stage[0], place, setting(device, given.dry), folder, given.again)
     else:
         for stage in given.stage:
             apart(stage)
@@ -65,12 +68,17 @@ def main() -> int:
 
 
 def apart(stage: str) -> None:
-    """This very command for one stage, in a process that is stopped where it hangs."""
+    """This very command for one stage, in a process that is stopped, with its own, where it hangs."""
     command = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--stage", stage]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0)
     try:
-        status = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=stages.SECONDS + GRACE).returncode
+        status = process.wait(stages.SECONDS + GRACE)
         ended = "" if status in (0, 1) else f"ended with status {status}"
     except subprocess.TimeoutExpired:
         ended = f"stopped after {stages.SECONDS + GRACE:.0f} s"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     if ended:
         print(f"{stage}: {ended}; run it again, and it goes on", file=sys.stderr, flush=True)

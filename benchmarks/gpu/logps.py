@@ -37,18 +37,13 @@ def sides(place: Place, size: Size) -> Found:
         figures[FASTER] = ratios(fastest, seconds["ours"])
         figures[SMALLER] = [min(peaks[side] for side in rivals) / peaks["ours"]]
     what = f"{size.tokens:,} x {size.hidden:,} x {size.vocabulary:,}, {dtype}, forward and backward"
-    return Found(what, [figures[name] for name in FIGURES])
+    return Found(what, figures)
 
 
-FIGURES = (
-    *(f"{side}, ms" for side in SIDES),
-    *(f"{side}, peak MiB" for side in SIDES if side != "products"),
-    *(ERROR, FASTER, SMALLER),
-)
-MEASURES = {
-    "Show-o's head, bfloat16": Measure(lambda place: sides(place, Size(dtype="bfloat16")), FIGURES),
-    "Show-o's head, float32": Measure(lambda place: sides(place, Size()), FIGURES),
-    "a small head, bfloat16": Measure(
-        lambda place: sides(place, msgspec.structs.replace(logps.QUICK, dtype="bfloat16")), FIGURES
+MEASURES: dict[str, Measure] = {
+    "Show-o's head, bfloat16": lambda place: sides(place, Size(dtype="bfloat16")),
+    "Show-o's head, float32": lambda place: sides(place, Size()),
+    "a small head, bfloat16": lambda place: sides(
+        place, msgspec.structs.replace(logps.QUICK, dtype="bfloat16")
     ),
 }

@@ -1,6 +1,7 @@
 """Images on the device: the CPU's codes, speed against the official loop and the ceiling, and bits.
 
-Official loops are timed over a few of the steps, each of which costs them the same, and scaled to all.
+Ours is what the engine serves, without vLLM: `benchmarks.fused` in static batches. Official loops are timed
+over a few of the steps, each of which costs them the same, and scaled to all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from benchmarks.ceilings import square_gflops
+from benchmarks.fused import FusedShowo
 from benchmarks.gpu.place import Found, Measure, Place, ratios
 from benchmarks.official_loop import EngineDice, FreeDice
 from benchmarks.official_loop import paint as official_paint
@@ -20,45 +22,23 @@ from engine.checkpoints import SHOWO_SHAPES
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import PaintSettings
+from engine.samplers.batch_size import planned_gpu_batch
+from engine.samplers.canvas_batches import Kept
 from engine.samplers.mask_predict import paint
+from engine.samplers.painting import CanvasModel
+from engine.samplers.replay import captured
 from engine.weights import load_config, load_model
 
-GUIDANCE = 5.0
 TEXT = tuple(range(1, 13))
 """Ids that every shape's tokenizer has."""
 SIDE = 8192
 """Of the square product that the ceiling is measured with."""
-SAME = [
-    f"{name}, share of codes unlike {whose}"
-    for name in ("tiny", "embedded")
-    for whose in ("the CPU's", "the official loop's")
-]
-SPEED = (
-    "seconds of a prompt",
-    "images a second",
-    "share of the bfloat16 ceiling (target 0.6 at 1.3B)",
-    "bfloat16 ceiling, TFLOP/s",
-    "peak memory, GiB",
-)
-OFFICIAL = (
-    "ours, images a second",
-    "official in float32, images a second",
-    "official in bfloat16, images a second",
-    "ours over official in float32 (target 10 at 1.3B)",
-    "ours over official in bfloat16 (target 2 at 1.3B)",
-)
-BITS = (
-    "share of codes unlike in permuted slots",
-    "share of codes unlike in batches of half",
-    "share of codes unlike in batches that leave a rest",
-    "share of codes unlike beside another prompt",
-)
 Painter = Callable[[int], list[list[list[int]]]]
 
 
 def settings_of(steps: int) -> PaintSettings:
     """Guided painting of so many steps."""
-    return PaintSettings(steps=steps, guidance=GUIDANCE)
+    return PaintSettings(steps=steps, guidance=5.0)
 
 
 def large(place: Place) -> ShowoConfig:
@@ -66,18 +46,26 @@ def large(place: Place) -> ShowoConfig:
     return config_of(place.pick("showo-1.3b", "tiny"))
 
 
-def embedded(_: Place) -> ShowoConfig:
-    """The sizes of the model that comes along."""
-    return load_config(SHOWO_SHAPES)
+def prompts_of(place: Place, config: ShowoConfig, n: int) -> int:
+    """Prompts whose n candidates fill a batch that the engine plans."""
+    return place.pick(max(1, planned_gpu_batch(config, n) // n), 2)
 
 
-def painter(model: Showo, prompts: int, n: int, steps: int, batch: int) -> Painter:
+def painter(
+    model: CanvasModel,
+    prompts: int,
+    n: int,
+    steps: int,
+    batch: int,
+    kept: Kept | None = None,
+    static: bool = True,
+) -> Painter:
     """Paints n images of each of some prompts, with seeds of their own in every round."""
     texts = [TEXT[prompt % 4 :] for prompt in range(prompts)]
 
     def work(number: int) -> list[list[list[int]]]:
         seeds = [[1000 * number + n * prompt + one for one in range(n)] for prompt in range(prompts)]
-        return paint(model, texts, seeds, settings_of(steps), batch)
+        return paint(model, texts, seeds, settings_of(steps), batch, kept, static)
 
     return work
 
@@ -90,81 +78,79 @@ def unlike(one: object, other: object) -> list[float]:
 def same_codes(place: Place) -> Found:
     """A tiny random model and the embedded one, in float32: on the CPU, here, and by the official loop."""
     prompts, n, steps = place.pick((8, 4, 18), (2, 2, 3))
-    figures = []
-    for model in (random_model(config_of("tiny")), load_model(SHOWO_SHAPES)):
-        wanted = painter(model, prompts, n, steps, 8)(0)
-        found = painter(model.to(place.device), prompts, n, steps, 8)(0)
+    figures = {}
+    models = {"tiny": random_model(config_of("tiny")), "embedded": load_model(SHOWO_SHAPES)}
+    for name, model in models.items():
+        wanted = painter(model, prompts, n, steps, 8, static=False)(0)
+        found = painter(FusedShowo(model.to(place.device)), prompts, n, steps, 8)(0)
         dice = EngineDice(range(n), steps, model.config.num_image_tokens, place.device)
         official = official_paint(model, TEXT, n, settings_of(steps), dice)
-        figures += [unlike(found, wanted), unlike(found[0], official.codes)]
+        figures[f"{name}, share of codes unlike the CPU form's"] = unlike(found, wanted)
+        figures[f"{name}, share of codes unlike the official loop's"] = unlike(found[0], official.codes)
     return Found(f"{prompts} x {n} images, {steps} steps, float32", figures)
 
 
-def speed(place: Place, config: ShowoConfig, prompts: int) -> Found:
-    """Seconds of all images of some prompts in bfloat16, and their share of the ceiling in this run."""
-    n, steps, dtype = place.pick(16, 2), place.pick(50, 2), torch.bfloat16
-    batch = prompts * n
-    work = painter(random_model(config, dtype, place.device), prompts, n, steps, batch)
-    limit = square_gflops(dtype, place.device, (place.pick(SIDE, 64),))
-    seconds = place.seconds({"": work})[""]
-    texts = [len(config.vocabulary.t2i_text(TEXT[one % 4 :], config.max_text_len)) for one in range(prompts)]
-    need = paint_need(config, texts, n, settings_of(steps), batch, dtype.itemsize).gflop
-    figures = (
-        [one / prompts for one in seconds],
-        [batch / one for one in seconds],
-        [need / one / limit for one in seconds],
-        [limit / 1000],
-        [place.peak_gib(lambda: work(0))],
-    )
-    return Found(f"{prompts} x {n} images, {steps} steps, guided, bfloat16", figures)
-
-
-def official(place: Place, config: ShowoConfig) -> Found:
-    """The official loop in float32 and bfloat16 against ours in bfloat16, on one prompt."""
-    n, steps, few = place.pick((16, 50, 3), (2, 2, 1))
-    ours, exact = (random_model(config, dtype, place.device) for dtype in (torch.bfloat16, torch.float32))
+def speed(place: Place, config: ShowoConfig) -> Found:
+    """As many prompts as the engine paints together, in bfloat16, against the ceiling and official loops."""
+    (n, steps, few), dtype = place.pick((16, 50, 3), (2, 2, 1)), torch.bfloat16
+    prompts = prompts_of(place, config, n)
+    model, batch = random_model(config, dtype, place.device), prompts * n
+    kept = Kept(captured if place.device.type == "cuda" else None)
+    work = painter(FusedShowo(model), prompts, n, steps, batch, kept)
+    peak = place.peak_gib(lambda: work(0))
 
     def loop(model: Showo) -> Callable[[int], object]:
-        def work(number: int) -> object:
+        def official(number: int) -> object:
             dice = FreeDice(generator(number, place.device), n, config.num_image_tokens)
             return official_paint(model, TEXT, n, settings_of(few), dice)
 
-        return work
+        return official
 
-    sides = {"ours": painter(ours, 1, n, steps, n), "float32": loop(exact), "bfloat16": loop(ours)}
-    seconds = place.seconds(sides, 3)
-    whole = [[one * steps / few for one in seconds[name]] for name in ("float32", "bfloat16")]
-    rates = [[n / one for one in side] for side in (seconds["ours"], *whole)]
-    figures = [*rates, *(ratios(side, seconds["ours"]) for side in whole)]
-    what = f"1 x {n} images, {steps} steps, guided; official: {few} steps timed, scaled to {steps}"
+    exact = random_model(config, torch.float32, place.device)
+    seconds = place.seconds({"ours": work, "float32": loop(exact), "bfloat16": loop(model)})
+    limit = square_gflops(dtype, place.device, (place.pick(SIDE, 64),))
+    texts = [len(config.vocabulary.t2i_text(TEXT[one % 4 :], config.max_text_len)) for one in range(prompts)]
+    need = paint_need(config, texts, n, settings_of(steps), batch, dtype.itemsize).gflop
+    rates = [batch / one for one in seconds["ours"]]
+    figures = {
+        "images a second": rates,
+        "share of the bfloat16 ceiling (target 0.6 at 1.3B)": [need / one / limit for one in seconds["ours"]],
+        "bfloat16 ceiling, TFLOP/s": [limit / 1000],
+        "peak memory, GiB": [peak],
+    }
+    for side, target in (("float32", 10), ("bfloat16", 2)):
+        rival = [n * few / steps / one for one in seconds[side]]
+        figures[f"official in {side}, images a second"] = rival
+        figures[f"ours over official in {side} (target {target} at 1.3B)"] = ratios(rates, rival)
+    what = (
+        f"{prompts} x {n} images, {steps} steps, bfloat16; official: 1 x {n}, {few} steps scaled to {steps}"
+    )
     return Found(what, figures)
 
 
 def bits(place: Place) -> Found:
-    """One prompt's images in bfloat16: in other slots, in other batches, and beside another prompt's."""
+    """One prompt's images in bfloat16: in other slots, in other batches, and beside other prompts' images."""
     n, steps = place.pick((16, 8), (4, 2))
-    model = random_model(large(place), torch.bfloat16, place.device)
+    model = FusedShowo(random_model(large(place), torch.bfloat16, place.device))
 
-    def painted(seeds: Sequence[int], batch: int, *others: Sequence[int]) -> list[list[int]]:
-        texts = [TEXT, *others]
-        return paint(model, texts, [seeds] * len(texts), settings_of(steps), batch)[0]
+    def painted(seeds: Sequence[int], batch: int, prompts: int = 1) -> list[list[int]]:
+        texts = [TEXT[prompt:] for prompt in range(prompts)]
+        return paint(model, texts, [seeds] * prompts, settings_of(steps), batch, static=True)[0]
 
-    seeds = list(range(n))
-    wanted = painted(seeds, n)
-    figures = (
-        unlike(painted(seeds[::-1], n)[::-1], wanted),
-        unlike(painted(seeds, n // 2), wanted),
-        unlike(painted(seeds, n // 2 + 1), wanted),
-        unlike(painted(seeds, 2 * n, TEXT[:5]), wanted),
-    )
+    seeds, few = range(n), range(n // 4)
+    wanted, name = painted(seeds, n), "share of codes unlike"
+    figures = {
+        f"{name} in permuted slots": unlike(painted(seeds[::-1], n)[::-1], wanted),
+        f"{name} beside other prompts": unlike(painted(few, n, 4), painted(few, n)),
+        f"{name} in batches of half": unlike(painted(seeds, n // 2), wanted),
+        f"{name} in batches that leave a rest": unlike(painted(seeds, n // 2 + 1), wanted),
+    }
     return Found(f"{n} images, {steps} steps, bfloat16; against one batch of {n}", figures)
 
 
-MEASURES = {
-    "the same codes": Measure(same_codes, SAME),
-    "1.3B": Measure(lambda place: speed(place, large(place), 1), SPEED),
-    "1.3B, official loop": Measure(lambda place: official(place, large(place)), OFFICIAL),
-    "1.3B, bits": Measure(bits, BITS),
-    "embedded": Measure(lambda place: speed(place, embedded(place), place.pick(8, 2)), SPEED),
-    "embedded, official loop": Measure(lambda place: official(place, embedded(place)), OFFICIAL),
+MEASURES: dict[str, Measure] = {
+    "the same codes": same_codes,
+    "1.3B": lambda place: speed(place, large(place)),
+    "1.3B, bits": bits,
+    "embedded": lambda place: speed(place, load_config(SHOWO_SHAPES)),
 }

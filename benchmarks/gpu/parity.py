@@ -7,20 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
-from benchmarks.gpu.place import Found, Measure, NotRunError, Place, ratios
+from benchmarks.gpu.place import Found, Measure, NotRunError, Place
 from benchmarks.parity.__main__ import CASES, compare
 from benchmarks.parity.folder import Golden
 from benchmarks.shapes import SHAPES
 from engine.kernels.phi import heads, tanh_gelu
 from engine.models.phi import rotary_tables
-
-GOLDEN = ("comparisons", "comparisons beyond their tolerance", "largest difference over its tolerance")
-KERNELS = ("tanh_gelu", "heads")
-ERROR, FASTER = "ours over eager, error against float64", "eager over ours, time"
-TWINS = [f"{name}, {what}" for name in KERNELS for what in (ERROR, FASTER)]
-CALLS = 20
-"""Of a kernel in one round."""
 
 
 def golden(place: Place) -> Found:
@@ -32,7 +26,12 @@ def golden(place: Place) -> Found:
     within = [one.largest / one.tolerance for one in differences if one.tolerance]
     cases = len(CASES) - len({*CASES} & {*skipped})
     what = f"{cases} of {len(CASES)} cases, float32{'; beyond: ' if off else ''}{', '.join(off[:5])}"
-    return Found(what, ([len(differences)], [len(off)], [max(within, default=0.0)]))
+    figures: dict[str, list[float]] = {
+        "comparisons": [len(differences)],
+        "comparisons beyond their tolerance": [len(off)],
+        "largest difference over its tolerance": [max(within, default=0.0)],
+    }
+    return Found(what, figures)
 
 
 def twins(place: Place) -> Found:
@@ -49,19 +48,24 @@ def twins(place: Place) -> Found:
         dtype: nn.LayerNorm(size, device=place.device, dtype=dtype).requires_grad_(False)
         for dtype in (torch.bfloat16, torch.float64)
     }
-    works: list[tuple[Callable[[Tensor], object], Tensor]] = [
-        (tanh_gelu, inner),
-        (lambda x: heads(x, norms[x.dtype], norms[x.dtype], cos, sin), qkv),
-    ]
-    figures = []
-    for work, given in works:
+    works: dict[str, tuple[Callable[[Tensor], object], Tensor]] = {
+        "tanh_gelu": (tanh_gelu, inner),
+        "heads": (lambda x: heads(x, norms[x.dtype], norms[x.dtype], cos, sin), qkv),
+    }
+    figures = {}
+    for name, (work, given) in works.items():
         exact = work(given.double())
         with torch.no_grad():
             ours = work(given.clone())
-        figures.append([_error(ours, exact) / _error(work(given), exact)])
-        seconds = place.seconds({name: _often(work, given, name == "eager") for name in ("ours", "eager")})
-        figures.append(ratios(seconds["eager"], seconds["ours"]))
-    return Found(f"{batch * rows:,} rows, bfloat16, {CALLS} calls a round", figures)
+        error = _error(ours, exact) / _error(work(given), exact)
+        figures[f"{name}, ours over eager, error against float64"] = [error]
+        seconds = {}
+        for side, gradients in (("ours", False), ("eager", True)):
+            timer = Timer("work(given)", globals={"work": work, "given": given.clone()})
+            with torch.set_grad_enabled(gradients):
+                seconds[side] = timer.blocked_autorange(min_run_time=place.pick(0.5, 0.01)).median
+        figures[f"{name}, eager over ours, time"] = [seconds["eager"] / seconds["ours"]]
+    return Found(f"{batch * rows:,} rows, bfloat16", figures)
 
 
 def _error(found: Any, exact: Any) -> float:
@@ -70,15 +74,4 @@ def _error(found: Any, exact: Any) -> float:
     return max(float((one.double() - other).abs().max() / other.abs().max()) for one, other in pairs)
 
 
-def _often(work: Callable[[Tensor], object], given: Tensor, gradients: bool) -> Callable[[int], None]:
-    given = given.clone()
-
-    def calls(number: int) -> None:
-        with torch.set_grad_enabled(gradients):
-            for _ in range(CALLS):
-                work(given)
-
-    return calls
-
-
-MEASURES = {"recorded arrays": Measure(golden, GOLDEN), "kernels": Measure(twins, TWINS)}
+MEASURES: dict[str, Measure] = {"recorded arrays": golden, "kernels": twins}

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from benchmarks.timing import in_turns, settle
+from engine.vllm_arguments import BATCH_INVARIANT
+from engine.vllm_launch import environment_for_children
 
 T = TypeVar("T")
+ROOT = Path(__file__).parents[2]
 
 
 class NotRunError(Exception):
     """Something that a measurement needs is not here."""
-
-
-def need(package: str) -> None:
-    """Imports a package before work is done for it.
-
-    Raises:
-        ModuleNotFoundError: it, or something that it needs, is missing.
-    """
-    import_module(package)
 
 
 class Place:
@@ -49,9 +45,16 @@ class Place:
         return found
 
     def drop(self) -> None:
-        """Closes what is shared."""
+        """Closes what is shared, and gives back what measurements held."""
         self._shared.clear()
         self._stack.close()
+        self.clear()
+
+    def clear(self) -> None:
+        """Gives back what the last measurement held and does not share."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def pick(self, full: T, small: T) -> T:
         """The size that is wanted here."""
@@ -73,29 +76,35 @@ class Place:
         settle()
         return torch.cuda.max_memory_allocated() / 2**30
 
-    def clear(self) -> None:
-        """Gives back what the last measurement held and does not share."""
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
 
 class Found(NamedTuple):
     """What a measurement gives back."""
 
     work: str
     """What was done, in one line."""
-    figures: Sequence[Sequence[float] | str]
-    """Each figure in every round, or the reason why it could not be taken; in the order of their names."""
+    figures: Mapping[str, Sequence[float] | str]
+    """Each figure in every round, or the reason why it could not be taken."""
 
 
-class Measure(NamedTuple):
-    """One measurement of a stage, and the names of its figures."""
-
-    run: Callable[[Place], Found]
-    figures: Sequence[str]
+Measure = Callable[[Place], Found]
 
 
 def ratios(one: Sequence[float], other: Sequence[float]) -> list[float]:
     """One over the other in every round."""
     return [a / b for a, b in zip(one, other, strict=True)]
+
+
+def child(module: str, *arguments: str) -> str:
+    """What a module prints as a program, in a process that knows nothing of an engine of this one.
+
+    Raises:
+        RuntimeError: it failed; ends with its last line.
+    """
+    here = {name: value for name, value in environment_for_children().items() if name != BATCH_INVARIANT}
+    command = [sys.executable, "-m", module, *arguments]
+    path = f"{ROOT}{os.pathsep}{here.get('PYTHONPATH', '')}"
+    done = subprocess.run(command, cwd=ROOT, env={**here, "PYTHONPATH": path}, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        raise RuntimeError((done.stderr.strip().splitlines() or [f"{module} failed"])[-1])
+    return done.stdout

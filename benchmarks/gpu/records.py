@@ -7,52 +7,27 @@ import shutil
 import statistics
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
 import torch
 
+from benchmarks.gpu.place import ROOT
 from benchmarks.timing import machine
 from engine.records import Record
 
-ROOT = Path(__file__).parents[2]
-SHOWN = ("torch", "triton", "vllm", "deepspeed")
-"""Packages that the table names."""
 
-
-class Setting(Record):
-    """What figures belong to; those of another card, code or version are measured again."""
-
-    card: str
-    memory_gib: float
-    driver: str
-    python: str
-    versions: dict[str, str]
-    code: str
-    """Digest of the packages whose code runs."""
-    dry: bool
-
-    @classmethod
-    def here(cls, device: torch.device, dry: bool) -> Self:
-        """This machine's, on a device."""
-        found, card, memory = machine(), "", 0.0
-        if device.type == "cuda":
-            card, memory = torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1] / 2**30
-        return cls(
-            card=card or found.processor,
-            memory_gib=round(memory, 1),
-            driver=_driver() if card else "",
-            python=found.python,
-            versions=found.versions,
-            code=_code(),
-            dry=dry,
-        )
-
-    def line(self) -> str:
-        """In one line."""
-        parts = [self.card, *([f"driver {self.driver}"] if self.driver else [])]
-        parts += [f"{name} {self.versions[name]}" for name in SHOWN if name in self.versions]
-        return ("dry: " if self.dry else "") + ", ".join([*parts, f"code {self.code}"])
+def setting(device: torch.device, dry: bool) -> str:
+    """Card, versions and digest of the code that figures belong to; those of others are measured again."""
+    found, digest = machine(), hashlib.blake2b(digest_size=6)
+    parts = [found.processor]
+    if device.type == "cuda":
+        parts = [torch.cuda.get_device_name(), f"driver {_driver()}"]
+    for package in ("benchmarks", "curate", "engine", "hermes_cli", "train"):
+        for path in sorted((ROOT / package).rglob("*")):
+            if path.suffix in (".py", ".cpp"):
+                digest.update(path.read_bytes())
+    parts += [f"{name} {version}" for name, version in found.versions.items()]
+    return ("dry: " if dry else "") + ", ".join([*parts, f"code {digest.hexdigest()}"])
 
 
 def _driver() -> str:
@@ -60,15 +35,6 @@ def _driver() -> str:
         return "unknown"
     asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     return subprocess.run(asked, capture_output=True, text=True).stdout.split("\n")[0] or "unknown"
-
-
-def _code() -> str:
-    digest = hashlib.blake2b(digest_size=6)
-    for package in ("benchmarks", "engine", "train"):
-        for path in sorted((ROOT / package).rglob("*")):
-            if path.suffix in (".py", ".cpp"):
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 class Figure(Record):
@@ -82,7 +48,8 @@ class Figure(Record):
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
         """Of all rounds."""
-        return cls(statistics.median(values), min(values), max(values), len(values))
+        median, low, high = (float(take(values)) for take in (statistics.median, min, max))
+        return cls(median, low, high, len(values))
 
 
 class Outcome(Record):
@@ -102,5 +69,5 @@ class Result(Record):
     """A stage's file."""
 
     stage: str
-    setting: Setting
+    setting: str
     outcomes: dict[str, Outcome]

@@ -12,7 +12,7 @@ from typing import NoReturn
 import msgspec
 
 from benchmarks.gpu.place import Measure, NotRunError, Place
-from benchmarks.gpu.records import Figure, Outcome, Result, Setting
+from benchmarks.gpu.records import Figure, Outcome, Result
 from engine.durable import write_file
 
 STAGES = ("painting", "logps", "training", "parity", "tokenizers", "engine", "graphs")
@@ -20,19 +20,21 @@ STAGES = ("painting", "logps", "training", "parity", "tokenizers", "engine", "gr
 SECONDS = 180.0
 """A stage starts no measurement after that."""
 FAILED = "failed: "
+WAITS = "the stage ended before; run it again, and it goes on"
 
 
 def measures(stage: str) -> dict[str, Measure]:
     """The measurements of a stage by their names; where it cannot be imported, one that says so."""
     try:
         found: dict[str, Measure] = importlib.import_module(f"benchmarks.gpu.{stage}").MEASURES
-        return found
     except ModuleNotFoundError as error:
-        return {"all of it": Measure(lambda _, error=error: _raise(error), ())}
+        missing = error
 
+        def refuse(_: Place) -> NoReturn:
+            raise missing
 
-def _raise(error: Exception) -> NoReturn:
-    raise error
+        found = {"all of it": refuse}
+    return found
 
 
 def file_of(folder: Path, stage: str) -> Path:
@@ -42,9 +44,8 @@ def file_of(folder: Path, stage: str) -> Path:
 
 def stored(folder: Path, stage: str) -> Result | None:
     """What was written down, None where there is no such file or not a whole one."""
-    path = file_of(folder, stage)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Result)
+        return msgspec.json.decode(file_of(folder, stage).read_bytes(), type=Result)
     except (OSError, msgspec.MsgspecError):
         return None
 
@@ -54,21 +55,20 @@ def failed(result: Result | None) -> bool:
     return result is None or any(one.reason.startswith(FAILED) for one in result.outcomes.values())
 
 
-def run(stage: str, place: Place, setting: Setting, folder: Path, again: bool = False) -> Result:
+def run(stage: str, place: Place, setting: str, folder: Path, again: bool = False) -> Result:
     """Takes what is still missing of a stage's figures."""
-    earlier = None if again else stored(folder, stage)
+    earlier, wanted = None if again else stored(folder, stage), measures(stage)
     kept = earlier.outcomes if earlier and earlier.setting == setting else {}
-    result = Result(stage, setting, {name: one for name, one in kept.items() if not one.reason})
+    kept = {name: one for name, one in kept.items() if not one.reason}
+    result = Result(stage, setting, {name: kept.get(name, Outcome(reason=WAITS)) for name in wanted})
     started = time.perf_counter()
-    for name, measure in measures(stage).items():
-        if name in result.outcomes:
-            continue
-        outcome = Outcome(reason="the stage's three minutes are over; run it again, and it goes on")
-        if time.perf_counter() - started < SECONDS:
-            outcome = attempt(measure, place)
-        print(f"{stage}, {name}: {outcome.reason or f'{outcome.seconds:.1f} s'}", file=sys.stderr, flush=True)
-        result.outcomes[name] = outcome
+    for name in [name for name in wanted if name not in kept]:
+        if time.perf_counter() - started > SECONDS:
+            break
         write_file(file_of(folder, stage), msgspec.json.format(msgspec.json.encode(result)))
+        result.outcomes[name] = outcome = attempt(wanted[name], place)
+        print(f"{stage}, {name}: {outcome.reason or f'{outcome.seconds:.1f} s'}", file=sys.stderr, flush=True)
+    write_file(file_of(folder, stage), msgspec.json.format(msgspec.json.encode(result)))
     place.drop()
     return result
 
@@ -77,7 +77,7 @@ def attempt(measure: Measure, place: Place) -> Outcome:
     """One measurement; whatever stops it becomes the reason."""
     started = time.perf_counter()
     try:
-        found = measure.run(place)
+        work, figures = measure(place)
     except NotRunError as error:
         return Outcome(reason=str(error))
     except ModuleNotFoundError as error:
@@ -89,10 +89,9 @@ def attempt(measure: Measure, place: Place) -> Outcome:
         return Outcome(reason=f"{FAILED}{type(error).__name__}: {first}")
     finally:
         place.clear()
-    named = dict(zip(measure.figures, found.figures, strict=True))
     return Outcome(
-        work=found.work,
+        work=work,
         seconds=round(time.perf_counter() - started, 1),
-        figures={name: Figure.of(one) for name, one in named.items() if not isinstance(one, str)},
-        missing={name: one for name, one in named.items() if isinstance(one, str)},
+        figures={name: Figure.of(one) for name, one in figures.items() if not isinstance(one, str)},
+        missing={name: one for name, one in figures.items() if isinstance(one, str)},
     )

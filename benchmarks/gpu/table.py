@@ -1,41 +1,38 @@
-"""The table of what the JSON files hold, and of what they do not."""
+"""The table of what the JSON files hold: a row a figure, and one for what was not measured."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.gpu.records import Figure, Outcome, Result
-from benchmarks.gpu.stages import FAILED, STAGES, measures, stored
+from benchmarks.gpu.records import Figure, Result
+from benchmarks.gpu.stages import FAILED, STAGES, stored
 
 HEAD = "| measured | median | spread (rounds) |\n|---|---|---|"
 
 
 def table(folder: Path, stages: Sequence[str] = STAGES) -> str:
-    """Markdown: on which cards, then each measurement with its work, and a row a figure."""
+    """Markdown: on which cards, then each measurement with its work."""
     found = {stage: stored(folder, stage) for stage in stages}
     cards: dict[str, list[str]] = {}
     for stage, result in found.items():
         if result:
-            cards.setdefault(result.setting.line(), []).append(stage)
+            cards.setdefault(result.setting, []).append(stage)
     lines = [f"{', '.join(measured)}: {card}" for card, measured in cards.items()]
     rows = [row for stage, result in found.items() for row in _rows(stage, result)]
     return "\n".join([*lines, *([""] if lines else []), HEAD, *rows])
 
 
 def _rows(stage: str, result: Result | None) -> Iterator[str]:
-    for name, measure in measures(stage).items():
-        outcome = result.outcomes.get(name, Outcome()) if result else Outcome()
-        about = _said(outcome.reason) or outcome.work
-        yield f"| **{stage}, {name}**{': ' if about else ''}{about} | | |"
-        for figure in measure.figures:
-            one = outcome.figures.get(figure)
-            cells = _cells(one) if one else f"not measured | {_said(outcome.missing.get(figure, ''))}"
-            yield f"| {figure} | {cells} |"
-
-
-def _said(reason: str) -> str:
-    return f"not run: {reason}" if reason and not reason.startswith(FAILED) else reason
+    if result is None:
+        yield f"| **{stage}** | not measured | |"
+        return
+    for name, outcome in result.outcomes.items():
+        reason = outcome.reason
+        state = "" if not reason or reason.startswith(FAILED) else "not run: "
+        yield f"| **{stage}, {name}**: {state}{reason or outcome.work} | | |"
+        yield from (f"| {figure} | {_cells(one)} |" for figure, one in outcome.figures.items())
+        yield from (f"| {figure} | not measured | {why} |" for figure, why in outcome.missing.items())
 
 
 def _cells(one: Figure) -> str:

@@ -7,20 +7,15 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from benchmarks.gpu.place import Found, Measure, Place
+from engine.devices import exact_convolutions
 from engine.models.clip_tower import ClipTower
 from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config
 from engine.tokenizers.magvit_v2_blocks import StackConfig
 
-MAGVIT = (
-    "share of codes equal to the CPU's",
-    "largest difference of decoded pixels from the CPU's",
-    "images encoded a second",
-    "images decoded a second",
-)
-CLIP = ("largest difference from the CPU's features over the largest feature", "images a second")
 SMALL = StackConfig(ch_mult=(1, 1), num_res_blocks=(1, 1), ch=32)
 
 
+@exact_convolutions()
 def magvit(place: Place) -> Found:
     """MAGVIT-v2 of 256 pixels, one image at a time as it always works."""
     torch.manual_seed(0)
@@ -32,14 +27,16 @@ def magvit(place: Place) -> Found:
     tokenizer.to(place.device)
     images_here, codes_here = images.to(place.device), codes.to(place.device)
     found, decoded = tokenizer.encode(images_here), tokenizer.decode(codes_here)
-    sides = {"in": lambda _: tokenizer.encode(images_here), "out": lambda _: tokenizer.decode(codes_here)}
-    seconds = place.seconds(sides)
-    figures = (
-        [float((found.cpu() == codes).double().mean())],
-        [float((decoded.cpu() - pixels).abs().max())],
-        [count / one for one in seconds["in"]],
-        [count / one for one in seconds["out"]],
-    )
+    figures = {
+        "share of codes equal to the CPU's": [float((found.cpu() == codes).double().mean())],
+        "largest difference of decoded pixels from the CPU's": [float((decoded.cpu() - pixels).abs().max())],
+    }
+    sides = {
+        "encoded": lambda _: tokenizer.encode(images_here),
+        "decoded": lambda _: tokenizer.decode(codes_here),
+    }
+    for name, seconds in place.seconds(sides).items():
+        figures[f"images {name} a second"] = [count / one for one in seconds]
     what = f"{count} images of {config.image_size} pixels, float32, random weights"
     return Found(what, figures)
 
@@ -60,13 +57,15 @@ def clip(place: Place) -> Found:
     model = CLIPVisionModel(config)
     images = np.random.default_rng(0).integers(0, 256, (place.pick(8, 2), side, side, 3), dtype=np.uint8)
     wanted = ClipTower(model).features(images)
-    torch.nn.Module.to(model, place.device)
-    tower = ClipTower(model)
+    tower = ClipTower(model, place.device)
     apart = np.abs(tower.features(images) - wanted).max() / np.abs(wanted).max()
     seconds = place.seconds({"": lambda _: tower.features(images)})[""]
-    figures = ([float(apart)], [len(images) / one for one in seconds])
+    figures = {
+        "largest difference from the CPU's features over the largest feature": [float(apart)],
+        "images a second": [len(images) / one for one in seconds],
+    }
     what = f"{len(images)} images of {side} pixels, float32, random weights"
     return Found(what, figures)
 
 
-MEASURES = {"MAGVIT-v2": Measure(magvit, MAGVIT), "CLIP": Measure(clip, CLIP)}
+MEASURES: dict[str, Measure] = {"MAGVIT-v2": magvit, "CLIP": clip}
