@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import sampling, sides
 from benchmarks.gpu.place import Found, Measure, Place, child, ratios
-from benchmarks.gpu.probe import asked, random_checkpoint
+from benchmarks.gpu.probe import CHECKSUM, asked, random_checkpoint
 from benchmarks.sides import Models, Plan
 from benchmarks.swap import caption, sleeps_of, timed
 from engine.tokenizers.text import TextTokenizer
@@ -90,7 +90,12 @@ def deterministic(place: Place) -> Found:
     place.drop()
     names = {"deterministic": True, "not deterministic": False}
     found = {name: asked(place, deterministic=one) for name, one in names.items()}
-    figures = {f"{name}, {what}": values for name, said in found.items() for what, values in said.items()}
+    figures = {
+        f"{name}, {what}": values
+        for name, said in found.items()
+        for what, values in said.items()
+        if what != CHECKSUM
+    }
     for what in ("captions", "paintings"):
         on, off = (found[name][f"{what} a second"] for name in names)
         figures[f"{what}, time of deterministic over not"] = ratios(off, on)

@@ -72,7 +72,7 @@ def answered(dry: bool, checkpoint: str, dtype: str, deterministic: bool, graphs
 
         works = {"captions": captions, "paintings": paintings}
         whole = {name: work(0) for name, work in works.items()}
-        said: dict[str, list[float]] = {CHECKSUM: [zlib.crc32(repr(whole["captions"]).encode())]}
+        said = {CHECKSUM: [float(zlib.crc32(repr(whole["captions"]).encode()))]}
         for name, seconds in in_turns(works, rounds).items():
             said[f"{name} a second"] = [len(whole[name]) / one for one in seconds]
             alone = works[name](0, 1)
