@@ -205,3 +205,7 @@ def test_the_table_holds_the_files_figures(dry: Dry, folder: Path) -> None:
         "| **parity, recorded arrays**: not run: no recorded arrays; name their folder with --golden | | |"
         in rows
     )
+
+
+def test_the_documented_table_is_that_of_the_committed_files() -> None:
+    assert table(ROOT / "benchmarks" / "results") in (ROOT / "docs" / "speed.md").read_text()
