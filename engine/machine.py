@@ -153,7 +153,14 @@ def _gpus() -> tuple[int, ...]:
 
     if not torch.cuda.is_available():
         return ()
-    return tuple(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
+    found = []
+    for index in range(torch.cuda.device_count()):
+        try:
+            found.append(torch.cuda.mem_get_info(index)[0])
+        except RuntimeError:
+            # Others have so much of it, or have it for themselves, that it cannot even be asked.
+            found.append(0)
+    return tuple(found)
 
 
 def _text(path: Path) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from engine.canary import Canaries, check_songs
-from engine.devices import compute_device
+from engine.devices import compute_device, enough_memory
 from engine.errors import EngineError
 from engine.gate import Gate
 from engine.kv_cache import branched_gib
@@ -94,11 +94,12 @@ class Engine:
         self._config = load_config(checkpoint)
         check_weights(checkpoint, self._config, from_disk(checkpoint).manifest())
         self.text = TextTokenizer.load(checkpoint / "tokenizer.json")
-        self._pixels = Pixels(checkpoint / "image_tokenizer", self._device)
+        with enough_memory(f"{checkpoint}: the tokenizers could not be loaded"):
+            self._pixels = Pixels(checkpoint / "image_tokenizer", self._device)
+            self.prompts = open_prompts(
+                checkpoint, self._config, self._pixels.images, self._project, self._device
+            )
         found = fingerprint(checkpoint)
-        self.prompts = open_prompts(
-            checkpoint, self._config, self._pixels.images, self._project, self._device
-        )
         self._precision = serving_dtype(dtype)
         own = kv_cache_gib or branched_gib(self._config, self._precision, max_sequences)
         # None where vLLM samples, which has limits of its own.
@@ -275,7 +276,7 @@ class Engine:
 
     @contextmanager
     def _call(self, path: WorkPath) -> Iterator[Tally]:
-        with self._gate.call(), self.server.meter.call(path) as tally:
+        with self._gate.call(), enough_memory(f"{path} failed"), self.server.meter.call(path) as tally:
             yield tally
 
     def client(self) -> Client:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine import vllm_sleep
-from engine.devices import compute_device
+from engine.devices import compute_device, enough_memory
 from engine.errors import EngineError, HermesError
 from engine.machine import usable_cores
 from engine.machine_plan import dealt
@@ -41,14 +41,10 @@ _ended: list[LLM] = []
 def translated(what: str) -> Iterator[None]:
     """Turns any foreign exception into an EngineError that says what was being done."""
     try:
-        yield
+        with enough_memory(what):
+            yield
     except HermesError:
         raise
-    except torch.OutOfMemoryError as error:
-        raise EngineError(
-            f"{what}: the GPU has too little free memory; lower engine.kv_cache_gib or engine.max_sequences, "
-            "or end what else runs there (`nvidia-smi` shows it)"
-        ) from error
     except Exception as error:
         raise EngineError(f"{what}: {type(error).__name__}: {error}") from error
 

@@ -44,6 +44,16 @@ def use_threads(found: Plan) -> None:
         torch.set_num_threads(found.engine[0].threads)
 
 
+def cache_gib(settings: RunSettings, found: Plan | None) -> float:
+    """GiB of keys and values that each process of an engine is told to take; 0 leaves it to the engine.
+
+    So it is on a GPU, which image tokenizer and CLIP have entered by then.
+    """
+    if found is None or not found.cut or found.gpu:
+        return settings.engine.kv_cache_gib
+    return found.cache / GIB / settings.engine.tensor_parallel
+
+
 def engine_needs(settings: RunSettings, checkpoint: Path, device: str = "cpu") -> EngineNeeds:
     """What an engine on a checkpoint takes of a device; reads no weights.
 

@@ -30,15 +30,13 @@ if TYPE_CHECKING:
 def start_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = None) -> Engine:
     """A running engine on a checkpoint, as planned, which whoever starts it has to close."""
     from engine.vllm_engine import Engine
+    from hermes_cli.planning import cache_gib
 
-    room = settings.engine.kv_cache_gib
-    if plan is not None and plan.cut:
-        room = plan.cache / 2**30 / settings.engine.tensor_parallel
     return Engine(
         checkpoint,
         dtype=settings.engine.dtype,
         max_sequences=settings.engine.max_sequences,
-        kv_cache_gib=room,
+        kv_cache_gib=cache_gib(settings, plan),
         tensor_parallel=settings.engine.tensor_parallel,
         transport=settings.engine.transport,
         sampler=settings.engine.sampler,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import torch
 from rich.table import Table
 
 from engine.machine_plan import GIB
@@ -25,9 +26,9 @@ def show_plan(folder: RunFolder, settings: RunSettings, number: int, nodes: int,
         ConfigError: the batch cannot be shared out among them.
         CheckpointError: the round's starting weights cannot be read.
     """
-    world = nodes * ranks
-    made: dict[str, Any] = deepspeed_config(settings.train, world)
-    sizes = model_sizes(folder.checkpoint(number - 1), settings.train)
+    world, train = nodes * ranks, _planned(settings.train)
+    made: dict[str, Any] = deepspeed_config(train, world)
+    sizes = model_sizes(folder.checkpoint(number - 1), train)
     arguments = ["--run", str(folder.root), "--round", str(number)]
     say("DeepSpeed configuration:")
     say(msgspec.json.format(msgspec.json.encode(made)).decode())
@@ -40,13 +41,19 @@ def show_plan(folder: RunFolder, settings: RunSettings, number: int, nodes: int,
             say("  hermes train " + " ".join(arguments) + f" --ranks {ranks}   (or)")
         say("  " + launcher_command(["train", *arguments], nodes, ranks))
     say("")
-    console.print(_table(sizes, settings.train, world))
-    if settings.train.device_type == "cuda":
-        found = gpu_memory(load_config(folder.checkpoint(number - 1)), sizes, settings.train, world)
-        say(_on_gpu(found, settings.train))
+    console.print(_table(sizes, train, world))
+    if train.device_type == "cuda":
+        found = gpu_memory(load_config(folder.checkpoint(number - 1)), sizes, train, world)
+        say(_on_gpu(found, train))
         say("arithmetic, not measured. Nothing was started.")
         return
     say("arithmetic, not measured; activations and communication buffers come on top. Nothing was started.")
+
+
+def _planned(config: TrainConfig) -> TrainConfig:
+    """The settings on the kind of device that torch is built for: plans are made where no GPU is, too."""
+    device = "cuda" if torch.version.cuda else "cpu"
+    return msgspec.structs.replace(config, device=device) if config.device == "auto" else config
 
 
 def _on_gpu(found: GpuMemory, config: TrainConfig) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from engine.devices import first_sentences, memory_ended
 from engine.errors import ConfigError, EngineError
 from train.config import TrainConfig
 
@@ -17,8 +18,6 @@ LESS = (
     "kept, and the same command goes on from there (train.lora_rank takes least, in a run of its own)"
 )
 """What to do where a training runs out of memory."""
-ENDED = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
-"""What CUDA's allocator and driver, its libraries, and the CPU's allocator say when there is no more."""
 
 
 @contextmanager
@@ -44,9 +43,9 @@ def open_device(config: TrainConfig, number: int = 0, advice: str = LESS) -> Ite
         try:
             yield device
         except RuntimeError as error:
-            if not any(words in str(error) for words in ENDED):
+            if not memory_ended(error):
                 raise
-            said = ". ".join(str(error).strip().splitlines()[0].split(". ")[:2]).rstrip(".")
+            said = first_sentences(error)
             raise EngineError(f"train: the memory of {device} ran out ({said}); {advice}") from error
 
 

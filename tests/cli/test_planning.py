@@ -14,9 +14,11 @@ import torch
 from engine.checkpoints import SHOWO_SHAPES
 from engine.errors import ConfigError
 from engine.kv_cache import LEAST, MOST, WORKSPACE
-from engine.machine_plan import GIB
-from engine.weights import WEIGHTS
-from hermes_cli.planning import engine_needs, plan_processes, training_needs
+from engine.machine import Machine
+from engine.machine_plan import GIB, plan
+from engine.vllm_arguments import Card, showo_arguments
+from engine.weights import WEIGHTS, load_config
+from hermes_cli.planning import cache_gib, engine_needs, plan_processes, training_needs
 from hermes_cli.settings import RunSettings, settle
 from train.config import TrainConfig
 
@@ -56,6 +58,21 @@ def test_an_engine_on_a_gpu_would_like_keys_and_values_of_all_that_is_in_flight(
     assert here.cache == MOST * GIB < there.cache
     assert (here.weights, here.least) == (there.weights, there.least)
     assert there.work == WORKSPACE * GIB
+
+
+def test_an_engine_whose_cache_was_cut_starts_though_its_tokenizers_have_entered_the_gpu_meanwhile() -> None:
+    settings = settle({"engine": {"dtype": "float32", "max_sequences": 9000}})
+    needs, here = (engine_needs(settings, SHOWO_SHAPES, device) for device in ("cuda", "cpu"))
+    free, total = needs.work + needs.weights + needs.cache, 2 * needs.cache
+    machine = Machine(cores=((0,),), memory=total)
+    found = plan(msgspec.structs.replace(machine, gpus=(free,)), needs, None)
+    assert found.cut
+    arguments = load_config(SHOWO_SHAPES), "float32", 9000, cache_gib(settings, found), needs.weights, 1
+    at_start = Card(free - GIB, total)
+    assert 0 < showo_arguments(*arguments, at_start)["kv_cache_memory_bytes"] < found.cache
+    crowded = plan(msgspec.structs.replace(machine, memory=3 * GIB + here.branches), here, None)
+    assert crowded.cut
+    assert cache_gib(settings, crowded) == crowded.cache / GIB
 
 
 def test_training_is_planned_with_what_its_settings_cost() -> None:

@@ -19,8 +19,10 @@ from vllm.config import CompilationConfig, CompilationMode, CUDAGraphMode
 from vllm.engine.arg_utils import EngineArgs
 from vllm.v1.worker.utils import request_memory
 
+from engine.devices import enough_memory
 from engine.errors import EngineError
 from engine.kv_cache import LEAST, MOST, WORKSPACE
+from engine.machine import read_machine
 from engine.models.showo_config import ShowoConfig
 from engine.precision import serving_dtype
 from engine.vllm_arguments import (
@@ -32,7 +34,7 @@ from engine.vllm_arguments import (
     environment,
     showo_arguments,
 )
-from engine.vllm_launch import environment_for_children, launched, require_early, stop
+from engine.vllm_launch import environment_for_children, launched, require_early, stop, translated
 from engine.weights import weight_bytes
 
 RELEASE = ShowoConfig()
@@ -199,6 +201,41 @@ def test_a_vllm_for_another_device_than_torch_is_refused(
         EngineError, match="torch computes on cuda, and vLLM is built for cpu; run `make setup`"
     ):
         launched(tmp_path, lambda card: pytest.fail("started"), "bfloat16")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of\nmore"),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronous"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+@pytest.mark.parametrize("block", [translated, enough_memory])
+def test_however_a_gpus_memory_ends_it_is_one_line_of_what_to_do(error: Exception, block: Any) -> None:
+    with pytest.raises(EngineError) as caught, block("painting failed"):
+        raise error
+    said = str(caught.value)
+    assert said.startswith(f"painting failed: the device's memory ran out ({str(error).splitlines()[0][:20]}")
+    assert "nvidia-smi" in said
+    assert "\n" not in said
+
+
+def test_a_bug_stays_a_bug() -> None:
+    with pytest.raises(RuntimeError, match="illegal memory access"), enough_memory("painting failed"):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_gpu_that_others_fill_counts_as_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    def free(index: int) -> tuple[int, int]:
+        if index:
+            raise torch.AcceleratorError("CUDA error: out of memory\nmore")
+        return GIB, 2 * GIB
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free)
+    assert read_machine().gpus == (GIB, 0)
 
 
 def test_weights_are_counted_in_the_type_that_serves_them(tiny: dict[str, Path]) -> None:

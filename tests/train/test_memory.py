@@ -79,3 +79,13 @@ def test_the_plan_of_a_training_on_a_gpu_says_what_its_card_must_hold(tmp_path: 
     assert found.exit_code == 0, said
     assert "each rank's GPU holds at most about" in said
     assert "of all activations and log-probs" in said
+
+
+def test_a_machine_without_a_gpu_plans_what_it_would_hold_where_torch_is_built_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = CliRunner().invoke(app, ["train", "--run", str(tmp_path / "run"), "--dry-run"])
+    assert found.exit_code == 0, found.output
+    assert "each rank's GPU holds at most about" in " ".join(found.output.split())
