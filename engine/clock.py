@@ -74,6 +74,6 @@ class Clock:
 FORWARD = Clock()
 """Layers and heads of the served model in this process, whoever runs them.
 
-On a GPU vLLM's whole steps are timed besides (`HermesWorker.hermes_watch`): a graph is replayed without the
+On a GPU vLLM's whole steps are timed besides (`HermesWorker.hermes_use_gpu`): a graph is replayed without the
 model's Python.
 """

@@ -158,7 +158,7 @@ def start(
         cores = shared_cores(tensor_parallel) if tensor_parallel > 1 and card is None else ""
         llm = _showo(checkpoint, arguments, transfer, cores)
         if card is not None:
-            llm.collective_rpc("hermes_watch")
+            llm.collective_rpc("hermes_use_gpu")
         return llm
 
     return launched(checkpoint, build, dtype, tensor_parallel, deterministic)

@@ -95,8 +95,13 @@ class HermesWorker:
         model.decode_steps += max(lengths)
         model.decoded_rows += sum(lengths)
 
-    def hermes_watch(self) -> None:
-        """Has vLLM's steps timed as a whole: where they replay a graph, none of the model's Python runs."""
+    def hermes_use_gpu(self) -> None:
+        """Has vLLM's steps timed as a whole: where they replay a graph, none of the model's Python runs.
+
+        And keeps PyTorch from cuDNN's attention, which it would take first on Hopper: that one is planned
+        anew for every batch size and length, so that an image might get other bits beside other images.
+        """
+        torch.backends.cuda.enable_cudnn_sdp(False)
         step = self.model_runner.execute_model
 
         def timed(*args: Any, **settings: Any) -> Any:

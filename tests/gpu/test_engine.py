@@ -73,3 +73,11 @@ def test_timed_as_whole_steps_forward_passes_stay_a_part_of_the_calls(
     found: dict[str, Any], runner: str, variant: str
 ) -> None:
     assert 0 < found[runner][variant]["forward_share"] < 1
+
+
+@variants
+@runners
+def test_no_attention_of_pytorchs_is_planned_by_its_batch(
+    found: dict[str, Any], runner: str, variant: str
+) -> None:
+    assert not found[runner][variant]["planned by batch"]

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import vllm
 from engine_outputs import outputs
 from vllm.config import CUDAGraphMode
@@ -36,11 +37,12 @@ def started(worker: Any) -> dict[str, Any]:
     worker.use_v2_model_runner = newer
     for tokens in (16, LONG):
         mixed_batch_attention_warmup(worker, tokens)
-    worker.hermes_watch()
+    worker.hermes_use_gpu()
     return {
         "runner": type(runner).__mro__[1].__module__,
         "backend": runner.attn_groups[0][0].backend.__name__,
         "captured": captured(runner) if newer else None,
+        "planned by batch": torch.backends.cuda.cudnn_sdp_enabled(),
     }
 
 
