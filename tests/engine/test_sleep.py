@@ -80,6 +80,7 @@ def test_a_swap_after_a_deep_sleep_serves_the_new_weights(
     assert outputs(engine, images) == before
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU sleep is vLLM's own")
 def test_pages_of_keys_and_values_are_given_back_and_read_as_zeros(engine: Engine) -> None:
     worker = engine.server.llm.collective_rpc(lambda one: one)[0]
     cache = worker.model_runner.kv_caches[0]
@@ -92,6 +93,7 @@ def test_pages_of_keys_and_values_are_given_back_and_read_as_zeros(engine: Engin
     assert int(whole.count_nonzero()) == 0
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU sleep is vLLM's own")
 def test_a_deep_sleep_drops_the_weights(engine: Engine) -> None:
     worker = engine.server.llm.collective_rpc(lambda one: one)[0]
     model = worker.model_runner.get_model()
