@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.devices import enough_memory
+
 ROWS, WIDTH = 16, 8
 """Texts of a batch, and what its width in tokens is a multiple of."""
 
@@ -82,7 +84,8 @@ class TextVectors:
                     for one in tokens
                 ]
                 batch[name] = torch.cat(rows)
-        return F.normalize(self._model.vectors(batch).float(), dim=-1).cpu().numpy()
+        with enough_memory("embedding texts"):
+            return F.normalize(self._model.vectors(batch).float(), dim=-1).cpu().numpy()
 
 
 def _length(tokens: Tokens) -> int:

@@ -131,7 +131,6 @@ def hide_again(
     float32 for a probability, so it stays known.
     """
     known = math.log(torch.finfo(torch.float32).max)
-    # `where` would copy the number to the device, and wait for it.
     sure_BN = logp_BN.clamp(min=math.log(SMALLEST)).masked_fill(~unknown_BN, known) + temperature * gumbel_BN
     cutoff_B1 = sure_BN.sort(-1).values.gather(-1, left_B[:, None])
     return sure_BN < cutoff_B1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.text_vectors import TextVectors, Tokens
+from engine.errors import EngineError
 
 TEXTS = st.lists(st.text("abc", max_size=20), min_size=1, max_size=60)
 
@@ -58,3 +60,12 @@ def test_a_text_is_computed_once_and_vectors_have_length_one() -> None:
     assert model.batches == 1
     assert np.array_equal(found[0], found[2])
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+
+
+def test_memory_that_runs_out_is_one_line() -> None:
+    class Crowded(ShapeModel):
+        def vectors(self, batch: Tokens) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(EngineError, match=r"embedding texts: the device's memory ran out \(CUDA out of"):
+        TextVectors("crowded", Crowded()).embed(["a"])
