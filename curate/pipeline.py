@@ -68,8 +68,10 @@ def curate(
             dropped_questions=tally.dropped_questions,
             without_questions=tally.without_questions,
             judge=origin.judge,
-            sampler=origin.sampler,
             throughput=speed or _earlier_speed(folder / SUMMARY),
+        )
+        summary = msgspec.structs.replace(
+            summary, sampler=origin.sampler, precision=origin.precision, device=origin.device
         )
         write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))
     return summary

@@ -38,7 +38,11 @@ class CurateSummary(Record):
     judge: object = None
     """As in `Origin`."""
     sampler: str = ""
-    """Who sampled captions and answers (`engine.sampler`)."""
+    """Who sampled captions and answers (`engine.sampler`),"""
+    precision: str = ""
+    """in what arithmetic,"""
+    device: str = ""
+    """and on what: cpu or cuda."""
     throughput: Throughput | None = None
     """Of the command that sampled last."""
 
@@ -80,7 +84,6 @@ class Counting:
         dropped_questions: int,
         without_questions: int,
         judge: object,
-        sampler: str,
         throughput: Throughput | None,
     ) -> CurateSummary:
         """All of it."""
@@ -102,6 +105,5 @@ class Counting:
             without_questions=without_questions,
             image_ties=self._ties,
             judge=judge,
-            sampler=sampler,
             throughput=throughput,
         )

@@ -209,18 +209,19 @@ def _fixed(machine: Machine, engine: EngineNeeds) -> int:
     return work + 2 * engine.weights + engine.branches
 
 
-def describe(found: Plan) -> list[str]:
-    """A line for the engines, one for the training, and one for GPUs."""
+def describe(found: Plan, serving: str = "") -> list[str]:
+    """A line for the engines, which `serving` says how to serve, one for the training, and one for GPUs."""
     lines = []
     if found.engine:
         lines.append(
-            f"engine: {_shares(found.engine, 'process')}, KV cache {found.cache / GIB:.1f} GiB; about "
-            f"{found.sampling_memory / GIB:.1f} of {found.memory / GIB:.1f} GiB"
+            f"engine: {serving}{'; ' if serving else ''}{_shares(found.engine, 'process', 'processes')}, "
+            f"KV cache {found.cache / GIB:.1f} GiB; about {found.sampling_memory / GIB:.1f} of "
+            f"{found.memory / GIB:.1f} GiB"
         )
     if found.training:
         meanwhile = {0: "", 1: ", engine asleep meanwhile", 2: ", engine asleep without weights meanwhile"}
         lines.append(
-            f"training: {_shares(found.training, 'rank')}{meanwhile[found.sleep]}; about "
+            f"training: {_shares(found.training, 'rank', 'ranks')}{meanwhile[found.sleep]}; about "
             f"{found.training_memory / GIB:.1f} of {found.memory / GIB:.1f} GiB"
         )
     if found.gpu:
@@ -230,11 +231,11 @@ def describe(found: Plan) -> list[str]:
     return lines
 
 
-def _shares(parts: Sequence[Share], name: str) -> str:
+def _shares(parts: Sequence[Share], one: str, more: str) -> str:
     threads = parts[0].threads
     cores = " and ".join(dict.fromkeys(list_text(part.cores) for part in parts))
     several = len({core for part in parts for core in part.cores}) > 1
     return (
-        f"{len(parts)} {name}{'s' if len(parts) > 1 else ''} of {threads} thread{'s' if threads > 1 else ''} "
+        f"{len(parts)} {more if len(parts) > 1 else one} of {threads} thread{'s' if threads > 1 else ''} "
         f"on core{'s' if several else ''} {cores}"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from engine.devices import compute_device
 from engine.kv_cache import MOST, WORKSPACE, branched_gib, least_gib, paged_head, planned_gib
 from engine.machine import read_machine
 from engine.machine_plan import GIB, EngineNeeds, Plan, TrainingNeeds, describe, plan
@@ -33,9 +34,16 @@ def plan_processes(
         engine_needs(settings, checkpoint, "cuda" if machine.gpus else "cpu") if samples else None,
         training_needs(settings, checkpoint, ranks) if trains else None,
     )
-    for line in describe(found):
+    for line in describe(found, _serving(settings) if samples else ""):
         say(line)
     return found
+
+
+def _serving(settings: RunSettings) -> str:
+    device = compute_device()
+    card = "CPU" if device.type == "cpu" else torch.cuda.get_device_name()
+    sampler = sampler_for(settings.engine.sampler, device)
+    return f"{serving_dtype(settings.engine.dtype)} on {card}, {sampler} sampler"
 
 
 def use_threads(found: Plan) -> None:

@@ -55,7 +55,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if device.type == "cpu" and not given.dry:
-        print("error: no GPU here; --dry --to DIR tries every stage on a CPU", file=sys.stderr)
+        print("error: no GPU here; python -m benchmarks.gpu --dry --to DIR runs on a CPU", file=sys.stderr)
         return 1
     if len(given.stage) == 1:
         place = Place(device, given.dry, given.golden)

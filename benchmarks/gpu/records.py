@@ -15,6 +15,9 @@ from benchmarks.gpu.place import ROOT
 from benchmarks.timing import machine
 from engine.records import Record
 
+DRY = "dry: "
+"""How the setting of figures begins that are no results."""
+
 
 def setting(device: torch.device, dry: bool) -> str:
     """Card, versions and digest of the code that figures belong to; those of others are measured again."""
@@ -27,7 +30,7 @@ def setting(device: torch.device, dry: bool) -> str:
             if path.suffix in (".py", ".cpp"):
                 digest.update(path.read_bytes())
     parts += [f"{name} {version}" for name, version in found.versions.items()]
-    return ("dry: " if dry else "") + ", ".join([*parts, f"code {digest.hexdigest()}"])
+    return (DRY if dry else "") + ", ".join([*parts, f"code {digest.hexdigest()}"])
 
 
 def _driver() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.gpu.records import Figure, Result
+from benchmarks.gpu.records import DRY, Figure, Result
 from benchmarks.gpu.stages import FAILED, STAGES, stored
 
 HEAD = "| measured | median | spread (rounds) |\n|---|---|---|"
@@ -19,6 +19,8 @@ def table(folder: Path, stages: Sequence[str] = STAGES) -> str:
         if result:
             cards.setdefault(result.setting, []).append(stage)
     lines = [f"{', '.join(measured)}: {card}" for card, measured in cards.items()]
+    if any(card.startswith(DRY) for card in cards):
+        lines.insert(0, "A dry run: shapes are tiny whatever the rows are called, and figures mean nothing.")
     rows = [row for stage, result in found.items() for row in _rows(stage, result)]
     return "\n".join([*lines, *([""] if lines else []), HEAD, *rows])
 

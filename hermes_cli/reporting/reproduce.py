@@ -83,7 +83,8 @@ def trained_otherwise(basis: Basis, settings: Tree, wanted: str) -> list[str]:
     moved = [
         f"train.{name} was {json.dumps(value)}"
         for name, value in basis.config.items()
-        if name in now and now[name] != value
+        # Any device is what `auto` names.
+        if name in now and now[name] != value and (name, now[name]) != ("device", "auto")
     ]
     start, reference = basis.weights
     if wanted and reference and reference != wanted:

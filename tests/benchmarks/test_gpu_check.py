@@ -173,7 +173,7 @@ def test_dry_figures_want_a_folder_and_others_a_gpu() -> None:
     if torch.version.cuda is None:
         done = command()
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == "error: no GPU here; --dry --to DIR tries every stage on a CPU\n"
+        assert done.stderr == "error: no GPU here; python -m benchmarks.gpu --dry --to DIR runs on a CPU\n"
 
 
 def test_a_stage_that_cannot_be_imported_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

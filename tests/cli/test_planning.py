@@ -33,7 +33,7 @@ def test_a_run_says_in_two_lines_what_it_will_use(capsys: pytest.CaptureFixture[
     found = plan_processes(SETTINGS, SHOWO_SHAPES, samples=True, trains=True)
     said = " ".join(capsys.readouterr().out.split())
     threads = found.engine[0].threads
-    assert f"engine: 1 process of {threads} thread" in said
+    assert f"engine: float32 on CPU, branched sampler; 1 process of {threads} thread" in said
     assert "KV cache 0.5 GiB" in said
     assert f"training: 1 rank of {threads} thread" in said
     assert "engine asleep meanwhile" in said

@@ -255,6 +255,16 @@ def test_rounds_of_other_settings_or_imported_pairs_are_named(run: Path) -> None
     assert "the pairs of round 2 were imported" in printed
 
 
+def test_the_device_that_auto_has_found_is_no_other_setting(run: Path) -> None:
+    tree = json.loads((run / "run.json").read_text())
+    for device, named in (("auto", False), ("cuda", True)):
+        tree["train"]["device"] = device
+        (run / "run.json").write_text(json.dumps(tree))
+        basis = {"config": {"device": "cpu"}, "reference": {}}
+        (run / "round-1/checkpoint.training/basis.json").write_text(json.dumps(basis))
+        assert ('round 1 was trained with other settings: train.device was "cpu"' in report(run)) == named
+
+
 def test_steps_that_a_rounds_pairs_leave_are_its_settings(run: Path) -> None:
     """Three pairs, each visited twice at most, are six steps of one."""
     tree = json.loads((run / "run.json").read_text())
