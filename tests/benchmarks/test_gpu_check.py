@@ -199,7 +199,8 @@ def test_the_table_has_a_line_for_a_stage_that_was_not_run(tmp_path: Path) -> No
 def test_the_table_holds_the_files_figures(dry: Dry, folder: Path) -> None:
     dry("painting"), dry("parity")
     rows = table(folder, ["painting", "parity"]).splitlines()
-    assert rows[0].startswith("painting, parity: dry: ")
+    assert rows[0].startswith("A dry run: ")
+    assert rows[1].startswith("painting, parity: dry: ")
     assert "| tiny, share of codes unlike the CPU form's | 0 |  |" in rows
     assert (
         "| **parity, recorded arrays**: not run: no recorded arrays; name their folder with --golden | | |"
