@@ -8,12 +8,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from pretended_cuda import moved, pretended_cuda
+from pretended_cuda import moved, pretended_cuda, small_showo
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from engine.models.clip_tower import ClipTower, pixels
-from engine.models.showo import Showo
-from engine.models.showo_config import ShowoConfig
 from engine.records import PaintSettings
 from engine.samplers.canvas import Canvas
 from engine.samplers.canvas_batches import HiddenBatches, Kept, StaticBatches
@@ -33,30 +31,13 @@ def pretended() -> Iterator[None]:
 TEXTS = [[1, 2, 3], [4], [5, 6]]
 
 
-def showo() -> Showo:
-    config = ShowoConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        text_vocab_size=50,
-        codebook_size=32,
-        num_image_tokens=16,
-        max_text_len=8,
-        bos_token_id=49,
-        max_position_embeddings=64,
-    )
-    with torch.device("meta"):
-        return Showo(config).eval().requires_grad_(False)
-
-
 @pytest.mark.parametrize("schedule", ["cosine", "sigmoid"])
 @pytest.mark.parametrize(("candidates", "rows"), [(4, [1, 1, 1, 1]), (2, [0, 0, 1, 1])])
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 def test_a_batch_is_painted_without_waiting_for_the_gpu(
     guidance: float, candidates: int, rows: list[int], schedule: str
 ) -> None:
-    model, kept = showo(), Kept()
+    model, kept = small_showo(), Kept()
     settings = PaintSettings(steps=3, guidance=guidance, schedule=schedule)
     with pretended():
         moved(model)
@@ -69,7 +50,7 @@ def test_a_batch_is_painted_without_waiting_for_the_gpu(
 
 
 def test_the_form_for_cpus_would_wait() -> None:
-    model = showo()
+    model = small_showo()
     with pretended():
         moved(model)
         batches = HiddenBatches(model, PaintSettings(steps=3, guidance=0.0), Kept())
@@ -79,7 +60,7 @@ def test_the_form_for_cpus_would_wait() -> None:
 
 
 def test_prefixes_and_canvases_lie_where_the_weights_do() -> None:
-    model = showo()
+    model = small_showo()
     with pretended():
         moved(model)
         prefixes = text_prefixes(model, TEXTS)

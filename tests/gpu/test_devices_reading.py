@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pretended_cuda import CUDA, moved, pretended_cuda
+from pretended_cuda import CUDA, moved, pretended_cuda, small_showo
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from engine.models.showo import Showo
-from engine.models.showo_config import ShowoConfig
 from engine.samplers.choice_rows import Ask, Seen
 from engine.samplers.choices import choose, passes
 from engine.samplers.stems import Stem, read_stems
@@ -19,21 +18,7 @@ ASKS = [Ask((5, 6, 7), ((1,), (2, 3))), Ask((5, 8), ()), Ask((5, 9, 9, 9), ((4, 
 def showo(clip: bool) -> Showo:
     """A small model without weights."""
     more = {"w_clip_vit": True, "clip_tokens": 9, "clip_size": 24, "system_ids": [3, 4]} if clip else {}
-    config = ShowoConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        text_vocab_size=50,
-        codebook_size=32,
-        num_image_tokens=16,
-        max_text_len=8,
-        bos_token_id=49,
-        max_position_embeddings=64,
-        **more,
-    )
-    with torch.device("meta"):
-        return Showo(config).eval().requires_grad_(False)
+    return small_showo(**more)
 
 
 def prefix(model: Showo) -> tuple[list[int], torch.Tensor | None]:

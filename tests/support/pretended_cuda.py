@@ -13,10 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from engine.models.showo import Showo
+from engine.models.showo_config import ShowoConfig
 
 CUDA = torch.device("cuda", 0)
 GUARD = """
@@ -63,3 +67,22 @@ def moved(model: nn.Module) -> nn.Module:
             if buffer is not None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=CUDA)
     return model
+
+
+def small_showo(**more: Any) -> Showo:
+    """A small model without weights, to be `moved`; `more` settings of its configuration."""
+    config = ShowoConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        text_vocab_size=50,
+        codebook_size=32,
+        num_image_tokens=16,
+        max_text_len=8,
+        bos_token_id=49,
+        max_position_embeddings=64,
+        **more,
+    )
+    with torch.device("meta"):
+        return Showo(config).eval().requires_grad_(False)
