@@ -65,15 +65,14 @@ def _json_rows(file: Path) -> Iterator[Found]:
 
 
 def _table_rows(file: Path) -> Iterator[Found]:
-    from curate.sources.parquet import ParquetShard
-    from curate.sources.tables import DAMAGE, one_line
+    from curate.sources.table_files import DAMAGE, ParquetFile, one_line, parts
 
-    shard = ParquetShard(file)
+    table = ParquetFile(file)
     try:
-        columns = shard.schema().names
+        columns = table.schema.names
     except DAMAGE as error:
         raise DataError(f"{file}: cannot be read as Parquet: {one_line(error)}") from error
-    for part in shard.parts(0, columns, _BATCH):
+    for part in parts(table, columns, _BATCH):
         if part.problem:
             yield Found(file.name + part.where, None, part.problem)
             continue

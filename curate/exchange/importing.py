@@ -17,7 +17,6 @@ from curate.exchange.files import Found, row_files, rows
 from curate.exchange.incoming import READERS, UnusableError, told_format
 from curate.sources import Quarantined
 from curate.sources.digest import files_digest
-from curate.sources.seen import SeenIds
 from curate.store import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY
 from curate.summary import CurateSummary
 from engine.durable import write_file, writing
@@ -182,7 +181,7 @@ class _Intake:
 
     def __init__(self, form: str) -> None:
         self._form = form
-        self._ids = SeenIds()
+        self._ids: set[str] = set()
         self.formats: set[str] = set()
 
     def take(self, found: Found, encoder: Encoder) -> tuple[Preference | None, tuple[str, ...]]:
@@ -194,8 +193,9 @@ class _Intake:
             if not form:
                 raise UnusableError("its fields are of no known format", ", ".join(sorted(found.value))[:80])
             kept, problems = encoder.preference(READERS[form](found.value), found.where.replace(":", "-"))
-            if not self._ids.add(kept.id):
+            if kept.id in self._ids:
                 raise UnusableError("its id occurred before", kept.id)
+            self._ids.add(kept.id)
         except UnusableError as error:
             return None, (str(error),)
         self.formats.add(form)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from curate.sources.arrow_layout import SPLITS, STATE
 from curate.sources.fields import IMAGE, first_of
 from curate.sources.journeydb import TASKS
 from curate.sources.json_objects import json_objects
 from curate.sources.listing import LISTINGS
 from curate.sources.official import INITIAL
+from curate.sources.saved import SPLITS, STATE
 from engine.errors import DataError
 from engine.records import Record
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from curate.sources.arrow_layout import saved_files
 from curate.sources.detect import KINDS, Finding, detect
 from curate.sources.embedded import SHAPES, ShapesReader
 from curate.sources.journeydb import JourneyReader
 from curate.sources.listing import ListingReader
 from curate.sources.official import OfficialReader
 from curate.sources.rows import Reader, Tally
+from curate.sources.saved import saved_files
 from curate.sources.source import Source, select
 from engine.errors import DataError
 
@@ -70,11 +70,9 @@ def _reader(found: Finding, name: str) -> Reader:
 
         return WebDatasetReader(found.files, found.files[0].parent, name)
     # pyarrow takes long to import.
+    from curate.sources.table_files import ArrowFile, ParquetFile
+    from curate.sources.tables import TableReader
+
     if found.kind == "datasets":
-        from curate.sources.arrow_stream import arrow_reader
-
-        files = saved_files(found.files[0])
-        return arrow_reader(files, files[0].parent, name)
-    from curate.sources.parquet import parquet_reader
-
-    return parquet_reader(found.files, found.files[0].parent, name)
+        return TableReader(ArrowFile, saved_files(found.files[0]), name)
+    return TableReader(ParquetFile, found.files, name)

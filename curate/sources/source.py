@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from curate.images import square
 from curate.sources.fields import shown
 from curate.sources.rows import Quarantined, Reader, Row, Tally
-from curate.sources.seen import SeenIds
 from curate.sources.selection import EVERYTHING, selection_bound, selection_hash
 from engine.errors import DataError
 from engine.records import Item, Record
@@ -62,8 +61,8 @@ class Source(Record):
     def rows(self, tally: Tally | None = None) -> Iterator[Row]:
         """The selected items and every quarantined row of the split, always in the same order.
 
-        Opens no image. Memory does not grow with the rows but for 12 to 24 bytes an id, kept to find ids that
-        occur twice: the first usable row of an id counts. `tally` counts every row of the split that passes,
+        Opens no image. Memory does not grow with the rows but for their ids, kept to find those that occur
+        twice: the first usable row of an id counts. `tally` counts every row of the split that passes,
         also those that are not selected, but for the skipped.
 
         Raises:
@@ -92,13 +91,15 @@ class Source(Record):
         return self.bound == EVERYTHING or selection_hash(self.seed, item.id) <= self.bound
 
     def _rows_of_split(self) -> Iterator[Row]:
-        seen = SeenIds()
+        ids: set[str] = set()
         try:
             for row in self.reader.rows():
                 if row.item is None:
                     row = _quarantined(row, row.reason)
-                elif not seen.add(row.item.id):
+                elif row.item.id in ids:
                     row = _quarantined(row, f"id {shown(row.item.id)} occurs twice")
+                else:
+                    ids.add(row.item.id)
                 held_out = row.position % _HELD_OUT == _HELD_OUT - 1
                 if self.reader.is_split or not self.split or held_out == (self.split == "evaluation"):
                     yield row

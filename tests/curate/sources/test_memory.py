@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 ROWS = 100_000
-BOUND = 24 << 20
-"""Bytes. The ids' table takes 3 to 5 MiB of it, batches and buffers the rest."""
+BOUND = 32 << 20
+"""Bytes. The set of ids takes 10 to 14 MiB of it, batches and buffers the rest."""
 CAPTION = "a red cube to the left of a blue sphere, under a yellow cone, seen from above; number {}; " * 4
 PROBE = """
 import sys

@@ -7,12 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_sets import QUESTION, folder_with_image, png, write_lines
-from hypothesis import given
-from hypothesis import strategies as st
 
 from curate.shapes import world
 from curate.sources import Tally, load_source, open_source
-from curate.sources.seen import SeenIds
 from engine.errors import DataError
 
 
@@ -100,11 +97,3 @@ def test_the_shapes_have_splits_of_their_own_and_their_own_pixels() -> None:
     np.testing.assert_array_equal(source.image(first), world.image_of(first.id))
     with pytest.raises(DataError, match="endless"):
         load_source("shapes", "train", 0, 0, 48)
-
-
-@given(st.lists(st.integers(0, 3000), max_size=4000))
-def test_an_id_is_new_once(numbers: list[int]) -> None:
-    seen, known = SeenIds(), set()
-    for number in numbers:
-        assert seen.add(str(number)) == (number not in known)
-        known.add(number)
