@@ -23,7 +23,7 @@ from PIL import Image
 
 from benchmarks.timing import Machine, machine
 from curate.config import CurateConfig
-from curate.earlier import EarlierPairs
+from curate.earlier import PairHistory
 from curate.origin import Origin
 from curate.outcomes import Outcome, Sampled
 from curate.pipeline import curate
@@ -103,7 +103,7 @@ def one_size(recorded: Path, data: Path, run: Path) -> Row:
             model="recorded", precision="float32", data=source.name, round=number, seed=0, n=8, captions=[],
             paint={}, answer={}, similarity="", annotations=source.digest,
         )  # fmt: skip
-        earlier = EarlierPairs(run / str(one) / "pairs.jsonl" for one in range(1, number))
+        earlier = PairHistory(run / str(one) / "pairs.jsonl" for one in range(1, number))
         pool = LocalPool(Recorded(items))
         summary = curate(
             lambda pool=pool: nullcontext(pool),

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from curate.config import CurateConfig
-from curate.earlier import Earlier, EarlierPairs
+from curate.earlier import PairHistory, PreviousPairs
 from curate.missing import MissingRows, Progress
 from curate.origin import Origin, claim
 from curate.outcomes import Bad
@@ -39,7 +39,7 @@ def curate(
     config: CurateConfig,
     folder: Path,
     origin: Origin,
-    earlier: EarlierPairs,
+    earlier: PairHistory,
     progress: Progress,
     retry_failed: bool = False,
 ) -> CurateSummary:
@@ -96,7 +96,7 @@ def _paired(
     rows: int,
     config: CurateConfig,
     origin: Origin,
-    earlier: EarlierPairs,
+    earlier: PairHistory,
     counting: Counting,
 ) -> Iterator[Preference]:
     """The preference of every item, in order; `counting` hears of all that is stored of the first rows."""
@@ -111,7 +111,9 @@ def _paired(
         yield preference
 
 
-def pair_item(candidates: Candidates, earlier: Earlier, config: CurateConfig, origin: Origin) -> Preference:
+def pair_item(
+    candidates: Candidates, earlier: PreviousPairs, config: CurateConfig, origin: Origin
+) -> Preference:
     """The item's preference under the rules that the settings name, and where it comes from."""
     rules = rules_of(config)
     (captions, caption_reason), (images, image_reason) = choose_pairs(

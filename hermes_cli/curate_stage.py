@@ -106,7 +106,7 @@ def curate_round(
     `engine` opens the engine that samples, by default one of its own; nothing is opened where nothing is
     missing. `fresh` removes what an earlier curation of this round left.
     """
-    from curate.earlier import EarlierPairs
+    from curate.earlier import PairHistory
     from curate.origin import Serving, origin_of, require_same_scorers
     from curate.pipeline import curate
     from curate.scorers import open_scorers
@@ -129,7 +129,7 @@ def curate_round(
         deterministic=settings.engine.deterministic or device.type == "cpu",
     )
     origin = origin_of(serving, source, settings.curate, scorers, number, settings.seed)
-    earlier = EarlierPairs(folder.pairs(one) for one in range(1, number))
+    earlier = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
     total = sum(1 for _ in source.rows())

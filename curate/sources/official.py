@@ -6,20 +6,17 @@ JSON arrays with the usual fields are read just so.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
-from hashlib import blake2b
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
 from PIL import Image
 
 from curate.sources.confine import read_inside
 from curate.sources.digest import files_digest
 from curate.sources.fields import CAPTION, ID, Fields, first_of, make_row
 from curate.sources.json_objects import json_objects
-from curate.sources.json_text import Found, decode_object
+from curate.sources.json_text import JsonObject
 from curate.sources.listing import confined
 from curate.sources.rows import Row
 from engine.records import Item
@@ -56,7 +53,7 @@ class OfficialReader:
     def image(self, item: Item) -> Image.Image:
         return read_inside(self._folder, item.image)
 
-    def _row(self, position: int, found: Found) -> Row:
+    def _row(self, position: int, found: JsonObject) -> Row:
         where = f"{self._file.name}:object {found.number}"
         if found.value is None:
             return Row(position=position, where=where, reason=found.problem)
@@ -69,71 +66,42 @@ class OfficialReader:
 class QuestionFile:
     """A file of one object a question, {id, caption, question, choices, answer}, found by id or by caption.
 
-    The order of its objects need not be that of the items. An index in memory holds 48 bytes a question; the
-    questions themselves stay on disk.
+    The order of its objects need not be that of the items. All questions are held in memory.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._index: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        self._is_damaged = False
+
+    @cached_property
+    def _questions(self) -> tuple[dict[str, list[Fields]], dict[str, list[Fields]], list[JsonObject]]:
+        """Questions by id, questions by caption, and the objects that are none."""
+        by_id: dict[str, list[Fields]] = {}
+        by_caption: dict[str, list[Fields]] = {}
+        damaged = []
+        with self.path.open("rb") as stream:
+            for one in json_objects(stream):
+                if problem := _problem(one):
+                    damaged.append(JsonObject(number=one.number, value=None, problem=problem))
+                    continue
+                for named, key in ((by_id, ID), (by_caption, "caption")):
+                    if one.value and (value := _plain(one.value.get(key))):
+                        named.setdefault(value, []).append(one.value)
+        return by_id, by_caption, damaged
 
     def of(self, item: Fields) -> list[Fields]:
         """The questions with an item's id, unless they state another caption; else those with its caption."""
-        own, caption = _plain(item.get(ID)), _plain(first_of(item, CAPTION))
-        with self.path.open("rb") as stream:
-            by_id = [one for one in self._read(stream, "id", own) if _plain(one.get(ID)) == own]
-            found = [one for one in by_id if _plain(one.get("caption")) in ("", caption)]
-            if not found:
-                same = self._read(stream, "caption", caption)
-                found = [one for one in same if _plain(one.get("caption")) == caption]
-        return found
+        by_id, by_caption, _ = self._questions
+        caption = _plain(first_of(item, CAPTION))
+        own = by_id.get(_plain(item.get(ID)), [])
+        same = [one for one in own if _plain(one.get("caption")) in ("", caption)]
+        return same or by_caption.get(caption, [])
 
-    def damaged(self) -> Iterator[Found]:
+    def damaged(self) -> list[JsonObject]:
         """Objects that cannot be read, and those that name neither an id nor a caption."""
-        self._load()
-        if not self._is_damaged:
-            return
-        with self.path.open("rb") as stream:
-            for found in json_objects(stream):
-                if problem := _problem(found):
-                    yield Found(found.number, None, problem)
-
-    def _read(self, stream: BinaryIO, kind: str, value: str) -> Iterator[Fields]:
-        if not value:
-            return
-        keys, starts, ends = self._load()
-        key = np.uint64(_key(kind, value))
-        for place in range(np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right")):
-            stream.seek(int(starts[place]))
-            found = decode_object(stream.read(int(ends[place]) - int(starts[place])))
-            if isinstance(found, dict):
-                yield found
-
-    def _load(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if self._index is None:
-            keys, starts, ends = array("Q"), array("Q"), array("Q")
-            with self.path.open("rb") as stream:
-                for found in json_objects(stream):
-                    if _problem(found) or found.value is None:
-                        self._is_damaged = True
-                        continue
-                    for kind in ("id", "caption"):
-                        if value := _plain(found.value.get(kind)):
-                            keys.append(_key(kind, value))
-                            starts.append(found.start)
-                            ends.append(found.end)
-            sorted_keys = np.array(keys, np.uint64)
-            order = np.argsort(sorted_keys, kind="stable")
-            self._index = (
-                sorted_keys[order],
-                np.array(starts, np.uint64)[order],
-                np.array(ends, np.uint64)[order],
-            )
-        return self._index
+        return self._questions[2]
 
 
-def _problem(found: Found) -> str:
+def _problem(found: JsonObject) -> str:
     if found.value is None:
         return found.problem
     named = _plain(found.value.get(ID)) or _plain(found.value.get("caption"))
@@ -145,8 +113,3 @@ def _plain(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return " ".join(value.split()) if isinstance(value, str) else ""
-
-
-def _key(kind: str, value: str) -> int:
-    text = f"{kind}\0{value}".encode(errors="surrogatepass")
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from curate.config import CurateConfig
-from curate.earlier import EarlierPairs
+from curate.earlier import PairHistory
 from curate.origin import Origin, Serving, origin_of
 from curate.pipeline import curate
 from curate.pool import LocalPool
@@ -40,7 +40,7 @@ def curate_here(
         config,
         folder,
         origin,
-        EarlierPairs(earlier),
+        PairHistory(earlier),
         lambda done, note: None,
         retry_failed=retry_failed,
     )
