@@ -10,7 +10,7 @@ from curate.config import CurateConfig
 from curate.outcomes import Bad, Outcome
 from curate.pool import Chunk, Numbered
 from curate.shards import ShardStore
-from curate.sources import Row, Source, Tally
+from curate.sources import Row, Source
 from engine.errors import DataError
 
 Progress = Callable[[int, str], None]
@@ -25,9 +25,8 @@ class MissingRows:
         self._missing: dict[int, int] = {}
         """Rows of a block that are not back yet."""
         self._bad, self._first = 0, ""
-        self.tally = Tally()
-        self.rows = 0
-        """Rows of the source that were met so far."""
+        self.rows = self.dropped_questions = self.without_questions = 0
+        """Rows that were met so far, questions of theirs that were left out, and items that have none."""
 
     def chunks(self) -> Iterator[Chunk]:
         """Chunks of rows to be sampled. Stores those that are bad by themselves.
@@ -35,8 +34,10 @@ class MissingRows:
         Raises:
             DataError: more rows are bad than the settings allow.
         """
-        for block, rows in _blocks(self._source.rows(self.tally), self._store.size):
+        for block, rows in _blocks(self._source.rows(), self._store.size):
             self.rows += len(rows)
+            self.dropped_questions += sum(len(row.dropped) for _, row in rows)
+            self.without_questions += sum(row.item is not None and not row.item.questions for _, row in rows)
             done = self._done(block, rows)
             bad = [
                 Bad(number=number, where=row.where, reason=row.reason)

@@ -63,10 +63,9 @@ def curate(
         pairs = _paired(store, work.rows, config, origin, earlier, counting)
         write_records(folder / PAIRS, pairs)
         write_records(folder / QUARANTINE, _bad_rows(store, work.rows))
-        tally = work.tally
         summary = counting.summary(
-            dropped_questions=tally.dropped_questions,
-            without_questions=tally.without_questions,
+            dropped_questions=work.dropped_questions,
+            without_questions=work.without_questions,
             judge=origin.judge,
             throughput=speed or _earlier_speed(folder / SUMMARY),
         )

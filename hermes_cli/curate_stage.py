@@ -26,6 +26,7 @@ from hermes_cli.view import progress_bar, say
 if TYPE_CHECKING:
     from curate.config import CurateConfig
     from curate.pool import Pool, Sampler
+    from curate.questions.lookup import Lookup
     from curate.scorers import Scorers
     from curate.sources import Source
     from curate.summary import CurateSummary
@@ -41,49 +42,42 @@ OpenEngine = Callable[[], "AbstractContextManager[Engine]"]
 def training_source(settings: RunSettings, number: int = 1) -> Source:
     """The items that a round's curation works on; errors of theirs and their scorers' come before an engine
     starts."""
+    from curate.questions.lookup import questions_from
     from curate.scorers import require_scorers
     from curate.sources import load_source
-
-    require_scorers(settings.curate)
-    config = settings.curate
-    size = image_size(settings)
-    skip = _passed_over(settings, number, size)
-    source = load_source(settings.data, "train", config.limit, settings.seed, size, config.select, skip)
-    return asking(source, config) if config.questions else source
-
-
-def _passed_over(settings: RunSettings, number: int, size: int) -> int:
-    """Items before a round's own, where every round has fresh ones."""
-    from curate.sources import load_source
+    from curate.sources.loading import has_questions
 
     config = settings.curate
-    before = (number - 1) * config.limit if config.fresh_prompts else 0
-    if not before or settings.data == "shapes":
-        return before
-    whole = load_source(settings.data, "train", 0, settings.seed, size, config.select)
-    parts = -(-sum(row.item is not None for row in whole.rows()) // config.limit)
-    return before % (parts * config.limit)
+    require_scorers(config)
+    lookup = questions_from(Path(config.questions)) if config.questions else None
+    source = load_source(
+        settings.data,
+        "train",
+        config.limit,
+        settings.seed,
+        image_size(settings),
+        select=config.select,
+        part=number - 1 if config.fresh_prompts else 0,
+        has_questions=lookup.covers if lookup else has_questions,
+    )
+    return asking(source, config, lookup) if lookup else source
 
 
-def asking(source: Source, config: CurateConfig) -> Source:
+def asking(source: Source, config: CurateConfig, lookup: Lookup) -> Source:
     """The source with the questions of the settings' file.
 
     Raises:
-        DataError: the file cannot be read, or has no question about any item.
+        DataError: the file has no question about any item.
     """
-    from curate.questions.lookup import questions_from, with_questions
+    from curate.questions.lookup import with_questions
 
-    lookup = questions_from(Path(config.questions))
-    items = covered = 0
-    for row in source.rows():
-        items += row.item is not None
-        covered += row.item is not None and bool(lookup.of(row.item))
-    if not covered:
+    counts = source.counts
+    if not counts.with_questions:
         raise DataError(
-            f"{config.questions}: no question about any of the {items} items of {source.name};"
+            f"{config.questions}: no question about any of the {counts.items} items of {source.name};"
             " ids or captions must be the same (`hermes questions` writes a file for a data set)"
         )
-    say(f"{config.questions}: questions for {covered} of {items} items")
+    say(f"{config.questions}: questions for {counts.with_questions} of {counts.items} items")
     for reason, count in lookup.rejected.items():
         say(f"  {count} not asked: {reason}")
     if lookup.bad:
@@ -132,7 +126,7 @@ def curate_round(
     earlier = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
-    total = sum(1 for _ in source.rows())
+    total = source.counts.rows
     with timed(folder, number, "curate", total=total) as announcement:
         announcement.weights = origin.model
         with progress_bar(f"curate round {number}", total) as advance:

@@ -46,6 +46,10 @@ class Lookup:
         found: Sifted | None = self._named.get((item.id, caption)) or self._named.get((item.id, ""))
         return found.kept if found else self._captioned.get(caption, ())
 
+    def covers(self, item: Item) -> bool:
+        """Whether the file has a question about an item."""
+        return bool(self.of(item))
+
 
 def questions_from(path: Path) -> Lookup:
     """A file written by `hermes questions`, or any in TIFA's format.

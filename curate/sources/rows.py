@@ -60,30 +60,3 @@ class Reader(Protocol):
     def image(self, item: Item) -> Image.Image:
         """An item's image in mode RGB. Raises DataError where it cannot be read."""
         ...
-
-
-class Tally:
-    """Counts what a reading of a source met."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        """All rows of the split, also those that a selection passed over."""
-        self.quarantined = 0
-        self.dropped_questions = 0
-        self.without_questions = 0
-        """Selected items that no usable question is left of; they serve captions alone."""
-        self.first: Quarantined | None = None
-
-    def add(self, row: Row, selected: bool) -> None:
-        """Counts one row; the questions only of a selected one."""
-        self.rows += 1
-        if row.item is None:
-            self.quarantine(Quarantined(where=row.where, reason=row.reason))
-        elif selected:
-            self.dropped_questions += len(row.dropped)
-            self.without_questions += not row.item.questions
-
-    def quarantine(self, bad: Quarantined) -> None:
-        """Counts a row as bad; for a row that was read and whose image then could not be."""
-        self.quarantined += 1
-        self.first = self.first or bad

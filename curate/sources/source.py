@@ -10,14 +10,23 @@ from numpy.typing import NDArray
 
 from curate.images import square
 from curate.sources.fields import shown
-from curate.sources.rows import Quarantined, Reader, Row, Tally
-from curate.sources.selection import EVERYTHING, selection_bound, selection_hash
+from curate.sources.rows import Quarantined, Reader, Row
 from engine.errors import DataError
 from engine.records import Item, Record
 
 SPLITS = ("train", "evaluation")
 _HELD_OUT = 5
 """Every fifth row is held out, by its place in the data set, so that training and evaluation never meet."""
+
+
+class SourceCounts(Record):
+    """What a source holds."""
+
+    rows: int = 0
+    """Its items, and the quarantined rows among them."""
+    items: int = 0
+    with_questions: int = 0
+    """Items that have questions to be asked."""
 
 
 class Source(Record):
@@ -32,10 +41,10 @@ class Source(Record):
     """Usable items after which the rows end; 0: none."""
     skip: int = 0
     """Usable items that are passed over before the first."""
-    seed: int = 0
-    """Of the selection."""
-    bound: int = EVERYTHING
-    """An item is selected where its hash under `seed` does not exceed this."""
+    selected: frozenset[str] | None = None
+    """Ids of the random subset that the items come from; None is every item."""
+    counts: SourceCounts = SourceCounts()
+    """Counted when it was loaded, so that nobody need read it for that."""
     asking: Callable[[Item], Item] | None = None
     """Gives items other questions than the data set does."""
 
@@ -58,27 +67,24 @@ class Source(Record):
         """Whether the pixel oracle can judge images of these items."""
         return self.reader.oracle
 
-    def rows(self, tally: Tally | None = None) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         """The selected items and every quarantined row of the split, always in the same order.
 
         Opens no image. Memory does not grow with the rows but for their ids, kept to find those that occur
-        twice: the first usable row of an id counts. `tally` counts every row of the split that passes,
-        also those that are not selected, but for the skipped.
+        twice: the first usable row of an id counts.
 
         Raises:
             DataError: the data set cannot be read on.
         """
         passed = taken = 0
         for row in self._rows_of_split():
-            selected = row.item is None or self._selects(row.item)
-            if selected and passed < self.skip:
+            if row.item and self.selected is not None and row.item.id not in self.selected:
+                continue
+            if passed < self.skip:
                 passed += row.item is not None
                 continue
-            if tally is not None:
-                tally.add(row, selected)
-            if selected:
-                taken += row.item is not None
-                yield self._asked(row)
+            taken += row.item is not None
+            yield self._asked(row)
             if self.limit and taken == self.limit:
                 return
 
@@ -86,9 +92,6 @@ class Source(Record):
         if row.item is None or self.asking is None:
             return row
         return msgspec.structs.replace(row, item=self.asking(row.item))
-
-    def _selects(self, item: Item) -> bool:
-        return self.bound == EVERYTHING or selection_hash(self.seed, item.id) <= self.bound
 
     def _rows_of_split(self) -> Iterator[Row]:
         ids: set[str] = set()
@@ -106,9 +109,9 @@ class Source(Record):
         except OSError as error:
             raise DataError(f"{self.name}: cannot be read: {error}") from error
 
-    def items(self, tally: Tally | None = None) -> tuple[Item, ...]:
+    def items(self) -> tuple[Item, ...]:
         """All items at once, for callers that need a few."""
-        return tuple(row.item for row in self.rows(tally) if row.item is not None)
+        return tuple(row.item for row in self.rows() if row.item is not None)
 
     def image(self, item: Item) -> NDArray[np.uint8]:
         """uint8 [image_size, image_size, 3] of an item of this source.
@@ -138,19 +141,3 @@ def _quarantined(row: Row, reason: str) -> Row:
 def _printable(text: str) -> str:
     """Text that can be written as UTF-8 whatever bytes a file's name has."""
     return text.encode(errors="backslashreplace").decode()
-
-
-def select(source: Source, number: int, seed: int) -> Source:
-    """A reproducible random subset of `number` items, or all where there are no more; in the source's order.
-
-    Reads the source once, holding `number` hashes. What is taken depends on the seed and the ids alone
-    (`curate.sources.selection`).
-
-    Raises:
-        DataError: the source is endless, or cannot be read.
-    """
-    if source.reader.is_split:
-        raise DataError("the embedded shapes are drawn at random: say how many with --limit, not --select")
-    everything = msgspec.structs.replace(source, limit=0, bound=EVERYTHING)
-    ids = (row.item.id for row in everything.rows() if row.item is not None)
-    return msgspec.structs.replace(source, seed=seed, bound=selection_bound(ids, number, seed))

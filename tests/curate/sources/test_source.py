@@ -9,7 +9,8 @@ import pytest
 from data_sets import QUESTION, folder_with_image, png, write_lines
 
 from curate.shapes import world
-from curate.sources import Tally, load_source, open_source
+from curate.sources import load_source, open_source
+from curate.sources.source import SourceCounts
 from engine.errors import DataError
 
 
@@ -64,16 +65,13 @@ def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
         open_source("shapes", "test", 0, 48)
 
 
-def test_a_tally_counts_rows_and_questions(tmp_path: Path) -> None:
+def test_a_source_knows_its_rows_and_its_items_with_questions(tmp_path: Path) -> None:
     bad = {**QUESTION, "answer": "maybe"}
     data = make(tmp_path, [row(0), row(1, questions=[bad]), row(2, questions=[]), "damaged", row(3)])
-    tally = Tally()
-    items = open_source(data, "", 0, 48).items(tally)
-    assert [len(item.questions) for item in items] == [1, 0, 0, 1]
-    assert (tally.rows, tally.quarantined) == (5, 1)
-    assert (tally.dropped_questions, tally.without_questions) == (1, 2)
-    assert tally.first
-    assert tally.first.where == "items.jsonl:4"
+    source = load_source(data, "", 0, 0, 48)
+    assert source.counts == SourceCounts(rows=5, items=4, with_questions=2)
+    assert [len(item.questions) for item in source.items()] == [1, 0, 0, 1]
+    assert [len(one.dropped) for one in source.rows()] == [0, 1, 0, 0, 0]
 
 
 def test_items_whose_image_cannot_be_read_are_told_from_the_others(tmp_path: Path) -> None:
