@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.images import square
 from curate.sources.fields import shown
+from curate.sources.images import square
 from curate.sources.rows import Quarantined, Reader, Row
 from engine.errors import DataError
 from engine.records import Item, Record

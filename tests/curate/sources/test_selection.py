@@ -17,8 +17,8 @@ from curate.sources import Row, load_source
 from curate.sources.listing import ListingReader
 from curate.sources.selection import random_subset
 from engine.errors import DataError
-from hermes_cli.curate_stage import training_source
 from hermes_cli.settings import RunSettings
+from hermes_cli.stages.curate import training_source
 
 IDS = st.lists(st.text(max_size=8), unique=True, max_size=60)
 NUMBERS = st.integers(1, 40)
