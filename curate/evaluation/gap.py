@@ -18,7 +18,7 @@ from curate.protocol import UnifiedModel
 from curate.scoring.self_vqa import compared, matched
 from curate.scoring.similarity import Similarity
 from curate.shapes import oracle
-from curate.sources import Quarantined, Source
+from curate.sources import RowProblem, Source
 from engine.errors import DataError
 from engine.records import Answer, Item, Question, SampledImage
 
@@ -107,7 +107,7 @@ def measure_gap(
     und: Graded = []
     gen: Graded = []
     measured: list[Item] = []
-    unreadable: list[Quarantined] = []
+    unreadable: list[RowProblem] = []
     everything = source.items()
     for start in range(0, len(everything), config.chunk):
         chunk = everything[start : start + config.chunk]

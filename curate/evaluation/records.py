@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from curate.evaluation.config import EvalConfig
-from curate.sources import Quarantined
+from curate.sources import RowProblem
 from engine.records import Record
 
 
@@ -53,7 +53,7 @@ class GapReport(Record):
     by_kind: dict[str, CategoryGap]
     fingerprint: str
     config: EvalConfig
-    unreadable: tuple[Quarantined, ...] = ()
+    unreadable: tuple[RowProblem, ...] = ()
     """Items left out since their image cannot be read."""
     per_item: tuple[ItemScore, ...] = ()
     """What rounds are compared by, item by item; early measurements have none."""

@@ -15,7 +15,7 @@ import msgspec
 from curate.exchange.encoding import Encoder
 from curate.exchange.files import Found, row_files, rows
 from curate.exchange.incoming import READERS, UnusableError, told_format
-from curate.sources import Quarantined
+from curate.sources import RowProblem
 from curate.sources.digest import files_digest
 from curate.store.files import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY
 from curate.store.summary import CurateSummary
@@ -148,7 +148,7 @@ def import_pairs(
                     kept, problems = intake.take(found, encoder)
                     counts.add(found, kept, problems)
                     for one in problems:
-                        write_problem(_line(Quarantined(where=found.where, reason=one)))
+                        write_problem(_line(RowProblem(where=found.where, reason=one)))
                     if kept is not None:
                         write_pair(_line(kept))
                         pair_digest.update(_line(kept))

@@ -12,18 +12,18 @@ from curate.sources.confine import read_inside, stray
 from curate.sources.digest import files_digest
 from curate.sources.fields import CAPTION, IMAGE, make_row
 from curate.sources.json_text import json_lines
-from curate.sources.rows import Row
+from curate.sources.rows import DataRow
 from engine.errors import DataError
 from engine.records import Item
 
 LISTINGS = ("items.jsonl", "metadata.jsonl", "metadata.csv", "captions.csv")
 
 
-def confined(row: Row, folder: Path) -> Row:
+def confined(row: DataRow, folder: Path) -> DataRow:
     """The row, quarantined where its image cannot lie in the folder."""
     if row.item is None or not (reason := stray(folder, row.item.image)):
         return row
-    return Row(position=row.position, where=row.where, reason=reason)
+    return DataRow(position=row.position, where=row.where, reason=reason)
 
 
 class ListingReader:
@@ -38,12 +38,12 @@ class ListingReader:
     def digest(self) -> str:
         return files_digest([self._listing])
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         found = self._csv() if self._listing.suffix.lower() == ".csv" else self._lines()
         for position, (line, fields) in enumerate(found):
             where = f"{self._listing.name}:{line}"
             if isinstance(fields, str):
-                yield Row(position=position, where=where, reason=fields)
+                yield DataRow(position=position, where=where, reason=fields)
             else:
                 yield confined(make_row(position, where, fields), self._folder)
 

@@ -18,7 +18,7 @@ from curate.sources.fields import CAPTION, ID, Fields, first_of, make_row
 from curate.sources.json_objects import json_objects
 from curate.sources.json_text import JsonObject
 from curate.sources.listing import confined
-from curate.sources.rows import Row
+from curate.sources.rows import DataRow
 from engine.records import Item
 
 INITIAL, QUESTIONS = "initial_data.json", "vqa_data.json"
@@ -38,7 +38,7 @@ class OfficialReader:
     def digest(self) -> str:
         return files_digest([self._file, *([self._questions.path] if self._questions else [])])
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         """The items; then the damaged objects of the file of questions."""
         position = 0
         with self._file.open("rb") as stream:
@@ -47,16 +47,16 @@ class OfficialReader:
                 position += 1
         for found in self._questions.damaged() if self._questions else ():
             where = f"{QUESTIONS}:object {found.number}"
-            yield Row(position=position, where=where, reason=found.problem)
+            yield DataRow(position=position, where=where, reason=found.problem)
             position += 1
 
     def image(self, item: Item) -> Image.Image:
         return read_inside(self._folder, item.image)
 
-    def _row(self, position: int, found: JsonObject) -> Row:
+    def _row(self, position: int, found: JsonObject) -> DataRow:
         where = f"{self._file.name}:object {found.number}"
         if found.value is None:
-            return Row(position=position, where=where, reason=found.problem)
+            return DataRow(position=position, where=where, reason=found.problem)
         fields = found.value
         if self._questions is not None:
             fields = {**fields, "questions": self._questions.of(fields) or fields.get("questions")}

@@ -10,14 +10,14 @@ from PIL import Image
 from engine.records import Item, Record
 
 
-class Quarantined(Record):
+class RowProblem(Record):
     """A row that cannot be used, and why."""
 
     where: str
     reason: str
 
 
-class Row(Record):
+class DataRow(Record):
     """One row of a data set: an item, or the reason why there is none."""
 
     position: int
@@ -53,7 +53,7 @@ class Reader(Protocol):
         """Fingerprint of the annotations (`curate.sources.digest`)."""
         ...
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         """Every row, in the same order each time. Opens no image."""
         ...
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from curate.sources.fields import shown
 from curate.sources.images import square
-from curate.sources.rows import Quarantined, Reader, Row
+from curate.sources.rows import DataRow, Reader, RowProblem
 from engine.errors import DataError
 from engine.records import Item, Record
 
@@ -67,7 +67,7 @@ class Source(Record):
         """Whether the pixel oracle can judge images of these items."""
         return self.reader.oracle
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         """The selected items and every quarantined row of the split, always in the same order.
 
         Opens no image. Memory does not grow with the rows but for their ids, kept to find those that occur
@@ -88,21 +88,21 @@ class Source(Record):
             if self.limit and taken == self.limit:
                 return
 
-    def _asked(self, row: Row) -> Row:
+    def _asked(self, row: DataRow) -> DataRow:
         if row.item is None or self.asking is None:
             return row
         return msgspec.structs.replace(row, item=self.asking(row.item))
 
-    def _rows_of_split(self) -> Iterator[Row]:
+    def _rows_of_split(self) -> Iterator[DataRow]:
         ids: set[str] = set()
         try:
             for row in self.reader.rows():
-                if row.item is None:
+                id_ = row.item.id if row.item else ""
+                if not id_:
                     row = _quarantined(row, row.reason)
-                elif row.item.id in ids:
-                    row = _quarantined(row, f"id {shown(row.item.id)} occurs twice")
-                else:
-                    ids.add(row.item.id)
+                elif id_ in ids:
+                    row = _quarantined(row, f"id {shown(id_)} occurs twice")
+                ids.add(id_)
                 held_out = row.position % _HELD_OUT == _HELD_OUT - 1
                 if self.reader.is_split or not self.split or held_out == (self.split == "evaluation"):
                     yield row
@@ -121,7 +121,7 @@ class Source(Record):
         """
         return square(self.reader.image(item), self.image_size)
 
-    def images(self, items: Sequence[Item]) -> tuple[list[Item], NDArray[np.uint8], list[Quarantined]]:
+    def images(self, items: Sequence[Item]) -> tuple[list[Item], NDArray[np.uint8], list[RowProblem]]:
         """The items whose image can be read; these images, uint8 [B, H, W, 3] as from `image`; the others."""
         kept, pixels, bad = [], [], []
         for item in items:
@@ -129,13 +129,13 @@ class Source(Record):
                 pixels.append(self.image(item))
                 kept.append(item)
             except DataError as error:
-                bad.append(Quarantined(where=item.id, reason=_printable(str(error))))
+                bad.append(RowProblem(where=item.id, reason=_printable(str(error))))
         shape = (0, self.image_size, self.image_size, 3)
         return kept, np.stack(pixels) if pixels else np.zeros(shape, np.uint8), bad
 
 
-def _quarantined(row: Row, reason: str) -> Row:
-    return Row(position=row.position, where=_printable(row.where), reason=_printable(reason))
+def _quarantined(row: DataRow, reason: str) -> DataRow:
+    return DataRow(position=row.position, where=_printable(row.where), reason=_printable(reason))
 
 
 def _printable(text: str) -> str:

@@ -15,7 +15,7 @@ from curate.sources.digest import files_digest
 from curate.sources.fields import CAPTION, ID, IMAGE, OTHERS, make_row
 from curate.sources.images import decode_rgb
 from curate.sources.listing import confined
-from curate.sources.rows import Row
+from curate.sources.rows import DataRow
 from curate.sources.table_files import DAMAGE, Part, TableFile, group_of, one_line, parts
 from engine.errors import DataError
 from engine.records import Item, Record
@@ -72,7 +72,7 @@ class TableReader:
     def digest(self) -> str:
         return files_digest(self._paths)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         position = 0
         for name, file in self._files.items():
             end = 0
@@ -81,22 +81,22 @@ class TableReader:
                 for part in parts(file, columns.fields, ROWS):
                     if part.batch is None:
                         where = f"{name}{part.where}"
-                        yield Row(position=position + part.first, where=where, reason=part.problem)
+                        yield DataRow(position=position + part.first, where=where, reason=part.problem)
                         end = part.first + 1
                     else:
                         end = part.first + part.batch.num_rows
                         yield from self._items(position, name, part, columns)
             except (*DAMAGE, DataError) as error:
-                yield Row(position=position, where=name, reason=one_line(error))
+                yield DataRow(position=position, where=name, reason=one_line(error))
                 end = 1
             position += end
 
-    def _items(self, position: int, name: str, part: Part, columns: Columns) -> Iterator[Row]:
+    def _items(self, position: int, name: str, part: Part, columns: Columns) -> Iterator[DataRow]:
         stem = name.rsplit(".", 1)[0]
         for number, fields in enumerate(_plain_rows(part.batch), part.first):
             where = f"{name}:row {number}"
             if isinstance(fields, str):
-                yield Row(position=position + number, where=where, reason=fields)
+                yield DataRow(position=position + number, where=where, reason=fields)
             elif columns.embedded:
                 yield make_row(position + number, where, fields, f"{name}#{number}", f"{stem}/{number}")
             else:

@@ -19,7 +19,7 @@ from curate.sources.digest import files_digest
 from curate.sources.fields import CAPTION, Fields, first_of, make_row
 from curate.sources.images import MAX_BYTES, decode_rgb
 from curate.sources.json_text import MAX_OBJECT, TOO_LARGE, decode_object
-from curate.sources.rows import Row
+from curate.sources.rows import DataRow
 from engine.errors import DataError
 from engine.records import Item, Record
 
@@ -51,7 +51,7 @@ class WebDatasetReader:
     def digest(self) -> str:
         return files_digest(self._shards.values())
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         position = 0
         for name, path in self._shards.items():
             try:
@@ -61,7 +61,7 @@ class WebDatasetReader:
                         position += 1
             except (OSError, tarfile.TarError) as error:
                 reason = f"the archive cannot be read on: {error or 'it is damaged'}"
-                yield Row(position=position, where=name, reason=reason)
+                yield DataRow(position=position, where=name, reason=reason)
                 position += 1
 
     def image(self, item: Item) -> Image.Image:
@@ -123,13 +123,13 @@ def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
             raise tarfile.ReadError("a header is damaged")
 
 
-def _row(position: int, shard: str, sample: _Sample, stream: BinaryIO) -> Row:
+def _row(position: int, shard: str, sample: _Sample, stream: BinaryIO) -> DataRow:
     where = f"{shard}:{sample.key}"
     image = next((sample.members[one] for one in IMAGES if one in sample.members), None)
     fields: Fields | str = sample.problem or ("" if image else f"no image ({', '.join(IMAGES)})")
     fields = fields or _fields(sample, stream)
     if isinstance(fields, str) or image is None:
-        return Row(position=position, where=where, reason=str(fields))
+        return DataRow(position=position, where=where, reason=str(fields))
     name = f"{shard}#{image[0]}+{image[1]}"
     return make_row(position, where, fields, name, f"{shard.rsplit('.', 1)[0]}/{sample.key}")
 

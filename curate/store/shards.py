@@ -21,7 +21,7 @@ from typing import Self
 
 import msgspec
 
-from curate.store.outcomes import DECODER, Bad, Outcome
+from curate.store.outcomes import DECODER, Outcome, QuarantinedRow
 from engine.errors import BusyError, DataError
 from engine.files.atomic import write_file, writing
 from engine.files.lock import take
@@ -102,12 +102,12 @@ class ShardStore:
         shard = self._sealed.get(block)
         return shard.rows if shard else len(self.numbers(block))
 
-    def bad(self, block: int) -> list[Bad]:
+    def bad(self, block: int) -> list[QuarantinedRow]:
         """The quarantined rows of a block."""
         shard = self._sealed.get(block)
         if shard and not shard.bad:
             return []
-        return [one for one in self.block(block) if isinstance(one, Bad)]
+        return [one for one in self.block(block) if isinstance(one, QuarantinedRow)]
 
     def is_sealed(self, block: int) -> bool:
         """Whether a block is sealed."""
@@ -152,7 +152,7 @@ class ShardStore:
         """Writes a block in the order of its rows and enters it in the manifest."""
         outcomes = sorted(self.block(block), key=lambda one: one.number)
         content = _lines(outcomes)
-        bad = sum(isinstance(one, Bad) for one in outcomes)
+        bad = sum(isinstance(one, QuarantinedRow) for one in outcomes)
         shard = Shard(
             block=block, rows=len(outcomes), bad=bad, bytes=len(content), checksum=_checksum(content)
         )
@@ -164,7 +164,7 @@ class ShardStore:
 
     def reopen(self, block: int, keep_bad: bool = True) -> None:
         """Lets a sealed block take more rows; without `keep_bad`, quarantined rows are missing again."""
-        outcomes = [one for one in self.block(block) if keep_bad or not isinstance(one, Bad)]
+        outcomes = [one for one in self.block(block) if keep_bad or not isinstance(one, QuarantinedRow)]
         path = self._folder / f"{block:06d}{OPEN}"
         write_file(path, _lines(outcomes))
         self._open[block] = path

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from curate.store.files import PAIRS, QUARANTINE, read_records
+from curate.store.files import QUARANTINE
 from engine.errors import DataError
 from engine.files.atomic import write_file
 from engine.machine.probe import gpu_count
-from engine.records import Preference
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.evaluate import image_size, open_engine, start_engine, timed
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from curate.sources import Source
     from curate.store.summary import CurateSummary
     from curate.workers.pool import Pool, Sampler
+    from engine.records import Candidates, Preference
     from engine.serving.engine import Engine
 
 SHEET = "sheet.png"
@@ -127,13 +126,19 @@ def curate_round(
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
     total = source.counts.rows
+    shown: list[tuple[Candidates, Preference]] = []
+
+    def keep(item: Candidates, preference: Preference) -> None:
+        if len(shown) < SHEET_ITEMS:
+            shown.append((item, preference))
+
     with timed(folder, number, "curate", total=total) as announcement:
         announcement.weights = origin.model
         with progress_bar(f"curate round {number}", total) as advance:
             summary = curate(
-                pool, source, settings.curate, target, origin, earlier, advance, retry_failed=retry_failed
+                pool, source, settings.curate, target, origin, earlier, advance, retry_failed, keep
             )
-        _draw(settings, target, f"round {number}: {settings.curate.n} candidates")
+        _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
     return summary
 
@@ -197,18 +202,16 @@ def _remove(target: Path) -> None:
     shutil.rmtree(gone)
 
 
-def _draw(settings: RunSettings, target: Path, title: str) -> None:
+def _draw(
+    settings: RunSettings, target: Path, shown: Sequence[tuple[Candidates, Preference]], title: str
+) -> None:
     """The sheet of the first items, and their images as files."""
     from curate.sheet import draw_sheet, save_images
-    from curate.store.outcomes import Sampled
-    from curate.store.shards import read_outcomes
     from engine.devices import compute_device
     from engine.files.layout import resolve_model
     from engine.tokenizers.codec import Pixels
 
-    preferences = list(itertools.islice(read_records(target / PAIRS, Preference), SHEET_ITEMS))
-    found = (one.item for one in read_outcomes(target) if isinstance(one, Sampled))
-    records = list(itertools.islice(found, len(preferences)))
+    records, preferences = [item for item, _ in shown], [preference for _, preference in shown]
     decode = Pixels(resolve_model(settings.model) / "image_tokenizer", compute_device()).images
     save_images(records, preferences, decode, target / "images")
     stream = io.BytesIO()

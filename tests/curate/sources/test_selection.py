@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.config import CurateConfig
-from curate.sources import Row, load_source
+from curate.sources import DataRow, load_source
 from curate.sources.listing import ListingReader
 from curate.sources.selection import random_subset
 from engine.errors import DataError
@@ -138,7 +138,7 @@ def test_a_command_reads_a_data_set_twice_whatever_it_takes_of_it(
     readings = 0
     read = ListingReader.rows
 
-    def counting(reader: ListingReader) -> Iterator[Row]:
+    def counting(reader: ListingReader) -> Iterator[DataRow]:
         nonlocal readings
         readings += 1
         return read(reader)
