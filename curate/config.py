@@ -115,11 +115,10 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     """Bad rows that a run may meet: a share, "1%", or a count, "20"; empty means any number."""
     threshold: float = 0.6
     """Self-VQA accuracy that the winning image must exceed (paper, section 3.2)."""
-    min_margin: float = 0.0
-    """Score difference that every pair must exceed."""
     caption_margin: float = 0.0
-    """Likewise of captions, where that is more: cosines and accuracies differ in scale."""
+    """Score difference that a pair of captions must exceed; cosines and accuracies differ in scale."""
     image_margin: float = 0.0
+    """Likewise of images."""
     questions: str = ""
     """TIFA file of questions to ask; empty asks the data set's own (`hermes questions` writes such files)."""
     combine_questions: bool = False
@@ -160,7 +159,7 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             ) from error
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"curate.threshold is {self.threshold}; it is an accuracy from 0 to 1")
-        for name in ("min_margin", "caption_margin", "image_margin"):
+        for name in ("caption_margin", "image_margin"):
             margin = getattr(self, name)
             if not margin >= 0:
                 raise ConfigError(f"curate.{name} is {margin}; it cannot be negative")
@@ -173,12 +172,19 @@ class CurateConfig(Record, forbid_unknown_fields=True):
 
 
 def renamed(tree: dict[str, Any]) -> dict[str, Any]:
-    """A run's stored settings under today's names: early ones name the sampler with the captions."""
+    """A run's stored settings under today's names.
+
+    Early ones name the sampler with the captions, and have one margin for both modalities beside theirs.
+    """
     match tree:
         case {"curate": {"caption": {"sampler": sampler} as caption}}:
             del caption["sampler"]
             if sampler == "paged":
                 tree.setdefault("engine", {})["sampler"] = sampler
+    curation = tree.get("curate", {})
+    if margin := curation.pop("min_margin", 0.0):
+        for name in ("caption_margin", "image_margin"):
+            curation[name] = max(margin, curation.get(name, 0.0))
     return tree
 
 

@@ -76,7 +76,6 @@ def test_round_two_pairs_carry_the_rounds_of_both_sides(tmp_path: Path) -> None:
         {"n": 1},
         {"limit": -1},
         {"threshold": 1.0},
-        {"min_margin": -0.1},
         {"caption_margin": float("nan")},
         {"image_margin": -1.0},
         {"chunk": 0},
