@@ -71,7 +71,7 @@ def with_questions(item: Item, lookup: Lookup, combine: bool) -> Item:
     return msgspec.structs.replace(item, questions=questions)
 
 
-def asked_digest(file: str, combine: bool) -> str:
+def questions_digest(file: str, combine: bool) -> str:
     """Which questions a curation asks: sixteen hex digits of the file; empty where there is none.
 
     Raises:

@@ -123,7 +123,7 @@ def read_questions(value: object) -> tuple[tuple[Question, ...], tuple[str, ...]
 
     Takes a list of objects, an object of lists, or either as JSON text.
     """
-    kept: dict[str, Question] = {}
+    usable: dict[str, Question] = {}
     dropped = []
     try:
         rows = _question_rows(value)
@@ -132,12 +132,12 @@ def read_questions(value: object) -> tuple[tuple[Question, ...], tuple[str, ...]
     for row in rows:
         try:
             question = _question(row)
-            if question.question in kept:
+            if question.question in usable:
                 raise FieldError(f"{shown(question.question)} is asked twice")
-            kept[question.question] = question
+            usable[question.question] = question
         except FieldError as error:
             dropped.append(str(error))
-    return tuple(kept.values()), tuple(dropped)
+    return tuple(usable.values()), tuple(dropped)
 
 
 def _question_rows(value: object) -> list[object]:

@@ -41,12 +41,12 @@ class JourneyReader:
 
     def rows(self) -> Iterator[DataRow]:
         with self._annotations.open("rb") as stream:
-            for position, found in enumerate(json_lines(stream)):
-                where = f"{self._annotations.name}:{found.number}"
-                if found.value is None:
-                    yield DataRow(position=position, where=where, reason=found.problem)
+            for position, entry in enumerate(json_lines(stream)):
+                where = f"{self._annotations.name}:{entry.number}"
+                if entry.value is None:
+                    yield DataRow(position=position, where=where, reason=entry.problem)
                 else:
-                    row = make_row(position, where, _plain(found.value), fallback_id=_id(found.value))
+                    row = make_row(position, where, _plain(entry.value), fallback_id=_id(entry.value))
                     yield confined(row, self._annotations.parent)
 
     def image(self, item: Item) -> Image.Image:

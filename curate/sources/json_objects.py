@@ -110,14 +110,14 @@ class _Window:
     def skip_to(self, mark: re.Pattern[bytes], within: int = 0) -> None:
         """Moves behind the next match, or to the end; where a length is given, no further than that."""
         if within:
-            found = mark.search(self._buffer, self._at + 1, self._at + within)
-            self._at = found.end() if found else self._at + within
+            match = mark.search(self._buffer, self._at + 1, self._at + within)
+            self._at = match.end() if match else self._at + within
             return
         first = self._at + 1
-        while not (found := mark.search(self._buffer, first)):
+        while not (match := mark.search(self._buffer, first)):
             self._at = first = max(self._at, len(self._buffer) - _KEPT)
             if not self._more():
                 self._at = len(self._buffer)
                 return
             first = self._at
-        self._at = found.end()
+        self._at = match.end()

@@ -39,8 +39,8 @@ class ListingReader:
         return files_digest([self._listing])
 
     def rows(self) -> Iterator[DataRow]:
-        found = self._csv() if self._listing.suffix.lower() == ".csv" else self._lines()
-        for position, (line, fields) in enumerate(found):
+        entries = self._csv() if self._listing.suffix.lower() == ".csv" else self._lines()
+        for position, (line, fields) in enumerate(entries):
             where = f"{self._listing.name}:{line}"
             if isinstance(fields, str):
                 yield DataRow(position=position, where=where, reason=fields)
@@ -52,8 +52,8 @@ class ListingReader:
 
     def _lines(self) -> Iterator[tuple[int, dict[str, object] | str]]:
         with self._listing.open("rb") as stream:
-            for found in json_lines(stream):
-                yield found.number, found.problem if found.value is None else found.value
+            for entry in json_lines(stream):
+                yield entry.number, entry.problem if entry.value is None else entry.value
 
     def _csv(self) -> Iterator[tuple[int, dict[str, object] | str]]:
         """Line on which a row starts, and its columns; `questions` may hold JSON."""

@@ -60,23 +60,32 @@ def load_source(
         DataError: the data set cannot be read, or no row can be used.
     """
     source = open_source(data, split, seed, image_size)
-    endless = source.reader.is_split
-    if endless and select:
+    if not source.reader.is_split:
+        return _narrowed(source, limit, seed, select, part, has_questions)
+    if select:
         raise DataError("the embedded shapes are drawn at random: say how many with --limit, not --select")
-    if endless and limit < 1:
+    if limit < 1:
         raise DataError("the embedded shapes are endless: say how many items with --limit")
-    if endless:
-        source = msgspec.structs.replace(source, limit=limit, skip=part * limit)
-        ids, asked, _ = _read(source, has_questions)
-        counts = SourceCounts(rows=len(ids), items=len(ids), with_questions=len(asked))
-        return msgspec.structs.replace(source, counts=counts)
+    source = msgspec.structs.replace(source, limit=limit, skip=part * limit)
+    ids, with_questions, _ = _read(source, has_questions)
+    counts = SourceCounts(rows=len(ids), items=len(ids), with_questions=len(with_questions))
+    return msgspec.structs.replace(source, counts=counts)
+
+
+def _narrowed(
+    source: Source, limit: int, seed: int, select: int, part: int, has_questions: Callable[[Item], bool]
+) -> Source:
+    """The part of a data set that is asked for, and what is in it."""
     whole = bool(select or (part and limit))
-    ids, asked, problem = _read(msgspec.structs.replace(source, limit=0 if whole else limit), has_questions)
+    read = msgspec.structs.replace(source, limit=0 if whole else limit)
+    ids, with_questions, problem = _read(read, has_questions)
     selected = random_subset(filter(None, ids), select, seed) if select else None
     usable = [place for place, id_ in enumerate(ids) if id_ and (selected is None or id_ in selected)]
     if not usable:
-        raise DataError(f"{source.name}: no usable item for the {split} split; first problem: {problem}")
-    skip = part % -(-len(usable) // limit) * limit if whole and limit else 0
+        raise DataError(
+            f"{source.name}: no usable item for the {source.split} split; first problem: {problem}"
+        )
+    skip = part % -(-len(usable) // limit) * limit if limit else 0
     taken = usable[skip : skip + limit] if limit else usable
     # Rows that cannot be used belong to the item behind them; those at the end only where there is no limit.
     begin = usable[skip - 1] + 1 if skip else 0
@@ -84,7 +93,7 @@ def load_source(
     counts = SourceCounts(
         rows=len(taken) + ids[begin:end].count(""),
         items=len(taken),
-        with_questions=sum(ids[place] in asked for place in taken),
+        with_questions=sum(ids[place] in with_questions for place in taken),
     )
     return msgspec.structs.replace(source, limit=limit, skip=skip, selected=selected, counts=counts)
 
@@ -92,32 +101,32 @@ def load_source(
 def _read(source: Source, has_questions: Callable[[Item], bool]) -> tuple[list[str], set[str], str]:
     """The ids of all rows, empty for what cannot be used; those that have questions; the first problem."""
     ids: list[str] = []
-    asked: set[str] = set()
+    with_questions: set[str] = set()
     problem = ""
     for row in source.rows():
         if row.item is None:
             problem = problem or f"{row.where}: {row.reason}"
         elif has_questions(row.item):
-            asked.add(row.item.id)
+            with_questions.add(row.item.id)
         ids.append(row.item.id if row.item else "")
-    return ids, asked, problem or "it has too few rows"
+    return ids, with_questions, problem or "it has too few rows"
 
 
-def _reader(found: Finding, name: str) -> Reader:
-    if found.kind == "official":
-        return OfficialReader(found.files[0], name)
-    if found.kind == "journeydb":
-        return JourneyReader(found.files[0], name)
-    if found.kind == "folder":
-        return ListingReader(found.files[0], name)
-    if found.kind == "webdataset":
+def _reader(data_set: Finding, name: str) -> Reader:
+    if data_set.kind == "official":
+        return OfficialReader(data_set.files[0], name)
+    if data_set.kind == "journeydb":
+        return JourneyReader(data_set.files[0], name)
+    if data_set.kind == "folder":
+        return ListingReader(data_set.files[0], name)
+    if data_set.kind == "webdataset":
         from curate.sources.tar_shards import WebDatasetReader
 
-        return WebDatasetReader(found.files, found.files[0].parent, name)
+        return WebDatasetReader(data_set.files, data_set.files[0].parent, name)
     # pyarrow takes long to import.
     from curate.sources.table_files import ArrowFile, ParquetFile
     from curate.sources.tables import TableReader
 
-    if found.kind == "datasets":
-        return TableReader(ArrowFile, saved_files(found.files[0]), name)
-    return TableReader(ParquetFile, found.files, name)
+    if data_set.kind == "datasets":
+        return TableReader(ArrowFile, saved_files(data_set.files[0]), name)
+    return TableReader(ParquetFile, data_set.files, name)

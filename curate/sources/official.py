@@ -42,22 +42,22 @@ class OfficialReader:
         """The items; then the damaged objects of the file of questions."""
         position = 0
         with self._file.open("rb") as stream:
-            for found in json_objects(stream):
-                yield self._row(position, found)
+            for entry in json_objects(stream):
+                yield self._row(position, entry)
                 position += 1
-        for found in self._questions.damaged() if self._questions else ():
-            where = f"{QUESTIONS}:object {found.number}"
-            yield DataRow(position=position, where=where, reason=found.problem)
+        for entry in self._questions.damaged() if self._questions else ():
+            where = f"{QUESTIONS}:object {entry.number}"
+            yield DataRow(position=position, where=where, reason=entry.problem)
             position += 1
 
     def image(self, item: Item) -> Image.Image:
         return read_inside(self._folder, item.image)
 
-    def _row(self, position: int, found: JsonObject) -> DataRow:
-        where = f"{self._file.name}:object {found.number}"
-        if found.value is None:
-            return DataRow(position=position, where=where, reason=found.problem)
-        fields = found.value
+    def _row(self, position: int, entry: JsonObject) -> DataRow:
+        where = f"{self._file.name}:object {entry.number}"
+        if entry.value is None:
+            return DataRow(position=position, where=where, reason=entry.problem)
+        fields = entry.value
         if self._questions is not None:
             fields = {**fields, "questions": self._questions.of(fields) or fields.get("questions")}
         return confined(make_row(position, where, fields), self._folder)
@@ -101,10 +101,10 @@ class QuestionFile:
         return self._questions[2]
 
 
-def _problem(found: JsonObject) -> str:
-    if found.value is None:
-        return found.problem
-    named = _plain(found.value.get(ID)) or _plain(found.value.get("caption"))
+def _problem(entry: JsonObject) -> str:
+    if entry.value is None:
+        return entry.problem
+    named = _plain(entry.value.get(ID)) or _plain(entry.value.get("caption"))
     return "" if named else "the question names neither an id nor a caption"
 
 

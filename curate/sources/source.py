@@ -45,7 +45,7 @@ class Source(Record):
     """Ids of the random subset that the items come from; None is every item."""
     counts: SourceCounts = SourceCounts()
     """Counted when it was loaded, so that nobody need read it for that."""
-    asking: Callable[[Item], Item] | None = None
+    replace_questions: Callable[[Item], Item] | None = None
     """Gives items other questions than the data set does."""
 
     def __post_init__(self) -> None:
@@ -84,14 +84,14 @@ class Source(Record):
                 passed += row.item is not None
                 continue
             taken += row.item is not None
-            yield self._asked(row)
+            yield self._with_questions(row)
             if self.limit and taken == self.limit:
                 return
 
-    def _asked(self, row: DataRow) -> DataRow:
-        if row.item is None or self.asking is None:
+    def _with_questions(self, row: DataRow) -> DataRow:
+        if row.item is None or self.replace_questions is None:
             return row
-        return msgspec.structs.replace(row, item=self.asking(row.item))
+        return msgspec.structs.replace(row, item=self.replace_questions(row.item))
 
     def _rows_of_split(self) -> Iterator[DataRow]:
         ids: set[str] = set()
@@ -123,15 +123,15 @@ class Source(Record):
 
     def images(self, items: Sequence[Item]) -> tuple[list[Item], NDArray[np.uint8], list[RowProblem]]:
         """The items whose image can be read; these images, uint8 [B, H, W, 3] as from `image`; the others."""
-        kept, pixels, bad = [], [], []
+        readable, pixels, bad = [], [], []
         for item in items:
             try:
                 pixels.append(self.image(item))
-                kept.append(item)
+                readable.append(item)
             except DataError as error:
                 bad.append(RowProblem(where=item.id, reason=_printable(str(error))))
         shape = (0, self.image_size, self.image_size, 3)
-        return kept, np.stack(pixels) if pixels else np.zeros(shape, np.uint8), bad
+        return readable, np.stack(pixels) if pixels else np.zeros(shape, np.uint8), bad
 
 
 def _quarantined(row: DataRow, reason: str) -> DataRow:

@@ -65,11 +65,11 @@ class WebDatasetReader:
                 position += 1
 
     def image(self, item: Item) -> Image.Image:
-        found = re.fullmatch(r"(.+)#(\d+)\+(\d+)", item.image, re.DOTALL)
-        path = self._shards.get(found.group(1)) if found else None
-        if found is None or path is None:
+        match = re.fullmatch(r"(.+)#(\d+)\+(\d+)", item.image, re.DOTALL)
+        path = self._shards.get(match.group(1)) if match else None
+        if match is None or path is None:
             raise DataError(f"image {item.image!r} is in none of the data set's shards")
-        offset, size = int(found.group(2)), int(found.group(3))
+        offset, size = int(match.group(2)), int(match.group(3))
         if size > MAX_BYTES:
             raise DataError(f"{item.image}: more than {MAX_BYTES >> 20} MiB; shrink it")
         try:
@@ -143,12 +143,12 @@ def _fields(sample: _Sample, stream: BinaryIO) -> Fields | str:
             if place[1] > MAX_OBJECT:
                 return TOO_LARGE
             texts[ending] = _bytes(stream, place)
-    found = decode_object(texts["json"]) if "json" in texts else {}
-    if isinstance(found, str):
-        return f"{sample.key}.json: {found}"
-    if first_of(found, CAPTION) is None and "txt" in texts:
+    fields = decode_object(texts["json"]) if "json" in texts else {}
+    if isinstance(fields, str):
+        return f"{sample.key}.json: {fields}"
+    if first_of(fields, CAPTION) is None and "txt" in texts:
         try:
-            return {**found, "caption": texts["txt"].decode("utf-8-sig")}
+            return {**fields, "caption": texts["txt"].decode("utf-8-sig")}
         except UnicodeDecodeError as error:
             return f"{sample.key}.txt: {error}"
-    return found
+    return fields

@@ -48,8 +48,8 @@ class PairHistory:
         for file, place in reversed(self._lines.get(item, [])):
             with file.open("rb") as lines:
                 lines.seek(place)
-                found = msgspec.json.decode(lines.readline(), type=Preference)
-            captions, images = captions or found.captions, images or found.images
+                pair = msgspec.json.decode(lines.readline(), type=Preference)
+            captions, images = captions or pair.captions, images or pair.images
             if captions and images:
                 break
         return PreviousPairs(captions=captions, images=images)

@@ -174,12 +174,12 @@ class ShardStore:
 
     def forget_bad(self) -> int:
         """Makes every quarantined row missing again; returns how many there were."""
-        found = 0
+        forgotten = 0
         for block in sorted({*self._sealed, *self._open}):
             if bad := self.bad(block):
                 self.reopen(block, keep_bad=False)
-                found += len(bad)
-        return found
+                forgotten += len(bad)
+        return forgotten
 
     def close(self) -> None:
         """Gives up the lock; safe to call again."""
@@ -212,9 +212,9 @@ class ShardStore:
 
     def _check_size(self, shard: Shard) -> None:
         path = self._folder / shard.name
-        found = path.stat().st_size if path.is_file() else None
-        if found != shard.bytes:
-            what = "is missing" if found is None else f"has {found} bytes instead of {shard.bytes}"
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.bytes:
+            what = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
             raise DataError(f"{path}: {what}; restore it, or curate this round again with --fresh")
 
 
@@ -231,8 +231,8 @@ def read_outcomes(folder: Path) -> Iterator[Outcome]:
     for _, path in sorted(blocks.items()):
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        found = [_decoded(line, path, number) for number, line in enumerate(whole.splitlines(), 1)]
-        yield from sorted(found, key=lambda one: one.number)
+        outcomes = [_decoded(line, path, number) for number, line in enumerate(whole.splitlines(), 1)]
+        yield from sorted(outcomes, key=lambda one: one.number)
 
 
 @contextmanager

@@ -59,10 +59,10 @@ def training_source(settings: RunSettings, number: int = 1) -> Source:
         part=number - 1 if config.fresh_prompts else 0,
         has_questions=lookup.covers if lookup else has_questions,
     )
-    return asking(source, config, lookup) if lookup else source
+    return _with_file_questions(source, config, lookup) if lookup else source
 
 
-def asking(source: Source, config: CurateConfig, lookup: Lookup) -> Source:
+def _with_file_questions(source: Source, config: CurateConfig, lookup: Lookup) -> Source:
     """The source with the questions of the settings' file.
 
     Raises:
@@ -81,8 +81,8 @@ def asking(source: Source, config: CurateConfig, lookup: Lookup) -> Source:
         say(f"  {count} not asked: {reason}")
     if lookup.bad:
         say(f"  {len(lookup.bad)} rows cannot be read, the first: {lookup.bad[0]}")
-    asked = partial(with_questions, lookup=lookup, combine=config.combine_questions)
-    return msgspec.structs.replace(source, asking=asked)
+    replace = partial(with_questions, lookup=lookup, combine=config.combine_questions)
+    return msgspec.structs.replace(source, replace_questions=replace)
 
 
 def curate_round(
