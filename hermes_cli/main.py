@@ -190,7 +190,8 @@ def run_command(
         typer.Option("--ranks", min=1, help="Processes that train, and that score the reference."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what is to be done, its time and disk; start nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print what is to be done, and how long it takes; start nothing."),
     ] = False,
 ) -> None:
     """Everything: evaluate, then curate, train, swap and evaluate for each round."""

@@ -1,4 +1,4 @@
-"""What `hermes run` has still to do: samples, tokens, time and disk of every stage. Writes nothing."""
+"""What `hermes run` has still to do: samples, tokens and time of every stage. Writes nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from engine.records import Item, Record
-from hermes_cli import disk_estimate as disk
 from hermes_cli.asked import Asked
 from hermes_cli.progress import pairs_in
 from hermes_cli.run_folder import RunFolder
@@ -34,10 +33,6 @@ class StagePlan(Record):
     tokens of captions (at most), of images times painting steps, and of rows that a model reads."""
     seconds: float | None
     """None where no finished stage tells."""
-    bytes: int
-    """What it will have written when it is done and is not yet there."""
-    transient: int = 0
-    """Bytes that it holds besides while it runs."""
 
 
 class RunPlan(Record):
@@ -45,9 +40,6 @@ class RunPlan(Record):
 
     stages: tuple[StagePlan, ...]
     seconds: float | None
-    bytes: int
-    peak: int
-    """The most that is held at once beyond what is there now."""
 
 
 class Data(Record):
@@ -81,15 +73,11 @@ class Planner:
     def __init__(self, folder: RunFolder, settings: RunSettings, source: Source, held_out: Source) -> None:
         from engine.tokenizers.text import TextTokenizer
         from engine.weights import load_config
-        from hermes_cli.stages import image_size
-        from train.memory import model_sizes
 
         self._folder, self._settings = folder, settings
         base = folder.checkpoint(0)
         self._model: ShowoConfig = load_config(base)
         self._text: TextTokenizer = TextTokenizer.load(base / "tokenizer.json")
-        self._sizes = model_sizes(base, settings.train)
-        self._pixels = image_size(settings)
         self._data, self._held_out = Data.of(source), Data.of(held_out)
         self._judged_by_oracle = held_out.oracle
 
@@ -100,21 +88,13 @@ class Planner:
         pace = paces(rounds)
         stages = tuple(self._stage(one.round, stage, pace) for one in rounds for stage in one.stages)
         times = [one.seconds for one in stages]
-        kept = peak = 0
-        for one in stages:
-            kept += one.bytes
-            peak = max(peak, kept + one.transient)
-        return RunPlan(
-            stages=stages,
-            seconds=None if None in times else math.fsum(time for time in times if time is not None),
-            bytes=kept,
-            peak=peak,
-        )
+        whole = None if None in times else math.fsum(time for time in times if time is not None)
+        return RunPlan(stages=stages, seconds=whole)
 
     def _stage(self, number: int, stage: StageStatus, pace: Mapping[str, StageStatus]) -> StagePlan:
         if stage.state == "done":
-            return StagePlan(round=number, stage=stage.stage, state="done", work={}, seconds=0.0, bytes=0)
-        work, size, transient, units = {
+            return StagePlan(round=number, stage=stage.stage, state="done", work={}, seconds=0.0)
+        work, units = {
             "curate": self._curate,
             "reference": self._reference,
             "train": self._train,
@@ -128,11 +108,9 @@ class Planner:
             state=stage.state,
             work={name: round(count * left) for name, count in work.items()},
             seconds=seconds_of(stage, units * left, pace),
-            bytes=round(size * left) if stage.stage == "curate" else size,
-            transient=transient,
         )
 
-    def _curate(self, number: int) -> tuple[dict[str, int], int, int, int]:
+    def _curate(self, number: int) -> tuple[dict[str, int], int]:
         from curate.config import caption_plan
 
         config, data = self._settings.curate, self._data
@@ -145,17 +123,16 @@ class Planner:
             "caption tokens": data.items * sum(one.max_tokens for one in plan),
             "image tokens x steps": images * self._model.num_image_tokens * config.paint.steps,
         }
-        size = disk.curation_bytes(data.items, data.sample, self._text, self._model, config, self._pixels)
-        return work, size, 0, data.items
+        return work, data.items
 
-    def _reference(self, number: int) -> tuple[dict[str, int], int, int, int]:
+    def _reference(self, number: int) -> tuple[dict[str, int], int]:
         config = self._settings.train
         pairs = self._pairs(number)
         captions, images = 2 * pairs, 2 * config.mask_draws * pairs
         work = {"preferences": pairs, "tokens read": self._tokens(captions, images)}
-        return work, disk.reference_bytes(pairs, config), 0, pairs
+        return work, pairs
 
-    def _train(self, number: int) -> tuple[dict[str, int], int, int, int]:
+    def _train(self, number: int) -> tuple[dict[str, int], int]:
         config = self._settings.train.for_preferences(self._pairs(number))
         visits = config.steps * config.batch
         captions, images = config.rows_on_average
@@ -163,16 +140,9 @@ class Planner:
             "steps": config.steps,
             "tokens read": self._tokens(round(captions * visits), round(images * visits)),
         }
-        weights = disk.checkpoint_bytes(self._folder.checkpoint(0), self._model_parameters)
-        size = disk.training_bytes(weights, config)
-        return work, size, disk.state_bytes(self._sizes.trained, config), config.steps
+        return work, config.steps
 
-    @property
-    def _model_parameters(self) -> int:
-        """Adapters are merged into a checkpoint."""
-        return self._sizes.model - (self._sizes.trained if self._settings.train.lora_rank else 0)
-
-    def _eval(self, number: int) -> tuple[dict[str, int], int, int, int]:
+    def _eval(self, number: int) -> tuple[dict[str, int], int]:
         config, data = self._settings.eval, self._held_out
         images = data.asked * config.images
         judged = 0 if self._judged_by_oracle else data.questions * config.images
@@ -181,7 +151,7 @@ class Planner:
             "answers": data.questions + judged,
             "image tokens x steps": images * self._model.num_image_tokens * config.paint.steps,
         }
-        return work, disk.evaluation_bytes(data.items, self._pixels), 0, data.items
+        return work, data.items
 
     def _pairs(self, number: int) -> int:
         """Preferences of a round: one an item, where it is not curated yet."""

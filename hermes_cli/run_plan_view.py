@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from rich.table import Table
 from rich.text import Text
 
 from hermes_cli.asked import Asked
+from hermes_cli.planning import plan_processes
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.run_plan import Planner, RunPlan
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages import held_out_source
-from hermes_cli.status import clock, size
+from hermes_cli.status import clock
 from hermes_cli.view import console, say
 from train.config import TrainConfig
 
@@ -31,10 +29,13 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, asked: Asked) -> Run
     plan = planner.plan(asked)
     for line in _about(folder, settings, asked):
         say(line)
+    plan_processes(settings, folder.checkpoint(0), samples=True, trains=True, ranks=asked.ranks)
     say("")
     console.print(_table(plan))
-    for line in _totals(plan, folder.root):
-        say(line)
+    known = f"~{clock(plan.seconds)}" if plan.seconds is not None else "unknown until the first round has run"
+    say(f"in all: time {known}")
+    say("Captions count at their longest, and preferences as one an item until a round is curated. Times are")
+    say("those of this run's latest finished stages; a goal may end it earlier. Nothing was started.")
     return plan
 
 
@@ -59,10 +60,8 @@ def _bound(train: TrainConfig) -> str:
 
 def _table(plan: RunPlan) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("round", "stage", "state", "left to do", "time", "disk"):
-        table.add_column(
-            name, justify="right" if name in ("time", "disk") else "left", no_wrap=name != "left to do"
-        )
+    for name in ("round", "stage", "state", "left to do", "time"):
+        table.add_column(name, justify="right" if name == "time" else "left", no_wrap=name != "left to do")
     before = -1
     for one in plan.stages:
         work = ", ".join(f"{count:,} {name}" for name, count in one.work.items())
@@ -73,23 +72,6 @@ def _table(plan: RunPlan) -> Table:
             Text({"stopped": "partly"}.get(one.state, one.state), "dim" if done else ""),
             work,
             "" if done else "unknown" if one.seconds is None else f"~{clock(one.seconds)}",
-            "" if done else f"~{size(one.bytes)}",
         )
         before = one.round
     return table
-
-
-def _totals(plan: RunPlan, root: Path) -> list[str]:
-    there = next(one for one in (root, *root.resolve().parents) if one.is_dir())
-    free = shutil.disk_usage(there).free
-    known = f"~{clock(plan.seconds)}" if plan.seconds is not None else "unknown until the first round has run"
-    lines = [
-        f"in all: time {known}; disk ~{size(plan.bytes)}, ~{size(plan.peak)} at most while training; "
-        f"{size(free)} free",
-        "Captions count at their longest, preferences as one an item until a round is curated. Times go by",
-        "the latest finished stages of this run; a goal that ends it earlier is not foreseen. The report is",
-        "not counted. Nothing was started.",
-    ]
-    if free < plan.peak:
-        lines.insert(1, "THE DISK IS TOO SMALL for that: make room, or use another --run")
-    return lines

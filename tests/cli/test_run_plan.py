@@ -53,6 +53,8 @@ def test_a_dry_run_writes_nothing_and_prints_every_stage(
     assert "against previous, base" in printed
     assert printed.count("24 captions, 24 images") == 2
     assert "time unknown until the first round has run" in printed
+    assert "KV cache" in printed
+    assert "training: 2 ranks" in printed
     assert "Nothing was started" in printed
 
 
@@ -84,9 +86,6 @@ def test_samples_and_tokens_are_those_of_settings_and_data(tmp_path: Path) -> No
     read, trained = (stage(plan, 1, name).work["tokens read"] for name in ("reference", "train"))
     assert trained < read * 20 / 6 < 2 * trained
     assert plan.seconds is None
-    # One state lies beside the one that is written: float32 masters and two moments of 1.9M parameters.
-    assert stage(plan, 1, "train").transient == pytest.approx(2 * 12 * 1.9e6, rel=0.01)
-    assert plan.peak > plan.bytes
 
 
 def test_what_is_done_costs_nothing_and_finished_stages_tell_the_time(tmp_path: Path) -> None:
@@ -98,7 +97,6 @@ def test_what_is_done_costs_nothing_and_finished_stages_tell_the_time(tmp_path: 
     settings = settings_of(eval={})
     plan = plan_of(run, settings, 3)
     assert [one.state for one in plan.stages if one.round < 3] == ["done"] * 9
-    assert {one.bytes for one in plan.stages if one.round < 3} == {0}
     seconds = {one.stage: one.seconds for one in plan.stages if one.round == 3}
     # Rounds 1 and 2 had 3 items and took 4 steps; the latest tells. 20 items were evaluated in 4 s.
     held_out = len(held_out_source(settings).items())
