@@ -20,7 +20,8 @@ from engine.machine import gpu_count
 from engine.records import Preference
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages import image_size, open_engine, start_engine, timed
+from hermes_cli.stages import image_size, open_engine, start_engine
+from hermes_cli.transitions import logged
 from hermes_cli.view import progress_bar, say
 
 if TYPE_CHECKING:
@@ -133,11 +134,16 @@ def curate_round(
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
     total = sum(1 for _ in source.rows())
-    with timed(folder, number, "curate", total=total) as announcement:
-        announcement.weights = origin.model
+    with logged(folder.events, number, "curate", total=total) as stage:
+        stage.weights = origin.model
         with progress_bar(f"curate round {number}", total) as advance:
+
+            def progress(count: int, note: str) -> None:
+                advance(count, note)
+                stage.advance(count)
+
             summary = curate(
-                pool, source, settings.curate, target, origin, earlier, advance, retry_failed=retry_failed
+                pool, source, settings.curate, target, origin, earlier, progress, retry_failed=retry_failed
             )
         _draw(settings, target, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)

@@ -159,11 +159,11 @@ def evaluate(
     given = options(eval__limit=limit, model=model, data=data)
     folder, settings = _open_run(run, config, assignments, given)
     folder.require_base()
-    from hermes_cli.serving import LateEngine
+    from hermes_cli.serving import LazyEngine
     from hermes_cli.stages import evaluate_round, evaluated, finish, held_out_source
 
     source = held_out_source(settings)
-    with LateEngine(folder, settings) as engine:
+    with LazyEngine(folder, settings) as engine:
         for number in folder.rounds():
             if not evaluated(folder, settings, number):
                 evaluate_round(engine.serving(number), folder, settings, number, source)
@@ -203,13 +203,13 @@ def run_command(
     folder, settings = _open_run(
         run, curation.config, curation.assignments, given, store=not dry_run, recipe=curation.recipe
     )
-    from hermes_cli.iterate import asked_for, require_shares, run_rounds
+    from hermes_cli.iterate import request_for, require_shares, run_rounds
 
     if dry_run:
         from hermes_cli.run_plan_view import show_run_plan
 
         require_shares(settings, ranks or 1)
-        show_run_plan(folder, settings, asked_for(rounds, stopping, ranks or 1))
+        show_run_plan(folder, settings, request_for(rounds, stopping, ranks or 1))
         return
     run_rounds(folder, settings, rounds, stopping, ranks or 1)
 

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from engine.records import Item, Record
-from hermes_cli.asked import Asked
-from hermes_cli.progress import pairs_in
 from hermes_cli.run_folder import RunFolder
-from hermes_cli.run_status import StageStatus, State, paces, read_status, seconds_of
+from hermes_cli.run_status import StageStatus, State, paces, pairs_in, read_status, seconds_of
 from hermes_cli.settings import RunSettings
+from hermes_cli.transitions import RunRequest
 
 if TYPE_CHECKING:
     from curate.sources import Source
@@ -81,10 +80,10 @@ class Planner:
         self._data, self._held_out = Data.of(source), Data.of(held_out)
         self._judged_by_oracle = held_out.oracle
 
-    def plan(self, asked: Asked) -> RunPlan:
+    def plan(self, request: RunRequest) -> RunPlan:
         """The plan of so many rounds."""
-        found = read_status(self._folder, self._settings, asked)
-        rounds = [one for one in found.rounds if one.round <= asked.rounds]
+        found = read_status(self._folder, self._settings, request)
+        rounds = [one for one in found.rounds if one.round <= request.rounds]
         pace = paces(rounds)
         stages = tuple(self._stage(one.round, stage, pace) for one in rounds for stage in one.stages)
         times = [one.seconds for one in stages]

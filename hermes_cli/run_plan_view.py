@@ -5,18 +5,18 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from hermes_cli.asked import Asked
 from hermes_cli.planning import plan_processes
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.run_plan import Planner, RunPlan
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages import held_out_source
 from hermes_cli.status import clock
+from hermes_cli.transitions import RunRequest
 from hermes_cli.view import console, say
 from train.config import TrainConfig
 
 
-def show_run_plan(folder: RunFolder, settings: RunSettings, asked: Asked) -> RunPlan:
+def show_run_plan(folder: RunFolder, settings: RunSettings, request: RunRequest) -> RunPlan:
     """Prints what a run has still to do; starts and writes nothing.
 
     Raises:
@@ -26,10 +26,10 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, asked: Asked) -> Run
 
     folder.require_base()
     planner = Planner(folder, settings, training_source(settings), held_out_source(settings))
-    plan = planner.plan(asked)
-    for line in _about(folder, settings, asked):
+    plan = planner.plan(request)
+    for line in _about(folder, settings, request):
         say(line)
-    plan_processes(settings, folder.checkpoint(0), samples=True, trains=True, ranks=asked.ranks)
+    plan_processes(settings, folder.checkpoint(0), samples=True, trains=True, ranks=request.ranks)
     say("")
     console.print(_table(plan))
     known = f"~{clock(plan.seconds)}" if plan.seconds is not None else "unknown until the first round has run"
@@ -39,17 +39,18 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, asked: Asked) -> Run
     return plan
 
 
-def _about(folder: RunFolder, settings: RunSettings, asked: Asked) -> list[str]:
+def _about(folder: RunFolder, settings: RunSettings, request: RunRequest) -> list[str]:
     curate, train, evaluation = settings.curate, settings.train, settings.eval
     policy = settings.reference.policy
     named = policy if isinstance(policy, str) else ", ".join(policy)
     return [
-        f"run {folder.root}: {asked.words}",
+        f"run {folder.root}: {request.words}",
         f"model {folder.checkpoint(0)}, data {settings.data}, seed {settings.seed}",
         f"curate: n {curate.n}, {curate.limit or 'all'} items at most, {curate.paint.steps} painting steps, "
         f"scored with {curate.similarity}, sampled by {curate.workers}",
         f"train: {train.steps} steps{_bound(train)} of {train.batch} at {train.learning_rate:.3g}, "
-        f"objective {train.objective}, against {named}, {asked.ranks} rank{'' if asked.ranks == 1 else 's'}",
+        f"objective {train.objective}, against {named}, "
+        f"{request.ranks} rank{'' if request.ranks == 1 else 's'}",
         f"eval: {evaluation.limit} held-out items at most, {evaluation.images} images each",
     ]
 

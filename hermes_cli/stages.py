@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +12,9 @@ import msgspec
 from engine.checkpoints import CLIP_FOLDER, resolve_model
 from engine.durable import write_file
 from engine.errors import DataError
-from hermes_cli.progress import last_sign, units_done
 from hermes_cli.run_folder import RunFolder
-from hermes_cli.running import Announcement, announced, read_running
 from hermes_cli.settings import RunSettings
-from hermes_cli.transitions import note, note_failure
+from hermes_cli.transitions import logged
 from hermes_cli.view import encode_pretty, progress_bar, say
 
 if TYPE_CHECKING:
@@ -60,37 +57,6 @@ def open_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = Non
         yield engine
 
 
-@contextmanager
-def timed(
-    folder: RunFolder, number: int, stage: str, resumes: bool = True, total: int | None = None
-) -> Iterator[Announcement]:
-    """Stores the time inside the block, also where it is interrupted; a stage that resumes adds up.
-
-    Meanwhile the round's folder says that the stage is at work, on `total` units where settings do not tell.
-    The run's log has its beginning and its end.
-    """
-    start = time.monotonic() - (_cut_off(folder, number, stage) if resumes else 0.0)
-    with announced(folder.running(number), stage, units_done(folder, number, stage), total) as announcement:
-        note(folder.log, number, stage, "begun")
-        try:
-            try:
-                yield announcement
-            finally:
-                folder.keep_seconds(number, stage, time.monotonic() - start, resumes)
-        except BaseException as error:
-            note_failure(folder.log, number, stage, error, announcement.weights)
-            raise
-        note(folder.log, number, stage, "done", announcement.weights)
-
-
-def _cut_off(folder: RunFolder, number: int, stage: str) -> float:
-    """Seconds that a killed stage worked up to the last that it left; nobody else has counted them."""
-    left = read_running(folder.running(number))
-    if left is None or left.stage != stage or left.alive:
-        return 0.0
-    return max(0.0, last_sign(folder, number, stage) - left.started)
-
-
 def image_size(settings: RunSettings) -> int:
     """Pixels on a side of the images that the base model takes: its tokenizer, or its tower if larger."""
     base = resolve_model(settings.model)
@@ -129,16 +95,16 @@ def evaluate_round(
     gallery = GalleryKeeper(items)
     label = "evaluate base" if number == 0 else f"evaluate round {number}"
     with (
-        timed(folder, number, "eval", resumes=False, total=len(items)) as announcement,
+        logged(folder.events, number, "eval", resumes=False, total=len(items)) as stage,
         progress_bar(label, len(items)) as advance,
     ):
 
         def progress(count: int) -> None:
             advance(count)
-            announcement.advance(count)
+            stage.advance(count)
 
         report = measure_gap(engine, similarity, source, settings.eval, progress, gallery.keep)
-        announcement.weights = report.fingerprint
+        stage.weights = report.fingerprint
         gallery.write(folder.gallery(number), report.fingerprint, engine.decode, source)
         write_file(folder.evaluation(number), encode_pretty(report))
 

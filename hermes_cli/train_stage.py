@@ -12,7 +12,7 @@ from hermes_cli.launch import follow_parent, launched, rank, run_ranks
 from hermes_cli.planning import plan_processes
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages import timed
+from hermes_cli.transitions import logged
 from hermes_cli.view import progress_bar, say
 from train.command import precompute, require_same_run, run_training
 from train.deepspeed_config import shares
@@ -37,7 +37,7 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
     frozen = reference_weights(folder, settings, number)
     require_same_run(folder.pairs(number), before, after, settings.train, frozen)
     with (
-        timed(folder, number, "reference") as announcement,
+        logged(folder.events, number, "reference") as stage,
         progress_bar(f"reference round {number}", 0) as advance,
     ):
         done = 0
@@ -45,6 +45,7 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
         def report(now: int, total: int) -> None:
             nonlocal done
             advance(now - done, total=total)
+            stage.reached(now, total)
             done = now
 
         precompute(
@@ -55,7 +56,7 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
             report,
             settings.reference.ranks,
         )
-        announcement.weights = weights_of(folder.reference(number))
+        stage.weights = weights_of(folder.reference(number))
 
 
 def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
@@ -92,10 +93,15 @@ def _train(folder: RunFolder, settings: RunSettings, number: int) -> None:
     steps, train = steps_of(folder, settings, number), settings.train
     if steps < train.steps:
         say(f"train.most_visits {train.most_visits:g} leaves {steps} of {train.steps} steps for these pairs")
-    with timed(folder, number, "train") as announcement:
-        with _progress(settings, number, steps) as report:
+    with logged(folder.events, number, "train", total=steps) as stage:
+        with _progress(settings, number, steps) as show:
+
+            def report(step: TrainStep) -> None:
+                show(step)
+                stage.reached(step.step, steps)
+
             run_training(*paths, settings.train, report, frozen)
-        announcement.weights = fingerprint(after)
+        stage.weights = fingerprint(after)
         _draw(folder, settings, number)
     say(f"weights: {after}   curves: {folder.curves(number)}")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.experiment.cells import Base, Final, Task
-from benchmarks.experiment.sharing import EVALUATION, SECONDS, measurement
+from benchmarks.experiment.sharing import EVALUATION, EVENTS, SECONDS, measurement
 from curate.store import SUMMARY
 from engine.checkpoints import WEIGHTS, resolve_model
 from engine.durable import write_file
@@ -21,7 +21,7 @@ from engine.errors import DataError, StaleError
 from engine.weights import fingerprint
 from train.journal import METRICS
 
-KEPT = frozenset((EVALUATION, SECONDS, SUMMARY, METRICS))
+KEPT = frozenset((EVALUATION, EVENTS, SECONDS, SUMMARY, METRICS))
 """Names of the files that results are made of."""
 
 

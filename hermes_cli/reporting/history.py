@@ -7,23 +7,22 @@ from collections.abc import Sequence
 from hermes_cli.inspection.markup import Markup, tag
 from hermes_cli.reporting.rounds import duration, short_name
 from hermes_cli.status import moment
-from hermes_cli.transitions import Attempt, Transition, attempts
+from hermes_cli.transitions import Attempt
 
 _TURNS = {"failed": "wrong", "cut off": "wrong", "stopped": "wrong"}
 
 
-def history_part(transitions: Sequence[Transition]) -> Markup:
+def history_part(attempts: Sequence[Attempt]) -> Markup:
     """A table, folded up; nothing for a run that kept no log."""
-    found = attempts(transitions)
-    if not found:
+    if not attempts:
         return Markup("")
     head = tag("tr", *(tag("th", one) for one in ("", "", "begun", "took", "end", "weights", "engine", "")))
-    table = tag("table", head, *map(_row, found), class_="figures-table")
-    troubles = sum(one.end in _TURNS for one in found)
-    said = f"{len(found)} entries, {troubles} of which did not come to their end"
+    table = tag("table", head, *map(_row, attempts), class_="figures-table")
+    troubles = sum(one.end in _TURNS for one in attempts)
+    said = f"{len(attempts)} entries, {troubles} of which did not come to their end"
     note = (
-        "In the time of the machine that wrote this page. Cut off: the process was killed, and a later entry "
-        "went on. Engine: swaps of weights since its start."
+        "In the time of the machine that wrote this page. Cut off: the process was killed. "
+        "Engine: swaps of weights since its start."
     )
     return tag(
         "section",
@@ -39,7 +38,7 @@ def history_part(transitions: Sequence[Transition]) -> Markup:
 def _row(one: Attempt) -> Markup:
     cells = (
         moment(one.began),
-        "" if one.seconds is None else duration(one.seconds),
+        "" if one.took is None else duration(one.took),
         tag("span", one.end, class_=_TURNS.get(one.end)),
         one.weights,
         "" if one.engine is None else str(one.engine),

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from made_run import made_run
+from made_run import DEAD, made_run, save_events
 from typer.testing import CliRunner
 
 from engine.errors import ConfigError
-from hermes_cli.asked import Asked
 from hermes_cli.curate_stage import training_source
 from hermes_cli.main import app
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.run_plan import Planner, RunPlan, StagePlan
 from hermes_cli.settings import RunSettings, settle
 from hermes_cli.stages import held_out_source
+from hermes_cli.transitions import Event, RunRequest
 
 SMALL = {
     "curate": {"n": 4, "limit": 6, "similarity": "minilm"},
@@ -32,7 +31,7 @@ def settings_of(**more: object) -> RunSettings:
 def plan_of(run: Path, settings: RunSettings, rounds: int) -> RunPlan:
     folder = RunFolder(run, settings.model)
     return Planner(folder, settings, training_source(settings), held_out_source(settings)).plan(
-        Asked(rounds=rounds)
+        RunRequest(rounds=rounds)
     )
 
 
@@ -93,7 +92,9 @@ def test_what_is_done_costs_nothing_and_finished_stages_tell_the_time(tmp_path: 
     for number in (1, 2):
         (run / f"round-{number}/reference.zarr").mkdir()
         times = {"curate": 9.0, "reference": 1.5, "train": 2.0 * number, "eval": 4.0}
-        (run / f"round-{number}/seconds.json").write_text(json.dumps(times))
+        counts = {"curate": 3, "reference": 3, "train": 4, "eval": 20}
+        for name, took in times.items():
+            save_events(run, Event(number, name, "done", done=counts[name], seconds=took))
     settings = settings_of(eval={})
     plan = plan_of(run, settings, 3)
     assert [one.state for one in plan.stages if one.round < 3] == ["done"] * 9
@@ -110,6 +111,8 @@ def test_what_is_done_costs_nothing_and_finished_stages_tell_the_time(tmp_path: 
 def test_of_a_curation_that_was_cut_off_the_rest_is_left(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run")
     (run / "round-2/curate/curate.json").unlink()
+    save_events(run, Event(2, "curate", "begun", process=DEAD))
+    save_events(run, Event(2, "curate", "progress", done=3, total=6))
     plan = plan_of(run, settings_of(), 2)
     found = stage(plan, 2, "curate")
     assert (found.state, found.work["captions"], found.work["images"]) == ("stopped", 12, 12)
