@@ -15,11 +15,11 @@ import msgspec
 import pytest
 from PIL import Image
 
-from curate.outcomes import Sampled
-from curate.shards import read_outcomes
-from engine.canary import CANARY
-from engine.weights import fingerprint
-from hermes_cli.transitions import read_events
+from curate.store.outcomes import Sampled
+from curate.store.shards import read_outcomes
+from engine.checkpoints.swap_probe import CANARY
+from engine.checkpoints.weights import fingerprint
+from hermes_cli.run.event_log import read_events
 
 SMALL = ("--set", "curate.chunk=4", "--set", "train.steps=6", "--set", "train.warmup=1")
 SAME = ("--set", "curate.fresh_prompts=false")

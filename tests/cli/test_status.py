@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from engine.errors import ConfigError
 from hermes_cli.main import app
-from hermes_cli.transitions import Event, Process, logged
+from hermes_cli.run.event_log import Event, Process, logged
 
 
 def status(run: Path, *arguments: str) -> str:

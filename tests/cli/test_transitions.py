@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 from engine.errors import BusyError
 from hermes_cli.main import app
-from hermes_cli.run_folder import RunFolder
-from hermes_cli.transitions import (
+from hermes_cli.run.event_log import (
     Event,
     RunRequest,
     StageLog,
@@ -25,6 +24,7 @@ from hermes_cli.transitions import (
     read_events,
     state,
 )
+from hermes_cli.run.folder import RunFolder
 
 
 @pytest.fixture

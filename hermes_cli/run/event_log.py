@@ -1,0 +1,371 @@
+"""What a run does, in one append-only file: a line when a stage begins, as it comes on, and when it ends.
+
+Which stages are complete is told by their own files. These lines say who worked on what and when, how far a
+stage has come, what it took and what went wrong; `state` derives all of it. A kill or a power loss can tear
+the last line: readers leave it out, and the next writer begins a new one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from engine.errors import HermesError
+from engine.files.atomic import writing
+from engine.records import Record
+
+EVENTS = "events.jsonl"
+EventKind = Literal["begun", "progress", "done", "failed", "stopped", "swapped"]
+INTERVAL, SHARE = 1.0, 0.01
+"""Progress is written at most once in so many seconds, or in this share of the stage's time where that is
+longer: a day makes no more than about 800 lines."""
+
+
+class Process(Record):
+    """A process, told from later ones of the same number."""
+
+    pid: int
+    host: str
+    start: str
+    """Its system's boot, and when in it the process began; empty where the system does not tell."""
+
+    @classmethod
+    def this(cls) -> Process:
+        """The one that asks."""
+        return cls(pid=os.getpid(), host=socket.gethostname(), start=_start_of(os.getpid()))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is one of this machine's."""
+        return self.host == socket.gethostname()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs; on another machine that cannot be seen, and is assumed."""
+        if not self.is_here:
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return self.start == _start_of(self.pid)
+
+
+def _start_of(pid: int) -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    # The second field is the program's name in brackets, which may hold anything; the 22nd is in clock ticks.
+    return f"{boot} {stat[stat.rfind(')') :].split()[20]}"
+
+
+class RunRequest(Record):
+    """What `hermes run` was asked for."""
+
+    rounds: int
+    until: str = ""
+    """Goal after which no round follows; empty is none."""
+    patience: int = 0
+    """Rounds in a row that may pass without a new best one; 0 is any number."""
+    ranks: int = 1
+    """Processes of training."""
+
+    @property
+    def words(self) -> str:
+        """`9 rounds, until gap < 0.04`."""
+        said = [f"{self.rounds} round{'' if self.rounds == 1 else 's'}"]
+        said += [f"until {self.until}"] if self.until else []
+        said += [f"patience {self.patience}"] if self.patience else []
+        said += [f"{self.ranks} ranks"] if self.ranks > 1 else []
+        return ", ".join(said)
+
+
+class Event(Record, omit_defaults=True):
+    """One line."""
+
+    round: int
+    stage: str
+    """curate, reference, train, eval; engine: its start; swap: of its weights; run: `hermes run` itself."""
+    event: EventKind
+    """stopped: interrupted by the user."""
+    time: float = msgspec.field(default_factory=lambda: round(time.time(), 3))
+    """Seconds since the epoch."""
+    process: Process | None = None
+    """Who begins; written by `log_event`."""
+    done: int = 0
+    """Units of the stage that are done: items, preferences or steps."""
+    total: int | None = None
+    """How many there are, where the stage knows."""
+    seconds: float = 0.0
+    """What the stage has taken so far, parts before an interruption included."""
+    weights: str = ""
+    """Fingerprint of the weights that sample, that serve, or that training has made."""
+    engine: int | None = None
+    """Swaps since the engine's start."""
+    reason: str = ""
+    request: RunRequest | None = None
+    """What a run begins with."""
+
+
+def log_event(log: Path, event: Event) -> None:
+    """Appends a line; it is on disk when this returns, unless it tells of mere progress.
+
+    Raises:
+        DataError: the file system refuses.
+    """
+    process = event.process or Process.this() if event.event == "begun" else None
+    event = msgspec.structs.replace(event, process=process, reason=one_line(event.reason))
+    with writing(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab+") as stream:
+            # A torn last line stays, and is no part of this one.
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - 1))
+            torn = stream.read() not in (b"", b"\n")
+            stream.write(b"\n" * torn + msgspec.json.encode(event) + b"\n")
+            stream.flush()
+            if event.event != "progress":
+                os.fsync(stream.fileno())
+
+
+def log_failure(log: Path, event: Event, error: BaseException, besides: str = "") -> None:
+    """Appends how a stage ended that raised; a disk that takes no more must not hide the error itself."""
+    kind: EventKind = "failed"
+    reason = one_line(error) or type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        kind, reason = "stopped", "interrupted"
+    with suppress(HermesError):
+        log_event(log, msgspec.structs.replace(event, event=kind, reason=reason + besides))
+
+
+def log_killed(log: Path, number: int, stage: str, reason: str) -> None:
+    """Appends the end of a stage whose process had no time to say so."""
+    left = state(read_events(log)).latest(number, stage)
+    event = left.events[-1] if left and left.end in ("open", "cut off") else Event(number, stage, "failed")
+    log_event(log, msgspec.structs.replace(event, event="failed", reason=reason, time=time.time()))
+
+
+def one_line(reason: object) -> str:
+    """A reason without line breaks."""
+    return " ".join(str(reason).split())
+
+
+class StageLog:
+    """A stage at work, which says how far it is."""
+
+    def __init__(self, log: Path, number: int, stage: str, resumes: bool, total: int | None) -> None:
+        """A stage that `resumes` what it left counts the seconds before an interruption, too."""
+        self._log, self._stage, self._number = log, stage, number
+        left = state(read_events(log)).latest(number, stage) if resumes else None
+        self._done, self._total = (left.done, left.total) if left else (0, None)
+        self._total = total or self._total
+        self._before = left.seconds if left else 0.0
+        self._begun, self._written, self._counts = time.monotonic(), -math.inf, False
+        self.weights = ""
+        """Fingerprint to be written beside the stage's end."""
+
+    def reached(self, done: int, total: int | None = None) -> None:
+        """So many units are done in all."""
+        self._counts, self._done, self._total = True, done, total or self._total
+        now = time.monotonic()
+        if now - self._written >= max(INTERVAL, SHARE * (now - self._begun)):
+            log_event(self._log, self.event("progress"))
+            self._written = now
+
+    def advance(self, count: int) -> None:
+        """So many more units are done."""
+        self.reached((self._done if self._counts else 0) + count)
+
+    def event(self, kind: EventKind) -> Event:
+        """An event of this stage at this moment."""
+        return Event(
+            round=self._number,
+            stage=self._stage,
+            event=kind,
+            done=self._done,
+            total=self._total,
+            seconds=round(self._before + time.monotonic() - self._begun, 3),
+            weights=self.weights,
+        )
+
+
+@contextmanager
+def logged(
+    log: Path, number: int, stage: str, resumes: bool = True, total: int | None = None
+) -> Iterator[StageLog]:
+    """The stage that the block is: its beginning, its progress and its end, however it ends."""
+    stage_log = StageLog(log, number, stage, resumes, total)
+    log_event(log, stage_log.event("begun"))
+    try:
+        yield stage_log
+    except BaseException as error:
+        log_failure(log, stage_log.event("failed"), error)
+        raise
+    log_event(log, stage_log.event("done"))
+
+
+def earlier_kept(root: Path) -> str:
+    """A line for a run of a version that kept other files instead of events; empty for all others."""
+    found = [name for name in ("log.jsonl", "asked.json") if (root / name).is_file()]
+    if not found or (root / EVENTS).is_file():
+        return ""
+    return (
+        f"{root}: {found[0]} comes from an earlier version and is not read, so the times of stages are "
+        "unknown; their results are read as ever, and the same commands go on from there"
+    )
+
+
+def read_events(log: Path) -> list[Event]:
+    """All lines that can be read; none where there is no log."""
+    if not log.is_file():
+        return []
+    found = []
+    for line in log.read_bytes().splitlines():
+        try:
+            found.append(msgspec.json.decode(line, type=Event))
+        except msgspec.MsgspecError:
+            continue
+    return found
+
+
+class Attempt(Record):
+    """A stage from its beginning to its end, or to the last that is known of it."""
+
+    events: tuple[Event, ...]
+    end: str
+    """The event that ended it; or `cut off`: killed without a word; or `open`: it is at work."""
+
+    @property
+    def round(self) -> int:
+        """The round; 0 is the base."""
+        return self.events[0].round
+
+    @property
+    def stage(self) -> str:
+        """The stage."""
+        return self.events[0].stage
+
+    @property
+    def began(self) -> float:
+        """Seconds since the epoch."""
+        return self.events[0].time
+
+    @property
+    def process(self) -> Process | None:
+        """Who worked on it."""
+        return self.events[0].process
+
+    @property
+    def took(self) -> float | None:
+        """Seconds; None where nobody saw its beginning and its end."""
+        seen = len(self.events) > 1 and self.end not in ("open", "cut off")
+        return self.events[-1].time - self.began if seen else None
+
+    @property
+    def done(self) -> int:
+        """Units that are done."""
+        return self.events[-1].done
+
+    @property
+    def total(self) -> int | None:
+        """Units that there are; None where the stage did not know."""
+        return self.events[-1].total
+
+    @property
+    def seconds(self) -> float:
+        """What the stage has taken in this attempt and those that it went on from."""
+        return self.events[-1].seconds
+
+    @property
+    def weights(self) -> str:
+        """Fingerprint of the weights that it was about."""
+        return next((one.weights for one in reversed(self.events) if one.weights), "")
+
+    @property
+    def engine(self) -> int | None:
+        """Swaps since the engine's start."""
+        return self.events[-1].engine
+
+    @property
+    def reason(self) -> str:
+        """Why it ended, or what it was to do."""
+        return self.events[-1].reason or self.events[0].reason
+
+    def seconds_left(self, now: float) -> float | None:
+        """By the rate of about the latter half of its time; None where it has none yet, or no total."""
+        points = [one for one in self.events if one.event == "progress"]
+        if not points or self.total is None:
+            return None
+        middle = (points[0].time + now) / 2
+        since = [one for one in points if one.time <= middle][-1]
+        gained = self.done - since.done
+        return max(self.total - self.done, 0) * (now - since.time) / gained if gained > 0 else None
+
+
+class RunState(Record):
+    """What the events of a run come to."""
+
+    attempts: tuple[Attempt, ...]
+    """In the order of their beginnings."""
+    request: RunRequest | None
+    """What `hermes run` was last asked for; None where nobody asked."""
+    ended: str
+    """Why nothing of that is left to do; empty while something is."""
+    last: Event | None
+    """The latest that is more than progress."""
+
+    def latest(self, number: int, stage: str) -> Attempt | None:
+        """The last attempt at a stage."""
+        return next((o for o in reversed(self.attempts) if (o.round, o.stage) == (number, stage)), None)
+
+    def seconds(self, number: int) -> dict[str, float]:
+        """Stage -> seconds of a round."""
+        return {one.stage: one.seconds for one in self.attempts if one.round == number and one.seconds}
+
+
+def state(
+    events: Iterable[Event], alive: Callable[[Process], bool] = lambda process: process.is_alive
+) -> RunState:
+    """What a run's events come to; `alive` tells a stage at work from one that was killed."""
+    found: list[list[Event]] = []
+    open_: dict[tuple[int, str], list[Event]] = {}
+    request, ended, last = None, "", None
+    for one in events:
+        key = (one.round, one.stage)
+        last = last if one.event == "progress" else one
+        if one.event == "begun":
+            # What is still open of the same stage was killed.
+            open_[key] = [one]
+            found.append(open_[key])
+        elif key not in open_:
+            found.append([one])
+        else:
+            open_[key].append(one)
+            if one.event != "progress":
+                del open_[key]
+            if one.event in ("failed", "stopped") and (run := open_.pop((0, "run"), None)) is not None:
+                # A run ends with its stage, and the stage has said why.
+                run.append(msgspec.structs.replace(run[0], event=one.event, time=one.time))
+        if one.stage == "run" and one.event in ("begun", "done"):
+            request, ended = one.request or request, one.reason if one.event == "done" else ""
+
+    def end_of(group: list[Event]) -> str:
+        if group[-1].event not in ("begun", "progress"):
+            return group[-1].event
+        process = group[0].process
+        latest = open_.get((group[0].round, group[0].stage)) is group
+        return "open" if latest and (process is None or alive(process)) else "cut off"
+
+    attempts = tuple(Attempt(events=tuple(group), end=end_of(group)) for group in found)
+    return RunState(attempts=attempts, request=request, ended=ended, last=last)
