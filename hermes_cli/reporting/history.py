@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hermes_cli.inspection.markup import Markup, tag
 from hermes_cli.reporting.rounds import duration, short_name
-from hermes_cli.run.event_log import Attempt
+from hermes_cli.run.state import Attempt
 from hermes_cli.view import moment
 
 _TURNS = {"failed": "wrong", "cut off": "wrong", "stopped": "wrong"}
@@ -37,12 +37,12 @@ def history_part(attempts: Sequence[Attempt]) -> Markup:
 
 def _row(one: Attempt) -> Markup:
     cells = (
-        moment(one.began),
+        moment(one.first.time),
         "" if one.took is None else duration(one.took),
         tag("span", one.end, class_=_TURNS.get(one.end)),
-        one.weights,
-        "" if one.engine is None else str(one.engine),
-        one.reason,
+        one.last.weights,
+        "" if one.last.engine is None else str(one.last.engine),
+        one.last.reason,
     )
-    name = "" if one.stage == "run" else short_name(one.round)
-    return tag("tr", tag("th", name), tag("th", one.stage), *(tag("td", cell) for cell in cells))
+    name = "" if one.first.stage == "run" else short_name(one.first.round)
+    return tag("tr", tag("th", name), tag("th", one.first.stage), *(tag("td", cell) for cell in cells))

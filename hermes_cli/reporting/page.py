@@ -19,8 +19,9 @@ from hermes_cli.reporting.records import Report
 from hermes_cli.reporting.rounds import rounds_part, short_name, summary_part
 from hermes_cli.reporting.training import read_training, training_part
 from hermes_cli.reporting.work import work_part
-from hermes_cli.run.event_log import read_events, state
+from hermes_cli.run.event_log import read_events
 from hermes_cli.run.folder import RunFolder
+from hermes_cli.run.state import state
 
 
 def write_page(folder: RunFolder, report: Report, path: Path) -> None:

@@ -1,8 +1,8 @@
 """What a run does, in one append-only file: a line when a stage begins, as it comes on, and when it ends.
 
 Which stages are complete is told by their own files. These lines say who worked on what and when, how far a
-stage has come, what it took and what went wrong; `state` derives all of it. A kill or a power loss can tear
-the last line: readers leave it out, and the next writer begins a new one.
+stage has come, what it took and what went wrong; `hermes_cli.run.state` derives all else from them. A kill or
+a power loss can tear the last line: readers leave it out, and the next writer begins a new one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -149,13 +149,6 @@ def log_failure(log: Path, event: Event, error: BaseException, besides: str = ""
         log_event(log, msgspec.structs.replace(event, event=kind, reason=reason + besides))
 
 
-def log_killed(log: Path, number: int, stage: str, reason: str) -> None:
-    """Appends the end of a stage whose process had no time to say so."""
-    left = state(read_events(log)).latest(number, stage)
-    event = left.events[-1] if left and left.end in ("open", "cut off") else Event(number, stage, "failed")
-    log_event(log, msgspec.structs.replace(event, event="failed", reason=reason, time=time.time()))
-
-
 def one_line(reason: object) -> str:
     """A reason without line breaks."""
     return " ".join(str(reason).split())
@@ -167,7 +160,9 @@ class StageLog:
     def __init__(self, log: Path, number: int, stage: str, resumes: bool, total: int | None) -> None:
         """A stage that `resumes` what it left counts the seconds before an interruption, too."""
         self._log, self._stage, self._number = log, stage, number
-        left = state(read_events(log)).latest(number, stage) if resumes else None
+        events = read_events(log) if resumes else []
+        mine = (one for one in reversed(events) if (one.round, one.stage) == (number, stage) and one.seconds)
+        left = next(mine, None)
         self._done, self._total = (left.done, left.total) if left else (0, None)
         self._total = total or self._total
         self._before = left.seconds if left else 0.0
@@ -237,135 +232,3 @@ def read_events(log: Path) -> list[Event]:
         except msgspec.MsgspecError:
             continue
     return found
-
-
-class Attempt(Record):
-    """A stage from its beginning to its end, or to the last that is known of it."""
-
-    events: tuple[Event, ...]
-    end: str
-    """The event that ended it; or `cut off`: killed without a word; or `open`: it is at work."""
-
-    @property
-    def round(self) -> int:
-        """The round; 0 is the base."""
-        return self.events[0].round
-
-    @property
-    def stage(self) -> str:
-        """The stage."""
-        return self.events[0].stage
-
-    @property
-    def began(self) -> float:
-        """Seconds since the epoch."""
-        return self.events[0].time
-
-    @property
-    def process(self) -> Process | None:
-        """Who worked on it."""
-        return self.events[0].process
-
-    @property
-    def took(self) -> float | None:
-        """Seconds; None where nobody saw its beginning and its end."""
-        seen = len(self.events) > 1 and self.end not in ("open", "cut off")
-        return self.events[-1].time - self.began if seen else None
-
-    @property
-    def done(self) -> int:
-        """Units that are done."""
-        return self.events[-1].done
-
-    @property
-    def total(self) -> int | None:
-        """Units that there are; None where the stage did not know."""
-        return self.events[-1].total
-
-    @property
-    def seconds(self) -> float:
-        """What the stage has taken in this attempt and those that it went on from."""
-        return self.events[-1].seconds
-
-    @property
-    def weights(self) -> str:
-        """Fingerprint of the weights that it was about."""
-        return next((one.weights for one in reversed(self.events) if one.weights), "")
-
-    @property
-    def engine(self) -> int | None:
-        """Swaps since the engine's start."""
-        return self.events[-1].engine
-
-    @property
-    def reason(self) -> str:
-        """Why it ended, or what it was to do."""
-        return self.events[-1].reason or self.events[0].reason
-
-    def seconds_left(self, now: float) -> float | None:
-        """By the rate of about the latter half of its time; None where it has none yet, or no total."""
-        points = [one for one in self.events if one.event == "progress"]
-        if not points or self.total is None:
-            return None
-        middle = (points[0].time + now) / 2
-        since = [one for one in points if one.time <= middle][-1]
-        gained = self.done - since.done
-        return max(self.total - self.done, 0) * (now - since.time) / gained if gained > 0 else None
-
-
-class RunState(Record):
-    """What the events of a run come to."""
-
-    attempts: tuple[Attempt, ...]
-    """In the order of their beginnings."""
-    request: RunRequest | None
-    """What `hermes run` was last asked for; None where nobody asked."""
-    ended: str
-    """Why nothing of that is left to do; empty while something is."""
-    last: Event | None
-    """The latest that is more than progress."""
-
-    def latest(self, number: int, stage: str) -> Attempt | None:
-        """The last attempt at a stage."""
-        return next((o for o in reversed(self.attempts) if (o.round, o.stage) == (number, stage)), None)
-
-    def seconds(self, number: int) -> dict[str, float]:
-        """Stage -> seconds of a round."""
-        return {one.stage: one.seconds for one in self.attempts if one.round == number and one.seconds}
-
-
-def state(
-    events: Iterable[Event], alive: Callable[[Process], bool] = lambda process: process.is_alive
-) -> RunState:
-    """What a run's events come to; `alive` tells a stage at work from one that was killed."""
-    found: list[list[Event]] = []
-    open_: dict[tuple[int, str], list[Event]] = {}
-    request, ended, last = None, "", None
-    for one in events:
-        key = (one.round, one.stage)
-        last = last if one.event == "progress" else one
-        if one.event == "begun":
-            # What is still open of the same stage was killed.
-            open_[key] = [one]
-            found.append(open_[key])
-        elif key not in open_:
-            found.append([one])
-        else:
-            open_[key].append(one)
-            if one.event != "progress":
-                del open_[key]
-            if one.event in ("failed", "stopped") and (run := open_.pop((0, "run"), None)) is not None:
-                # A run ends with its stage, and the stage has said why.
-                run.append(msgspec.structs.replace(run[0], event=one.event, time=one.time))
-        if one.stage == "run" and one.event in ("begun", "done"):
-            request, ended = one.request or request, one.reason if one.event == "done" else ""
-
-    def end_of(group: list[Event]) -> str:
-        if group[-1].event not in ("begun", "progress"):
-            return group[-1].event
-        process = group[0].process
-        latest = open_.get((group[0].round, group[0].stage)) is group
-        return "open" if latest and (process is None or alive(process)) else "cut off"
-
-    attempts = tuple(Attempt(events=tuple(group), end=end_of(group)) for group in found)
-    return RunState(attempts=attempts, request=request, ended=ended, last=last)

@@ -10,7 +10,8 @@ from curate.store.files import IMPORTED, PAIRS, SUMMARY
 from engine.errors import CheckpointError, ConfigError, StageOrderError, StaleError
 from engine.files.layout import WEIGHTS, resolve_model
 from engine.files.lock import holding
-from hermes_cli.run.event_log import EVENTS, read_events, state
+from hermes_cli.run.event_log import EVENTS, read_events
+from hermes_cli.run.state import state
 
 
 class RunFolder:

@@ -13,8 +13,9 @@ import msgspec
 from curate.evaluation.config import EvalConfig
 from engine.errors import ConfigError
 from engine.records import Record
-from hermes_cli.run.event_log import Event, RunRequest, RunState, earlier_kept, read_events, state
+from hermes_cli.run.event_log import Event, RunRequest, earlier_kept, read_events
 from hermes_cli.run.folder import RunFolder
+from hermes_cli.run.state import RunState, state
 from hermes_cli.settings import RunSettings
 
 State = Literal["done", "running", "stopped", "waiting"]
@@ -133,19 +134,19 @@ def _stage(folder: RunFolder, settings: RunSettings, number: int, stage: str, ru
     complete = _is_done(folder, number, stage, settings.eval)
     # The files of a stage that is told to be done may have been removed, or be of other settings.
     begun = found is not None and found.end != "done"
-    seconds = found.seconds if found else 0.0
-    done = found.done if found and (complete or begun) else 0
+    seconds = found.last.seconds if found else 0.0
+    done = found.last.done if found and (complete or begun) else 0
     if complete and not done and stage in ("curate", "reference"):
         done = pairs_in(folder, number)
-    total = found.total if found and begun else None
+    total = found.last.total if found and begun else None
     note = "imported" if stage == "curate" and folder.imported(number) else ""
     eta = None
     if found is not None and at_work:
-        seconds += now - found.events[-1].time
+        seconds += now - found.last.time
         eta = found.seconds_left(now)
-        if found.process is not None:
-            place = "" if found.process.is_here else f" on {found.process.host}"
-            note = f"process {found.process.pid}{place}"
+        if found.first.process is not None:
+            place = "" if found.first.process.is_here else f" on {found.first.process.host}"
+            note = f"process {found.first.process.pid}{place}"
     return StageStatus(
         stage=stage,
         state="running" if at_work else "done" if complete else "stopped" if begun else "waiting",

@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from engine.errors import HermesError
 from hermes_cli.reporting.build import build_report
 from hermes_cli.reporting.records import Report
-from hermes_cli.run.event_log import Event, RunRequest, log_event, log_killed, read_events, state
+from hermes_cli.run.event_log import Event, RunRequest, log_event, read_events
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings, store_settings
 from hermes_cli.stages.curate import SHEET, curate_round, training_source
@@ -44,10 +47,11 @@ def train_in_child(folder: RunFolder, settings: RunSettings, number: int, ranks:
     child = subprocess.run(command, check=False, env={**environment_for_children(), PARENT: str(os.getpid())})
     if child.returncode:
         reason = f"training round {number} stopped with status {child.returncode}"
-        last = state(read_events(folder.events)).last
-        if last is None or last.event not in ("failed", "stopped"):
+        events = read_events(folder.events)
+        if not events or events[-1].event not in ("failed", "stopped"):
             # Killed, for want of memory for one: it had no time to say so.
-            log_killed(folder.events, number, "train", reason)
+            begun = events[-1] if events and events[-1].stage == "train" else Event(number, "train", "failed")
+            log_event(folder.events, replace(begun, event="failed", reason=reason, time=time.time()))
         raise HermesError(f"{reason}; the same `hermes run` goes on from there")
 
 

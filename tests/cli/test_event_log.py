@@ -22,9 +22,9 @@ from hermes_cli.run.event_log import (
     log_event,
     logged,
     read_events,
-    state,
 )
 from hermes_cli.run.folder import RunFolder
+from hermes_cli.run.state import state
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_stage_that_was_killed_is_cut_off_and_the_last_one_is_open() -> None:
         ],
         alive=lambda process: False,
     ).attempts
-    assert [(one.stage, one.end, one.took) for one in found] == [
+    assert [(one.first.stage, one.end, one.took) for one in found] == [
         ("run", "cut off", None),
         ("curate", "cut off", None),
         ("run", "failed", 7),
@@ -103,8 +103,8 @@ def test_a_stage_that_was_killed_is_cut_off_and_the_last_one_is_open() -> None:
         ("curate", "cut off", None),
     ]
     assert state([line(14, 1, "eval", "begun", process=DEAD)], lambda process: True).attempts[0].end == "open"
-    assert found[3].weights == "aa"
-    assert found[4].reason == "no memory"
+    assert found[3].last.weights == "aa"
+    assert found[4].last.reason == "no memory"
 
 
 def test_a_stage_says_when_it_begins_and_how_it_ends(tmp_path: Path) -> None:
