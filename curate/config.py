@@ -120,6 +120,7 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     caption_margin: float = 0.0
     """Likewise of captions, where that is more: cosines and accuracies differ in scale."""
     image_margin: float = 0.0
+    """Likewise of images."""
     questions: str = ""
     """TIFA file of questions to ask; empty asks the data set's own (`hermes questions` writes such files)."""
     combine_questions: bool = False

@@ -158,6 +158,7 @@ class PaintSettings(Record):
     """Mask-predict sampling (Show-o's `t2i_generate`)."""
 
     steps: int = 18
+    """Forward passes in which all positions become known."""
     guidance: float = 1.0
     """w in (1 + w) * conditional - w * unconditional."""
     temperature: float = 8.0
@@ -174,9 +175,11 @@ class CaptionSettings(Record, forbid_unknown_fields=True):
     top_k: int = 0
     """0 is all."""
     top_p: float = 1.0
+    """Samples from the likeliest tokens that have this much probability together; 1 is all."""
     repetition_penalty: float = 1.0
     """Divides (multiplies, where negative) the logits of tokens already in the prompt or the caption."""
     max_tokens: int = 32
+    """Length at which a caption ends without eos."""
 
 
 class AnswerSettings(Record, forbid_unknown_fields=True):
