@@ -196,7 +196,7 @@ def evaluate(
     source = held_out_source(settings)
     with LazyEngine(folder, settings) as engine:
         for number in folder.rounds():
-            if not evaluated(folder, settings, number):
+            if not evaluated(folder, settings.eval, number):
                 evaluate_round(engine.serving(number), folder, settings, number, source)
     finish(folder)
 
@@ -250,7 +250,7 @@ def run_command(
     if dry_run:
         from hermes_cli.plan.view import show_run_plan
 
-        require_shares(settings, ranks or 1)
+        require_shares(settings.train, ranks or 1)
         show_run_plan(folder, settings, request_for(rounds, stopping, ranks or 1))
         return
     run_rounds(folder, settings, rounds, stopping, ranks or 1)

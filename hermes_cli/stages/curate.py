@@ -47,7 +47,7 @@ def training_source(settings: RunSettings, number: int = 1) -> Source:
 
     require_scorers(settings.curate)
     config = settings.curate
-    size = image_size(settings)
+    size = image_size(settings.model)
     skip = _passed_over(settings, number, size)
     source = load_source(settings.data, "train", config.limit, settings.seed, size, config.select, skip)
     return asking(source, config) if config.questions else source
@@ -186,7 +186,7 @@ def _actor_sampler(folder: RunFolder, settings: RunSettings, number: int) -> Sam
 
     source = training_source(settings, number)
     return CandidateSampler(
-        start_engine(settings, folder.checkpoint(number - 1)),
+        start_engine(settings.engine, folder.checkpoint(number - 1)),
         open_scorers(settings.curate),
         source,
         settings.curate,

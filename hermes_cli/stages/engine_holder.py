@@ -81,7 +81,7 @@ class LazyEngine:
         say(f"starting the engine on {checkpoint}")
         log_event(log, Event(number, "engine", "begun"))
         try:
-            engine = start_engine(self._settings, checkpoint, self.plan)
+            engine = start_engine(self._settings.engine, checkpoint, self.plan)
         except BaseException as error:
             log_failure(log, Event(number, "engine", "failed"), error)
             raise

@@ -30,6 +30,7 @@ from hermes_cli.view import say
 
 if TYPE_CHECKING:
     from curate.sources import Source
+    from train.config import TrainConfig
 
 
 def train_in_child(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
@@ -73,7 +74,7 @@ def run_rounds(
         EngineError: an engine or a swap failed; what is done is kept.
     """
     folder.require_base()
-    require_shares(settings, ranks)
+    require_shares(settings.train, ranks)
     stopping = stopping or Stopping()
     held_out = held_out_source(settings)
     training_source(settings)
@@ -88,12 +89,12 @@ def request_for(rounds: int, stopping: Stopping, ranks: int) -> RunRequest:
     return RunRequest(rounds=rounds, until=str(stopping.until or ""), patience=stopping.patience, ranks=ranks)
 
 
-def require_shares(settings: RunSettings, ranks: int) -> None:
+def require_shares(config: TrainConfig, ranks: int) -> None:
     """Raises ConfigError where the batch cannot be shared out among the ranks."""
     if ranks > 1:
         from train.distributed.deepspeed_config import shares
 
-        shares(settings.train, ranks)
+        shares(config, ranks)
 
 
 def _run(
@@ -109,7 +110,7 @@ def _run(
     for number in range(request.rounds + 1):
         if number:
             _bring_weights(folder, settings, number, request.ranks, engine)
-        if not evaluated(folder, settings, number):
+        if not evaluated(folder, settings.eval, number):
             evaluate_round(engine.serving(number), folder, settings, number, held_out)
         if why := _reason_to_stop(folder, number, stopping):
             say(f"stopped after round {number}: {why}")
@@ -126,7 +127,7 @@ def _bring_weights(
         if not folder.curves(number).is_file() or any(folder.training(number).glob("state-*")):
             from hermes_cli.stages.train import tidy_training
 
-            tidy_training(folder, settings, number)
+            tidy_training(folder, settings.train, number)
         return
     drawn = folder.imported(number) or (folder.curation(number) / SHEET).is_file()
     if not folder.curated(number) or not drawn:
