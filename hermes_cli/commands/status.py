@@ -52,7 +52,7 @@ def status_view(found: RunStatus) -> RenderableType:
     if found.request is not None:
         lines.append(_goal(found.request, found.ended, found.eta_seconds))
     if found.last is not None:
-        lines.append(f"last: {told(found.last)}")
+        lines.append(f"last: {describe(found.last)}")
     if found.note:
         lines.append(found.note)
     about = Text(printable(found.run), "bold")
@@ -68,7 +68,7 @@ def _goal(request: RunRequest, ended: str, left: float | None) -> str:
     return f"asked for {request.words}: ~{clock(left)} left{most}"
 
 
-def told(one: Event) -> str:
+def describe(one: Event) -> str:
     """A line of the run's log, in this machine's time."""
     place = "" if one.stage == "run" else "base " if one.round == 0 else f"round {one.round} "
     said = f"{moment(one.time)} {place}{one.stage} {one.event}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from hermes_cli.plan.work_estimate import Planner, RunPlan
+from hermes_cli.plan.work_estimate import RunPlan, plan_run
 from hermes_cli.run.event_log import RunRequest
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
@@ -24,8 +24,7 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, request: RunRequest)
     from hermes_cli.stages.curate import training_source
 
     folder.require_base()
-    planner = Planner(folder, settings, training_source(settings), held_out_source(settings))
-    plan = planner.plan(request)
+    plan = plan_run(folder, settings, request, training_source(settings), held_out_source(settings))
     for line in _about(folder, settings, request):
         say(line)
     plan_processes(settings, folder.checkpoint(0), samples=True, trains=True, ranks=request.ranks)
@@ -33,8 +32,8 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, request: RunRequest)
     console.print(_table(plan))
     known = f"~{clock(plan.seconds)}" if plan.seconds is not None else "unknown until the first round has run"
     say(f"in all: time {known}")
-    say("Captions count at their longest, and preferences as one an item until a round is curated. Times are")
-    say("those of this run's latest finished stages; a goal may end it earlier. Nothing was started.")
+    say("Every item counts as a preference until a round is curated. Times are those of this run's latest")
+    say("finished stages; a goal may end it earlier. Nothing was started.")
     return plan
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from engine.errors import ConfigError
 from hermes_cli.main import app
-from hermes_cli.plan.work_estimate import Planner, RunPlan, StagePlan
+from hermes_cli.plan.work_estimate import RunPlan, StagePlan, plan_run
 from hermes_cli.run.event_log import Event, RunRequest
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings, settle
@@ -30,9 +30,8 @@ def settings_of(**more: object) -> RunSettings:
 
 def plan_of(run: Path, settings: RunSettings, rounds: int) -> RunPlan:
     folder = RunFolder(run, settings.model)
-    return Planner(folder, settings, training_source(settings), held_out_source(settings)).plan(
-        RunRequest(rounds=rounds)
-    )
+    sources = training_source(settings), held_out_source(settings)
+    return plan_run(folder, settings, RunRequest(rounds=rounds), *sources)
 
 
 def stage(plan: RunPlan, number: int, name: str) -> StagePlan:
@@ -63,27 +62,20 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_samples_and_tokens_are_those_of_settings_and_data(tmp_path: Path) -> None:
+def test_samples_are_those_of_settings_and_data(tmp_path: Path) -> None:
     settings = settings_of()
     plan = plan_of(tmp_path, settings, 1)
     questions = sum(len(item.questions) for item in training_source(settings).items())
     asked = sum(len(item.questions) for item in held_out_source(settings).items())
-    steps = settings.curate.paint.steps
     assert stage(plan, 1, "curate").work == {
         "captions": 24,
         "images": 24,
         "answers": 4 * questions,
-        "caption tokens": 24 * 32,
-        "image tokens x steps": 24 * 36 * steps,
     }
-    assert stage(plan, 1, "eval").work == {
-        "images": 15, "answers": asked, "image tokens x steps": 15 * 36 * settings.eval.paint.steps
-    }  # fmt: skip
+    assert stage(plan, 1, "eval").work == {"images": 15, "answers": asked}
     assert stage(plan, 0, "eval").work == stage(plan, 1, "eval").work
-    assert stage(plan, 1, "reference").work["preferences"] == 6
-    # A preference has 2 caption rows and 2 rows for each of 2 masks; a visit sees one mask.
-    read, trained = (stage(plan, 1, name).work["tokens read"] for name in ("reference", "train"))
-    assert trained < read * 20 / 6 < 2 * trained
+    assert stage(plan, 1, "reference").work == {"preferences": 6}
+    assert stage(plan, 1, "train").work == {"steps": 10}
     assert plan.seconds is None
 
 
