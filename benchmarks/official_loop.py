@@ -22,14 +22,13 @@ from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, PaintSettings
 from engine.samplers.mask_predict import randoms
 from engine.samplers.mask_predict_rule import (
-    SMALLEST,
-    draw,
     guide,
     gumbel,
     hide_again,
     left_hidden,
     temperatures,
 )
+from engine.samplers.token_rule import SMALLEST, draw
 
 
 def pick(logits_BV: Tensor, settings: CaptionSettings, generator: torch.Generator) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import batched_loop, official_loop, workload
 from benchmarks.official_loop import Dice, EngineDice, FreeDice
-from engine.asking import ANSWER_TOKENS, wording
+from engine.asking import ANSWER_TOKENS, format_question
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question, Record
@@ -84,7 +84,7 @@ class Models(NamedTuple):
 
     def question_prompt(self, image: ImageTokens, question: Question) -> list[int]:
         """What is continued with an answer, worded as the engine does."""
-        ids = self.text.encode(wording(self.config, question, MODES["text"]))
+        ids = self.text.encode(format_question(self.config, question, MODES["text"]))
         return self.config.vocabulary.mmu_prompt(image.codes, ids)
 
     def answer_text(self, tokens: Sequence[int]) -> str:

@@ -207,16 +207,10 @@ class SampledCaption(Record):
     seed: int
 
 
-class SampledImage(Record):
-    """An image as the engine returns it."""
+class SampledImage(ImageTokens, kw_only=True):
+    """An image as the engine returns it: to be looked at by its codes, it never goes through pixels."""
 
-    codes: tuple[int, ...]
     seed: int
-
-    @property
-    def tokens(self) -> ImageTokens:
-        """The codes as an image to look at: it never goes through pixels."""
-        return ImageTokens(codes=self.codes)
 
 
 class TextPrompt(Record):

@@ -142,7 +142,6 @@ class ShowoForUnifiedGeneration(nn.Module):
         cos, sin = rotary_tables(torch.arange(longest), config.rotary_dim, config.rope_theta)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
-        self.decode_steps = self.decoded_rows = 0
 
     @property
     def layers(self) -> list[ServedBlock]:
@@ -215,8 +214,7 @@ class ShowoForUnifiedGeneration(nn.Module):
     def compute_logits(self, hidden: Tensor) -> Tensor | None:
         """Normed hidden states [T, D] -> logits over the whole vocabulary."""
         head = self.showo.lm_head
-        self.decode_steps += 1
-        self.decoded_rows += len(hidden)
+        FORWARD.decoded(len(hidden))
         with FORWARD:
             return self.logits_processor(head, hidden, head.bias)
 

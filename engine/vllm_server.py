@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from engine import vllm_launch, vllm_sleep
 from engine.errors import EngineError
-from engine.meter import Meter
 from engine.models.showo_config import ShowoConfig
+from engine.work import Meter
 
 if TYPE_CHECKING:
     from vllm import SamplingParams

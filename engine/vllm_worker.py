@@ -14,18 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.clock import FORWARD
-from engine.meter import Counts
 from engine.records import CaptionSettings, PaintSettings
-from engine.samplers.branches import Asked, Grown, grow, reply
 from engine.samplers.canvas_batches import Kept
-from engine.samplers.choice_rows import Seen
-from engine.samplers.choices import Chosen, choose
+from engine.samplers.choices import ChoiceLogprob, read_choices
+from engine.samplers.continuations import ImageQuestions, Prefix, SampledSequence, greedy, sample
 from engine.samplers.mask_predict import paint
 from engine.samplers.replay import captured
-from engine.samplers.stems import Stem
 from engine.vllm_reload import Prepared, change_places, emptied, prepare
 from engine.vllm_sleep import WEIGHTS, give_back
 from engine.vllm_transport import Arrivals, receive
+from engine.work import EngineWork
 
 
 class HermesWorker:
@@ -48,52 +46,38 @@ class HermesWorker:
         """`engine.samplers.mask_predict.paint` on the weights that serve."""
         model = self.model_runner.get_model()
         if self._kept is None:
-            # Processes that share the layers must all compute the same batches, and wait for each other.
-            alone = self.parallel_config.tensor_parallel_size == 1
-            capture = captured if alone and model.device.type == "cuda" else None
-            self._kept = Kept(capture, halves=alone)
+            capture = captured if self._alone and model.device.type == "cuda" else None
+            self._kept = Kept(capture, halves=self._alone)
         return paint(model, texts, seeds, settings, batch, self._kept)
 
     def hermes_project(self, features: Tensor) -> Tensor:
         """CLIP features [N, F] through the projector that serves, [N, D] on the CPU."""
         return self.model_runner.get_model().project(features).detach().cpu()
 
-    def hermes_choose(self, images: Sequence[Seen]) -> list[list[list[Chosen]]]:
-        """`engine.samplers.choices.choose` on the weights that serve."""
-        alone = self.parallel_config.tensor_parallel_size == 1
-        return choose(self.model_runner.get_model(), images, halves=alone)
+    def hermes_read_choices(self, images: Sequence[ImageQuestions]) -> list[list[list[ChoiceLogprob]]]:
+        """`engine.samplers.choices.read_choices` on the weights that serve."""
+        return read_choices(self.model_runner.get_model(), images, halves=self._alone)
 
-    def hermes_grow(
+    def hermes_sample(
         self,
-        stems: Sequence[Stem],
+        prefixes: Sequence[Prefix],
         plan: Sequence[CaptionSettings],
         seeds: Sequence[Sequence[int]],
         batch: int,
-    ) -> list[list[Grown]]:
-        """`engine.samplers.branches.grow` on the weights that serve, `batch` stems at a time."""
-        model = self.model_runner.get_model()
-        found: list[list[Grown]] = []
-        for start in range(0, len(stems), batch):
-            part = slice(start, start + batch)
-            grown = grow(model, stems[part], plan, seeds[part])
-            self._decoded([len(one.ids) for row in grown for one in row])
-            found += grown
-        return found
+    ) -> list[list[SampledSequence]]:
+        """`engine.samplers.continuations.sample` on the weights that serve."""
+        return sample(self.model_runner.get_model(), prefixes, plan, seeds, batch)
 
-    def hermes_reply(self, asked: Sequence[Asked], longest: int, batch: int) -> list[list[list[int]]]:
-        """`engine.samplers.branches.reply` on the weights that serve, `batch` images at a time."""
-        model = self.model_runner.get_model()
-        found: list[list[list[int]]] = []
-        for start in range(0, len(asked), batch):
-            replies = reply(model, asked[start : start + batch], longest)
-            self._decoded([len(ids) for row in replies for ids in row])
-            found += replies
-        return found
+    def hermes_answer(
+        self, images: Sequence[ImageQuestions], longest: int, batch: int
+    ) -> list[list[list[int]]]:
+        """`engine.samplers.continuations.greedy` on the weights that serve."""
+        return greedy(self.model_runner.get_model(), images, longest, batch)
 
-    def _decoded(self, lengths: Sequence[int]) -> None:
-        model = self.model_runner.get_model()
-        model.decode_steps += max(lengths)
-        model.decoded_rows += sum(lengths)
+    @property
+    def _alone(self) -> bool:
+        """Processes that share the layers must all compute the same batches, and wait for each other."""
+        return bool(self.parallel_config.tensor_parallel_size == 1)
 
     def hermes_use_gpu(self) -> None:
         """Has vLLM's steps timed as a whole: where they replay a graph, none of the model's Python runs.
@@ -110,10 +94,13 @@ class HermesWorker:
 
         self.model_runner.execute_model = timed
 
-    def hermes_counts(self) -> Counts:
+    def hermes_counts(self) -> EngineWork:
         """What has been counted since the start."""
-        model = self.model_runner.get_model()
-        return Counts(FORWARD.seconds, model.decode_steps, model.decoded_rows)
+        return EngineWork(
+            forward_seconds=FORWARD.seconds,
+            decode_steps=FORWARD.decode_steps,
+            decoded_rows=FORWARD.decoded_rows,
+        )
 
     def hermes_stage(self, path: str) -> None:
         """Lays the weights of a safetensors file out aside."""

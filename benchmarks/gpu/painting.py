@@ -19,13 +19,13 @@ from benchmarks.roofline import paint_need
 from benchmarks.shapes import config_of, random_model
 from benchmarks.sides import generator
 from engine.checkpoints import SHOWO_SHAPES
+from engine.models.phi import PrefixLM
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import PaintSettings
 from engine.samplers.batch_size import planned_gpu_batch
 from engine.samplers.canvas_batches import Kept
 from engine.samplers.mask_predict import paint
-from engine.samplers.painting import CanvasModel
 from engine.samplers.replay import captured
 from engine.weights import load_config, load_model
 
@@ -52,7 +52,7 @@ def prompts_of(place: Place, config: ShowoConfig, n: int) -> int:
 
 
 def painter(
-    model: CanvasModel,
+    model: PrefixLM,
     prompts: int,
     n: int,
     steps: int,

@@ -3,7 +3,7 @@
 Training runs dense attention under a mask, vLLM runs paged attention, and the image sampler runs a few
 canvas rows against a stored text prefix. All three share these formulas; only `attend` differs.
 
-Legend: B batch, T tokens, H heads, E head dimension, D hidden.
+Legend: B batch, T tokens, H heads, E head dimension, D hidden, R rows, V vocabulary, K image codes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from engine.models.showo_config import ShowoConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q_BTHE, k_BTHE, v_BTHE) -> context_BTHE."""
@@ -32,6 +34,46 @@ class PhiLayer(Protocol):
 
     def combine(self, hidden: Tensor, normed: Tensor, context: Tensor) -> Tensor:
         """hidden + dense(context) + mlp(normed)."""
+        ...
+
+
+class PrefixLM(Protocol):
+    """What samplers need of a model: the training module and the one vLLM holds both offer it."""
+
+    config: ShowoConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        ...
+
+    @property
+    def layers(self) -> Iterable[PhiLayer]:
+        """The Phi blocks."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [...] -> [..., D]."""
+        ...
+
+    def project(self, features: Tensor) -> Tensor:
+        """CLIP features [..., F] -> [..., D]; only where the configuration has them."""
+        ...
+
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin at positions [...]."""
+        ...
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """The LayerNorm before the head."""
+        ...
+
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """Normed hidden states [R, D] -> logits over the whole vocabulary, [R, V]."""
+        ...
+
+    def code_logits(self, hidden: Tensor) -> Tensor:
+        """Normed hidden states [R, D] -> logits over the image codes alone, [R, K]."""
         ...
 
 

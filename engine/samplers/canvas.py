@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.clock import FORWARD
-from engine.models.phi import run_layers
+from engine.models.phi import PrefixLM, run_layers
 from engine.samplers.mask_predict_rule import guide
-from engine.samplers.painting import CanvasModel
 from engine.samplers.text_prefix import KeysValues, Prefixes, padding
 from engine.vocabulary import Vocabulary
 
@@ -24,7 +23,7 @@ class Canvas:
     Keys and values are laid out one layer at a time.
     """
 
-    def __init__(self, model: CanvasModel, prefixes: Prefixes) -> None:
+    def __init__(self, model: PrefixLM, prefixes: Prefixes) -> None:
         self._model, self._prefixes = model, prefixes
         keys = prefixes.layers[0][0]
         batch, heads, self._start, size = keys.shape
@@ -85,7 +84,7 @@ class StaticCanvas(Canvas):
     """
 
     def __init__(
-        self, model: CanvasModel, batch: int, text: Prefixes, empty: Prefixes | None, masked: bool
+        self, model: PrefixLM, batch: int, text: Prefixes, empty: Prefixes | None, masked: bool
     ) -> None:
         """`text` is one prefix for all canvases or one for each, `empty` the one prefix of no text.
 
@@ -130,7 +129,7 @@ def canvas_ids(codes_BN: Tensor, vocabulary: Vocabulary) -> Tensor:
     return F.pad(F.pad(ids, (1, 0), value=vocabulary.soi), (0, 1), value=vocabulary.eoi)
 
 
-def _places(model: CanvasModel) -> tuple[int, Tensor, Tensor]:
+def _places(model: PrefixLM) -> tuple[int, Tensor, Tensor]:
     """S, and the rotary tables of a canvas's positions."""
     rows = model.config.num_image_tokens + 2
     return rows, *model.rotary(torch.arange(rows, device=model.device) + model.config.max_text_len + 1)

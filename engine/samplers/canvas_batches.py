@@ -13,20 +13,20 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from engine.models.phi import PrefixLM
 from engine.records import PaintSettings
 from engine.samplers.batch_size import launches_dominate
 from engine.samplers.canvas import Canvas, StaticCanvas
 from engine.samplers.mask_predict_rule import (
     at_most,
-    draw,
     gumbel,
     hide_again,
     temperatures,
     wanted_hidden,
 )
-from engine.samplers.painting import CanvasModel
 from engine.samplers.replay import Capture, Replayed
 from engine.samplers.text_prefix import Prefixes, joined, picked, text_prefixes
+from engine.samplers.token_rule import draw
 
 PROMPTS = 32
 """Prompts whose prefixes are held at a time."""
@@ -86,7 +86,7 @@ class HiddenBatches:
 
     prompts = PROMPTS
 
-    def __init__(self, model: CanvasModel, settings: PaintSettings, kept: Kept) -> None:
+    def __init__(self, model: PrefixLM, settings: PaintSettings, kept: Kept) -> None:
         self._model, self._settings = model, settings
         self._empty = kept.empty if settings.guidance else None
 
@@ -123,7 +123,7 @@ class StaticBatches:
     """
 
     def __init__(
-        self, model: CanvasModel, settings: PaintSettings, kept: Kept, batch: int, candidates: int
+        self, model: PrefixLM, settings: PaintSettings, kept: Kept, batch: int, candidates: int
     ) -> None:
         """`candidates` are the fewest of a prompt."""
         self._model, self._settings, self._kept = model, settings, kept
@@ -167,13 +167,13 @@ class StaticBatches:
         return kept.step[2]
 
 
-def all_hidden(model: CanvasModel, canvases: int) -> Tensor:
+def all_hidden(model: PrefixLM, canvases: int) -> Tensor:
     """Codes [B, N] of canvases that are hidden all over."""
     return torch.full((canvases, model.config.num_image_tokens), -1, device=model.device)
 
 
 def _painted(
-    model: CanvasModel, settings: PaintSettings, uniform: Tensor, step: Step, first_RK: Tensor | None = None
+    model: PrefixLM, settings: PaintSettings, uniform: Tensor, step: Step, first_RK: Tensor | None = None
 ) -> Tensor:
     """Codes [B, N] of one batch; `first_RK` are the logits of its first step."""
     device, steps, tokens = model.device, settings.steps, model.config.num_image_tokens

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from engine.clock import FORWARD
 from engine.errors import EngineError
+from engine.models.phi import PrefixLM
 from engine.records import PaintSettings
 from engine.samplers.canvas_batches import Batches, HiddenBatches, Kept, Slot, StaticBatches
-from engine.samplers.painting import CanvasModel
 from engine.samplers.text_prefix import text_prefixes
 
 
 @torch.inference_mode()
 def paint(
-    model: CanvasModel,
+    model: PrefixLM,
     texts: Sequence[Sequence[int]],
     seeds: Sequence[Sequence[int]],
     settings: PaintSettings,
@@ -79,7 +79,7 @@ def paint(
 
 
 def _fitting(
-    batches: Batches, slots: Sequence[Slot], steps: int, model: CanvasModel, kept: Kept
+    batches: Batches, slots: Sequence[Slot], steps: int, model: PrefixLM, kept: Kept
 ) -> Tensor | None:
     """Codes [B, N] of some candidates; None where they do not fit into the memory, and from then on fewer."""
     # Before anything that waits for the batch before.

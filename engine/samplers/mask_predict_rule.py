@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import EngineError
-
-SMALLEST = 1e-20
-"""The official code's floor under a probability and under a uniform draw before a logarithm."""
+from engine.samplers.token_rule import SMALLEST
 
 SIGMOID_END = 3.0
 """The sigmoid schedule runs from minus this to this."""
@@ -37,28 +35,6 @@ def temperatures(start: float, steps: int) -> list[float]:
         start *= 1 - (step + 1) / steps
         found.append(start)
     return found
-
-
-def draw(logits_RK: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
-    """One code a row by inverting the cumulative distribution, and its log-probability.
-
-    One uniform number a position instead of one a code: at 8,192 codes the noise would cost more than the
-    choice. Sums in float64, so that rare codes keep their share. Returns codes [R] int64 and float32 [R].
-    """
-    probs_RK = _softmax(logits_RK.double())
-    total_RK = probs_RK.cumsum(-1)
-    place_R = uniform_R.double() * total_RK[:, -1]
-    codes_R = torch.searchsorted(total_RK, place_R[:, None], right=True)[:, 0]
-    codes_R = codes_R.clamp(max=logits_RK.shape[-1] - 1)
-    return codes_R, probs_RK.gather(-1, codes_R[:, None])[:, 0].clamp(min=SMALLEST).log().float()
-
-
-def _softmax(logits_RK: Tensor) -> Tensor:
-    if logits_RK.device.type == "cpu":
-        return logits_RK.softmax(-1)
-    # vLLM's batch-invariant mode has a softmax of its own on GPUs, which does not compile for float64.
-    odds_RK = (logits_RK - logits_RK.amax(-1, keepdim=True)).exp()
-    return odds_RK / odds_RK.sum(-1, keepdim=True)
 
 
 def gumbel(uniform: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.clock import FORWARD
-from engine.models.phi import dense_attention, run_layers
-from engine.samplers.painting import CanvasModel
+from engine.models.phi import PrefixLM, dense_attention, run_layers
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """For each layer the rotated keys and the values of B text prefixes, each [B, H, T, E], ending at T."""
@@ -29,7 +28,7 @@ class Prefixes(NamedTuple):
 
 
 @torch.inference_mode()
-def text_prefixes(model: CanvasModel, texts: Sequence[Sequence[int]], width: int = 0) -> Prefixes:
+def text_prefixes(model: PrefixLM, texts: Sequence[Sequence[int]], width: int = 0) -> Prefixes:
     """Keys and values of each text, as `[t2i][bos] text [eos]` at the positions that padding gives it.
 
     T is `width` where no text is longer.

@@ -152,9 +152,9 @@ def test_a_painted_image_is_seen_through_its_pixels(served: Engine, plain: Showo
     pixels = served.decode([painted.codes])
     looked = ImageTokens(codes=painted.codes, features=served.encode(pixels)[0].features)
     assert len(looked.features) == 4 * 25 * 24
-    assert served.score([painted.tokens], ["a circle"]) == served.score([looked], ["a circle"])
+    assert served.score([painted], ["a circle"]) == served.score([looked], ["a circle"])
     asked = [[ask("how many?", "two", "three")]]
-    assert served.answer([painted.tokens], asked) == served.answer([looked], asked)
+    assert served.answer([painted], asked) == served.answer([looked], asked)
 
 
 def test_clip_sees_a_larger_image_as_it_is(served: Engine, clip_checkpoints: tuple[Path, Path]) -> None:

@@ -18,9 +18,7 @@ from engine.records import PaintSettings
 from engine.samplers.canvas import Canvas, StaticCanvas
 from engine.samplers.mask_predict import paint, randoms
 from engine.samplers.mask_predict_rule import (
-    SMALLEST,
     check_schedule,
-    draw,
     guide,
     gumbel,
     hidden_share,
@@ -29,6 +27,7 @@ from engine.samplers.mask_predict_rule import (
     temperatures,
 )
 from engine.samplers.text_prefix import text_prefixes
+from engine.samplers.token_rule import SMALLEST, draw
 
 CASES = [("case4a_gen_g0.npz", 0.0), ("case4b_gen_g3.npz", 3.0)]
 
