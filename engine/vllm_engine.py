@@ -76,7 +76,7 @@ class Engine:
         sampler: str = "auto",
         deterministic: bool = True,
     ) -> None:
-        """`paint_batch` is the number of canvases that share a forward pass (planned where None).
+        """`paint_batch` is the number of images that share a forward pass (planned where None).
 
         `dtype` is as in `engine.precision`. A `kv_cache_gib` of 0 is planned
         from the model's sizes. `tensor_parallel` is the number of processes that share every layer.

@@ -137,7 +137,7 @@ class ShowoForUnifiedGeneration(nn.Module):
         if self.config.w_clip_vit:
             self.mm_projector = projector(self.config)
         self.logits_processor = LogitsProcessor(self.config.vocab_size)
-        # Of every position of a prompt or a canvas, at an address that captured graphs may keep.
+        # Of every position of a prompt or a masked image, at an address that captured graphs may keep.
         longest = max(config.max_position_embeddings, config.max_text_len + config.num_image_tokens + 3)
         cos, sin = rotary_tables(torch.arange(longest), config.rotary_dim, config.rope_theta)
         self.register_buffer("cos", cos, persistent=False)

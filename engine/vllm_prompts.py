@@ -97,7 +97,7 @@ class CodePrompts(Prompts):
 
     def requests(self, image: ImageTokens, texts: Sequence[Sequence[int]], room: int) -> list[dict[str, Any]]:
         (ids, _), start = self.image_prefix(image)
-        # vLLM computes the blocks of an image once. They depend on its last tokens too, so the salt names all.
+        # Blocks of an image depend on all of it, also on what comes after them: the salt names the whole.
         salt = image.salt()
         return [
             {"prompt_token_ids": fitting([*ids, *start, *text], room, self._config), "cache_salt": salt}

@@ -1,4 +1,4 @@
-"""What Hermes adds to vLLM's worker: painting and weight swaps, run where the weights are.
+"""What Hermes adds to vLLM's worker: sampling and weight swaps, run where the weights are.
 
 vLLM mixes this class into its own worker (`worker_extension_cls`) and reaches it by `collective_rpc`, so
 the names must not meet the worker's.
@@ -15,10 +15,9 @@ from torch import Tensor
 
 from engine.clock import FORWARD
 from engine.records import CaptionSettings, PaintSettings
-from engine.samplers.canvas_batches import Kept
 from engine.samplers.choices import ChoiceLogprob, read_choices
 from engine.samplers.continuations import ImageQuestions, Prefix, SampledSequence, greedy, sample
-from engine.samplers.mask_predict import paint
+from engine.samplers.mask_predict import SamplerCache, generate
 from engine.samplers.replay import captured
 from engine.vllm_reload import Prepared, change_places, emptied, prepare
 from engine.vllm_sleep import WEIGHTS, give_back
@@ -31,7 +30,7 @@ class HermesWorker:
 
     model_runner: Any
     parallel_config: Any
-    _kept: Kept | None = None
+    _sampler_cache: SamplerCache | None = None
     _staged: Prepared = []
     _before: Prepared = []
     _arrived = Arrivals()
@@ -43,12 +42,12 @@ class HermesWorker:
         settings: PaintSettings,
         batch: int,
     ) -> list[list[list[int]]]:
-        """`engine.samplers.mask_predict.paint` on the weights that serve."""
+        """`engine.samplers.mask_predict.generate` on the weights that serve."""
         model = self.model_runner.get_model()
-        if self._kept is None:
+        if self._sampler_cache is None:
             capture = captured if self._alone and model.device.type == "cuda" else None
-            self._kept = Kept(capture, halves=self._alone)
-        return paint(model, texts, seeds, settings, batch, self._kept)
+            self._sampler_cache = SamplerCache(capture, halves=self._alone)
+        return generate(model, texts, seeds, settings, batch, self._sampler_cache)
 
     def hermes_project(self, features: Tensor) -> Tensor:
         """CLIP features [N, F] through the projector that serves, [N, D] on the CPU."""
@@ -148,7 +147,7 @@ class HermesWorker:
     def hermes_forget(self) -> None:
         """Drops what calls have left for later ones: other weights would give another, and vLLM's sleep would
         leave it on the GPU, for it knows its own pool alone."""
-        self._kept = None
+        self._sampler_cache = None
 
     def hermes_sleep(self, level: int) -> None:
         """On a CPU: gives back what keys and values take, at level 2 the weights too; what is asked meanwhile

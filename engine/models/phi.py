@@ -1,7 +1,7 @@
 """Phi's parallel block as two halves around an attention that the caller chooses.
 
 Training runs dense attention under a mask, vLLM runs paged attention, and the image sampler runs a few
-canvas rows against a stored text prefix. All three share these formulas; only `attend` differs.
+rows of a masked image against a stored text prefix. All three share these formulas; only `attend` differs.
 
 Legend: B batch, T tokens, H heads, E head dimension, D hidden, R rows, V vocabulary, K image codes.
 """

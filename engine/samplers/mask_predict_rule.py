@@ -1,7 +1,7 @@
 """The pure arithmetic of one mask-predict step: no model, no generator, no state.
 
 Source: Show-o's released `t2i_generate` (after MaskGIT, arXiv 2202.04200).
-Legend: B canvases, N image tokens, R rows (hidden positions of all canvases), K image codes.
+Legend: B images, N image tokens, R rows (masked positions of all images), K image codes.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def gumbel(uniform: Tensor) -> Tensor:
     return -((-(uniform.clamp(min=SMALLEST).log())).clamp(min=SMALLEST).log())
 
 
-def hidden_share(schedule: str, ratio: Tensor) -> Tensor:
-    """Share of the positions that stay hidden when `ratio` of the steps are done, in float32 as officially.
+def masked_share(schedule: str, ratio: Tensor) -> Tensor:
+    """Share of the positions that stay masked when `ratio` of the steps are done, in float32 as officially.
 
     cosine: cos(pi/2 r), which ends at -4e-8; linear: 1 - r; powE: 1 - r^E; sigmoid: a sigmoid from -3 to 3
     scaled to run from 1 to 0. All but the first end at the official floor of 1e-6.
@@ -66,31 +66,31 @@ def hidden_share(schedule: str, ratio: Tensor) -> Tensor:
 
 
 def check_schedule(schedule: str) -> None:
-    """Whether `hidden_share` knows it.
+    """Whether `masked_share` knows it.
 
     Raises:
         EngineError: it does not.
     """
-    hidden_share(schedule, torch.tensor(0.5))
+    masked_share(schedule, torch.tensor(0.5))
 
 
-def wanted_hidden(tokens: int, step: int, steps: int, schedule: str) -> Tensor:
-    """How many positions the schedule would leave hidden after the step: floor(N share), a number on the CPU.
+def wanted_masked(tokens: int, step: int, steps: int, schedule: str) -> Tensor:
+    """How many positions the schedule would leave masked after the step: floor(N share), a number on the CPU.
 
     Raises:
         EngineError: the schedule is not known.
     """
-    share = hidden_share(schedule, torch.tensor((step + 1) / steps, dtype=torch.float32))
+    share = masked_share(schedule, torch.tensor((step + 1) / steps, dtype=torch.float32))
     return torch.floor(tokens * share).long()
 
 
-def left_hidden(unknown_B: Tensor, tokens: int, step: int, steps: int, schedule: str = "cosine") -> Tensor:
-    """How many positions stay hidden after the step: max(1, min(unknown - 1, floor(N share))), [B].
+def left_masked(unknown_B: Tensor, tokens: int, step: int, steps: int, schedule: str = "cosine") -> Tensor:
+    """How many positions stay masked after the step: max(1, min(unknown - 1, floor(N share))), [B].
 
     Raises:
         EngineError: the schedule is not known.
     """
-    return at_most(unknown_B, wanted_hidden(tokens, step, steps, schedule))
+    return at_most(unknown_B, wanted_masked(tokens, step, steps, schedule))
 
 
 def at_most(unknown_B: Tensor, wanted: Tensor) -> Tensor:
@@ -98,10 +98,10 @@ def at_most(unknown_B: Tensor, wanted: Tensor) -> Tensor:
     return torch.minimum(unknown_B - 1, wanted).clamp(min=1)
 
 
-def hide_again(
+def mask_again(
     logp_BN: Tensor, unknown_BN: Tensor, gumbel_BN: Tensor, temperature: float | Tensor, left_B: Tensor
 ) -> Tensor:
-    """Which positions are hidden again, [B, N]: those less confident than the left-th smallest (0-based).
+    """Which positions are masked again, [B, N]: those less confident than the left-th smallest (0-based).
 
     Confidence is log p + temperature * gumbel. A position that was known before the step has the largest
     float32 for a probability, so it stays known.

@@ -17,7 +17,7 @@ from engine.models.clip_tower import ClipTower
 from engine.models.masks import feature_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, PaintSettings, Question, SampledCaption
-from engine.samplers.mask_predict import paint
+from engine.samplers.mask_predict import generate
 from engine.weights import load_config, load_model, save_state
 
 pytest.importorskip("vllm")
@@ -145,7 +145,7 @@ def test_answers_are_the_training_models_choices(
 
 def test_a_painted_image_is_seen_through_its_pixels(served: Engine, plain: Showo, ask: Asking) -> None:
     ((painted,),) = served.paint(["a red circle"], 1, ["x"], 4, PaintSettings())
-    ((plainly,),) = paint(
+    ((plainly,),) = generate(
         plain, [served.text.encode("a red circle")], [[painted.seed]], PaintSettings(), batch=2
     )
     assert list(painted.codes) == plainly
