@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from engine.clock import FORWARD
+from engine.metering.stopwatch import FORWARD
 from engine.models.phi import PrefixLM, dense_attention, run_layers
 from engine.samplers.continuations import (
     Continuations,

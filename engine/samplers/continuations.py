@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.clock import FORWARD
 from engine.kernels.phi import ContinuationCache, NewTokens, PrefixCache, continuation_attention
-from engine.kv_cache import token_bytes
+from engine.machine.kv_cache import token_bytes
+from engine.metering.stopwatch import FORWARD
 from engine.models.masks import feature_mask
 from engine.models.phi import Attend, PrefixLM, dense_attention, run_layers
 from engine.models.showo_config import ShowoConfig

@@ -20,8 +20,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine.clock import FORWARD
 from engine.errors import EngineError
+from engine.metering.stopwatch import FORWARD
 from engine.models.phi import PrefixLM
 from engine.records import PaintSettings
 from engine.samplers.batch_size import launches_dominate

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.clock import FORWARD
+from engine.metering.stopwatch import FORWARD
 from engine.models.phi import PrefixLM, dense_attention, run_layers
+from engine.models.showo_vocabulary import Vocabulary
 from engine.samplers.mask_predict_rule import guide
-from engine.vocabulary import Vocabulary
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """For each layer the rotated keys and the values of B texts, each [B, H, T, E], ending at T."""

@@ -15,9 +15,9 @@ from engine.models.showo_config import ShowoConfig
 from engine.records import PaintSettings, SampledImage
 from engine.samplers.batch_size import planned_batch, planned_gpu_batch
 from engine.samplers.mask_predict_rule import check_schedule
-from engine.seeds import sample_seed
+from engine.samplers.seeds import sample_seed
+from engine.serving.server import Server
 from engine.tokenizers.text import TextTokenizer
-from engine.vllm_server import Server
 
 
 class Images:
