@@ -149,7 +149,9 @@ class ImageTokens(Record):
     """What CLIP sees of its pixels, where understanding needs it: little-endian float32, patch by patch."""
 
     def salt(self) -> str:
-        """Digest of the whole image: two images that share first tokens must not share cache blocks."""
+        """Digest of the whole image, for vLLM's prefix cache."""
+        # Inside a bidirectional prefix a block depends on later tokens too: two images that share their first
+        # tokens must not share blocks.
         whole = msgspec.msgpack.encode((self.codes, self.features))
         return hashlib.blake2b(whole, digest_size=12).hexdigest()
 

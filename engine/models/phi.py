@@ -79,6 +79,7 @@ class PrefixLM(Protocol):
 
 def rotary_tables(positions: Tensor, rotary_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """cos and sin, each positions.shape + [rotary_dim], rotate-half layout, float32."""
+    # float32 also for bfloat16 models: angles of late positions need all digits.
     powers = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device=positions.device) / rotary_dim
     angles = positions.float()[..., None] * (theta**-powers)
     angles = torch.cat((angles, angles), -1)
@@ -110,6 +111,7 @@ def run_layers(
     for index, layer in enumerate(every):
         normed = layer.normalise(hidden)
         context = attend(index, *layer.project(normed, cos, sin))
+        # Every token must give the last block's keys and values; of what comes after them only some matter.
         if read is not None and index == len(every) - 1:
             hidden, normed = (x.reshape(-1, x.shape[-1])[read] for x in (hidden, normed))
             context = context.reshape(-1, *context.shape[-2:])[read]

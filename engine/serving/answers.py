@@ -2,7 +2,7 @@
 
 All choices of an image's questions are read in one pass, without decoding (`samplers.choices`). That decides
 in likelihood mode. In text mode it gives the answers whose greedy text is a choice; the rest is decoded
-greedily, by the branched sampler or by vLLM (`vllm_captions`).
+greedily, by the branched sampler or by vLLM (`serving.captions`).
 """
 
 from __future__ import annotations

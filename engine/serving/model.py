@@ -60,6 +60,7 @@ class ServedAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of new tokens, [T, H, E] each, over what is cached of their sequences and themselves."""
+        # vLLM's kernels take some head sizes only. Zeros add nothing to a product, and are cut off again.
         if self.room:
             q, k, v = (F.pad(x, (0, self.room)) for x in (q, k, v))
         out = self.attn(*(x.flatten(-2) for x in (q, k, v)))
@@ -203,6 +204,7 @@ class ShowoForUnifiedGeneration(nn.Module):
     ) -> Tensor:
         """Hidden states after the final LayerNorm, [T, D], of a flat batch of tokens."""
         with FORWARD:
+            # CLIP features come as embeddings, for they have no ids.
             hidden = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
             cos, sin = self.rotary(served_positions(positions, self.config))
             layers = self.layers
