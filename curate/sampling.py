@@ -102,7 +102,7 @@ class CandidateSampler:
         """For every image of every item, the answers to the item's questions: the model's or the judge's."""
         judge = self._scorers.judge
         questions = [item.questions for item, row in zip(items, images, strict=True) for _ in row]
-        tokens = [image.tokens for row in images for image in row]
+        tokens = [image for row in images for image in row]
         if judge is None:
             answers = iter(self._model.answer(tokens, questions, self._config.answer))
         else:
@@ -163,7 +163,7 @@ class CandidateSampler:
         answers = matched(item.questions, replies, self._scorers.choices)
         return ImageCandidate(
             index=index,
-            codes=image.tokens.codes,
+            codes=image.codes,
             seed=image.seed,
             answers=answers,
             score=accuracy(item.questions, answers),

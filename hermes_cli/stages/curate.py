@@ -16,9 +16,10 @@ from curate.store.files import QUARANTINE
 from engine.errors import DataError
 from engine.files.atomic import write_file
 from engine.machine.probe import gpu_count
+from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages.evaluate import image_size, open_engine, start_engine, timed
+from hermes_cli.stages.evaluate import image_size, open_engine, start_engine
 from hermes_cli.view import progress_bar, say
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def training_source(settings: RunSettings, number: int = 1) -> Source:
         "train",
         config.limit,
         settings.seed,
-        image_size(settings),
+        image_size(settings.model),
         select=config.select,
         part=number - 1 if config.fresh_prompts else 0,
         has_questions=lookup.covers if lookup else has_questions,
@@ -132,11 +133,16 @@ def curate_round(
         if len(shown) < SHEET_ITEMS:
             shown.append((item, preference))
 
-    with timed(folder, number, "curate", total=total) as announcement:
-        announcement.weights = origin.model
+    with logged(folder.events, number, "curate", total=total) as stage:
+        stage.weights = origin.model
         with progress_bar(f"curate round {number}", total) as advance:
+
+            def progress(count: int, note: str) -> None:
+                advance(count, note)
+                stage.advance(count)
+
             summary = curate(
-                pool, source, settings.curate, target, origin, earlier, advance, retry_failed, keep
+                pool, source, settings.curate, target, origin, earlier, progress, retry_failed, keep
             )
         _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
@@ -179,7 +185,7 @@ def _actor_sampler(folder: RunFolder, settings: RunSettings, number: int) -> Sam
 
     source = training_source(settings, number)
     return CandidateSampler(
-        start_engine(settings, folder.checkpoint(number - 1)),
+        start_engine(settings.engine, folder.checkpoint(number - 1)),
         open_scorers(settings.curate),
         source,
         settings.curate,
