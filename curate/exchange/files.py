@@ -65,15 +65,14 @@ def _json_rows(file: Path) -> Iterator[Found]:
 
 
 def _table_rows(file: Path) -> Iterator[Found]:
-    from curate.sources.table_files import DAMAGE, ParquetFile, one_line, parts
+    from curate.sources.table_files import DAMAGE, one_line, open_parquet, parts
 
-    table = ParquetFile(file)
     try:
-        columns = table.schema.names
+        table = open_parquet(file)
     except DAMAGE as error:
         raise DataError(f"{file}: cannot be read as Parquet: {one_line(error)}") from error
-    for part in parts(table, columns, _BATCH):
-        if part.problem:
+    for part in parts(table, table.schema.names, _BATCH):
+        if part.batch is None:
             yield Found(file.name + part.where, None, part.problem)
             continue
         for place, value in enumerate(part.batch.to_pylist(), part.first + 1):

@@ -124,9 +124,9 @@ def _reader(data_set: Finding, name: str) -> Reader:
 
         return WebDatasetReader(data_set.files, data_set.files[0].parent, name)
     # pyarrow takes long to import.
-    from curate.sources.table_files import ArrowFile, ParquetFile
+    from curate.sources.table_files import open_arrow, open_parquet
     from curate.sources.tables import TableReader
 
     if data_set.kind == "datasets":
-        return TableReader(ArrowFile, saved_files(data_set.files[0]), name)
-    return TableReader(ParquetFile, data_set.files, name)
+        return TableReader(open_arrow, saved_files(data_set.files[0]), name)
+    return TableReader(open_parquet, data_set.files, name)

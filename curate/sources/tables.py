@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from curate.sources.fields import CAPTION, ID, IMAGE, OTHERS, make_row
 from curate.sources.images import decode_rgb
 from curate.sources.listing import confined
 from curate.sources.rows import DataRow
-from curate.sources.table_files import DAMAGE, Part, TableFile, group_of, one_line, parts
+from curate.sources.table_files import DAMAGE, Part, TableFile, one_line, parts
 from engine.errors import DataError
 from engine.records import Item, Record
 
@@ -65,18 +66,19 @@ class TableReader:
 
     def __init__(self, opened: Callable[[Path], TableFile], paths: Sequence[Path], name: str) -> None:
         self.name = name
-        self._paths, self._folder = paths, paths[0].parent
-        self._files = {path.name: opened(path) for path in paths}
+        self._paths, self._folder = {path.name: path for path in paths}, paths[0].parent
+        self._open = cache(opened)
         self._images = _Images()
 
     def digest(self) -> str:
-        return files_digest(self._paths)
+        return files_digest(self._paths.values())
 
     def rows(self) -> Iterator[DataRow]:
         position = 0
-        for name, file in self._files.items():
+        for name, path in self._paths.items():
             end = 0
             try:
+                file = self._open(path)
                 columns = columns_of(file.schema)
                 for part in parts(file, columns.fields, ROWS):
                     if part.batch is None:
@@ -104,12 +106,12 @@ class TableReader:
 
     def image(self, item: Item) -> Image.Image:
         name, _, number = item.image.rpartition("#")
-        file = self._files.get(name)
-        if file is None or not number.isdecimal():
+        path = self._paths.get(name)
+        if path is None or not number.isdecimal():
             return read_inside(self._folder, item.image)
         where = f"{name}:row {number}"
         try:
-            cell = self._images.cell(file, int(number))
+            cell = self._images.cell(self._open(path), int(number))
         except DAMAGE as error:
             raise DataError(f"{where}: cannot be read: {one_line(error)}") from error
         if isinstance(cell, dict):
@@ -144,18 +146,16 @@ class _Images:
     def cell(self, file: TableFile, row: int) -> object:
         """The image of a row as the table has it: bytes, a struct, or a name."""
         with self._lock:
-            group, first = group_of(file, row)
-            if self._at != (file, group) or row < self._first:
-                image = columns_of(file.schema).image
-                self._batches = file.batches(group, [image], IMAGES)
-                self._first, self._cells = first, pa.array([])
+            at = (file, file.group_of(row))
+            if self._at != at or row < self._first:
+                self._first, self._cells = file.starts[at[1]], pa.array([])
+                self._batches = file.batches(at[1], [columns_of(file.schema).image], IMAGES)
             # A reading that fails is not gone on with.
             self._at = None
             while row >= self._first + len(self._cells):
-                batch = next(self._batches, None)
-                if batch is None:
-                    raise OSError("there is no such row")
                 self._first += len(self._cells)
+                if (batch := next(self._batches, None)) is None:
+                    raise OSError("there is no such row")
                 self._cells = batch.column(0)
-            self._at = (file, group)
+            self._at = at
             return self._cells[row - self._first].as_py()
