@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hermes_cli.reporting.training import smooth
 from train.metrics import SideMetrics, TrainStep
 
 _COLORS = {"captions": "#2f6fde", "images": "#d9822b"}
@@ -21,14 +22,6 @@ def _series(steps: Sequence[TrainStep], side: str, field: str) -> tuple[list[int
     return [number for number, _ in found], np.array([getattr(one, field) for _, one in found])
 
 
-def _smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Mean over a centred window that shrinks at the ends."""
-    sums = np.concatenate(([0.0], values.cumsum()))
-    low = np.maximum(np.arange(len(values)) - width // 2, 0)
-    high = np.minimum(np.arange(len(values)) + width // 2 + 1, len(values))
-    return (sums[high] - sums[low]) / (high - low)
-
-
 def _draw(
     panel: Any, at: Sequence[int], values: np.ndarray, width: int, color: str, label: str, line: str = "-"
 ) -> None:
@@ -37,7 +30,7 @@ def _draw(
         return
     if line == "-":
         panel.plot(at, values, color=color, alpha=0.2, linewidth=1)
-    panel.plot(at, _smooth(values, width), color=color, linewidth=2, linestyle=line, label=label)
+    panel.plot(at, smooth(values, width), color=color, linewidth=2, linestyle=line, label=label)
 
 
 def draw_training(steps: Sequence[TrainStep], path: Path, title: str) -> None:

@@ -19,7 +19,7 @@ from hermes_cli.asked import Asked, write_asked
 from hermes_cli.curate_stage import SHEET, curate_round, training_source
 from hermes_cli.launch import PARENT
 from hermes_cli.reporting.build import build_report
-from hermes_cli.reporting.records import Report
+from hermes_cli.reporting.records import RunReport
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.running import forget_dead
 from hermes_cli.serving import LateEngine
@@ -60,7 +60,7 @@ def run_rounds(
     rounds: int,
     stopping: Stopping | None = None,
     ranks: int = 1,
-) -> Report:
+) -> RunReport:
     """Brings a run to `rounds` rounds, or to the round after which `stopping` has a reason to stop.
 
     Whatever is complete on disk is not done again; an engine is started when a stage needs one. `ranks`

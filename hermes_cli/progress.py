@@ -1,4 +1,4 @@
-"""How far the stages of a round are, counted in the files that they leave; imports nothing heavy."""
+"""How far the stages of a round are, counted in the files that they leave."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.quality.config import EvalConfig
+from benchmarks.quality.records import readable_gap
 from curate.shards import FOLDER, MANIFEST, OPEN
 from hermes_cli.run_folder import RunFolder
 
@@ -28,8 +29,8 @@ def is_done(folder: RunFolder, number: int, stage: str, evaluation: EvalConfig) 
         return folder.reference(number).is_dir()
     if stage == "train":
         return folder.trained(number)
-    found = _json(folder.evaluation(number))
-    return bool(found.get("per_item")) and found.get("config") == msgspec.to_builtins(evaluation)
+    found = readable_gap(folder.evaluation(number))
+    return found is not None and bool(found.per_item) and found.config == evaluation
 
 
 def last_sign(folder: RunFolder, number: int, stage: str) -> float:
@@ -51,8 +52,8 @@ def units_done(folder: RunFolder, number: int, stage: str) -> int:
         return _scored(folder, number)
     if stage == "train":
         return _lines(folder.training(number) / METRICS)
-    items = _json(folder.evaluation(number)).get("items")
-    return items if isinstance(items, int) else 0
+    found = readable_gap(folder.evaluation(number))
+    return found.items if found else 0
 
 
 def _curated(folder: Path) -> int:

@@ -7,8 +7,6 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import msgspec
-
 from engine.errors import EngineError, HermesError
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
@@ -62,15 +60,13 @@ class LateEngine:
 
     def _has_served(self, number: int) -> bool:
         """Whether an evaluation tells that these very weights served."""
+        from benchmarks.quality.records import readable_gap
         from engine.weights import fingerprint
 
         if number == 0:
             return True
-        try:
-            found = msgspec.json.decode(self._folder.evaluation(number).read_bytes(), type=dict)
-        except (OSError, msgspec.MsgspecError):
-            return False
-        return found.get("fingerprint") == fingerprint(self._folder.checkpoint(number))
+        found = readable_gap(self._folder.evaluation(number))
+        return found is not None and found.fingerprint == fingerprint(self._folder.checkpoint(number))
 
     def _open(self, number: int) -> Engine:
         from hermes_cli.planning import use_threads

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from curate.sources import Source
     from engine.machine_plan import Plan
     from engine.vllm_engine import Engine
-    from hermes_cli.reporting.records import Report
+    from hermes_cli.reporting.records import RunReport
 
 
 def start_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = None) -> Engine:
@@ -145,21 +145,16 @@ def evaluate_round(
 
 def evaluated(folder: RunFolder, settings: RunSettings, number: int) -> bool:
     """Whether a round's measurement exists, is of these weights and settings, and kept its items."""
-    from benchmarks.quality.records import GapReport
+    from benchmarks.quality.records import readable_gap
     from engine.weights import fingerprint
 
-    path = folder.evaluation(number)
-    if not path.is_file():
+    found = readable_gap(folder.evaluation(number))
+    if found is None or found.config != settings.eval or not found.per_item:
         return False
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=GapReport)
-    except msgspec.MsgspecError:
-        return False
-    fits = found.config == settings.eval and bool(found.per_item)
-    return fits and found.fingerprint == fingerprint(folder.checkpoint(number))
+    return found.fingerprint == fingerprint(folder.checkpoint(number))
 
 
-def finish(folder: RunFolder, page: Path | None = None) -> Report:
+def finish(folder: RunFolder, page: Path | None = None) -> RunReport:
     """Writes the report as JSON and as a page, and shows it."""
     from hermes_cli.reporting.build import write_report
     from hermes_cli.reporting.page import write_page

@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 from benchmarks.quality.clustered import Estimate
 from benchmarks.quality.paired import Difference
 from hermes_cli.main import app
+from hermes_cli.pages.charts import Axis, axis
 from hermes_cli.recipes import DEFAULT
-from hermes_cli.reporting.plots import Axis, axis
-from hermes_cli.reporting.reproduce import assignment, flat, run_command
-from hermes_cli.reporting.verdict import verdict
+from hermes_cli.reporting.reproduce import assignment, flat_settings, run_command
+from hermes_cli.reporting.verdict import round_verdict
 from hermes_cli.settings import RunSettings, merge, parse_assignment, settle
 
 
@@ -117,7 +117,7 @@ def change(und: float, gen: float, gap: float, se: float = 0.01) -> Difference:
     ],
 )
 def test_the_word_for_a_change_follows_its_errors(moved: tuple[float, float, float], word: str) -> None:
-    assert verdict(change(*moved))[0] == word
+    assert round_verdict(change(*moved))[0] == word
 
 
 def test_the_base_is_best_where_a_smaller_gap_costs_understanding(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ VALUES = st.one_of(
 def test_a_setting_survives_the_shell_and_toml(value: Any) -> None:
     flag, text = shlex.split(assignment("curate.thing", value))
     assert flag == "--set"
-    assert dict(flat(parse_assignment(text))) == {"curate.thing": value}
+    assert flat_settings(parse_assignment(text)) == {"curate.thing": value}
 
 
 def test_the_defaults_need_no_settings() -> None:
@@ -359,7 +359,7 @@ def test_no_run_is_one_line(tmp_path: Path, name: str) -> None:
 
 def test_what_was_judged_once_is_kept_until_its_candidates_change(run: Path) -> None:
     report(run)
-    kept = run / "round-1/critic.json"
+    kept = run / "round-1/agreement.json"
     before = kept.read_bytes(), kept.stat().st_mtime_ns
     report(run)
     assert (kept.read_bytes(), kept.stat().st_mtime_ns) == before

@@ -13,6 +13,7 @@ from PIL import Image
 
 from benchmarks.quality.config import EvalConfig
 from benchmarks.quality.records import CategoryGap, GapReport, ItemScore
+from curate.origin import Origin
 from curate.outcomes import Sampled
 from curate.shards import ShardStore
 from curate.store import ORIGIN, PAIRS, write_records
@@ -26,7 +27,7 @@ from engine.records import (
     Preference,
     Question,
 )
-from hermes_cli.gallery import INDEX, Gallery, GalleryImage, painted_file, real_file
+from hermes_cli.gallery import INDEX, Gallery, GalleryImage, generated_file, real_file
 from train.metrics import SideMetrics, TrainStep
 
 IMAGES = 2
@@ -60,7 +61,7 @@ def save_evaluation(run: Path, number: int, report: GapReport, text: str = "plai
     write_file(folder / "eval.json", msgspec.json.encode(report))
     stream = io.BytesIO()
     Image.fromarray(np.full((48, 48, 3), 40 * number, np.uint8)).save(stream, "PNG")
-    for path in (painted_file(folder / "gallery", 0), real_file(folder / "gallery", 0)):
+    for path in (generated_file(folder / "gallery", 0), real_file(folder / "gallery", 0)):
         write_file(path, stream.getvalue())
     image = GalleryImage(id="item-0", prompt=text, seed=7, questions=(text, text), right=(True, False))
     gallery = Gallery(fingerprint=report.fingerprint, images=(image,))
@@ -101,7 +102,8 @@ def save_curation(run: Path, number: int, text: str = "plain", items: int = 3) -
         shards.append([Sampled(number=place, item=item) for place, item in enumerate(found)])
         shards.seal(0)
     write_records(folder / PAIRS, pairs)
-    write_file(folder / ORIGIN, json.dumps({"data": "photos", "similarity": text, "n": 2}).encode())
+    origin = required(Origin, model="weights", precision="float32", data="photos", similarity=text, n=2)
+    write_file(folder / ORIGIN, json.dumps(origin).encode())
     summary = {
         "items": items, "caption_pairs": items, "image_pairs": items, "no_caption_pair": {},
         "no_image_pair": {}, "mean_similarity": 0.5, "mean_self_vqa": 0.5,
