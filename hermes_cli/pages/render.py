@@ -1,4 +1,4 @@
-"""HTML pages from Jinja templates: one layout, one stylesheet, and nothing from elsewhere.
+"""Pages from Jinja templates: one layout, one stylesheet, and nothing from elsewhere.
 
 Captions, answers and reasons come from models and data sets. The templates escape all that they are given,
 and the content security policy of the layout allows no script but `page.js`.
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from hermes_cli.pages.charts import axis
@@ -31,7 +31,7 @@ def templates() -> Environment:
     """The templates of this folder; a name that a template does not find is an error."""
     found = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=select_autoescape(disabled_extensions=("md.j2",), default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -57,11 +57,16 @@ def read_training(folder: RunFolder, numbers: Sequence[int]) -> tuple[list[Round
 
 def training_panels(trained: Sequence[RoundTraining]) -> list[TrainingPanel]:
     """Loss, margin, pair accuracy and the winner's gain over all rounds."""
+
+    def of_both(field: str) -> dict[str, str]:
+        return {"und": f"captions.{field}", "gen": f"images.{field}"}
+
+    # Title, unit, colour -> field of a step, level.
     panels: list[tuple[str, str, dict[str, str], float | None]] = [
         ("Loss", "as minimised, nats", {"ink": "loss"}, None),
-        ("Margin", "β times the log-ratio difference, nats", _of_both("margin"), 0.0),
+        ("Margin", "β times the log-ratio difference, nats", of_both("margin"), 0.0),
         ("Pair accuracy", "share of margins above 0", {"ink": "accuracy"}, 0.5),
-        ("Winner's gain", "log-likelihood over the reference's, nats", _of_both("win_gain"), 0.0),
+        ("Winner's gain", "log-likelihood over the reference's, nats", of_both("win_gain"), 0.0),
     ]
     return [
         TrainingPanel(title=title, unit=unit, chart=_chart(trained, title, fields, level))
@@ -69,46 +74,43 @@ def training_panels(trained: Sequence[RoundTraining]) -> list[TrainingPanel]:
     ]
 
 
-def _of_both(field: str) -> dict[str, str]:
-    """Colour -> where a step has the field, of captions and of images."""
-    return {"und": f"captions.{field}", "gen": f"images.{field}"}
-
-
 def _chart(
     trained: Sequence[RoundTraining], title: str, fields: dict[str, str], level: float | None
 ) -> LineChart:
-    lengths = [len(one.steps) for one in trained]
-    starts, total = [sum(lengths[:place]) for place in range(len(lengths))], sum(lengths)
-    lines = [
-        line
-        for one, start in zip(trained, starts, strict=True)
-        for colour, field in fields.items()
-        for line in _curve(one.steps, lambda place, start=start: (start + place + 0.5) / total, field, colour)
-    ]
+    total = sum(len(one.steps) for one in trained)
+    lines: list[Line] = []
+    across, dividers, start = [], [], 0
+    for one in trained:
+        for colour, field in fields.items():
+            lines += _curve(one.steps, start, total, field, colour)
+        across.append(((start + len(one.steps) / 2) / total, f"round {one.round}"))
+        dividers.append(start / total)
+        start += len(one.steps)
     values = [point.y for line in lines for point in line.points]
-    middles = zip(trained, starts, lengths, strict=True)
     return LineChart(
         about=f"{title} over the steps",
         lines=tuple(lines),
         axis=axis([*values, *([] if level is None else [level])], parts=3, least=1e-3),
-        across=tuple(((start + length / 2) / total, f"round {one.round}") for one, start, length in middles),
+        across=tuple(across),
         level=level,
-        dividers=tuple(start / total for start in starts[1:]),
+        dividers=tuple(dividers[1:]),
     )
 
 
-def _curve(
-    steps: Sequence[TrainStep], across: Callable[[int], float], field: str, colour: str
-) -> Iterator[Line]:
+def _curve(steps: Sequence[TrainStep], start: int, total: int, field: str, colour: str) -> Iterator[Line]:
     """The steps thinly, and their running mean; nothing where no step has the field."""
+    known, values = step_values(steps, field)
+    if known:
+        places = (np.array(known) + start + 0.5) / total
+        yield Line(points=_thinned(places, values), colour=colour, thin=True)
+        yield Line(points=_thinned(places, smooth(values, max(3, len(known) // 8))), colour=colour)
+
+
+def step_values(steps: Sequence[TrainStep], field: str) -> tuple[list[int], NDArray[np.float64]]:
+    """Places of the steps that have a field, and its values; `captions.loss` is a field of one side."""
     side = field.rpartition(".")[0]
     known = [place for place, step in enumerate(steps) if not side or getattr(step, side) is not None]
-    if not known:
-        return
-    places = np.array([across(place) for place in known])
-    values = np.array([attrgetter(field)(steps[place]) for place in known], float)
-    for thin, shown in ((True, values), (False, smooth(values, max(3, len(known) // 8)))):
-        yield Line(points=_thinned(places, shown), colour=colour, thin=thin)
+    return known, np.array([attrgetter(field)(steps[place]) for place in known], float)
 
 
 def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
