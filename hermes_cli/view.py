@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from benchmarks.quality.clustered import Estimate
+    from curate.evaluation.clustered import Estimate
 
 console = Console()
 if not console.is_terminal:
@@ -129,3 +129,24 @@ def format_time(seconds: float) -> str:
 def encode_pretty(record: object) -> bytes:
     """Indented JSON."""
     return msgspec.json.format(msgspec.json.encode(record))
+
+
+def moment(seconds: float) -> str:
+    """`2026-01-31 04:05:06`, in this machine's time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def clock(seconds: float) -> str:
+    """`0:48`, `12:30`, `3:05:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size(count: int) -> str:
+    """Bytes with a unit: `640 B`, `7.2 MB`."""
+    value, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while value >= 999.5 and unit != "TB":
+        value, unit = value / 1000, next(units)
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"

@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.quality.agreement import Answers, Decode, Judged, judge_item
-from curate.outcomes import Bad
-from curate.overview import ItemMarks, item_marks, read_preferences, sampled_items
-from curate.shards import read_outcomes
+from curate.evaluation.agreement import Answers, Decode, Judged, judge_item
+from curate.store.outcomes import Bad
+from curate.store.overview import ItemMarks, item_marks, read_preferences, sampled_items
+from curate.store.shards import read_outcomes
 from engine.errors import DataError
 from engine.records import Candidates, Preference, Record
 from hermes_cli.pages.pictures import EmbeddedPicture, embed

@@ -8,18 +8,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curate.shards import FOLDER
+from curate.store.shards import FOLDER
 from engine.errors import CheckpointError, ConfigError, StageOrderError
-from hermes_cli.run_folder import RunFolder
+from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import stored_settings
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from benchmarks.quality.agreement import Agreement
-    from engine.pixels import Pixels
+    from curate.evaluation.agreement import Agreement
     from engine.records import Candidates
+    from engine.tokenizers.codec import Pixels
     from hermes_cli.inspection.items import InspectedItem
 
 
@@ -31,7 +31,7 @@ class InspectedRound:
     """
 
     def __init__(self, run: RunFolder, number: int) -> None:
-        from curate.origin import read_origin
+        from curate.store.origin import read_origin
 
         self.run, self.number = run, number
         self.folder = run.curation(number)
@@ -70,7 +70,7 @@ class InspectedRound:
 
     @cached_property
     def _pixels(self) -> Pixels:
-        from engine.pixels import Pixels
+        from engine.tokenizers.codec import Pixels
 
         # The base's: rounds train what uses its codes, never the tokenizer.
         return Pixels(self.run.checkpoint(0) / "image_tokenizer")
@@ -91,7 +91,7 @@ class InspectedRound:
 
     def agreement(self, hears: Callable[[int], None] = lambda done: None) -> Agreement | None:
         """How far the judge agrees with the pixel oracle, on all items; `hears` of each that is judged."""
-        from benchmarks.quality.agreement import agreement
+        from curate.evaluation.agreement import agreement
         from hermes_cli.inspection.items import judged_items
 
         judged = []
@@ -102,7 +102,7 @@ class InspectedRound:
 
     def first(self, count: int) -> list[InspectedItem]:
         """The first items."""
-        from curate.overview import sampled_items
+        from curate.store.overview import sampled_items
 
         return self._inspect(list(islice(sampled_items(self.folder), count)))
 

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.quality.agreement import Agreement
-from benchmarks.quality.clustered import Estimate
-from curate.overview import Histogram, Overview, PairMarks, SideOverview
+from curate.evaluation.agreement import Agreement
+from curate.evaluation.clustered import Estimate
+from curate.store.overview import Histogram, Overview, PairMarks, SideOverview
 from hermes_cli.inspection.items import InspectedItem
 from hermes_cli.view import format_estimate, plain_table, printable
 

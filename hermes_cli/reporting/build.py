@@ -7,21 +7,21 @@ from collections.abc import Iterator
 
 import msgspec
 
-from benchmarks.quality.paired import Difference, not_paired, paired_difference
-from benchmarks.quality.records import GapNumbers, GapReport, read_gap
-from curate.store import SUMMARY
-from curate.summary import CurateSummary
-from engine.durable import write_file
+from curate.evaluation.paired import Difference, not_paired, paired_difference
+from curate.evaluation.records import GapNumbers, GapReport, read_gap
+from curate.store.files import SUMMARY
+from curate.store.summary import CurateSummary
+from engine.checkpoints.weights import load_config
 from engine.errors import CheckpointError, ConfigError, DataError
-from engine.weights import load_config
+from engine.files.atomic import write_file
 from hermes_cli.reporting.agreement import JudgeAgreement, judge_agreement
 from hermes_cli.reporting.records import BestRound, RoundReport, RunReport
 from hermes_cli.reporting.reproduce import read_basis, run_command, trained_otherwise
 from hermes_cli.reporting.verdict import BEST_RULE, best_round, round_verdict
-from hermes_cli.run_folder import RunFolder
+from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import settle, stored_tree
 from hermes_cli.view import encode_pretty
-from train.preferences import bounded
+from train.data.preferences import bounded
 
 
 def _called(number: int) -> str:

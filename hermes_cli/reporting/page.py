@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from curate.images import read_rgb
-from curate.shards import FOLDER
-from engine.durable import write_file
+from curate.sources.images import read_rgb
+from curate.store.shards import FOLDER
 from engine.errors import HermesError
+from engine.files.atomic import write_file
 from engine.records import Record
-from hermes_cli.gallery import GalleryImage, generated_file, read_gallery, real_file
 from hermes_cli.inspection.items import InspectedItem, ItemCard, item_card
 from hermes_cli.inspection.round import InspectedRound
 from hermes_cli.pages.charts import Line, LineChart, Point, axis
 from hermes_cli.pages.pictures import EmbeddedPicture, embed
 from hermes_cli.pages.render import render_page
+from hermes_cli.reporting.gallery import GalleryImage, generated_file, read_gallery, real_file
 from hermes_cli.reporting.records import RoundReport, RunReport
 from hermes_cli.reporting.reproduce import changed_settings, flat_settings
 from hermes_cli.reporting.training import read_training, training_panels
 from hermes_cli.reporting.verdict import conclusion
-from hermes_cli.run_folder import RunFolder
-from hermes_cli.transitions import attempts, read_transitions
+from hermes_cli.run.event_log import attempts, read_transitions
+from hermes_cli.run.folder import RunFolder
 from hermes_cli.view import round_name
 
 CARDS = 4
@@ -190,7 +190,7 @@ def _fingerprints(report: RunReport) -> dict[str, str]:
 
 def _origin(folder: RunFolder, curated: Sequence[int]) -> dict[str, str]:
     """What went into the latest curation that says so."""
-    from curate.origin import read_origin
+    from curate.store.origin import read_origin
 
     for number in reversed(curated):
         try:

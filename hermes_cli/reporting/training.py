@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from engine.errors import DataError
 from engine.records import Record
 from hermes_cli.pages.charts import Line, LineChart, Point, axis
-from hermes_cli.run_folder import RunFolder
+from hermes_cli.run.folder import RunFolder
 
 if TYPE_CHECKING:
-    from train.metrics import TrainStep
+    from train.logging.metrics import TrainStep
 
 MOST_POINTS = 400
 """What a line has at most: more are averaged."""
@@ -38,7 +38,7 @@ class TrainingPanel(Record):
 
 def read_training(folder: RunFolder, numbers: Sequence[int]) -> tuple[list[RoundTraining], list[str]]:
     """The steps of every round that has any, and what cannot be read."""
-    from train.journal import METRICS, read_metrics
+    from train.logging.run_state import METRICS, read_metrics
 
     found, notes = [], []
     for number in numbers:

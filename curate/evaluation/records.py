@@ -1,0 +1,92 @@
+"""What a gap measurement finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from curate.evaluation.config import EvalConfig
+from curate.sources import Quarantined
+from engine.errors import DataError
+from engine.records import Record
+
+
+class Score(Record):
+    """An accuracy with its standard error and the number of questions behind it."""
+
+    value: float
+    se: float
+    questions: int
+
+
+class CategoryGap(Record):
+    """One GenEval category, question kind or object count."""
+
+    und: float
+    und_se: float
+    gen: float
+    gen_se: float
+    gap: float
+    items: int
+
+
+class ItemScore(Record):
+    """One held-out item: questions answered rightly, and questions asked, on each side."""
+
+    id: str
+    und: int
+    und_asked: int
+    gen: int
+    """Over all images painted for the item."""
+    gen_asked: int
+
+
+class GapNumbers(Record):
+    """Understanding, generation and the gap between them, of one model."""
+
+    und: float
+    und_se: float
+    gen: float
+    gen_se: float
+    gap: float
+    gap_se: float
+    judge: str
+    items: int
+    by_category: dict[str, CategoryGap]
+    by_objects: dict[str, CategoryGap]
+    by_kind: dict[str, CategoryGap]
+    fingerprint: str
+    """Of the weights that were measured."""
+
+
+class GapReport(GapNumbers):
+    """What `hermes eval` finds."""
+
+    config: EvalConfig
+    unreadable: tuple[Quarantined, ...] = ()
+    """Items left out since their image cannot be read."""
+    per_item: tuple[ItemScore, ...] = ()
+    """What rounds are compared by, item by item; early measurements have none."""
+
+
+def read_gap(path: Path) -> GapReport | None:
+    """The measurement in a file; None where there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=GapReport)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); remove it and run `hermes eval`") from error
+
+
+def readable_gap(path: Path) -> GapReport | None:
+    """The measurement in a file; None also where it cannot be read."""
+    try:
+        return read_gap(path)
+    except DataError:
+        return None
