@@ -126,27 +126,22 @@ def format_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def encode_pretty(record: object) -> bytes:
-    """Indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(record))
-
-
-def moment(seconds: float) -> str:
-    """`2026-01-31 04:05:06`, in this machine's time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
     """`0:48`, `12:30`, `3:05:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """Bytes with a unit: `640 B`, `7.2 MB`."""
     value, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
     unit = next(units)
     while value >= 999.5 and unit != "TB":
         value, unit = value / 1000, next(units)
     return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+
+
+def encode_pretty(record: object) -> bytes:
+    """Indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(record))

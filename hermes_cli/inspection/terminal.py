@@ -145,7 +145,7 @@ def agreement_view(found: Agreement, judge: str) -> RenderableType:
             table.add_row(name, format_estimate(value))
     kinds = plain_table("answers", "same", "judge right", "oracle right", "unclear")
     for name, one in (*found.by_kind.items(), ("all", found.answers)):
-        cells = map(format_estimate, (one.same, one.critic, one.oracle, one.unclear))
+        cells = map(format_estimate, (one.same, one.judge, one.oracle, one.unclear))
         kinds.add_row(Text(printable(name)), *cells)
     return Group(Text(), table, Text(), kinds, Text("± is one standard error, clustered by item", FAINT))
 

@@ -24,8 +24,9 @@ from hermes_cli.reporting.records import RoundReport, RunReport
 from hermes_cli.reporting.reproduce import changed_settings, flat_settings
 from hermes_cli.reporting.training import read_training, training_panels
 from hermes_cli.reporting.verdict import conclusion
-from hermes_cli.run.event_log import attempts, read_transitions
+from hermes_cli.run.event_log import read_events
 from hermes_cli.run.folder import RunFolder
+from hermes_cli.run.state import state
 from hermes_cli.view import round_name
 
 CARDS = 4
@@ -62,7 +63,7 @@ def write_page(folder: RunFolder, report: RunReport, path: Path) -> None:
         cards=cards,
         no_cards=no_cards,
         curated=curated[-1] if curated else None,
-        history=attempts(read_transitions(folder.log)),
+        history=state(read_events(folder.events)).attempts,
         changed=_as_text(changed_settings(report.settings)),
         settings=_as_text(flat_settings(report.settings)),
         fingerprints=_fingerprints(report) | _origin(folder, curated),
