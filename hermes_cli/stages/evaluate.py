@@ -19,6 +19,7 @@ from hermes_cli.view import encode_pretty, progress_bar, say
 
 if TYPE_CHECKING:
     from curate.evaluation.config import EvalConfig
+    from curate.evaluation.records import GapReport
     from curate.sources import Source
     from engine.machine.plan import Plan
     from engine.serving.engine import Engine
@@ -112,18 +113,22 @@ def evaluate_round(
 
 def evaluated(folder: RunFolder, config: EvalConfig, number: int) -> bool:
     """Whether a round's measurement exists, is of these weights and settings, and kept its items."""
-    from curate.evaluation.records import GapReport
     from engine.checkpoints.weights import fingerprint
 
-    path = folder.evaluation(number)
-    if not path.is_file():
+    found = measurement(folder, number)
+    if found is None or found.config != config or not found.per_item:
         return False
+    return found.fingerprint == fingerprint(folder.checkpoint(number))
+
+
+def measurement(folder: RunFolder, number: int) -> GapReport | None:
+    """A round's measurement, whatever it is of; None where there is none that can be read."""
+    from curate.evaluation.records import GapReport
+
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=GapReport)
-    except msgspec.MsgspecError:
-        return False
-    fits = found.config == config and bool(found.per_item)
-    return fits and found.fingerprint == fingerprint(folder.checkpoint(number))
+        return msgspec.json.decode(folder.evaluation(number).read_bytes(), type=GapReport)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def finish(folder: RunFolder, page: Path | None = None) -> Report:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,7 @@ def run_rounds(
     held_out = held_out_source(settings)
     training_source(settings)
     request = request_for(rounds, stopping, ranks)
-    with folder.held(), LazyEngine(folder, settings, ranks) as engine:
+    with folder.held(), closing(LazyEngine(folder, settings, ranks)) as engine:
         _run(folder, settings, request, stopping, engine, held_out)
     return finish(folder)
 
