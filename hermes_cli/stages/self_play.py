@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from engine.errors import HermesError
 from hermes_cli.reporting.build import build_report
 from hermes_cli.reporting.records import Report
-from hermes_cli.run.event_log import Event, RunRequest, log_event, read_events
+from hermes_cli.run.event_log import Event, RunRequest, earlier_kept, log_event, read_events
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings, store_settings
 from hermes_cli.stages.curate import SHEET, curate_round, training_source
@@ -105,6 +105,8 @@ def _run(
     engine: LazyEngine,
     held_out: Source,
 ) -> None:
+    if line := earlier_kept(folder.root):
+        say(line)
     log_event(folder.events, Event(0, "run", "begun", reason=request.words, request=request))
     ended = "all rounds are done"
     for number in range(request.rounds + 1):
