@@ -132,8 +132,7 @@ def _stage(folder: RunFolder, settings: RunSettings, number: int, stage: str, ru
     complete = _is_done(folder, number, stage, settings.eval)
     # The files of a stage that is told to be done may have been removed, or be of other settings.
     begun = found is not None and found.end != "done"
-    seconds = found.last.seconds if found else 0.0
-    done = found.last.done if found and (complete or begun) else 0
+    done, seconds = (found.last.done, found.last.seconds) if found and (complete or begun) else (0, 0.0)
     if complete and not done and stage in ("curate", "reference"):
         done = pairs_in(folder, number)
     total = found.last.total if found and begun else None

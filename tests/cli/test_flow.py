@@ -347,7 +347,8 @@ def test_what_kills_left_half_done_is_done_without_an_engine_where_none_is_neede
     (ours / "round-1/checkpoint.training/state-000004").mkdir()
     (ours / "round-1/checkpoint.training/state-000006.new").mkdir()
     lines = (ours / "events.jsonl").read_bytes().splitlines(keepends=True)
-    begun = max(place for place, line in enumerate(lines) if b'"stage":"curate","event":"begun"' in line)
+    start = b'{"round":2,"stage":"curate","event":"begun"'
+    begun = next(place for place, line in enumerate(lines) if line.startswith(start))
     (ours / "events.jsonl").write_bytes(b"".join(lines[: begun + 2]))
     states = {one["stage"]: one["state"] for one in json.loads(hermes(ours, "status", str(ours), "--json"))[
         "rounds"][2]["stages"]}  # fmt: skip
