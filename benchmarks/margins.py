@@ -39,8 +39,6 @@ class Plan(Record):
     learning_rate: float
     sum_steps: int
     """Of the curves that begin with `sum`."""
-    anchor: float
-    """Weight of both winners' anchors in `sum + anchor`."""
     seed: int
 
 
@@ -75,11 +73,9 @@ def variants(plan: Plan) -> dict[str, dict[str, Any]]:
         "sum": {"objective": "sum"},
         "product": {"objective": "product"},
         f"product {after}": {"objective": "product", "sum_steps": plan.sum_steps},
-        "gated product": {"objective": "gated_product"},
         "softmin": {"objective": "softmin"},
         "und": {"objective": "und"},
         "gen": {"objective": "gen"},
-        "sum + anchor": {"objective": "sum", "caption_anchor": plan.anchor, "image_anchor": plan.anchor},
     }
 
 
@@ -168,7 +164,6 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--sum-steps", type=int, default=50)
-    parser.add_argument("--anchor", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of the curves")
     parser.add_argument("--to", type=Path, default=Path("runs/bench/margins.json"))
@@ -187,7 +182,6 @@ def main() -> None:
         batch=given.batch,
         learning_rate=given.learning_rate,
         sum_steps=given.sum_steps,
-        anchor=given.anchor,
         seed=given.seed,
     )
     curves = earlier(given.to, plan)

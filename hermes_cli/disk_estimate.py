@@ -111,13 +111,13 @@ def checkpoint_bytes(checkpoint: Path, parameters: int) -> int:
 
 
 def training_bytes(weights: int, config: TrainConfig) -> int:
-    """What a training leaves: weights, the best of them where those are kept, metrics and their picture."""
-    return weights * (2 if config.keep_best else 1) + STEP_LINES * config.steps + CURVES
+    """What a training leaves: weights, metrics and their picture."""
+    return weights + STEP_LINES * config.steps + CURVES
 
 
 def state_bytes(trained: int, config: TrainConfig) -> int:
     """What a training holds beside that while it runs: `keep` resumable states, and the one being written."""
-    saves = (config.steps - 1) // config.save_every if config.saves_states else 0
+    saves = (config.steps - 1) // config.save_every
     return 12 * trained * min(config.keep + 1, saves)
 
 

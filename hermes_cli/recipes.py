@@ -25,13 +25,9 @@ DEFAULT: Tree = {
         "steps": 2000,
         "most_visits": 32.0,
         "interpolation": 0.55,
-        "caption_anchor": 0.0,
-        "image_anchor": 0.0,
         "real_caption_anchor": 0.0,
         "real_image_anchor": 20.0,
-        "image_normalise": False,
         "text_dropout": 0.1,
-        "label_smoothing": 0.0,
     },
 }
 """What a new run begins with: the recipe that the experiment measures over two rounds (docs/method.md). Its

@@ -53,11 +53,9 @@ class Rows(NamedTuple):
     positions_RT: Tensor
     labels_RT: Tensor
     """IGNORE where nothing is predicted."""
-    words_N: Tensor | None = None
-    """Places of the labels that are no image codes, in the flat [R * T], ascending. `Layout.stack` finds them
-    on the host: a device that looks for them has to be waited for."""
-    codes_N: Tensor | None = None
-    """Places of the labels that are image codes."""
+    places_N: Tensor | None = None
+    """Places of the labels in the flat [R * T], ascending. `Layout.stack` finds them on the host: a device
+    that looks for them has to be waited for."""
     features: Tensor | None = None
     """[understanding rows, N, F] in the order of the rows; None where the model sees codes."""
     seeing: Tensor | None = None
@@ -69,11 +67,9 @@ class Rows(NamedTuple):
         return Rows(*moved)  # type: ignore[arg-type]
 
 
-def label_places(labels_RT: Tensor, words: Vocabulary) -> tuple[Tensor, Tensor]:
-    """`words_N` and `codes_N` of `Rows`."""
-    labels = labels_RT.flatten()
-    coded = (labels >= words.code_offset) & (labels < words.mask)
-    return ((labels != IGNORE) & ~coded).nonzero()[:, 0], coded.nonzero()[:, 0]
+def label_places(labels_RT: Tensor) -> Tensor:
+    """`places_N` of `Rows`."""
+    return (labels_RT.flatten() != IGNORE).nonzero()[:, 0]
 
 
 class Layout:
@@ -163,7 +159,7 @@ class Layout:
             understood,
         )
         positions = torch.tensor([row.first for row in rows])[:, None] + torch.arange(width)
-        return Rows(ids, mask, positions, labels, *label_places(labels, self.words), features, seeing)
+        return Rows(ids, mask, positions, labels, label_places(labels), features, seeing)
 
     def check(self, preferences: Sequence[Preference], real: bool = False) -> None:
         """Refuses preferences that were sampled from a model of another shape.
@@ -257,13 +253,6 @@ class PairRows(NamedTuple):
     def _place(self, values: Tensor, places: Sequence[int]) -> Tensor:
         index = torch.tensor(places, dtype=torch.long, device=values.device)
         return values.new_zeros(self.size).index_copy(0, index, values)
-
-    @property
-    def paints(self) -> Tensor:
-        """bool [R], True where a row paints."""
-        row_R = torch.arange(len(self.rows.ids_RT))
-        real_R = (row_R >= self.paired) & (row_R < self.paired + self._told)
-        return (row_R >= 2 * len(self.captions)) & ~real_R
 
     def has(self, places: Sequence[int]) -> Tensor:
         """bool [P], True at the given places."""

@@ -34,8 +34,8 @@ def precompute(
     """Scores the preferences of a JSON-lines file under a frozen checkpoint, the reference, into Zarr.
 
     Does nothing where `store` already fits, goes on where it was killed, and replaces a store of other
-    weights, preferences or masks. Of `config` only mask_draws, least_hidden, text_dropout, seed, device,
-    dtype and image_vocabulary matter. `report` gets (preferences done, preferences in all). `ranks`
+    weights, preferences or masks. Of `config` only mask_draws, text_dropout, seed, device and dtype matter.
+    `report` gets (preferences done, preferences in all). `ranks`
     processes share the work, the cores or GPUs; they are started here: under a launcher, call this before
     the launch.
 
@@ -67,8 +67,7 @@ def _blocks_alone(
     def score(store: PartialStore, numbers: Sequence[int]) -> Iterable[int]:
         with open_device(config, advice=FREE) as device:
             loaded = load_model(checkpoint, getattr(torch, config.dtype)).to(device)
-            model = RowLogps(loaded, config.image_vocabulary)
-            yield from blocks_here(preferences, basis, layout, model)(store, numbers)
+            yield from blocks_here(preferences, basis, layout, RowLogps(loaded))(store, numbers)
 
     return score
 

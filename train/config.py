@@ -9,21 +9,16 @@ import msgspec
 
 from engine.errors import ConfigError
 
-Objective = Literal["sum", "product", "gated_product", "softmin", "und", "gen"]
+Objective = Literal["sum", "product", "softmin", "und", "gen"]
 
-JOINT = ("product", "gated_product", "softmin")
+JOINT = ("product", "softmin")
 """Objectives that join both margins in one sigmoid, and may follow steps of `sum`."""
-ANCHORS = ("caption_anchor", "image_anchor", "real_caption_anchor", "real_image_anchor")
-"""Weights of likelihoods that the loss adds to that of the pairs."""
-ImageVocabulary = Literal["full", "codes"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 LINEARS = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
 """The linear layers of a Phi block, under their names in `engine.models.showo`: what LoRA can adapt."""
 SCALED_FROM = 2048
 """Width of the model whose learning rate `scale_rate` scales: the paper's."""
-MEANS = frozenset(
-    ("micro_batch", "checkpointing", "zero_stage", "offload", "offload_dir", "keep", "keep_best", "trackers")
-)
+MEANS = frozenset(("micro_batch", "checkpointing", "zero_stage", "offload", "keep", "trackers"))
 """Settings that say how a run is carried out, not what it learns: a resumed run may change them."""
 
 
@@ -36,16 +31,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     objective: Objective = "sum"
     """`sum` adds a caption and an image DPO loss (the released code); `product` is the paper's Eq. 6, one
-    sigmoid of the two margins' product; `gated_product` is that for pairs whose margins have both reached 1
-    and `sum` for all others; `softmin` is one sigmoid of the margins' soft minimum; `und` is the caption loss
-    alone, `gen` the image loss alone (docs/objectives.md)."""
+    sigmoid of the two margins' product; `softmin` is one sigmoid of the margins' soft minimum; `und` is the
+    caption loss alone, `gen` the image loss alone (docs/objectives.md)."""
     sum_steps: int = 0
-    """Steps of `sum` before a joint objective (product, gated_product, softmin) takes over."""
-    joint_temperature: float = 1.0
-    """Of `softmin`, in units of the margins: near 0 the weaker side alone is trained, large values train both
-    alike."""
-    label_smoothing: float = 0.0
-    """Share of pairs whose winner and loser are taken to be the wrong way round (cDPO), below 0.5."""
+    """Steps of `sum` before a joint objective (product, softmin) takes over."""
     beta: float = 0.2
     """Scale of the policy-to-reference log-ratio, the strength of the pull towards the reference."""
     caption_weight: float = 1.0
@@ -53,19 +42,12 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     margins in one sigmoid leave it aside."""
     image_weight: float = 1.0
     """Weight of the image loss, likewise: in `sum` and `gen`."""
-    caption_anchor: float = 0.0
-    """Weight of the preferred caption's negative log-likelihood per token, added to the loss."""
-    image_anchor: float = 0.0
-    """Weight of the preferred image's negative log-likelihood per masked token, added to the loss."""
     real_caption_anchor: float = 0.0
     """Weight of the negative log-likelihood per token of the item's own caption, given its image: the
     homologous pair as an anchor, which needs no candidate, so that und and gen have it too."""
     real_image_anchor: float = 0.0
     """Weight of the negative log-likelihood per masked token of the item's own image, given its caption,
     each time under masks of its own."""
-    image_normalise: bool = False
-    """Divides image log-probs, of policy and reference alike, by the number of hidden tokens: a margin is
-    then per token whatever the mask hides, and wants a larger beta."""
     steps: int = 100
     """Optimizer steps; the paper trains for 3,000."""
     most_visits: float = 0.0
@@ -97,9 +79,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """K: image masks that each preference owns, each with its own reference log-probs."""
     masks_per_step: int = 1
     """How many of the K masks are averaged each time that a preference is visited; visits rotate."""
-    least_hidden: float = 0.0
-    """Least share of the codes that masks hide of winners and losers, below 1; an item's own image is seen
-    under all shares."""
     text_dropout: float = 0.0
     """Share of masks under which an image is scored without its caption, as guidance paints; winner, loser,
     policy and reference share the choice."""
@@ -112,9 +91,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Steps between two resumable states."""
     keep: int = 1
     """How many of the latest states are kept."""
-    keep_best: bool = False
-    """Exports the weights after the `save_every` steps of the lowest mean training loss to
-    `<out>.training/best`. There is no validation set: low loss is what was minimised, no more."""
     trackers: tuple[Tracker, ...] = ("tensorboard",)
     """Who gets the metrics besides metrics.jsonl; wandb and trackio must be installed."""
     lora_rank: int = 0
@@ -127,35 +103,30 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Keeps only each block's input for the backward pass and computes the rest of it again."""
     zero_stage: Literal[0, 1, 2, 3] = 3
     """What ranks share out: 1 the optimizer's state, 2 also gradients, 3 also parameters, 0 nothing."""
-    offload: Literal["none", "cpu", "nvme"] = "none"
-    """Where the optimizer's state lies: the device, the host's memory, or files under `offload_dir`."""
-    offload_dir: str = ""
-    """Folder on a local disk for offload nvme."""
+    offload: Literal["none", "cpu"] = "none"
+    """Where the optimizer's state lies: the device, or the host's memory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model trains; auto is the GPU where there is one, else the CPU."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the model; log-probs, losses and the optimizer stay in float32."""
-    image_vocabulary: ImageVocabulary = "full"
-    """Over which ids the softmax of a hidden code runs: the whole vocabulary, as in the official loss, or
-    the image codes alone, as in painting. `codes` is another normaliser: log-probs and losses are not the
-    official ones, and no gradient takes probability from text ids at image positions."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "pairs_every", "mask_draws", "masks_per_step", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train: {name} is {getattr(self, name)}, it must be at least 1")
-        for name in ("beta", "learning_rate", "clip", "joint_temperature"):
+        for name in ("beta", "learning_rate", "clip"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"train: {name} is {value}, it must be a positive number")
-        for name in ("weight_decay", "caption_weight", "image_weight", "most_visits", *ANCHORS):
+        anchors = ("real_caption_anchor", "real_image_anchor")
+        for name in ("weight_decay", "caption_weight", "image_weight", "most_visits", *anchors):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"train: {name} is {value}, it must be zero or a positive number")
-        for name, limit in (("label_smoothing", 0.5), ("least_hidden", 1.0), ("text_dropout", 1.0)):
-            value = getattr(self, name)
-            if not 0 <= value < limit:
-                raise ConfigError(f"train: {name} is {value}, it must be at least 0 and below {limit:g}")
+        if not 0 <= self.text_dropout < 1:
+            raise ConfigError(
+                f"train: text_dropout is {self.text_dropout}, it must be at least 0 and below 1"
+            )
         if not 0 < self.interpolation <= 1:
             raise ConfigError(
                 f"train: interpolation is {self.interpolation}, it must be above 0 and at most 1"
@@ -192,10 +163,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 )
         if self.objective == "sum" and self.caption_weight == self.image_weight == 0:
             raise ConfigError("train: caption_weight and image_weight are both 0, nothing would be learned")
-        if self.objective != "softmin" and self.joint_temperature != 1.0:
-            raise ConfigError(
-                f"train: joint_temperature applies to objective softmin, this one is {self.objective}"
-            )
         if not 0 <= self.sum_steps < self.steps:
             raise ConfigError(
                 f"train: sum_steps is {self.sum_steps}, it must be at least 0 and below steps, {self.steps}"
@@ -215,16 +182,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 "train: dtype bfloat16 at zero_stage 0 would accumulate gradients in bfloat16; "
                 "use zero_stage 1 to 3, also on one rank"
             )
-        needed = {"none": 0, "cpu": 1, "nvme": 3}[self.offload]
-        if self.zero_stage < needed:
-            raise ConfigError(
-                f"train: offload {self.offload} needs zero_stage {needed} or more, it is {self.zero_stage}"
-            )
-        if (self.offload == "nvme") != bool(self.offload_dir):
-            raise ConfigError(
-                f"train: offload is {self.offload} and offload_dir {self.offload_dir!r}; "
-                "nvme needs a folder, none and cpu take none"
-            )
+        if self.offload == "cpu" and self.zero_stage == 0:
+            raise ConfigError("train: offload cpu needs zero_stage 1 or more, it is 0")
 
     def _check_adapters(self) -> None:
         if self.lora_rank < 0:
@@ -250,11 +209,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         from engine.devices import compute_device
 
         return compute_device().type
-
-    @property
-    def saves_states(self) -> bool:
-        """Whether a killed run can go on: what DeepSpeed keeps in offload_dir ends with its process."""
-        return self.offload != "nvme"
 
     @property
     def warmup_steps(self) -> int:

@@ -39,10 +39,8 @@ def deepspeed_config(config: TrainConfig, world: int, persist: int = PERSIST) ->
     if config.zero_stage == 3:
         zero["stage3_param_persistence_threshold"] = persist
     if config.offload != "none":
-        pinned = {"pin_memory": config.device_type == "cuda"}
-        zero["offload_optimizer"] = {"device": config.offload, **pinned}
-        if config.offload == "nvme":
-            zero["offload_optimizer"]["nvme_path"] = config.offload_dir
+        pinned = config.device_type == "cuda"
+        zero["offload_optimizer"] = {"device": config.offload, "pin_memory": pinned}
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": passes,

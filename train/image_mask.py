@@ -52,20 +52,16 @@ def mask_from_uniforms(share: float, ranks: NDArray[np.floating]) -> NDArray[np.
     return np.argsort(ranks, kind="stable") < hidden
 
 
-def mask_from_seed(seed: int, tokens: int, least_hidden: float = 0.0) -> NDArray[np.bool_]:
-    """The mask of a stored seed over `tokens` image tokens, True = hidden.
-
-    `least_hidden` keeps the rule to masks that hide that share of the codes or more, but for rounding.
-    """
+def mask_from_seed(seed: int, tokens: int) -> NDArray[np.bool_]:
+    """The mask of a stored seed over `tokens` image tokens, True = hidden."""
     uniforms = np.random.default_rng(seed).random(tokens + 1)
-    widest = math.acos(least_hidden) / (math.pi / 2) if least_hidden else 1.0
-    return mask_from_uniforms(float(uniforms[0]) * widest, uniforms[1:])
+    return mask_from_uniforms(float(uniforms[0]), uniforms[1:])
 
 
-def draw_from_seed(seed: int, tokens: int, text_dropout: float = 0.0, least_hidden: float = 0.0) -> ImageDraw:
+def draw_from_seed(seed: int, tokens: int, text_dropout: float = 0.0) -> ImageDraw:
     """All that a seed decides. The mask does not depend on `text_dropout`, a probability."""
     uniform = np.random.default_rng((seed, _TEXT_STREAM)).random()
-    return ImageDraw(mask_from_seed(seed, tokens, least_hidden), text=bool(uniform >= text_dropout))
+    return ImageDraw(mask_from_seed(seed, tokens), text=bool(uniform >= text_dropout))
 
 
 def image_mask(pair_id: str, draw: int, seed: int, tokens: int) -> NDArray[np.bool_]:

@@ -3,7 +3,6 @@
 <out>.training/basis.json       what the run was started with
 <out>.training/metrics.jsonl    one `TrainStep` a line
 <out>.training/state-000050/    everything needed to go on after step 50; gone when the run is complete
-<out>.training/best/            checkpoint after the steps of the lowest mean loss, where it is asked for
 <out>.training/lock             held by the process that trains
 
 A folder in the making has the suffix .new and one in removal .gone; neither is ever read.
@@ -12,10 +11,9 @@ A folder in the making has the suffix .new and one in removal .gone; neither is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from statistics import fmean
 from typing import Protocol
 
 import msgspec
@@ -30,7 +28,7 @@ from train.metrics import TrainStep
 from train.reference import ReferenceBasis
 
 STATES = "state-*[0-9]"
-METRICS, BEST, BASIS = "metrics.jsonl", "best", "basis.json"
+METRICS, BASIS = "metrics.jsonl", "basis.json"
 
 
 class RunBasis(Record):
@@ -61,12 +59,8 @@ class Stateful(Protocol):
         """Takes it up again."""
         ...
 
-    def publish(self, folder: Path, replace: bool = False) -> None:
+    def publish(self, folder: Path) -> None:
         """Writes a checkpoint folder, complete or not at all."""
-        ...
-
-    def agree(self, yes: bool) -> bool:
-        """What rank 0 says, on every rank."""
         ...
 
 
@@ -79,8 +73,6 @@ class Journal:
         self._basis = basis
         self._config = basis.config
         self._out = out
-        self._losses: list[float] = []
-        """Of every step so far; on rank 0 alone."""
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -140,14 +132,12 @@ class Journal:
                 )
             write_file(self.folder / BASIS, msgspec.json.encode(self._basis))
             write_file(self.metrics, b"".join(lines[:done]))
-            self._losses = [step.loss for step in read_metrics(self.metrics)]
         return done
 
     def append(self, step: TrainStep) -> None:
         """Adds a line to the metrics."""
         with writing(self.metrics), self.metrics.open("ab") as lines:
             lines.write(msgspec.json.encode(step) + b"\n")
-        self._losses.append(step.loss)
 
     def save(self, policy: Stateful, done: int) -> None:
         """Keeps the state after `done` steps and forgets all but the latest few. All ranks call it."""
@@ -159,15 +149,6 @@ class Journal:
             states = self._states()
             for old in sorted(states)[: -self._config.keep]:
                 remove_folder(states[old])
-
-    def keep_best(self, policy: Stateful) -> None:
-        """Exports the weights where the latest steps' mean loss is the lowest so far, if the run wants it.
-
-        Means are over `save_every` steps and the metrics are all that decides, so that a resumed run comes
-        to the same result. All ranks call it.
-        """
-        if self._config.keep_best and policy.agree(latest_is_best(self._losses, self._config.save_every)):
-            policy.publish(self.folder / BEST, replace=True)
 
     def publish(self, policy: Stateful) -> None:
         """Writes the finished checkpoint. All ranks call it."""
@@ -226,18 +207,6 @@ def _flat(basis: RunBasis) -> dict[str, object]:
     reference = msgspec.to_builtins(basis.reference)
     weights = {"starting weights": basis.started_from, "reference weights": reference.pop("weights")}
     return {**config, **weights, **reference}
-
-
-def latest_is_best(losses: Sequence[float], every: int) -> bool:
-    """Whether the mean of the last `every` losses is below that of every earlier stretch of as many.
-
-    Stretches end where states are saved: at multiples of `every`.
-    """
-    if not losses:
-        return False
-    latest = fmean(losses[-every:])
-    ends = range(every, len(losses), every)
-    return all(latest < fmean(losses[end - every : end]) for end in ends)
 
 
 def read_metrics(path: Path) -> list[TrainStep]:

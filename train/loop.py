@@ -78,10 +78,7 @@ def train(
                         report(record)
                     if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
                         trackers.flush()
-                        journal.keep_best(policy)
-                        if config.saves_states:
-                            journal.save(policy, step + 1)
-            journal.keep_best(policy)
+                        journal.save(policy, step + 1)
             policy.interpolate()
             journal.publish(policy)
         journal.close()
@@ -227,17 +224,12 @@ class PairSource:
     def sides(self, chosen: Sequence[Visit], batch: PairRows, logp_R: Tensor) -> tuple[Side, Side]:
         """(captions, images) of some visits, from their rows' log-probs under the policy."""
         reference_R = self.reference_of(chosen, batch)
-        labels_R = (batch.rows.labels_RT != IGNORE).sum(1).to(logp_R.dtype)
-        if self._config.image_normalise:
-            size_R = torch.where(batch.paints, labels_R, 1.0)
-            logp_R, reference_R, labels_R = logp_R / size_R, reference_R / size_R, labels_R / size_R
-        policy, reference, labels = (batch.split(values) for values in (logp_R, reference_R, labels_R))
+        policy, reference = batch.split(logp_R), batch.split(reference_R)
         captions = Side(
             policy_win_P=policy[0],
             policy_lose_P=policy[1],
             reference_win_P=reference[0],
             reference_lose_P=reference[1],
-            tokens_win_P=labels[0],
             has_P=batch.has(batch.captions),
         )
         images = Side(
@@ -245,7 +237,6 @@ class PairSource:
             policy_lose_P=policy[3],
             reference_win_P=reference[2],
             reference_lose_P=reference[3],
-            tokens_win_P=labels[2],
             has_P=batch.has(batch.images),
         )
         return captions, images

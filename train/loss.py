@@ -26,17 +26,12 @@ class Dpo(NamedTuple):
 
 
 class Side(NamedTuple):
-    """Summed log-probs of one side's winners and losers; unused where `has_P` is False.
-
-    Under `image_normalise` those of images are per hidden token, and so is all that follows from them.
-    """
+    """Summed log-probs of one side's winners and losers; unused where `has_P` is False."""
 
     policy_win_P: Tensor
     policy_lose_P: Tensor
     reference_win_P: Tensor
     reference_lose_P: Tensor
-    tokens_win_P: Tensor
-    """Number of labels behind each winner's log-prob (a mean over masks for images; 1 where normalised)."""
     has_P: Tensor
     """bool: whether the preference has this side."""
 
@@ -87,11 +82,6 @@ def dpo(
     return Dpo(loss_P=preference_loss(margin_P), margin_P=margin_P)
 
 
-def anchor(side: Side) -> Tensor:
-    """Negative log-likelihood per token of each winner, [P]; 0 where the preference lacks the side."""
-    return torch.where(side.has_P, -side.policy_win_P / side.tokens_win_P.clamp(min=1), 0.0)
-
-
 def batch_loss(
     captions: Side,
     images: Side,
@@ -109,20 +99,16 @@ def batch_loss(
     caption_dpo, image_dpo = captions.dpo(config.beta), images.dpo(config.beta)
     margins = Margins(caption_dpo.margin_P, image_dpo.margin_P, captions.has_P, images.has_P)
     joined = pair_dpo(margins, config, config.objective_at(step))
-    total_P = joined.loss_P
-    for weight, side in ((config.caption_anchor, captions), (config.image_anchor, images)):
-        if weight > 0:
-            total_P = total_P + weight * torch.where(joined.counted_P, anchor(side), 0.0)
-    none_P = torch.zeros_like(total_P)
+    none_P = torch.zeros_like(joined.loss_P)
     real_captions_P = real_captions.loss() if real_captions else none_P
     real_images_P = real_images.loss() if real_images else none_P
     real_P = config.real_caption_anchor * real_captions_P + config.real_image_anchor * real_images_P
     anchored = real_captions is not None or real_images is not None
     counted_P = torch.ones_like(joined.counted_P) if anchored else joined.counted_P
-    times_P = torch.full_like(total_P, config.pairs_every)
+    times_P = torch.full_like(none_P, config.pairs_every)
     if homologous_P is not None:
         times_P = torch.where(homologous_P, times_P, 1.0)
-    total_P = times_P * total_P + real_P
+    total_P = times_P * joined.loss_P + real_P
     return BatchLoss(
         total=total_P.sum() / counted_P.sum().clamp(min=1),
         loss_P=joined.loss_P,

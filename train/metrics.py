@@ -24,8 +24,7 @@ class SideMetrics(Record):
     accuracy: float
     """Share of margins above 0."""
     win_gain: float
-    """log p(winner) under the policy minus the reference's, nats; below 0 the winner became less likely. Like
-    all of images, per hidden token under `image_normalise`."""
+    """log p(winner) under the policy minus the reference's, nats; below 0 the winner became less likely."""
     lose_gain: float
     """The same of the loser."""
     kl: float

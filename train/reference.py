@@ -34,7 +34,7 @@ from train.reference_store import (
 )
 from train.row_logps import RowLogps
 
-SCHEMA = 2
+SCHEMA = 3
 UNSAID = {"device": "cpu"}
 """What is true of stores from before they said so."""
 BATCH_ROWS = 32
@@ -63,9 +63,6 @@ class ReferenceBasis(Record):
     caption_prompt: str
     dtype: str
     """Arithmetic of the scoring model: the policy must round as its reference did."""
-    image_vocabulary: str = "full"
-    """The normaliser of image labels."""
-    least_hidden: float = 0.0
     device: str = "cpu"
     """Kind of device that scores; it rounds in its own way, as a dtype does."""
     schema: int = SCHEMA
@@ -84,8 +81,6 @@ class ReferenceBasis(Record):
             image_tokens=model.num_image_tokens,
             caption_prompt=model.caption_prompt,
             dtype=config.dtype,
-            image_vocabulary=config.image_vocabulary,
-            least_hidden=config.least_hidden,
             device=config.device_type,
         )
 
@@ -104,8 +99,7 @@ class Reference(NamedTuple):
 
     def image_draw(self, pair: int, draw: int, tokens: int, config: TrainConfig) -> ImageDraw:
         """What this preference's image log-probs of this draw were taken under."""
-        seed = int(self.mask_seed[pair, draw])
-        return draw_from_seed(seed, tokens, config.text_dropout, config.least_hidden)
+        return draw_from_seed(int(self.mask_seed[pair, draw]), tokens, config.text_dropout)
 
 
 def open_reference(path: Path, basis: ReferenceBasis) -> Reference:
@@ -213,9 +207,7 @@ def score_block(
                 work.append((row, f"caption_{side}", (i,)))
             for draw in range(draws if one.images else 0):
                 codes = getattr(one.images, side).codes
-                seen = draw_from_seed(
-                    int(seeds[i, draw]), basis.image_tokens, basis.text_dropout, basis.least_hidden
-                )
+                seen = draw_from_seed(int(seeds[i, draw]), basis.image_tokens, basis.text_dropout)
                 row = layout.image_row(one.caption if seen.text else "", codes, seen.hidden)
                 work.append((row, f"image_{side}", (i, draw)))
     work.sort(key=lambda entry: len(entry[0].ids))

@@ -150,7 +150,7 @@ def _score(job: Job) -> Iterable[int]:
     config, checkpoint = job.config, Path(job.checkpoint)
     with open_device(config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
         loaded = load_model(checkpoint, getattr(torch, config.dtype)).to(device)
-        model = RowLogps(loaded, config.image_vocabulary)
+        model = RowLogps(loaded)
         layout = Layout.load(checkpoint, Path(job.features))
         score = blocks_here(load_preferences(Path(job.pairs)), job.basis, layout, model)
         yield from score(PartialStore.open(Path(job.store)), job.blocks)

@@ -120,7 +120,7 @@ class Policy:
             # A shared-memory all-reduce on CPUs, compiled on first use; what a killed rank leaves of it in
             # /dev/shm would outlive the run.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-            scorer = RowLogps(model, config.image_vocabulary)
+            scorer = RowLogps(model)
             # torch's own AdamW: DeepSpeed's would compile a C++ extension on its first use.
             optimizer = torch.optim.AdamW(decay_groups(scorer, config.weight_decay), betas=BETAS)
             self._engine: Any = deepspeed.initialize(
@@ -130,8 +130,7 @@ class Policy:
                 dist_init_required=False,
             )[0]
             self._masters = Masters(self._engine, config.zero_stage)
-            if config.saves_states:
-                self._masters.begin_moments()
+            self._masters.begin_moments()
             if config.dtype == "bfloat16" and not config.lora_rank:
                 self._restore_masters()
 
@@ -172,10 +171,6 @@ class Policy:
         if self.world > 1:
             dist.all_reduce(values)
         return values.cpu()
-
-    def agree(self, yes: bool) -> bool:
-        """What rank 0 says, on every rank."""
-        return bool(self.total(torch.tensor(int(yes and self.rank == 0))))
 
     @property
     def peak_memory_mib(self) -> float:
@@ -227,13 +222,12 @@ class Policy:
                 elif name.endswith(UP):
                     self._masters.write(name, alpha * trained)
 
-    def publish(self, folder: Path, replace: bool = False) -> None:
+    def publish(self, folder: Path) -> None:
         """Gathers the masters into a checkpoint folder, with the tokenizers of the one it started from.
 
         Adapters are merged. All ranks must call it, for the gathering is collective; rank 0 writes.
-        `replace` lets it take the place of an earlier folder. What the policy itself gives for fixed captions
-        goes along (`engine.canary`). An engine that waits for weights in shared memory is offered them there
-        too, unless they replace earlier ones: those are kept, not served.
+        What the policy itself gives for fixed captions goes along (`engine.canary`). An engine that waits for
+        weights in shared memory is offered them there too.
         """
         canaries = self._canaries()
         trained = {}
@@ -250,9 +244,8 @@ class Policy:
                 save_state(trained, self._model_config, beside, self._checkpoint)
                 if canaries is not None:
                     (beside / CANARY).write_bytes(msgspec.json.encode(canaries))
-            place_folder(beside, folder, replace)
-            if not replace:
-                offer_weights(trained, folder)
+            place_folder(beside, folder)
+            offer_weights(trained, folder)
         dist.barrier()
 
     @torch.no_grad()

@@ -37,7 +37,7 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("curate", "--set", "train.steps=many"), "Expected `int`, got `str`"),
         (("curate", "--config", "missing.toml"), "missing.toml"),
         (("train", "--set", "train.beta=-1"), "beta"),
-        (("train", "--set", "train.sum_steps=9"), "sum_steps come before product, gated_product, softmin"),
+        (("train", "--set", "train.sum_steps=9"), "sum_steps come before product, softmin"),
         (("reference", "--set", "reference.ranks=0"), "ranks is 0, it must be at least 1"),
         (("reference", "--ranks", "2"), "run `hermes curate --round 1` first"),
         (

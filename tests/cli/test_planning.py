@@ -82,8 +82,6 @@ def test_training_is_planned_with_what_its_settings_cost() -> None:
     assert training_needs(trained(lora_rank=4), SHOWO_SHAPES, 1).memory < plain
     assert training_needs(trained(batch=8), SHOWO_SHAPES, 1).memory > plain
     assert training_needs(trained(objective="und"), SHOWO_SHAPES, 1).memory < plain
-    disk = trained(offload="nvme", offload_dir="/tmp")
-    assert training_needs(disk, SHOWO_SHAPES, 1).memory < plain
 
 
 def test_training_on_a_gpu_is_planned_with_what_lies_there() -> None:

@@ -40,9 +40,9 @@ def official_loss(golden: Path, config: TrainConfig) -> tuple[RowLogps, BatchLos
     found = [policy(*one) for one in rows]
     with torch.no_grad():
         reference = [frozen(*one) for one in rows]
-    one, has = torch.ones(1), torch.ones(1, dtype=torch.bool)
+    has = torch.ones(1, dtype=torch.bool)
     images, captions = (
-        Side(found[0][i, None], found[1][i, None], reference[0][i, None], reference[1][i, None], one, has)
+        Side(found[0][i, None], found[1][i, None], reference[0][i, None], reference[1][i, None], has)
         for i in (0, 1)
     )
     return policy, batch_loss(captions, images, config), arrays

@@ -129,5 +129,5 @@ def test_kernels_that_repeat_are_asked_for_no_longer_than_training_lasts(checkpo
     rows = layout.stack([layout.caption_row(range(9), (5, 6)), layout.caption_row(range(9), (8,))])
     with same_bits():
         assert torch.are_deterministic_algorithms_enabled()
-        RowLogps(load_model(checkpoint), "codes")(*rows).sum().backward()
+        RowLogps(load_model(checkpoint))(*rows).sum().backward()
     assert not torch.are_deterministic_algorithms_enabled()

@@ -14,7 +14,6 @@ from engine.errors import ConfigError
 from engine.weights import load_model
 from train.batch import Layout
 from train.config import TrainConfig
-from train.journal import BEST
 from train.row_logps import RowLogps
 
 ALPHA = 0.3
@@ -58,25 +57,6 @@ def test_the_canaries_are_those_of_the_published_weights(
     rows = layout.stack([layout.caption_row(one.codes, one.token_ids) for one in songs])
     found = RowLogps(load_model(out))(*rows).tolist()
     assert found == pytest.approx([one.logp for one in songs], abs=1e-3)
-
-
-def test_the_best_weights_on_the_way_are_kept_as_they_were_trained(
-    tmp_path: Path, pairs_file: Path, checkpoint: Path
-) -> None:
-    config = msgspec.structs.replace(SHORT, save_every=2, keep_best=True)
-    folders = [
-        run(
-            pairs_file,
-            checkpoint,
-            tmp_path / str(alpha),
-            msgspec.structs.replace(config, interpolation=alpha),
-        )
-        for alpha in (1.0, ALPHA)
-    ]
-    one, two = (weights(out.with_name(f"{out.name}.training") / BEST) for out in folders)
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    between, trained = weights(folders[1]), weights(folders[0])
-    assert any(not torch.equal(between[name], trained[name]) for name in one)
 
 
 def test_a_training_that_is_stopped_and_goes_on_is_interpolated_once(

@@ -1,4 +1,4 @@
-"""DPO of one side, and a batch's loss: means, anchors, warm-up, and the reference implementation's terms."""
+"""DPO of one side, and a batch's loss: means, warm-up, and the reference implementation's terms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tensor(*values: float) -> Tensor:
 
 def side(win: Tensor, lose: Tensor, has: Tensor = YES, reference: float = -10.0) -> Side:
     stored = torch.full_like(win, reference).detach()
-    return Side(win, lose, stored, stored, torch.full_like(stored, 5.0), has)
+    return Side(win, lose, stored, stored, has)
 
 
 @given(LOGP, LOGP, LOGP, LOGP)
@@ -55,15 +55,6 @@ def test_batches_average_losses_and_never_sum_log_probs_over_pairs() -> None:
     one = batch_loss(side(win, lose, YES.expand(2)), side(win, lose, NO.expand(2)), TrainConfig())
     margins = 0.2 * (win - lose)
     assert one.total.item() == pytest.approx(-torch.nn.functional.logsigmoid(margins).mean().item())
-
-
-def test_the_anchor_adds_the_winners_negative_log_likelihood_per_token() -> None:
-    win, lose = tensor(-8.0), tensor(-12.0)
-    plain = batch_loss(side(win, lose), side(win, lose), TrainConfig()).total
-    config = TrainConfig(caption_anchor=0.5, image_anchor=0.25)
-    anchored = batch_loss(side(win, lose), side(win, lose), config)
-    assert anchored.total.item() - plain.item() == pytest.approx(0.75 * 8.0 / 5.0)
-    assert torch.equal(anchored.loss_P, batch_loss(side(win, lose), side(win, lose), TrainConfig()).loss_P)
 
 
 @pytest.mark.parametrize("case", ["case3a_dpo_b1", "case3b_dpo_b2"])

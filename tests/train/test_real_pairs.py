@@ -135,7 +135,8 @@ def test_real_rows_follow_the_pairs_and_show_the_item_itself(
         seen = row[row != IGNORE] - layout.words.code_offset
         hidden = [code for code, is_hidden in zip(one.image_codes, draw.hidden, strict=True) if is_hidden]
         assert seen.tolist() == hidden
-    assert batch.paints[batch.paired :].tolist() == [False] * len(told) + [True] * len(shown)
+    are_images = batch.rows.ids_RT[batch.paired :, 0] == layout.words.t2i
+    assert are_images.tolist() == [False] * len(told) + [True] * len(shown)
     values = torch.arange(float(len(batch.rows.ids_RT)))
     for one, other in zip(batch.split(values), plain.split(values[: plain.paired]), strict=True):
         assert torch.equal(one, other)

@@ -166,9 +166,6 @@ def test_moved_weights_pairs_or_masks_are_refused_with_both_values_and_the_comma
         "dtype": ReferenceBasis.of(
             checkpoint, preferences, msgspec.structs.replace(CONFIG, dtype="bfloat16")
         ),
-        "image_vocabulary": ReferenceBasis.of(
-            checkpoint, preferences, msgspec.structs.replace(CONFIG, image_vocabulary="codes")
-        ),
         "schema": msgspec.structs.replace(stored, schema=1),
     }
     for name, basis in moved.items():

@@ -22,7 +22,7 @@ from train.preferences import load_preferences
 from train.reference import Reference, ReferenceBasis, open_reference, partial_of
 from train.reference_store import BLOCK, MOST_BLOCKS, PartialStore, block_size, locked
 
-CONFIG = TrainConfig(mask_draws=2, text_dropout=0.3, image_vocabulary="codes")
+CONFIG = TrainConfig(mask_draws=2, text_dropout=0.3)
 COUNT = 3 * BLOCK + 5
 
 SCRIPT = """

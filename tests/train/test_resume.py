@@ -7,16 +7,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors import safe_open
-from training import CONFIG, KilledError, die_at, metrics_of, run, weights
+from training import CONFIG, KilledError, die_at, metrics_of, run
 
 from engine.errors import BusyError, CheckpointError, StaleError
-from engine.weights import fingerprint, load_model
+from engine.weights import fingerprint
 from train.batch import Layout
 from train.config import TrainConfig
-from train.journal import Journal, RunBasis, latest_is_best
+from train.journal import Journal, RunBasis
 from train.metrics import TrainStep
 from train.reference import ReferenceBasis
 from train.zero3 import Policy, open_policy
@@ -153,34 +151,6 @@ def test_two_runs_do_not_train_into_one_folder(tmp_path: Path, pairs_file: Path,
     basis = RunBasis(config=CONFIG, reference=ReferenceBasis.of(checkpoint, [], CONFIG))
     with Journal(out, basis).held(), pytest.raises(BusyError, match="another process"):
         run(pairs_file, checkpoint, out)
-
-
-def test_the_best_weights_are_those_after_the_steps_of_the_lowest_mean_loss(
-    tmp_path: Path, pairs_file: Path, checkpoint: Path
-) -> None:
-    config = msgspec.structs.replace(CONFIG, keep_best=True)
-    out = run(pairs_file, checkpoint, tmp_path / "out", config)
-    best = tmp_path / "out.training" / "best"
-    load_model(best)
-    losses = [step.loss for step in metrics_of(out)]
-    means = [sum(losses[end - 4 : end]) / 4 for end in (4, 8, 12)]
-    assert means[2] == min(means)
-    assert fingerprint(best) == fingerprint(out)
-    assert weights(best).keys() == weights(checkpoint).keys()
-
-
-@given(st.lists(st.floats(0, 10), min_size=1, max_size=12), st.integers(1, 5))
-def test_no_earlier_stretch_is_better_than_the_best(losses: list[float], every: int) -> None:
-    best = [
-        end
-        for end in range(1, len(losses) + 1)
-        if (end % every == 0 or end == len(losses)) and latest_is_best(losses[:end], every)
-    ]
-    means = {
-        end: sum(losses[max(0, end - every) : end]) / min(end, every)
-        for end in {*range(every, len(losses) + 1, every), len(losses)}
-    }
-    assert means[best[-1]] == pytest.approx(min(means.values()))
 
 
 def test_settings_of_earlier_versions_still_resume(killed: Path, pairs_file: Path, checkpoint: Path) -> None:
