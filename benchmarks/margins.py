@@ -21,9 +21,11 @@ from benchmarks.timing import Machine, machine
 from engine.checkpoints import resolve_model
 from engine.durable import write_file
 from engine.records import Preference, Record
-from train.command import precompute, run_training
+from train.command import precompute
 from train.config import TrainConfig
-from train.metrics import SideMetrics, TrainStep
+from train.inputs import read_inputs
+from train.loop import run_training
+from train.metrics import ModalityMetrics, TrainStep
 from train.preferences import load_preferences
 
 
@@ -91,7 +93,8 @@ def train_curve(plan: Plan, name: str, pairs: Path, checkpoint: Path, folder: Pa
         save_every=plan.steps,
         **settings,
     )
-    store = precompute(pairs, checkpoint, folder / "reference.zarr", config)
+    inputs = read_inputs(pairs, checkpoint, config)
+    store = precompute(inputs, folder / "reference.zarr")
     steps: list[TrainStep] = []
 
     def report(step: TrainStep) -> None:
@@ -99,7 +102,7 @@ def train_curve(plan: Plan, name: str, pairs: Path, checkpoint: Path, folder: Pa
         if step.step % 20 == 0:
             print(f"{name}: step {step.step}, margin {step.margin:+.3f}", file=sys.stderr, flush=True)
 
-    run_training(pairs, checkpoint, folder / name.replace(" ", "-"), store, config, report)
+    run_training(inputs, folder / name.replace(" ", "-"), store, report)
     return Curve(
         name=name,
         settings=settings,
@@ -116,7 +119,7 @@ def train_curve(plan: Plan, name: str, pairs: Path, checkpoint: Path, folder: Pa
 
 
 def _series(steps: list[TrainStep], side: str, field: str) -> tuple[float, ...]:
-    found: list[SideMetrics | None] = [getattr(step, side) for step in steps]
+    found: list[ModalityMetrics | None] = [getattr(step, side) for step in steps]
     return tuple(round(getattr(one, field), 4) for one in found if one is not None)
 
 

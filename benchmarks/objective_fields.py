@@ -34,7 +34,7 @@ def field(config: TrainConfig, points: int) -> tuple[np.ndarray, ...]:
     line = torch.linspace(-REACH, REACH, points, dtype=torch.float64)
     images, captions = (grid.flatten().requires_grad_() for grid in torch.meshgrid(line, line, indexing="ij"))
     has = torch.ones(points**2, dtype=torch.bool)
-    loss = pair_dpo(Margins(captions, images, has, has), config).loss_P
+    loss, _ = pair_dpo(Margins(captions, images, has, has), config)
     loss.sum().backward()
     assert captions.grad is not None
     assert images.grad is not None

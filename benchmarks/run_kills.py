@@ -28,8 +28,8 @@ from benchmarks.timing import Machine, machine
 from engine.durable import write_file
 from engine.records import Record
 from engine.weights import fingerprint
-from train.journal import METRICS, read_metrics
-from train.metrics import timeless
+from train.config import METRICS
+from train.metrics import read_metrics, timeless
 
 ROUNDS = 2
 STAGES = ("curate", "reference", "train", "swap", "eval")

@@ -31,10 +31,11 @@ from engine.checkpoints import SHOWO_SHAPES
 from engine.durable import write_file
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference, Record
 from engine.weights import fingerprint, load_config
-from train.command import precompute, run_training
-from train.config import TrainConfig
-from train.journal import METRICS, read_metrics
-from train.metrics import TrainStep, timeless
+from train.command import precompute
+from train.config import METRICS, TrainConfig
+from train.inputs import read_inputs
+from train.loop import run_training
+from train.metrics import TrainStep, read_metrics, timeless
 
 TOUCHES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "shutil.rmtree")
 """Audit events of Python before an operation on a file."""
@@ -130,7 +131,7 @@ def work(job: Job, operation: int = 0) -> None:
     def report(step: TrainStep) -> None:
         os.write(log, f"{step.step}\n".encode())
 
-    run_training(*job[:4], job.config, report)
+    run_training(read_inputs(job.pairs, job.checkpoint, job.config), job.out, job.store, report)
 
 
 def attempt(job: Job, operation: int = 0, moment: float | None = None) -> tuple[bool, float]:
@@ -259,7 +260,7 @@ def measure(steps: int, save_every: int, kills: int, operations: int, seed: int)
         pairs = root / "pairs.jsonl"
         made = synthetic_preferences(SHOWO_SHAPES, 8, seed)
         pairs.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in made))
-        store = precompute(pairs, SHOWO_SHAPES, root / "reference.zarr", config)
+        store = precompute(read_inputs(pairs, SHOWO_SHAPES, config), root / "reference.zarr")
         whole, killed = (Job(pairs, SHOWO_SHAPES, root / name, store, config) for name in ("whole", "killed"))
         _, longest = attempt(whole)
         outcome = endure(killed, whole, kills, longest, operations, seed)

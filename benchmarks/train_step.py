@@ -37,7 +37,8 @@ from engine.weights import load_config, load_model
 from train.batch import Layout, PairRows
 from train.command import precompute
 from train.config import TrainConfig
-from train.loop import PairSource
+from train.data.pair_source import PairSource
+from train.inputs import read_inputs
 from train.loss import batch_loss
 from train.preferences import load_preferences
 from train.reference import Reference, ReferenceBasis, open_reference
@@ -140,7 +141,8 @@ class Work:
             count = plan.batch * (plan.warmups + plan.repeats)
             config = load_config(self.checkpoint)
             pair_work.write(self.pairs, pair_work.preferences(config, count, plan.longest, plan.seed))
-        self.store = precompute(self.pairs, self.checkpoint, folder / "reference.zarr", self.config)
+        inputs = read_inputs(self.pairs, self.checkpoint, self.config)
+        self.store = precompute(inputs, folder / "reference.zarr")
 
     def source(self, side: str) -> PairSource:
         """Rows and reference log-probs of one side."""
@@ -159,8 +161,8 @@ class Work:
         def step(number: int) -> None:
             chosen = source.visits(number)
             batch = source.rows(chosen)
-            sides = source.sides(chosen, batch, policy(batch.rows).cpu())
-            loss = batch_loss(*sides, config, number)
+            logps = source.pair_logps(chosen, batch, policy(batch.rows).cpu())
+            loss = batch_loss(*logps, config, number)
             losses.append(float(loss.total.detach()))
             policy.step([loss.total], config.learning_rate_at(number))
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from train.metrics import SideMetrics, TrainStep
+from train.metrics import ModalityMetrics, TrainStep
 
 _COLORS = {"captions": "#2f6fde", "images": "#d9822b"}
 _WHOLE = "#444444"
 
 
 def _series(steps: Sequence[TrainStep], side: str, field: str) -> tuple[list[int], np.ndarray]:
-    found: list[tuple[int, SideMetrics]] = [
+    found: list[tuple[int, ModalityMetrics]] = [
         (step.step, metrics) for step in steps if (metrics := getattr(step, side)) is not None
     ]
     return [number for number, _ in found], np.array([getattr(one, field) for _, one in found])

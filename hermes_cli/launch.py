@@ -18,9 +18,8 @@ from pathlib import Path
 from engine.errors import EngineError
 from engine.machine import on_cores, read_machine
 from engine.machine_plan import shares
+from train.config import RENDEZVOUS
 
-RENDEZVOUS = "HERMES_RENDEZVOUS"
-"""Read by `train.zero3`."""
 PARENT = "HERMES_PARENT"
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""

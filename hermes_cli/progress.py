@@ -11,10 +11,10 @@ import msgspec
 from benchmarks.quality.config import EvalConfig
 from curate.shards import FOLDER, MANIFEST, OPEN
 from hermes_cli.run_folder import RunFolder
+from train.config import METRICS
 
 STAGES = ("curate", "reference", "train", "eval")
 UNITS = {"curate": "items", "reference": "preferences", "train": "steps", "eval": "items"}
-METRICS = "metrics.jsonl"
 
 
 def is_done(folder: RunFolder, number: int, stage: str, evaluation: EvalConfig) -> bool:

@@ -14,12 +14,13 @@ from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages import timed
 from hermes_cli.view import progress_bar, say
-from train.command import precompute, require_same_run, run_training
+from train.command import precompute
+from train.config import METRICS
 from train.deepspeed_config import shares
-from train.journal import METRICS, clear_states, read_metrics
-from train.metrics import TrainStep
-from train.preferences import bounded
-from train.reference_store import weights_of
+from train.inputs import TrainingInputs, read_inputs
+from train.journal import Journal, clear_states
+from train.loop import run_training
+from train.metrics import TrainStep, read_metrics
 
 
 def reference_weights(folder: RunFolder, settings: RunSettings, number: int) -> Path:
@@ -27,15 +28,24 @@ def reference_weights(folder: RunFolder, settings: RunSettings, number: int) -> 
     return folder.checkpoint(settings.reference.round_before(number))
 
 
-def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> None:
+def inputs_of(folder: RunFolder, settings: RunSettings, number: int) -> TrainingInputs:
+    """What a round's reference pass and training read."""
+    frozen = reference_weights(folder, settings, number)
+    return read_inputs(folder.pairs(number), folder.checkpoint(number - 1), settings.train, frozen)
+
+
+def reference_round(
+    folder: RunFolder, settings: RunSettings, number: int, inputs: TrainingInputs | None = None
+) -> None:
     """Scores a round's pairs under its reference's weights, into Zarr; nothing where that is done.
+
+    `inputs` are the round's, where the caller has read them.
 
     Raises:
         StaleError: the round's training has begun otherwise, under another reference for one.
     """
-    before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
-    frozen = reference_weights(folder, settings, number)
-    require_same_run(folder.pairs(number), before, after, settings.train, frozen)
+    inputs = inputs or inputs_of(folder, settings, number)
+    Journal(folder.checkpoint(number), inputs.basis).require_same()
     with (
         timed(folder, number, "reference") as announcement,
         progress_bar(f"reference round {number}", 0) as advance,
@@ -47,15 +57,8 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
             advance(now - done, total=total)
             done = now
 
-        precompute(
-            folder.pairs(number),
-            frozen,
-            folder.reference(number),
-            settings.train,
-            report,
-            settings.reference.ranks,
-        )
-        announcement.weights = weights_of(folder.reference(number))
+        precompute(inputs, folder.reference(number), report, settings.reference.ranks)
+        announcement.weights = inputs.basis.reference.weights
 
 
 def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
@@ -70,31 +73,30 @@ def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: in
     """
     follow_parent()
     if launched():
-        _train(folder, settings, number)
+        _train(folder, settings, number, inputs_of(folder, settings, number))
     else:
         # Before anything is started.
         shares(settings.train, ranks)
         plan_processes(settings, folder.checkpoint(number - 1), trains=True, ranks=ranks)
-        reference_round(folder, settings, number)
+        inputs = inputs_of(folder, settings, number)
+        reference_round(folder, settings, number, inputs)
         if ranks > 1:
             run_ranks(["train", "--run", str(folder.root), "--round", str(number)], ranks)
         else:
-            _train(folder, settings, number)
+            _train(folder, settings, number, inputs)
 
 
-def _train(folder: RunFolder, settings: RunSettings, number: int) -> None:
-    before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
-    paths = (folder.pairs(number), before, after, folder.reference(number))
-    frozen = reference_weights(folder, settings, number)
+def _train(folder: RunFolder, settings: RunSettings, number: int, inputs: TrainingInputs) -> None:
+    after, reference = folder.checkpoint(number), folder.reference(number)
     if rank() != 0:
-        run_training(*paths, settings.train, frozen=frozen)
+        run_training(inputs, after, reference)
         return
-    steps, train = steps_of(folder, settings, number), settings.train
+    steps, train = inputs.config.steps, settings.train
     if steps < train.steps:
         say(f"train.most_visits {train.most_visits:g} leaves {steps} of {train.steps} steps for these pairs")
     with timed(folder, number, "train") as announcement:
         with _progress(settings, number, steps) as report:
-            run_training(*paths, settings.train, report, frozen)
+            run_training(inputs, after, reference, report)
         announcement.weights = fingerprint(after)
         _draw(folder, settings, number)
     say(f"weights: {after}   curves: {folder.curves(number)}")
@@ -113,12 +115,6 @@ def _draw(folder: RunFolder, settings: RunSettings, number: int) -> None:
     metrics = read_metrics(folder.training(number) / METRICS)
     title = f"round {number}, objective {settings.train.objective}"
     draw_training(metrics, folder.curves(number), title)
-
-
-def steps_of(folder: RunFolder, settings: RunSettings, number: int) -> int:
-    """Steps of a round, which `train.most_visits` bounds by its pairs."""
-    pairs = folder.pairs(number)
-    return bounded(settings.train, pairs).steps if pairs.is_file() else settings.train.steps
 
 
 @contextmanager

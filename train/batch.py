@@ -245,6 +245,15 @@ class PairRows(NamedTuple):
             images_P = self._place(shown_HM.mean(1), self.homologous)
         return captions_P, images_P
 
+    def real_losses(self, logp_R: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Negative log-likelihood per label of the real captions and images, [P]; None where not wanted."""
+        labels_R = (self.rows.labels_RT != IGNORE).sum(1).to(logp_R.dtype)
+        captions, images = (
+            None if logp_P is None or labels_P is None else -logp_P / labels_P.clamp(min=1)
+            for logp_P, labels_P in zip(self.real(logp_R), self.real(labels_R), strict=True)
+        )
+        return captions, images
+
     @property
     def _told(self) -> int:
         """Number of real captions."""

@@ -13,6 +13,10 @@ Objective = Literal["sum", "product", "softmin", "und", "gen"]
 
 JOINT = ("product", "softmin")
 """Objectives that join both margins in one sigmoid, and may follow steps of `sum`."""
+METRICS = "metrics.jsonl"
+"""File in `<out>.training`: a `TrainStep` a line."""
+RENDEZVOUS = "HERMES_RENDEZVOUS"
+"""Environment variable: file through which the ranks of one machine find each other, without a port."""
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 LINEARS = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
 """The linear layers of a Phi block, under their names in `engine.models.showo`: what LoRA can adapt."""

@@ -22,28 +22,12 @@ from engine.checkpoints import WEIGHTS
 from engine.durable import remove_folder, sweep, sync, write_file, writing
 from engine.errors import CheckpointError, DataError, StaleError
 from engine.lock import holding
-from engine.records import Record
-from train.config import MEANS, TrainConfig
+from train.config import MEANS, METRICS
+from train.inputs import RunBasis
 from train.metrics import TrainStep
-from train.reference import ReferenceBasis
 
 STATES = "state-*[0-9]"
-METRICS, BASIS = "metrics.jsonl", "basis.json"
-
-
-class RunBasis(Record):
-    """What decides a run's final weights."""
-
-    config: TrainConfig
-    reference: ReferenceBasis
-    start: str = ""
-    """Fingerprint of the weights that training starts from; empty where they are the reference's, as they
-    always were in early runs."""
-
-    @property
-    def started_from(self) -> str:
-        """Fingerprint of the weights that training starts from."""
-        return self.start or self.reference.weights
+BASIS = "basis.json"
 
 
 class Stateful(Protocol):
@@ -207,20 +191,3 @@ def _flat(basis: RunBasis) -> dict[str, object]:
     reference = msgspec.to_builtins(basis.reference)
     weights = {"starting weights": basis.started_from, "reference weights": reference.pop("weights")}
     return {**config, **weights, **reference}
-
-
-def read_metrics(path: Path) -> list[TrainStep]:
-    """The steps of a metrics file.
-
-    Raises:
-        DataError: the file is missing or a line is no step; names file and line.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; `hermes train` writes it")
-    steps = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            steps.append(msgspec.json.decode(line, type=TrainStep))
-        except msgspec.MsgspecError as error:
-            raise DataError(f"{path}, line {number}: not a training step: {error}") from error
-    return steps

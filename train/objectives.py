@@ -1,7 +1,7 @@
 """The ways to make one loss of a preference's two DPO margins: pure functions in one table.
 
-Source: HermesFlow (arXiv 2502.12148), Eq. 6 and its released code.
-Derivations, gradients and a picture: docs/objectives.md.
+Source: HermesFlow (arXiv 2502.12148), Eq. 6 and its released code. Derivations, gradients and a picture:
+docs/objectives.md.
 Legend: P preferences; a caption margin, b image margin, both with beta. Natural logarithms, float32.
 """
 
@@ -18,7 +18,7 @@ from train.config import Objective, TrainConfig
 
 
 class Margins(NamedTuple):
-    """Both margins of each preference; one counts only where its side is there."""
+    """Both margins of each preference; one counts only where the preference has that pair."""
 
     captions_P: Tensor
     images_P: Tensor
@@ -29,20 +29,13 @@ class Margins(NamedTuple):
 
     @property
     def both(self) -> Tensor:
-        """bool: preferences with both sides."""
+        """bool: preferences with both pairs."""
         return self.has_captions_P & self.has_images_P
 
 
-class PairDpo(NamedTuple):
-    """The joint loss of each preference."""
-
-    loss_P: Tensor
-    """0 where the preference lacks what the objective needs."""
-    counted_P: Tensor
-    """bool: whether the preference contributes."""
-
-
-Join = Callable[[Margins, TrainConfig], PairDpo]
+PairLoss = tuple[Tensor, Tensor]
+"""(loss_P, counted_P): the loss of each preference, 0 where it lacks what the objective needs, and whether it
+contributes, bool."""
 
 
 def preference_loss(margin: Tensor) -> Tensor:
@@ -60,58 +53,48 @@ def softmin(first: Tensor, second: Tensor) -> Tensor:
     return torch.minimum(first, second) - torch.log1p(torch.expm1(-apart) / 2)
 
 
-def _sum(margins: Margins, weights: tuple[float, float]) -> PairDpo:
+def _sum(margins: Margins, caption_weight: float, image_weight: float) -> PairLoss:
     counted_P = torch.zeros_like(margins.has_captions_P)
     loss_P = torch.zeros_like(margins.captions_P)
-    sides = (margins.captions_P, margins.has_captions_P), (margins.images_P, margins.has_images_P)
-    for (margin_P, has_P), weight in zip(sides, weights, strict=True):
+    for margin_P, has_P, weight in (
+        (margins.captions_P, margins.has_captions_P, caption_weight),
+        (margins.images_P, margins.has_images_P, image_weight),
+    ):
         if weight > 0:
             loss_P = loss_P + weight * torch.where(has_P, preference_loss(margin_P), 0.0)
             counted_P = counted_P | has_P
-    return PairDpo(loss_P, counted_P)
+    return loss_P, counted_P
 
 
-def _weighted_sum(margins: Margins, config: TrainConfig) -> PairDpo:
-    return _sum(margins, (config.caption_weight, config.image_weight))
-
-
-def _captions_alone(margins: Margins, config: TrainConfig) -> PairDpo:
-    return _sum(margins, (config.caption_weight, 0.0))
-
-
-def _images_alone(margins: Margins, config: TrainConfig) -> PairDpo:
-    return _sum(margins, (0.0, config.image_weight))
-
-
-def _product(margins: Margins, config: TrainConfig) -> PairDpo:
+def _product(margins: Margins, config: TrainConfig) -> PairLoss:
     loss_P = preference_loss(margins.captions_P * margins.images_P)
-    return PairDpo(torch.where(margins.both, loss_P, 0.0), margins.both)
+    return torch.where(margins.both, loss_P, 0.0), margins.both
 
 
-def _softmin(margins: Margins, config: TrainConfig) -> PairDpo:
+def _softmin(margins: Margins, config: TrainConfig) -> PairLoss:
     joined_P = softmin(margins.captions_P, margins.images_P)
     one_P = torch.where(margins.has_captions_P, margins.captions_P, margins.images_P)
     margin_P = torch.where(margins.both, joined_P, one_P)
     counted_P = margins.has_captions_P | margins.has_images_P
-    return PairDpo(torch.where(counted_P, preference_loss(margin_P), 0.0), counted_P)
+    return torch.where(counted_P, preference_loss(margin_P), 0.0), counted_P
 
 
-OBJECTIVES: Mapping[Objective, Join] = {
-    "sum": _weighted_sum,
+OBJECTIVES: Mapping[Objective, Callable[[Margins, TrainConfig], PairLoss]] = {
+    "sum": lambda margins, config: _sum(margins, config.caption_weight, config.image_weight),
     "product": _product,
     "softmin": _softmin,
-    "und": _captions_alone,
-    "gen": _images_alone,
+    "und": lambda margins, config: _sum(margins, config.caption_weight, 0.0),
+    "gen": lambda margins, config: _sum(margins, 0.0, config.image_weight),
 }
 
 
-def pair_dpo(margins: Margins, config: TrainConfig, objective: Objective | None = None) -> PairDpo:
+def pair_dpo(margins: Margins, config: TrainConfig, objective: Objective | None = None) -> PairLoss:
     """Joins the two margins of each preference under `objective`, or the configuration's own.
 
     sum      w_c L(a) + w_i L(b), the released code; und and gen have one weight at 0
     product  L(ab), Eq. 6: flat where a = b = 0, and it pushes two negative margins further down
     softmin  L(s), s the soft minimum of a and b, which is log(1 + (exp(-a) + exp(-b)) / 2)
 
-    L is `preference_loss`. A preference with one side contributes that side alone, to `product` nothing.
+    L is `preference_loss`. A preference with one pair contributes that pair alone, to `product` nothing.
     """
     return OBJECTIVES[objective or config.objective](margins, config)

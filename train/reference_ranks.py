@@ -16,15 +16,21 @@ from pathlib import Path
 from queue import Queue
 
 import msgspec
+import torch
 
 from engine import errors
 from engine.errors import HermesError
 from engine.machine import on_cores, read_machine
 from engine.machine_plan import shares
 from engine.records import Record
+from train.batch import Layout
 from train.config import TrainConfig
+from train.device import open_device
+from train.inputs import TrainingInputs
+from train.preferences import load_preferences
 from train.reference import FREE, ReferenceBasis, ScoreBlocks, blocks_here, partial_of
 from train.reference_store import PartialStore
+from train.row_logps import load_scorer
 
 
 class Job(Record):
@@ -50,27 +56,19 @@ class Line(Record):
     message: str = ""
 
 
-def blocks_by_ranks(
-    pairs: Path,
-    checkpoint: Path,
-    features: Path,
-    path: Path,
-    config: TrainConfig,
-    basis: ReferenceBasis,
-    ranks: int,
-) -> ScoreBlocks:
+def blocks_by_ranks(inputs: TrainingInputs, path: Path, ranks: int) -> ScoreBlocks:
     """Scoring by `ranks` processes on cores of their own, each with the model in its own memory."""
 
     def score(store: PartialStore, numbers: Sequence[int]) -> Iterable[int]:
         parts = shares(read_machine(), ranks)
         jobs = [
             Job(
-                pairs=str(pairs),
-                checkpoint=str(checkpoint),
-                features=str(features),
+                pairs=str(inputs.pairs),
+                checkpoint=str(inputs.frozen),
+                features=str(inputs.features),
                 store=str(partial_of(path)),
-                config=config,
-                basis=basis,
+                config=inputs.config,
+                basis=inputs.basis.reference,
                 rank=rank,
                 cores=parts[rank].cores,
                 threads=parts[rank].threads,
@@ -138,21 +136,12 @@ def _block_of(text: bytes) -> int:
 
 
 def _score(job: Job) -> Iterable[int]:
-    import torch
-
-    from engine.weights import load_model
-    from train.batch import Layout
-    from train.device import open_device
-    from train.preferences import load_preferences
-    from train.row_logps import RowLogps
-
     torch.set_num_threads(job.threads)
     config, checkpoint = job.config, Path(job.checkpoint)
     with open_device(config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
-        loaded = load_model(checkpoint, getattr(torch, config.dtype)).to(device)
-        model = RowLogps(loaded)
+        scorer = load_scorer(checkpoint, config.dtype, device)
         layout = Layout.load(checkpoint, Path(job.features))
-        score = blocks_here(load_preferences(Path(job.pairs)), job.basis, layout, model)
+        score = blocks_here(load_preferences(Path(job.pairs)), job.basis, layout, scorer)
         yield from score(PartialStore.open(Path(job.store)), job.blocks)
 
 

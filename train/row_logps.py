@@ -5,10 +5,13 @@ Legend: R rows, T tokens, N labels, D hidden.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from engine.models.showo import Showo
+from engine.weights import load_model
 from train.batch import Rows, label_places
 from train.logps.module import HeadLogps
 
@@ -53,3 +56,12 @@ class RowLogps(nn.Module):
     def score(self, rows: Rows) -> Tensor:
         """`forward` without gradients, on the model's device; the result is on the CPU."""
         return self(*rows.to(self.head_logps.weight.device)).float().cpu()
+
+
+def load_scorer(checkpoint: Path, dtype: str, device: torch.device) -> RowLogps:
+    """The scorer of a checkpoint.
+
+    Raises:
+        CheckpointError: files are missing, or tensors do not fit the configuration.
+    """
+    return RowLogps(load_model(checkpoint, getattr(torch, dtype)).to(device))

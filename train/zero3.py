@@ -32,7 +32,7 @@ from engine.transport.shared import offer_weights
 from engine.weights import load_model, save_state
 from train.adapters import UP, add_adapters, merge_adapters
 from train.batch import Layout, Rows
-from train.config import TrainConfig
+from train.config import RENDEZVOUS, TrainConfig
 from train.deepspeed_config import PERSIST, deepspeed_config, shares
 from train.device import open_device
 from train.masters import Masters
@@ -42,8 +42,6 @@ from train.state import read_state, write_info, write_shard
 BETAS = (0.9, 0.999)
 PREFIX = "model."
 """Where the checkpoint's names begin inside `RowLogps`."""
-RENDEZVOUS = "HERMES_RENDEZVOUS"
-"""Environment variable: file through which the ranks of one machine find each other, without a port."""
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from engine.checkpoints import WEIGHTS, resolve_model
 from engine.durable import write_file
 from engine.errors import DataError, StaleError
 from engine.weights import fingerprint
-from train.journal import METRICS
+from train.config import METRICS
 
 KEPT = frozenset((EVALUATION, SECONDS, SUMMARY, METRICS))
 """Names of the files that results are made of."""

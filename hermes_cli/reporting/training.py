@@ -25,7 +25,8 @@ class Trained(Record):
 
 def read_training(folder: RunFolder, numbers: Sequence[int]) -> tuple[list[Trained], list[str]]:
     """The steps of every round that has any, and what cannot be read."""
-    from train.journal import METRICS, read_metrics
+    from train.config import METRICS
+    from train.metrics import read_metrics
 
     found, notes = [], []
     for number in numbers:

@@ -30,7 +30,7 @@ from engine.durable import write_file
 from engine.errors import ConfigError, DataError
 from engine.pixels import Pixels
 from engine.records import Candidates, ImageCandidate, ImagePair, Preference
-from train.journal import read_metrics
+from train.metrics import read_metrics
 
 ITEMS = 10
 

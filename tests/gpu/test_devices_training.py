@@ -25,7 +25,7 @@ from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImageP
 from engine.tokenizers.text import word_tokenizer
 from train.batch import Layout
 from train.config import TrainConfig
-from train.loop import PairSource, real_pairs
+from train.data.pair_source import PairSource
 from train.loss import batch_loss
 from train.reference import Reference
 from train.row_logps import RowLogps
@@ -158,9 +158,8 @@ def test_a_training_step_stays_on_its_device_and_waits_for_log_probs_alone(
         logp_R = scorer(*batch.rows.to(CUDA))
         assert (logp_R.device, logp_R.dtype) == (CUDA, torch.float32)
         logp_R = logp_R.cpu()
-        captions, images = source.sides(chosen, batch, logp_R)
-        real, homologous_P = real_pairs(batch, logp_R), batch.has(batch.homologous)
-        loss = batch_loss(captions, images, CONFIG, 0, *real, homologous_P)
+        logps = source.pair_logps(chosen, batch, logp_R)
+        loss = batch_loss(*logps, CONFIG, 0, *batch.real_losses(logp_R), batch.has(batch.homologous))
         gradients = backward(loss.total.to(CUDA))
         assert gradients.keys() == set(scorer.parameters())
         assert {(one.device, one.dtype) for one in gradients.values()} == {(CUDA, dtype)}

@@ -27,7 +27,7 @@ from engine.records import (
     Question,
 )
 from hermes_cli.gallery import INDEX, Gallery, GalleryImage, painted_file, real_file
-from train.metrics import SideMetrics, TrainStep
+from train.metrics import ModalityMetrics, TrainStep
 
 IMAGES = 2
 
@@ -111,7 +111,7 @@ def save_curation(run: Path, number: int, text: str = "plain", items: int = 3) -
 
 def save_training(run: Path, number: int, steps: int = 4) -> None:
     """Metrics of so many steps."""
-    side = required(SideMetrics, pairs=1, loss=0.6, margin=0.25, win_gain=0.5)
+    side = required(ModalityMetrics, pairs=1, loss=0.6, margin=0.25, win_gain=0.5)
     lines = [
         required(TrainStep, step=step + 1, loss=1.0 / (step + 1), accuracy=0.5, captions=side, images=None)
         for step in range(steps)

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from train.command import precompute, run_training
+from train.command import precompute
 from train.config import TrainConfig
-from train.journal import read_metrics
-from train.metrics import TrainStep, timeless
+from train.inputs import read_inputs
+from train.loop import run_training
+from train.metrics import TrainStep, read_metrics, timeless
 
 CONFIG = TrainConfig(steps=12, warmup=2, learning_rate=1e-3, save_every=4, mask_draws=2, trackers=())
 
@@ -39,8 +40,8 @@ def run(
 ) -> Path:
     """Reference log-probs, then training."""
     store = out.with_name("refs.zarr")
-    precompute(pairs, checkpoint, store, config)
-    return run_training(pairs, checkpoint, out, store, config, report)
+    inputs = read_inputs(pairs, checkpoint, config)
+    return run_training(inputs, out, precompute(inputs, store), report)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from benchmarks.parity.folder import Golden
 from train.batch import IGNORE, Layout
 from train.config import TrainConfig
-from train.loss import BatchLoss, Side, batch_loss
+from train.loss import BatchLoss, PairLogps, batch_loss
+from train.objectives import preference_loss
 from train.row_logps import RowLogps
 
 CASE = "case3a_dpo_b1"
@@ -42,7 +43,7 @@ def official_loss(golden: Path, config: TrainConfig) -> tuple[RowLogps, BatchLos
         reference = [frozen(*one) for one in rows]
     has = torch.ones(1, dtype=torch.bool)
     images, captions = (
-        Side(found[0][i, None], found[1][i, None], reference[0][i, None], reference[1][i, None], has)
+        PairLogps(found[0][i, None], found[1][i, None], reference[0][i, None], reference[1][i, None], has)
         for i in (0, 1)
     )
     return policy, batch_loss(captions, images, config), arrays
@@ -51,10 +52,10 @@ def official_loss(golden: Path, config: TrainConfig) -> tuple[RowLogps, BatchLos
 def test_the_loss_of_one_preference_is_the_official_loss_term_by_term(golden: Path) -> None:
     beta = Golden(golden).texts[CASE]["beta"]
     policy, loss, arrays = official_loss(golden, TrainConfig(beta=beta))
-    for side, kind in ((loss.captions, "mmu"), (loss.images, "t2i")):
-        margin = beta * float(arrays[f"fixed_delta_{kind}"])
-        assert side.margin_P.item() == pytest.approx(margin, abs=TOLERANCE)
-        assert side.loss_P.item() == pytest.approx(float(arrays[f"fixed_dpo_loss_{kind}"]), abs=TOLERANCE)
+    for margin_P, kind in ((loss.margins.captions_P, "mmu"), (loss.margins.images_P, "t2i")):
+        assert margin_P.item() == pytest.approx(beta * float(arrays[f"fixed_delta_{kind}"]), abs=TOLERANCE)
+        wanted = float(arrays[f"fixed_dpo_loss_{kind}"])
+        assert preference_loss(margin_P).item() == pytest.approx(wanted, abs=TOLERANCE)
     assert loss.total.item() == pytest.approx(float(arrays["fixed_loss"]), abs=TOLERANCE)
     loss.total.backward()
     held = dict(policy.model.named_parameters())

@@ -19,9 +19,11 @@ from engine.models.phi import dense_attention, run_layers
 from engine.records import ImageTokens, Preference
 from engine.weights import load_model
 from train.batch import IGNORE, Layout, pair_rows
-from train.command import precompute, run_training
+from train.command import precompute
 from train.config import TrainConfig
 from train.image_mask import ImageDraw
+from train.inputs import read_inputs
+from train.loop import run_training
 from train.metrics import TrainStep
 from train.row_logps import RowLogps
 
@@ -120,9 +122,10 @@ def test_training_moves_the_projector_and_keeps_the_tower(
     pytest.importorskip("deepspeed")
     pairs = write_pairs(tmp_path / "pairs.jsonl", seen)
     config = TrainConfig(steps=3, batch=2, learning_rate=1e-3, warmup=0, mask_draws=2, masks_per_step=1)
-    store = precompute(pairs, clip_checkpoint, tmp_path / "reference.zarr", config)
+    inputs = read_inputs(pairs, clip_checkpoint, config)
+    store = precompute(inputs, tmp_path / "reference.zarr")
     steps: list[TrainStep] = []
-    out = run_training(pairs, clip_checkpoint, tmp_path / "out", store, config, steps.append)
+    out = run_training(inputs, tmp_path / "out", store, steps.append)
     assert steps[0].loss == pytest.approx(2 * math.log(2), abs=math.log(2) + 1e-3)
     assert all(math.isfinite(step.loss) for step in steps)
     before, after = (load_file(folder / "model.safetensors") for folder in (clip_checkpoint, out))

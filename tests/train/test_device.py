@@ -15,14 +15,13 @@ from engine.devices import compute_device
 from engine.errors import ConfigError, EngineError, StaleError
 from engine.weights import fingerprint, load_model
 from train.batch import Layout
-from train.command import require_same_run
 from train.config import TrainConfig
 from train.deepspeed_config import deepspeed_config
 from train.device import open_device, same_bits
-from train.journal import RunBasis
+from train.inputs import RunBasis, read_inputs
+from train.journal import Journal
 from train.metrics import TrainStep
-from train.preferences import load_preferences
-from train.reference import FREE, ReferenceBasis, open_reference
+from train.reference import FREE, open_reference
 from train.reference_store import quiet_zarr
 from train.row_logps import RowLogps
 
@@ -58,8 +57,8 @@ def test_a_run_keeps_the_device_that_it_found_and_is_not_continued_on_another(
     basis = msgspec.json.decode((tmp_path / "out.training/basis.json").read_bytes(), type=RunBasis)
     assert (basis.config.device, basis.reference.device) == (here, here)
     with pytest.raises(StaleError, match=f"device '{here}', now '{other.device}'"):
-        require_same_run(pairs_file, checkpoint, out, other)
-    stored = ReferenceBasis.of(checkpoint, load_preferences(pairs_file), other)
+        Journal(out, read_inputs(pairs_file, checkpoint, other).basis).require_same()
+    stored = read_inputs(pairs_file, checkpoint, other).basis.reference
     with pytest.raises(StaleError, match=f"device '{here}', this run has '{other.device}'"):
         open_reference(tmp_path / "refs.zarr", stored)
 

@@ -10,13 +10,14 @@ from training import CONFIG
 
 from benchmarks.train_kills import Job, attempt, compare, discard, endure
 from train.command import precompute
+from train.inputs import read_inputs
 
 EVERYTHING = msgspec.structs.replace(CONFIG, keep=2, trackers=("tensorboard",), interpolation=0.5)
 
 
 @pytest.fixture
 def jobs(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> tuple[Job, Job]:
-    store = precompute(pairs_file, checkpoint, tmp_path / "refs.zarr", CONFIG)
+    store = precompute(read_inputs(pairs_file, checkpoint, CONFIG), tmp_path / "refs.zarr")
     one, two = (Job(pairs_file, checkpoint, tmp_path / name, store, CONFIG) for name in ("killed", "whole"))
     return one, two
 

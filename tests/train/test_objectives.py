@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from train.config import Objective, TrainConfig
-from train.objectives import OBJECTIVES, Margins, PairDpo, pair_dpo, softmin
+from train.objectives import OBJECTIVES, Margins, PairLoss, pair_dpo, softmin
 
 YES, NO = torch.tensor([True]), torch.tensor([False])
 MARGIN = st.floats(-50, 50, width=32)
@@ -21,20 +21,20 @@ JOINT = ("sum", "softmin")
 """Objectives of both sides that can be trained from their first step."""
 
 
-def joined(first: Tensor, second: Tensor, has: tuple[Tensor, Tensor] = (YES, YES), **settings) -> PairDpo:
+def joined(first: Tensor, second: Tensor, has: tuple[Tensor, Tensor] = (YES, YES), **settings) -> PairLoss:
     return pair_dpo(Margins(first, second, *has), TrainConfig(**settings))
 
 
 def loss(first: float, second: float, **settings) -> float:
     margins = (torch.tensor([value], dtype=torch.float64) for value in (first, second))
-    return joined(*margins, **settings).loss_P.item()
+    return joined(*margins, **settings)[0].item()
 
 
 def slopes(
     first: float, second: float, dtype: torch.dtype = torch.float64, **settings
 ) -> tuple[float, float]:
     margins = [torch.tensor([value], dtype=dtype, requires_grad=True) for value in (first, second)]
-    joined(*margins, **settings).loss_P.sum().backward()
+    joined(*margins, **settings)[0].sum().backward()
     one, other = (0.0 if margin.grad is None else margin.grad.item() for margin in margins)
     return one, other
 
@@ -109,20 +109,20 @@ def test_und_and_gen_are_sum_with_one_weight_at_zero(first: float, second: float
 def test_a_preference_with_one_side_has_that_sides_dpo(objective: str, margin: float) -> None:
     here, absent = torch.tensor([margin], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     for first, second, has in ((here, absent, (YES, NO)), (absent, here, (NO, YES))):
-        found = joined(first, second, has, objective=objective)
-        assert found.loss_P.item() == plain(margin)
-        assert found.counted_P.all()
+        loss_P, counted_P = joined(first, second, has, objective=objective)
+        assert loss_P.item() == plain(margin)
+        assert counted_P.all()
 
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_a_preference_without_what_the_objective_needs_contributes_nothing(objective: str) -> None:
     zero = torch.zeros(1)
-    none = joined(zero, zero, (NO, NO), objective=objective)
-    assert none.loss_P.item() == 0.0
-    assert not none.counted_P.any()
-    one = joined(zero + 1.0, zero, (YES, NO), objective=objective)
-    assert bool(one.counted_P) == (objective not in ("product", "gen"))
-    assert bool(one.loss_P) == (objective not in ("product", "gen"))
+    loss_P, counted_P = joined(zero, zero, (NO, NO), objective=objective)
+    assert loss_P.item() == 0.0
+    assert not counted_P.any()
+    loss_P, counted_P = joined(zero + 1.0, zero, (YES, NO), objective=objective)
+    assert bool(counted_P) == (objective not in ("product", "gen"))
+    assert bool(loss_P) == (objective not in ("product", "gen"))
 
 
 @given(ANY, ANY)

@@ -15,9 +15,10 @@ from engine.weights import load_model
 from train.batch import IGNORE, Layout
 from train.command import precompute
 from train.config import TrainConfig
-from train.loop import PairSource
-from train.loss import Side, batch_loss
-from train.metrics import tally, train_step
+from train.data.pair_source import PairSource
+from train.inputs import read_inputs
+from train.loss import PairLogps, batch_loss
+from train.metrics import over_ranks, pass_sums, train_step
 from train.reference import Reference, ReferenceBasis, open_reference
 from train.row_logps import RowLogps
 
@@ -27,16 +28,16 @@ SIDES = ("caption_win", "caption_lose", "image_win", "image_lose")
 
 def a_step(
     config: TrainConfig, preferences: list[Preference], checkpoint: Path, reference: Reference, step: int = 0
-) -> tuple[RowLogps, tuple[Side, Side], torch.Tensor]:
-    """The model after a step's backward pass, the sides, and the loss."""
+) -> tuple[RowLogps, tuple[PairLogps, PairLogps], torch.Tensor]:
+    """The model after a step's backward pass, the log-probs of its pairs, and the loss."""
     source = PairSource(config, preferences, Layout.load(checkpoint), reference)
     model = RowLogps(load_model(checkpoint))
     visits = source.visits(step)
     batch = source.rows(visits)
-    sides = source.sides(visits, batch, model(*batch.rows))
-    loss = batch_loss(*sides, config, step)
+    logps = source.pair_logps(visits, batch, model(*batch.rows))
+    loss = batch_loss(*logps, config, step)
     loss.total.backward()
-    return model, sides, loss.total.detach()
+    return model, logps, loss.total.detach()
 
 
 def gradient_norm(model: RowLogps) -> float:
@@ -66,9 +67,9 @@ def test_at_the_first_step_product_alone_moves_no_parameter(
     preferences = preferences_like(5)
     config = msgspec.structs.replace(CONFIG, objective=objective)
     reference = live_reference(config, preferences, checkpoint)
-    model, sides, _ = a_step(config, preferences, checkpoint, reference)
-    for side in sides:
-        assert not side.dpo(config.beta).margin_P.any()
+    model, logps, _ = a_step(config, preferences, checkpoint, reference)
+    for one in logps:
+        assert not one.margin(config.beta).any()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     moved = [name for name, gradient in gradients.items() if gradient is not None and gradient.any()]
     assert len(moved) == (0 if objective == "product" else len(gradients))
@@ -92,19 +93,19 @@ def test_stored_log_probs_give_the_loss_of_live_ones(
 ) -> None:
     """The policy is not the reference here: margins are large, and differ by rounding alone."""
     config = TrainConfig(batch=6, mask_draws=3, masks_per_step=2, text_dropout=0.5, seed=4)
-    precompute(pairs_file, other_checkpoint, tmp_path / "refs.zarr", config)
+    precompute(read_inputs(pairs_file, other_checkpoint, config), tmp_path / "refs.zarr")
     stored = open_reference(tmp_path / "refs.zarr", ReferenceBasis.of(other_checkpoint, preferences, config))
     source = PairSource(config, preferences, Layout.load(checkpoint), stored)
     policy, frozen = (RowLogps(load_model(folder)) for folder in (checkpoint, other_checkpoint))
     visits = source.visits(1)
     batch = source.rows(visits)
-    sides = source.sides(visits, batch, policy.score(batch.rows))
+    logps = source.pair_logps(visits, batch, policy.score(batch.rows))
     live = batch.split(frozen.score(batch.rows))
-    found = [sides[0].reference_win_P, sides[0].reference_lose_P]
-    found += [sides[1].reference_win_P, sides[1].reference_lose_P]
+    found = [logps[0].reference_win_P, logps[0].reference_lose_P]
+    found += [logps[1].reference_win_P, logps[1].reference_lose_P]
     for one, other in zip(found, live, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
-    assert max(side.dpo(0.2).margin_P.abs().max() for side in sides) > 0.1
+    assert max(one.margin(0.2).abs().max() for one in logps) > 0.1
 
 
 def test_dropped_texts_are_those_that_the_reference_was_scored_without(
@@ -112,7 +113,7 @@ def test_dropped_texts_are_those_that_the_reference_was_scored_without(
 ) -> None:
     config = TrainConfig(batch=6, mask_draws=4, masks_per_step=4, text_dropout=0.5)
     basis = ReferenceBasis.of(checkpoint, preferences, config)
-    store = precompute(pairs_file, checkpoint, tmp_path / "refs.zarr", config)
+    store = precompute(read_inputs(pairs_file, checkpoint, config), tmp_path / "refs.zarr")
     reference = open_reference(store, basis)
     source = PairSource(config, preferences, Layout.load(checkpoint), reference)
     visits = source.visits(0)
@@ -123,9 +124,9 @@ def test_dropped_texts_are_those_that_the_reference_was_scored_without(
     assert 0 < third.sum() < len(third)
     winners, losers = third.chunk(2)
     assert torch.equal(winners, losers)
-    sides = source.sides(visits, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
-    for side in sides:
-        torch.testing.assert_close(side.policy_win_P, side.reference_win_P, atol=1e-4, rtol=0)
+    logps = source.pair_logps(visits, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
+    for one in logps:
+        torch.testing.assert_close(one.policy_win_P, one.reference_win_P, atol=1e-4, rtol=0)
     shares = batch.rows.labels_RT[are_images] != IGNORE
     assert torch.equal(*shares.sum(1).chunk(2))
 
@@ -139,11 +140,11 @@ def test_a_step_reports_the_divergence_of_each_side(
     source = PairSource(CONFIG, preferences, Layout.load(checkpoint), shifted)
     visits = source.visits(0)
     batch = source.rows(visits)
-    sides = source.sides(visits, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
-    sums = tally(batch_loss(*sides, CONFIG), *sides)
+    logps = source.pair_logps(visits, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
+    sums = pass_sums(batch_loss(*logps, CONFIG), *logps, tokens=1)
     record = train_step(
-        sums, step=1, grad_norm=0.0, learning_rate=0.0, epoch=0, skipped=0, seconds=0.0, tokens=1,
-        peak_memory_mib=0.0,
+        over_ranks([sums], lambda one: one), step=1, grad_norm=0.0, learning_rate=0.0, epoch=0, skipped=0,
+        seconds=0.0, peak_memory_mib=0.0,
     )  # fmt: skip
     assert record.captions
     assert record.images

@@ -18,8 +18,10 @@ from training import distance, metrics_of, weights
 
 from engine.records import Preference
 from engine.weights import fingerprint
-from train.command import precompute, run_training
+from train.command import precompute
 from train.config import TrainConfig
+from train.inputs import read_inputs
+from train.loop import run_training
 from train.memory import Sizes, rank_memory
 
 SETTINGS = {"steps": 6, "warmup": 1, "learning_rate": 1e-3, "save_every": 2, "mask_draws": 2}
@@ -106,7 +108,8 @@ def test_two_ranks_agree_with_one_and_resume_exactly_after_their_parent_is_kille
     two = whole / "round-1/checkpoint"
     pairs = whole / "round-1/curate/pairs.jsonl"
     config = TrainConfig(**SETTINGS, trackers=())
-    one = run_training(pairs, checkpoint, tmp_path / "one", whole / "round-1/reference.zarr", config)
+    inputs = read_inputs(pairs, checkpoint, config)
+    one = run_training(inputs, tmp_path / "one", whole / "round-1/reference.zarr")
     for first, second in zip(metrics_of(one), metrics_of(two), strict=True):
         assert second.loss == pytest.approx(first.loss, rel=1e-3)
         assert second.grad_norm == pytest.approx(first.grad_norm, rel=1e-2)
@@ -143,14 +146,16 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import msgspec
-from train.command import run_training
+from train.inputs import read_inputs
+from train.loop import run_training
 from train.config import TrainConfig
 from train.zero3 import process_group
 
 pairs, checkpoint, folder = map(Path, sys.argv[1:4])
 with process_group(TrainConfig()):
     for name, config in msgspec.json.decode(sys.argv[4], type=dict[str, TrainConfig]).items():
-        run_training(pairs, checkpoint, folder / name, folder / f"{config.dtype}.zarr", config)
+        inputs = read_inputs(pairs, checkpoint, config)
+        run_training(inputs, folder / name, folder / f"{config.dtype}.zarr")
 """
 MEANS = {
     "stage-0": {"zero_stage": 0, "micro_batch": 1},
@@ -173,7 +178,8 @@ def test_two_ranks_agree_with_one_however_the_state_is_shared_out(
     pairs = make_run("run") / "round-1/curate/pairs.jsonl"
     configs = {name: TrainConfig(**SETTINGS, **means, trackers=()) for name, means in MEANS.items()}
     for dtype in ("float32", "bfloat16"):
-        precompute(pairs, checkpoint, tmp_path / f"{dtype}.zarr", TrainConfig(**SETTINGS, dtype=dtype))
+        inputs = read_inputs(pairs, checkpoint, TrainConfig(**SETTINGS, dtype=dtype))
+        precompute(inputs, tmp_path / f"{dtype}.zarr")
     arguments = [str(pairs), str(checkpoint), str(tmp_path), msgspec.json.encode(configs).decode()]
     ranks = {"WORLD_SIZE": "2", "HERMES_RENDEZVOUS": str(tmp_path / "meeting"), "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
@@ -187,9 +193,8 @@ def test_two_ranks_agree_with_one_however_the_state_is_shared_out(
     start = weights(checkpoint)
     for name, config in configs.items():
         plain = msgspec.structs.replace(config, micro_batch=0, checkpointing=False, offload="none")
-        alone = run_training(
-            pairs, checkpoint, tmp_path / f"{name}-one", tmp_path / f"{config.dtype}.zarr", plain
-        )
+        inputs = read_inputs(pairs, checkpoint, plain)
+        alone = run_training(inputs, tmp_path / f"{name}-one", tmp_path / f"{config.dtype}.zarr")
         near = 0.1 if config.dtype == "bfloat16" else 1e-3
         assert distance(weights(alone), weights(tmp_path / name)) < near * distance(start, weights(alone)), (
             name

@@ -9,18 +9,20 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from training import run
 
 from engine.errors import ConfigError, DataError
 from engine.records import Preference
 from engine.weights import load_model
 from train.batch import IGNORE, Layout, pair_rows
-from train.command import precompute, run_training
+from train.command import precompute
 from train.config import TrainConfig
+from train.data.pair_source import PairSource
 from train.image_mask import ImageDraw, image_mask
-from train.loop import PairSource, real_pairs
+from train.inputs import read_inputs
 from train.loss import batch_loss
 from train.metrics import TrainStep
-from train.reference import ReferenceBasis, open_reference
+from train.reference import open_reference
 from train.row_logps import RowLogps
 
 BOTH = TrainConfig(
@@ -29,12 +31,9 @@ BOTH = TrainConfig(
 
 
 def source_of(config: TrainConfig, pairs_file: Path, checkpoint: Path, store: Path) -> PairSource:
-    from train.preferences import load_preferences
-
-    preferences = load_preferences(pairs_file)
-    precompute(pairs_file, checkpoint, store, config)
-    reference = open_reference(store, ReferenceBasis.of(checkpoint, preferences, config))
-    return PairSource(config, preferences, Layout.load(checkpoint), reference)
+    inputs = read_inputs(pairs_file, checkpoint, config)
+    reference = open_reference(precompute(inputs, store), inputs.basis.reference)
+    return PairSource(config, inputs.preferences, Layout.load(checkpoint), reference)
 
 
 def test_a_real_image_is_seen_under_masks_of_its_own(checkpoint: Path, preferences: list[Preference]) -> None:
@@ -74,12 +73,12 @@ def test_visits_without_pairs_bring_the_anchors_alone(
         visits = source.visits(step)
         batch = source.rows(visits)
         logp_R = model.score(batch.rows)
-        captions, images = source.sides(visits, batch, logp_R)
+        captions, images = source.pair_logps(visits, batch, logp_R)
         has_P = torch.tensor([visit.paired for visit in visits])
         assert not (captions.has_P & ~has_P).any()
         assert len(batch.homologous) == len(visits)
         paired += [visit.place for visit in visits if visit.paired]
-        loss = batch_loss(captions, images, config, step, *real_pairs(batch, logp_R))
+        loss = batch_loss(captions, images, config, step, *batch.real_losses(logp_R))
         alone = 0.5 * loss.real_captions_P + 2.0 * loss.real_images_P
         wanted = (3 * loss.loss_P.sum() + alone.sum()) / len(visits)
         assert loss.total.item() == pytest.approx(wanted.item(), rel=1e-5)
@@ -102,8 +101,7 @@ def test_where_there_is_nothing_to_anchor_every_visit_brings_its_pairs(
     logs = []
     for name, config in (("rare", rare), ("always", always)):
         steps: list[TrainStep] = []
-        precompute(pairs, checkpoint, tmp_path / f"{name}.zarr", config)
-        run_training(pairs, checkpoint, tmp_path / name, tmp_path / f"{name}.zarr", config, steps.append)
+        run(pairs, checkpoint, tmp_path / name / "out", config, steps.append)
         logs.append(steps)
     assert [one.loss for one in logs[0]] == pytest.approx([one.loss for one in logs[1]], rel=1e-5)
     assert all(one.images.pairs == 2 for one in logs[0])
@@ -154,9 +152,9 @@ def test_an_anchor_adds_its_weight_times_the_loss_per_token(
     visits = source.visits(0)
     batch = source.rows(visits)
     logp_R = RowLogps(load_model(checkpoint)).score(batch.rows)
-    sides, real = source.sides(visits, batch, logp_R), real_pairs(batch, logp_R)
+    logps, real = source.pair_logps(visits, batch, logp_R), batch.real_losses(logp_R)
     plain = msgspec.structs.replace(BOTH, real_caption_anchor=0.0, real_image_anchor=0.0)
-    with_anchor, without = batch_loss(*sides, BOTH, 0, *real), batch_loss(*sides, plain)
+    with_anchor, without = batch_loss(*logps, BOTH, 0, *real), batch_loss(*logps, plain)
     labels_R = (batch.rows.labels_RT != IGNORE).sum(1)
     told, shown = slice(batch.paired, batch.paired + 6), slice(batch.paired + 6, None)
     captions = -(logp_R / labels_R)[told]
@@ -177,8 +175,7 @@ def test_training_makes_the_anchored_pair_likelier_whatever_the_objective(
         objective=objective, steps=20, batch=6, learning_rate=3e-3, trackers=(),
         real_caption_anchor=10.0, real_image_anchor=10.0,
     )  # fmt: skip
-    precompute(pairs_file, checkpoint, tmp_path / "refs.zarr", config)
-    run_training(pairs_file, checkpoint, tmp_path / "out", tmp_path / "refs.zarr", config, steps.append)
+    run(pairs_file, checkpoint, tmp_path / "out", config, steps.append)
     for name in ("real_caption_loss", "real_image_loss"):
         assert getattr(steps[-1], name) < 0.9 * getattr(steps[0], name)
 
@@ -186,8 +183,7 @@ def test_training_makes_the_anchored_pair_likelier_whatever_the_objective(
 def test_without_an_anchor_nothing_is_told_of_it(tmp_path: Path, checkpoint: Path, pairs_file: Path) -> None:
     steps: list[TrainStep] = []
     config = TrainConfig(steps=1, trackers=())
-    precompute(pairs_file, checkpoint, tmp_path / "refs.zarr", config)
-    run_training(pairs_file, checkpoint, tmp_path / "out", tmp_path / "refs.zarr", config, steps.append)
+    run(pairs_file, checkpoint, tmp_path / "out", config, steps.append)
     assert steps[0].real_caption_loss is None
     assert steps[0].real_image_loss is None
 

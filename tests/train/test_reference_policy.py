@@ -19,11 +19,12 @@ from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import ReferenceSettings, RunSettings, settle
 from hermes_cli.train_stage import reference_round, train_round
 from train.batch import Layout
-from train.command import precompute, run_training
-from train.journal import METRICS, read_metrics
-from train.loop import PairSource, run_basis
-from train.metrics import TrainStep
-from train.preferences import load_preferences
+from train.command import precompute
+from train.config import METRICS
+from train.data.pair_source import PairSource
+from train.inputs import read_inputs
+from train.loop import run_training
+from train.metrics import TrainStep, read_metrics
 from train.reference import Reference, open_reference
 from train.reference_store import read_arrays
 from train.row_logps import RowLogps
@@ -52,17 +53,16 @@ def first_step(run: RunFolder) -> TrainStep:
 def test_against_the_base_the_first_margins_are_those_of_the_rounds_before(folder: RunFolder) -> None:
     base, before, pairs = folder.checkpoint(0), folder.checkpoint(1), folder.pairs(2)
     train_round(folder, settings_of("base"), 2)
-    of_base = precompute(pairs, base, folder.root / "of-base.zarr", CONFIG)
+    of_base = precompute(read_inputs(pairs, base, CONFIG), folder.root / "of-base.zarr")
     names = Reference._fields
     stored, wanted = read_arrays(folder.reference(2), names), read_arrays(of_base, names)
     for name in names:
         assert np.array_equal(stored[name], wanted[name], equal_nan=True), name
 
     # The first step's policy is the round before, whose margins over the base are computed here live.
-    preferences = load_preferences(pairs)
-    basis = run_basis(CONFIG, preferences, before, base)
-    layout = Layout.load(before)
-    source = PairSource(CONFIG, preferences, layout, open_reference(folder.reference(2), basis.reference))
+    inputs = read_inputs(pairs, before, CONFIG, base)
+    reference = open_reference(folder.reference(2), inputs.basis.reference)
+    source = PairSource(CONFIG, inputs.preferences, Layout.load(before), reference)
     visits = source.visits(0)
     batch = source.rows(visits)
     logps = [RowLogps(load_model(one)).score(batch.rows) for one in (before, base)]
@@ -103,9 +103,9 @@ def test_a_training_that_was_begun_goes_on_under_its_own_reference_alone(
     settings = settings_of(began)
     frozen = folder.checkpoint(0 if began == "base" else 1)
     reference_round(folder, settings, 2)
-    paths = (folder.pairs(2), folder.checkpoint(1), folder.checkpoint(2), folder.reference(2))
+    inputs = read_inputs(folder.pairs(2), folder.checkpoint(1), CONFIG, frozen)
     with pytest.raises(KilledError):
-        run_training(*paths, CONFIG, die_at(6), frozen)
+        run_training(inputs, folder.checkpoint(2), folder.reference(2), die_at(6))
     stored = {path: path.read_bytes() for path in folder.reference(2).rglob("*") if path.is_file()}
     other = settings_of("previous" if began == "base" else "base")
     prints = [fingerprint(folder.checkpoint(number)) for number in (0, 1)]
@@ -122,9 +122,9 @@ def test_a_training_that_was_begun_goes_on_under_its_own_reference_alone(
 def test_a_training_from_before_references_were_chosen_goes_on(folder: RunFolder) -> None:
     settings = settings_of("previous")
     reference_round(folder, settings, 2)
-    paths = (folder.pairs(2), folder.checkpoint(1), folder.checkpoint(2), folder.reference(2))
+    inputs = read_inputs(folder.pairs(2), folder.checkpoint(1), CONFIG)
     with pytest.raises(KilledError):
-        run_training(*paths, CONFIG, die_at(6))
+        run_training(inputs, folder.checkpoint(2), folder.reference(2), die_at(6))
     basis = folder.training(2) / "basis.json"
     found = json.loads(basis.read_text())
     del found["start"]

@@ -14,7 +14,8 @@ from engine.errors import BusyError, CheckpointError, StaleError
 from engine.weights import fingerprint
 from train.batch import Layout
 from train.config import TrainConfig
-from train.journal import Journal, RunBasis
+from train.inputs import RunBasis
+from train.journal import Journal
 from train.metrics import TrainStep
 from train.reference import ReferenceBasis
 from train.zero3 import Policy, open_policy

@@ -12,8 +12,7 @@ from training import CONFIG, KilledError, die_at, run
 
 from engine.errors import ConfigError
 from train.config import TrainConfig
-from train.journal import read_metrics
-from train.metrics import scalars
+from train.metrics import read_metrics, scalars
 from train.trackers import open_trackers
 
 TRACKED = msgspec.structs.replace(CONFIG, trackers=("tensorboard",))

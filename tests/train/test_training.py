@@ -20,10 +20,11 @@ from engine.tokenizers.text import TextTokenizer
 from engine.transport.shared import Inbox
 from engine.weights import fingerprint, load_model
 from train.batch import Layout
-from train.command import precompute, run_training
+from train.command import precompute
 from train.config import TrainConfig
-from train.journal import read_metrics
-from train.metrics import TrainStep
+from train.inputs import read_inputs
+from train.loop import run_training
+from train.metrics import TrainStep, read_metrics
 from train.preferences import load_preferences, usable
 from train.row_logps import RowLogps
 from train.zero3 import decay_groups, open_policy
@@ -131,10 +132,10 @@ def test_training_refuses_a_reference_of_other_weights(
 ) -> None:
     store = tmp_path / "refs.zarr"
     with pytest.raises(StageOrderError):
-        run_training(pairs_file, checkpoint, tmp_path / "out", store, CONFIG)
-    precompute(pairs_file, other_checkpoint, store, CONFIG)
+        run_training(read_inputs(pairs_file, checkpoint, CONFIG), tmp_path / "out", store)
+    precompute(read_inputs(pairs_file, other_checkpoint, CONFIG), store)
     with pytest.raises(StaleError, match=fingerprint(other_checkpoint)):
-        run_training(pairs_file, checkpoint, tmp_path / "out", store, CONFIG)
+        run_training(read_inputs(pairs_file, checkpoint, CONFIG), tmp_path / "out", store)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_its_step(
