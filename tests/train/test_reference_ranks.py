@@ -70,13 +70,6 @@ def start(pairs: Path, checkpoint: Path, store: Path, ranks: int) -> subprocess.
     )
 
 
-@pytest.fixture
-def with_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranks are processes of their own, which must find the same sources."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-
-
-@pytest.mark.usefixtures("with_sources")
 def test_two_processes_leave_the_store_of_one_bit_for_bit(
     tmp_path: Path, many: Path, checkpoint: Path
 ) -> None:
@@ -91,7 +84,6 @@ def test_two_processes_leave_the_store_of_one_bit_for_bit(
     assert not partial_of(two).exists()
 
 
-@pytest.mark.usefixtures("with_sources")
 def test_a_pass_killed_with_two_processes_goes_on_with_one(
     tmp_path: Path, many: Path, checkpoint: Path
 ) -> None:
@@ -117,7 +109,6 @@ def test_a_pass_killed_with_two_processes_goes_on_with_one(
     assert_same(opened(path, many, checkpoint), wanted)
 
 
-@pytest.mark.usefixtures("with_sources")
 def test_an_error_in_a_rank_is_the_callers_and_finished_blocks_are_kept(
     tmp_path: Path, many: Path, checkpoint: Path
 ) -> None:
