@@ -18,7 +18,7 @@ from train.command import precompute
 from train.config import METRICS
 from train.deepspeed_config import shares
 from train.inputs import TrainingInputs, read_inputs
-from train.journal import Journal, clear_states
+from train.journal import RunState, clear_states
 from train.loop import run_training
 from train.metrics import TrainStep, read_metrics
 
@@ -45,7 +45,7 @@ def reference_round(
         StaleError: the round's training has begun otherwise, under another reference for one.
     """
     inputs = inputs or inputs_of(folder, settings, number)
-    Journal(folder.checkpoint(number), inputs.basis).require_same()
+    RunState(folder.checkpoint(number), inputs.basis).require_same()
     with (
         timed(folder, number, "reference") as announcement,
         progress_bar(f"reference round {number}", 0) as advance,

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -26,36 +26,20 @@ from train.config import MEANS, METRICS
 from train.inputs import RunBasis
 from train.metrics import TrainStep
 
+if TYPE_CHECKING:
+    from train.zero3 import Policy
+
 STATES = "state-*[0-9]"
 BASIS = "basis.json"
 
 
-class Stateful(Protocol):
-    """What the journal needs of a policy. All ranks call each of these."""
-
-    rank: int
-
-    def save(self, folder: Path) -> None:
-        """Writes `folder`, complete or not at all."""
-        ...
-
-    def load(self, folder: Path) -> None:
-        """Takes it up again."""
-        ...
-
-    def publish(self, folder: Path) -> None:
-        """Writes a checkpoint folder, complete or not at all."""
-        ...
-
-
-class Journal:
-    """The `<out>.training` folder of one run."""
+class RunState:
+    """The `<out>.training` folder of one run. All ranks make the calls that take the policy."""
 
     def __init__(self, out: Path, basis: RunBasis) -> None:
         self.folder = folder_of(out)
         self.metrics = self.folder / METRICS
         self._basis = basis
-        self._config = basis.config
         self._out = out
 
     @contextmanager
@@ -73,9 +57,28 @@ class Journal:
             yield
 
     def require_same(self) -> None:
-        """Raises StaleError where another run has begun here; names what differs."""
-        if begun(self._out):
-            self._compare(self.folder / BASIS)
+        """Compares the run with the one that was begun here; computes nothing.
+
+        Raises:
+            StaleError: it was another; names what differs.
+            DataError: what it was cannot be read.
+        """
+        path = self.folder / BASIS
+        if not path.is_file():
+            return
+        try:
+            found = msgspec.json.decode(path.read_bytes(), type=RunBasis)
+        except msgspec.MsgspecError as error:
+            raise DataError(
+                f"{path}: not the basis of a training run: {error}; remove {self.folder}"
+            ) from error
+        before, now = _flat(found), _flat(self._basis)
+        moved = [f"{name} {before[name]!r}, now {now[name]!r}" for name in now if before[name] != now[name]]
+        if moved:
+            raise StaleError(
+                f"{self.folder}: was started with {'; '.join(moved)}; remove {self.folder} and {self._out}, "
+                "or train into another folder"
+            )
 
     def is_complete(self) -> bool:
         """Whether this very run has already published its checkpoint.
@@ -85,7 +88,7 @@ class Journal:
         """
         published = (self._out / WEIGHTS).is_file()
         self.require_same()
-        if published and not begun(self._out):
+        if published and not (self.folder / BASIS).is_file():
             raise StaleError(
                 f"{self._out}: holds a checkpoint that `hermes train` did not write here; "
                 "choose another output folder or remove it"
@@ -94,7 +97,7 @@ class Journal:
             raise StaleError(f"{self._out}: holds other files; choose another output folder or remove them")
         return published
 
-    def resume(self, policy: Stateful) -> int:
+    def resume(self, policy: Policy) -> int:
         """Restores the latest state and returns the number of steps that are done.
 
         Metrics lines after that state are cut off: their steps will be run, and written, again.
@@ -123,50 +126,31 @@ class Journal:
         with writing(self.metrics), self.metrics.open("ab") as lines:
             lines.write(msgspec.json.encode(step) + b"\n")
 
-    def save(self, policy: Stateful, done: int) -> None:
-        """Keeps the state after `done` steps and forgets all but the latest few. All ranks call it."""
+    def save(self, policy: Policy, done: int) -> None:
+        """Keeps the state after `done` steps and forgets all but the latest few."""
         if policy.rank == 0:
             # A state that outlives a power loss must find its steps in the metrics.
             sync(self.metrics)
         policy.save(self.folder / f"state-{done:06d}")
         if policy.rank == 0:
             states = self._states()
-            for old in sorted(states)[: -self._config.keep]:
+            for old in sorted(states)[: -self._basis.config.keep]:
                 remove_folder(states[old])
 
-    def publish(self, policy: Stateful) -> None:
-        """Writes the finished checkpoint. All ranks call it."""
+    def publish(self, policy: Policy) -> None:
+        """Writes the finished checkpoint."""
         if policy.rank == 0:
             sync(self.metrics)
         policy.publish(self._out)
-
-    def close(self) -> None:
-        """Forgets the states of a run that has published its checkpoint."""
-        clear_states(self._out)
 
     def _states(self) -> dict[int, Path]:
         """Number of steps -> folder of every complete state."""
         found = self.folder.glob(STATES)
         return {int(path.name.removeprefix("state-")): path for path in found}
 
-    def _compare(self, path: Path) -> None:
-        try:
-            found = msgspec.json.decode(path.read_bytes(), type=RunBasis)
-        except msgspec.MsgspecError as error:
-            raise DataError(
-                f"{path}: not the basis of a training run: {error}; remove {self.folder}"
-            ) from error
-        before, now = _flat(found), _flat(self._basis)
-        moved = [f"{name} {before[name]!r}, now {now[name]!r}" for name in now if before[name] != now[name]]
-        if moved:
-            raise StaleError(
-                f"{self.folder}: was started with {'; '.join(moved)}; remove {self.folder} and {self._out}, "
-                "or train into another folder"
-            )
-
 
 def folder_of(out: Path) -> Path:
-    """Where the training into `out` has its journal."""
+    """Where the training into `out` has its metrics and states."""
     return out.with_name(out.name + ".training")
 
 
@@ -178,11 +162,6 @@ def clear_states(out: Path) -> None:
         with suppress(FileNotFoundError):
             remove_folder(state)
     sweep(folder, STATES)
-
-
-def begun(out: Path) -> bool:
-    """Whether a training into `out` has begun."""
-    return (folder_of(out) / BASIS).is_file()
 
 
 def _flat(basis: RunBasis) -> dict[str, object]:

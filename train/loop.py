@@ -18,7 +18,7 @@ from train.config import TrainConfig
 from train.data.pair_source import PairSource
 from train.deepspeed_config import shares
 from train.inputs import TrainingInputs
-from train.journal import Journal
+from train.journal import RunState, clear_states
 from train.loss import batch_loss
 from train.metrics import TrainStep, over_ranks, pass_sums, train_step
 from train.reference import open_reference
@@ -47,29 +47,31 @@ def run_training(
         CheckpointError, ConfigError, EngineError: see `open_policy` and `train_one`.
     """
     config = inputs.config
-    journal = Journal(out, inputs.basis)
-    with journal.held():
-        if journal.is_complete():
-            journal.close()
+    run_state = RunState(out, inputs.basis)
+    with run_state.held():
+        if run_state.is_complete():
+            clear_states(out)
             return out
         layout = Layout.load(inputs.checkpoint, inputs.features)
         stored = open_reference(reference, inputs.basis.reference)
         source = PairSource(config, inputs.preferences, layout, stored)
         with open_policy(config, inputs.checkpoint) as policy:
-            first = journal.resume(policy)
-            with open_trackers(config, journal.folder, first, policy.rank) as trackers:
+            first = run_state.resume(policy)
+            with open_trackers(config, run_state.folder, first, policy.rank) as trackers:
                 for step in range(first, config.steps):
                     record = train_one(source, policy, config, step)
                     if policy.rank == 0:
-                        journal.append(record)
-                        trackers.log(record)
+                        run_state.append(record)
+                        for tracker in trackers:
+                            tracker.log(record)
                         report(record)
                     if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
-                        trackers.flush()
-                        journal.save(policy, step + 1)
+                        for tracker in trackers:
+                            tracker.flush()
+                        run_state.save(policy, step + 1)
             policy.interpolate()
-            journal.publish(policy)
-        journal.close()
+            run_state.publish(policy)
+        clear_states(out)
     return out
 
 

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,7 +76,7 @@ def _run(jobs: Sequence[Job]) -> Iterator[int]:
     """Starts a process for each job; yields blocks as they come, and stops all when one fails."""
     # Not forked: neither CUDA nor OpenMP's threads survive a fork.
     context = multiprocessing.get_context("spawn")
-    processes: dict[Connection, BaseProcess] = {}
+    processes: dict[Connection, SpawnProcess] = {}
     try:
         for job in jobs:
             reader, writer = context.Pipe(duplex=False)

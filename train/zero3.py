@@ -35,7 +35,7 @@ from train.batch import Layout, Rows
 from train.config import RENDEZVOUS, TrainConfig
 from train.deepspeed_config import PERSIST, deepspeed_config, shares
 from train.device import open_device
-from train.masters import Masters
+from train.masters import Fp32State
 from train.row_logps import RowLogps
 from train.state import read_state, write_info, write_shard
 
@@ -127,16 +127,16 @@ class Policy:
                 config=deepspeed_config(config, self.world, persist),
                 dist_init_required=False,
             )[0]
-            self._masters = Masters(self._engine, config.zero_stage)
-            self._masters.begin_moments()
+            self._fp32 = Fp32State(self._engine, config.zero_stage)
+            self._fp32.begin_moments()
             if config.dtype == "bfloat16" and not config.lora_rank:
-                self._restore_masters()
+                self._restore_fp32()
 
-    def _restore_masters(self) -> None:
-        """Gives masters the checkpoint's float32 values: DeepSpeed makes them from the rounded parameters."""
+    def _restore_fp32(self) -> None:
+        """Takes the checkpoint's float32 weights: DeepSpeed makes its own from the rounded parameters."""
         with safe_open(self._checkpoint / WEIGHTS, "pt") as stored:
-            for name in self._masters.parameters:
-                self._masters.write(name, stored.get_tensor(name.removeprefix(PREFIX)))
+            for name in self._fp32.parameters:
+                self._fp32.write("master", name, stored.get_tensor(name.removeprefix(PREFIX)))
 
     def __call__(self, rows: Rows) -> Tensor:
         """Summed log-probs of each row, [R] float32, on the policy's device."""
@@ -161,7 +161,7 @@ class Policy:
         return norm if self._config.zero_stage == 0 else float(self._engine.get_global_grad_norm())
 
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self._masters.parameters.values() if p.grad is not None]
+        return [p.grad for p in self._fp32.parameters.values() if p.grad is not None]
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over the ranks, on the CPU."""
@@ -178,7 +178,7 @@ class Policy:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     def save(self, folder: Path) -> None:
-        """Masters and optimizer of all ranks into `folder`, which appears complete or not at all."""
+        """Float32 weights and optimizer of all ranks into `folder`, which appears complete or not at all."""
         beside = folder.with_name(folder.name + NEW)
         if self.rank == 0:
             with writing(beside):
@@ -186,10 +186,10 @@ class Policy:
                 beside.mkdir(parents=True)
         dist.barrier()
         with _quiet_deepspeed():
-            write_shard(self._masters, beside, self.rank, self.world)
+            write_shard(self._fp32, beside, self.rank, self.world)
         dist.barrier()
         if self.rank == 0:
-            write_info(self._masters, beside, self.world)
+            write_info(self._fp32, beside, self.world)
             place_folder(beside, folder)
         dist.barrier()
 
@@ -200,7 +200,7 @@ class Policy:
             CheckpointError: it cannot be read.
         """
         with _quiet_deepspeed():
-            read_state(self._masters, folder)
+            read_state(self._fp32, folder)
 
     def interpolate(self) -> None:
         """Moves the policy back towards the weights it started from, as far as `interpolation` says.
@@ -213,15 +213,15 @@ class Policy:
         if alpha == 1:
             return
         with _quiet_deepspeed(), safe_open(self._checkpoint / WEIGHTS, "pt") as start:
-            for name, trained in self._masters.gather():
+            for name, trained in self._fp32.gather():
                 if not self._config.lora_rank:
                     before = start.get_tensor(name.removeprefix(PREFIX)).float()
-                    self._masters.write(name, torch.lerp(before, trained, alpha))
+                    self._fp32.write("master", name, torch.lerp(before, trained, alpha))
                 elif name.endswith(UP):
-                    self._masters.write(name, alpha * trained)
+                    self._fp32.write("master", name, alpha * trained)
 
     def publish(self, folder: Path) -> None:
-        """Gathers the masters into a checkpoint folder, with the tokenizers of the one it started from.
+        """Gathers the float32 weights into a checkpoint folder, with the tokenizers of the one it started from.
 
         Adapters are merged. All ranks must call it, for the gathering is collective; rank 0 writes.
         What the policy itself gives for fixed captions goes along (`engine.canary`). An engine that waits for
@@ -230,7 +230,7 @@ class Policy:
         canaries = self._canaries()
         trained = {}
         with _quiet_deepspeed():
-            for name, whole in self._masters.gather():
+            for name, whole in self._fp32.gather():
                 if self.rank == 0:
                     trained[name.removeprefix(PREFIX)] = whole
         if self.rank == 0:

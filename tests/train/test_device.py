@@ -19,7 +19,7 @@ from train.config import TrainConfig
 from train.deepspeed_config import deepspeed_config
 from train.device import open_device, same_bits
 from train.inputs import RunBasis, read_inputs
-from train.journal import Journal
+from train.journal import RunState
 from train.metrics import TrainStep
 from train.reference import FREE, open_reference
 from train.reference_store import quiet_zarr
@@ -57,7 +57,7 @@ def test_a_run_keeps_the_device_that_it_found_and_is_not_continued_on_another(
     basis = msgspec.json.decode((tmp_path / "out.training/basis.json").read_bytes(), type=RunBasis)
     assert (basis.config.device, basis.reference.device) == (here, here)
     with pytest.raises(StaleError, match=f"device '{here}', now '{other.device}'"):
-        Journal(out, read_inputs(pairs_file, checkpoint, other).basis).require_same()
+        RunState(out, read_inputs(pairs_file, checkpoint, other).basis).require_same()
     stored = read_inputs(pairs_file, checkpoint, other).basis.reference
     with pytest.raises(StaleError, match=f"device '{here}', this run has '{other.device}'"):
         open_reference(tmp_path / "refs.zarr", stored)

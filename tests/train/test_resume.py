@@ -15,7 +15,7 @@ from engine.weights import fingerprint
 from train.batch import Layout
 from train.config import TrainConfig
 from train.inputs import RunBasis
-from train.journal import Journal
+from train.journal import RunState
 from train.metrics import TrainStep
 from train.reference import ReferenceBasis
 from train.zero3 import Policy, open_policy
@@ -150,7 +150,7 @@ def test_a_killed_run_may_go_on_by_other_means(
 def test_two_runs_do_not_train_into_one_folder(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> None:
     out = tmp_path / "out"
     basis = RunBasis(config=CONFIG, reference=ReferenceBasis.of(checkpoint, [], CONFIG))
-    with Journal(out, basis).held(), pytest.raises(BusyError, match="another process"):
+    with RunState(out, basis).held(), pytest.raises(BusyError, match="another process"):
         run(pairs_file, checkpoint, out)
 
 
