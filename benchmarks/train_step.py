@@ -43,7 +43,7 @@ from train.loss import batch_loss
 from train.preferences import load_preferences
 from train.reference import Reference, ReferenceBasis, open_reference
 from train.row_logps import RowLogps
-from train.schedule import Visit
+from train.schedule import Sample
 from train.zero3 import Policy, process_group
 
 SIDES = ("stored", "live")
@@ -125,7 +125,7 @@ class LiveSource(PairSource):
         super().__init__(config, preferences, layout, reference)
         self._frozen = frozen
 
-    def reference_of(self, chosen: Sequence[Visit], batch: PairRows) -> Tensor:
+    def reference_of(self, samples: Sequence[Sample], batch: PairRows) -> Tensor:
         """The log-prob of each row under the frozen model."""
         return self._frozen.score(batch.rows)
 
@@ -159,9 +159,9 @@ class Work:
         policy, source, config = Policy(self.config, self.checkpoint), self.source(side), self.config
 
         def step(number: int) -> None:
-            chosen = source.visits(number)
-            batch = source.rows(chosen)
-            logps = source.pair_logps(chosen, batch, policy(batch.rows).cpu())
+            samples = source.samples(number)
+            batch = source.rows(samples)
+            logps = source.pair_logps(samples, batch, policy(batch.rows).cpu())
             loss = batch_loss(*logps, config, number)
             losses.append(float(loss.total.detach()))
             policy.step([loss.total], config.learning_rate_at(number))
@@ -176,7 +176,7 @@ def measure(plan: Plan, folder: Path) -> Report:
     with process_group(plan.config):
         steps = {side: work.steps(side, losses[side]) for side in SIDES}
         seconds = in_turns(steps, plan.repeats, plan.warmups)
-        batch = (source := work.source("stored")).rows(source.visits(0))
+        batch = (source := work.source("stored")).rows(source.samples(0))
     ratios = [live / stored for stored, live in zip(seconds["stored"], seconds["live"], strict=True)]
     apart = max(abs(one - other) for one, other in zip(losses["stored"], losses["live"], strict=True))
     weights = [p.numel() for p in load_model(work.checkpoint).parameters()]

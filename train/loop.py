@@ -82,8 +82,8 @@ def train_one(source: PairSource, policy: Policy, config: TrainConfig, step: int
         ConfigError: the loss or its gradient is no longer a number.
     """
     started = time.perf_counter()
-    chosen = source.visits(step)
-    mine = chosen[policy.rank :: policy.world]
+    samples = source.samples(step)
+    mine = samples[policy.rank :: policy.world]
     micro, _ = shares(config, policy.world)
     sums: list[dict[str, Tensor]] = []
 
@@ -105,7 +105,7 @@ def train_one(source: PairSource, policy: Policy, config: TrainConfig, step: int
         step=step + 1,
         grad_norm=grad_norm,
         learning_rate=rate,
-        epoch=chosen[0].epoch,
+        epoch=samples[0].epoch,
         skipped=source.skipped,
         seconds=time.perf_counter() - started,
         peak_memory_mib=policy.peak_memory_mib,

@@ -20,9 +20,9 @@ from engine.errors import StageOrderError, StaleError
 from engine.models.showo_config import ShowoConfig
 from engine.records import Preference, Record
 from engine.weights import fingerprint, load_config
-from train.batch import Layout, Row
+from train.batch import WHICH, Layout, Row
 from train.config import TrainConfig
-from train.image_mask import MASK_RULE, ImageDraw, draw_from_seed, mask_seed
+from train.image_mask import MASK_RULE, ImageMask, image_mask, mask_seed
 from train.preferences import digest
 from train.reference_store import (
     PartialStore,
@@ -97,9 +97,9 @@ class Reference(NamedTuple):
     mask_seed: NDArray[np.int64]
     """[P, K]."""
 
-    def image_draw(self, pair: int, draw: int, tokens: int, config: TrainConfig) -> ImageDraw:
-        """What this preference's image log-probs of this draw were taken under."""
-        return draw_from_seed(int(self.mask_seed[pair, draw]), tokens, config.text_dropout)
+    def image_mask(self, pair: int, number: int, tokens: int, config: TrainConfig) -> ImageMask:
+        """What this preference's image log-probs of this number were taken under."""
+        return image_mask(int(self.mask_seed[pair, number]), tokens, config.text_dropout)
 
 
 def open_reference(path: Path, basis: ReferenceBasis) -> Reference:
@@ -188,28 +188,23 @@ def score_block(
     preferences: Sequence[Preference], basis: ReferenceBasis, layout: Layout, model: RowLogps
 ) -> dict[str, NDArray[Any]]:
     """The `Reference` arrays of a few preferences, scored in batches of rows of like length."""
-    count, draws = len(preferences), basis.mask_draws
-    shapes: dict[str, tuple[int, ...]] = {"caption_win": (count,), "caption_lose": (count,)}
-    shapes |= {"image_win": (count, draws), "image_lose": (count, draws)}
+    count, masks = len(preferences), basis.mask_draws
     arrays: dict[str, NDArray[Any]] = {
-        name: np.full(shape, np.nan, np.float32) for name, shape in shapes.items()
+        f"{kind}_{which}": np.full(shape, np.nan, np.float32)
+        for kind, shape in (("caption", (count,)), ("image", (count, masks)))
+        for which in WHICH
     }
     seeds = np.array(
-        [[mask_seed(one.id, draw, basis.mask_seed) for draw in range(draws)] for one in preferences],
-        np.int64,
+        [[mask_seed(one.id, k, basis.mask_seed) for k in range(masks)] for one in preferences], np.int64
     )
     work: list[tuple[Row, str, tuple[int, ...]]] = []
     for i, one in enumerate(preferences):
-        for side in ("win", "lose"):
+        for which in WHICH:
             if one.captions:
-                tokens = getattr(one.captions, side).token_ids
-                row = layout.caption_row(one.image_codes, tokens, one.image_features)
-                work.append((row, f"caption_{side}", (i,)))
-            for draw in range(draws if one.images else 0):
-                codes = getattr(one.images, side).codes
-                seen = draw_from_seed(int(seeds[i, draw]), basis.image_tokens, basis.text_dropout)
-                row = layout.image_row(one.caption if seen.text else "", codes, seen.hidden)
-                work.append((row, f"image_{side}", (i, draw)))
+                work.append((layout.pair_caption(one, which), f"caption_{which}", (i,)))
+            for k in range(masks if one.images else 0):
+                mask = image_mask(int(seeds[i, k]), basis.image_tokens, basis.text_dropout)
+                work.append((layout.pair_image(one, which, mask), f"image_{which}", (i, k)))
     work.sort(key=lambda entry: len(entry[0].ids))
     for start in range(0, len(work), BATCH_ROWS):
         part = work[start : start + BATCH_ROWS]

@@ -221,7 +221,7 @@ class Policy:
                     self._fp32.write("master", name, alpha * trained)
 
     def publish(self, folder: Path) -> None:
-        """Gathers the float32 weights into a checkpoint folder, with the tokenizers of the one it started from.
+        """Gathers the float32 weights into a checkpoint folder, with the tokenizers of the one before it.
 
         Adapters are merged. All ranks must call it, for the gathering is collective; rank 0 writes.
         What the policy itself gives for fixed captions goes along (`engine.canary`). An engine that waits for

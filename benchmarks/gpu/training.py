@@ -21,7 +21,7 @@ from benchmarks.shapes import make
 from engine.weights import load_model
 from train.batch import Layout, PairRows, pair_rows
 from train.config import TrainConfig
-from train.image_mask import draw_from_seed
+from train.image_mask import image_mask
 from train.row_logps import RowLogps
 
 RATE = 1e-6
@@ -37,8 +37,8 @@ class Work:
         self.config = TrainConfig(batch=pairs, dtype="bfloat16", checkpointing=True)
         layout = Layout.load(self.checkpoint)
         found = pair_work.preferences(layout.config, pairs, place.pick(40, 8), seed=0)
-        draws = [[draw_from_seed(number, layout.config.num_image_tokens)] for number in range(pairs)]
-        self.batch: PairRows = pair_rows(layout, found, draws)
+        masks = [[image_mask(number, layout.config.num_image_tokens)] for number in range(pairs)]
+        self.batch: PairRows = pair_rows(layout, found, masks)
         self.tokens = int((self.batch.rows.ids_RT != layout.words.pad).sum())
 
     def loss(self, logp_R: Tensor) -> Tensor:

@@ -151,14 +151,14 @@ def test_a_training_step_stays_on_its_device_and_waits_for_log_probs_alone(
     tmp_path: Path, clip: bool, dtype: torch.dtype
 ) -> None:
     source = source_of(clip, tmp_path)
-    chosen = source.visits(0)
-    batch = source.rows(chosen)
+    samples = source.samples(0)
+    batch = source.rows(samples)
     with pretended():
         scorer = on_gpu(layout_of(clip, tmp_path), dtype)
         logp_R = scorer(*batch.rows.to(CUDA))
         assert (logp_R.device, logp_R.dtype) == (CUDA, torch.float32)
         logp_R = logp_R.cpu()
-        logps = source.pair_logps(chosen, batch, logp_R)
+        logps = source.pair_logps(samples, batch, logp_R)
         loss = batch_loss(*logps, CONFIG, 0, *batch.real_losses(logp_R), batch.has(batch.homologous))
         gradients = backward(loss.total.to(CUDA))
         assert gradients.keys() == set(scorer.parameters())
@@ -168,7 +168,7 @@ def test_a_training_step_stays_on_its_device_and_waits_for_log_probs_alone(
 @pytest.mark.parametrize("clip", [False, True], ids=["codes", "clip"])
 def test_the_reference_pass_hands_the_host_its_log_probs_and_nothing_else(tmp_path: Path, clip: bool) -> None:
     source = source_of(clip, tmp_path)
-    rows = source.rows(source.visits(0)).rows
+    rows = source.rows(source.samples(0)).rows
     with pretended():
         found = on_gpu(layout_of(clip, tmp_path), torch.bfloat16).score(rows)
         assert (found.device.type, found.dtype, found.shape) == ("cpu", torch.float32, (len(rows.ids_RT),))
@@ -176,7 +176,7 @@ def test_the_reference_pass_hands_the_host_its_log_probs_and_nothing_else(tmp_pa
 
 def test_rows_that_are_looked_for_on_the_device_would_be_noticed(tmp_path: Path) -> None:
     source = source_of(True, tmp_path)
-    rows = source.rows(source.visits(0)).rows
+    rows = source.rows(source.samples(0)).rows
     with pretended():
         scorer, moved = on_gpu(layout_of(True, tmp_path), torch.float32), rows.to(CUDA)
         with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):

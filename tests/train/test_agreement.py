@@ -92,8 +92,8 @@ def test_image_rows_made_from_text_codes_and_mask_have_the_recorded_log_probs(
         ids = arrays[f"input_ids_{side}"][i].tolist()
         start = ids.index(layout.words.soi) + 1
         codes = arrays[f"image_codes_{side}"][i].tolist()
-        hidden = np.array(ids[start : start + len(codes)]) == layout.words.mask
-        row = layout.image_row(pair["caption"], codes, hidden)
+        masked = np.array(ids[start : start + len(codes)]) == layout.words.mask
+        row = layout.image_row(pair["caption"], codes, masked)
         assert ids[row.first : row.first + len(row.ids)] == row.ids
         rows.append(row)
     found = RowLogps(folder.model(file)).score(layout.stack(rows))

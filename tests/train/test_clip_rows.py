@@ -21,7 +21,7 @@ from engine.weights import load_model
 from train.batch import IGNORE, Layout, pair_rows
 from train.command import precompute
 from train.config import TrainConfig
-from train.image_mask import ImageDraw
+from train.image_mask import ImageMask
 from train.inputs import read_inputs
 from train.loop import run_training
 from train.metrics import TrainStep
@@ -48,8 +48,8 @@ def layout(clip_checkpoint: Path, tmp_path: Path) -> Layout:
     return Layout.load(clip_checkpoint, tmp_path / FEATURES)
 
 
-def draws(preferences: list[Preference]) -> list[list[ImageDraw]]:
-    return [[ImageDraw(np.arange(9) % 2 == 0)] for _ in preferences]
+def masks(preferences: list[Preference]) -> list[list[ImageMask]]:
+    return [[ImageMask(np.arange(9) % 2 == 0)] for _ in preferences]
 
 
 def test_a_caption_row_is_the_official_sequence_under_the_official_mask(
@@ -83,7 +83,7 @@ def test_rows_score_alike_alone_and_in_a_mixed_batch(
     clip_checkpoint: Path, layout: Layout, seen: list[Preference]
 ) -> None:
     scorer = RowLogps(load_model(clip_checkpoint))
-    batch = pair_rows(layout, seen, draws(seen))
+    batch = pair_rows(layout, seen, masks(seen))
     assert batch.rows.features is not None
     assert batch.rows.features.shape == (10, COUNT, SIZE)
     together = scorer.score(batch.rows)
@@ -106,7 +106,7 @@ def test_image_rows_do_not_know_the_projector(
     clip_checkpoint: Path, layout: Layout, seen: list[Preference]
 ) -> None:
     scorer = RowLogps(load_model(clip_checkpoint).train())
-    batch = pair_rows(layout, seen, draws(seen), captions=False)
+    batch = pair_rows(layout, seen, masks(seen), captions=False)
     scorer(*batch.rows).sum().backward()
     gradient = scorer.model.mm_projector[0].weight.grad
     assert gradient is not None

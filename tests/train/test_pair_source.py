@@ -32,9 +32,9 @@ def a_step(
     """The model after a step's backward pass, the log-probs of its pairs, and the loss."""
     source = PairSource(config, preferences, Layout.load(checkpoint), reference)
     model = RowLogps(load_model(checkpoint))
-    visits = source.visits(step)
-    batch = source.rows(visits)
-    logps = source.pair_logps(visits, batch, model(*batch.rows))
+    samples = source.samples(step)
+    batch = source.rows(samples)
+    logps = source.pair_logps(samples, batch, model(*batch.rows))
     loss = batch_loss(*logps, config, step)
     loss.total.backward()
     return model, logps, loss.total.detach()
@@ -51,12 +51,12 @@ def live_reference(config: TrainConfig, preferences: list[Preference], checkpoin
     seeds = np.arange(count, dtype=np.int64)[:, None]
     found = Reference(nothing[0].copy(), nothing[0].copy(), nothing[1].copy(), nothing[1].copy(), seeds)
     source = PairSource(config, preferences, Layout.load(checkpoint), found)
-    visits = source.visits(0)
-    batch = source.rows(visits)
+    samples = source.samples(0)
+    batch = source.rows(samples)
     scores = batch.split(RowLogps(load_model(checkpoint)).score(batch.rows))
     for name, values in zip(SIDES, scores, strict=True):
-        for visit, value in zip(visits, values.tolist(), strict=True):
-            getattr(found, name)[visit.place] = value
+        for sample, value in zip(samples, values.tolist(), strict=True):
+            getattr(found, name)[sample.place] = value
     return found
 
 
@@ -97,9 +97,9 @@ def test_stored_log_probs_give_the_loss_of_live_ones(
     stored = open_reference(tmp_path / "refs.zarr", ReferenceBasis.of(other_checkpoint, preferences, config))
     source = PairSource(config, preferences, Layout.load(checkpoint), stored)
     policy, frozen = (RowLogps(load_model(folder)) for folder in (checkpoint, other_checkpoint))
-    visits = source.visits(1)
-    batch = source.rows(visits)
-    logps = source.pair_logps(visits, batch, policy.score(batch.rows))
+    samples = source.samples(1)
+    batch = source.rows(samples)
+    logps = source.pair_logps(samples, batch, policy.score(batch.rows))
     live = batch.split(frozen.score(batch.rows))
     found = [logps[0].reference_win_P, logps[0].reference_lose_P]
     found += [logps[1].reference_win_P, logps[1].reference_lose_P]
@@ -116,15 +116,15 @@ def test_dropped_texts_are_those_that_the_reference_was_scored_without(
     store = precompute(read_inputs(pairs_file, checkpoint, config), tmp_path / "refs.zarr")
     reference = open_reference(store, basis)
     source = PairSource(config, preferences, Layout.load(checkpoint), reference)
-    visits = source.visits(0)
-    batch = source.rows(visits)
+    samples = source.samples(0)
+    batch = source.rows(samples)
     words = Layout.load(checkpoint).words
     are_images = batch.rows.ids_RT[:, 0] == words.t2i
     third = batch.rows.ids_RT[are_images, 2] == words.eos
     assert 0 < third.sum() < len(third)
     winners, losers = third.chunk(2)
     assert torch.equal(winners, losers)
-    logps = source.pair_logps(visits, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
+    logps = source.pair_logps(samples, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
     for one in logps:
         torch.testing.assert_close(one.policy_win_P, one.reference_win_P, atol=1e-4, rtol=0)
     shares = batch.rows.labels_RT[are_images] != IGNORE
@@ -138,9 +138,9 @@ def test_a_step_reports_the_divergence_of_each_side(
     reference = live_reference(CONFIG, preferences, checkpoint)
     shifted = reference._replace(caption_win=reference.caption_win + 3.0)
     source = PairSource(CONFIG, preferences, Layout.load(checkpoint), shifted)
-    visits = source.visits(0)
-    batch = source.rows(visits)
-    logps = source.pair_logps(visits, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
+    samples = source.samples(0)
+    batch = source.rows(samples)
+    logps = source.pair_logps(samples, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
     sums = pass_sums(batch_loss(*logps, CONFIG), *logps, tokens=1)
     record = train_step(
         over_ranks([sums], lambda one: one), step=1, grad_norm=0.0, learning_rate=0.0, epoch=0, skipped=0,

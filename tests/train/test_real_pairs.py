@@ -18,7 +18,7 @@ from train.batch import IGNORE, Layout, pair_rows
 from train.command import precompute
 from train.config import TrainConfig
 from train.data.pair_source import PairSource
-from train.image_mask import ImageDraw, image_mask
+from train.image_mask import ImageMask, image_mask, mask_seed
 from train.inputs import read_inputs
 from train.loss import batch_loss
 from train.metrics import TrainStep
@@ -39,11 +39,11 @@ def source_of(config: TrainConfig, pairs_file: Path, checkpoint: Path, store: Pa
 def test_a_real_image_is_seen_under_masks_of_its_own(checkpoint: Path, preferences: list[Preference]) -> None:
     layout = Layout.load(checkpoint)
     tokens = layout.config.num_image_tokens
-    draws = [[ImageDraw(np.arange(tokens) > 0)] for _ in preferences]
-    own = [[ImageDraw(np.arange(tokens) == 2)] * 3 for _ in preferences]
-    batch = pair_rows(layout, preferences, draws, captions=False, real_images=own)
-    hidden = (batch.rows.labels_RT != IGNORE).sum(1).tolist()
-    assert hidden == [tokens - 1] * batch.paired + [1] * 3 * len(preferences)
+    masks = [[ImageMask(np.arange(tokens) > 0)] for _ in preferences]
+    own = [[ImageMask(np.arange(tokens) == 2)] * 3 for _ in preferences]
+    batch = pair_rows(layout, preferences, masks, captions=False, real_images=own)
+    labels = (batch.rows.labels_RT != IGNORE).sum(1).tolist()
+    assert labels == [tokens - 1] * batch.paired + [1] * 3 * len(preferences)
 
 
 def test_a_real_image_has_another_mask_each_time_and_the_same_after_a_restart(
@@ -53,7 +53,7 @@ def test_a_real_image_has_another_mask_each_time_and_the_same_after_a_restart(
     source = source_of(config, pairs_file, checkpoint, tmp_path / "refs.zarr")
 
     def shown(step: int) -> torch.Tensor:
-        batch = source.rows(sorted(source.visits(step)))
+        batch = source.rows(sorted(source.samples(step)))
         return batch.rows.labels_RT[batch.paired + len(batch.homologous) :] != IGNORE
 
     assert torch.equal(shown(0), shown(0))
@@ -70,17 +70,17 @@ def test_visits_without_pairs_bring_the_anchors_alone(
     model = RowLogps(load_model(checkpoint))
     paired: list[int] = []
     for step in range(3):
-        visits = source.visits(step)
-        batch = source.rows(visits)
+        samples = source.samples(step)
+        batch = source.rows(samples)
         logp_R = model.score(batch.rows)
-        captions, images = source.pair_logps(visits, batch, logp_R)
-        has_P = torch.tensor([visit.paired for visit in visits])
+        captions, images = source.pair_logps(samples, batch, logp_R)
+        has_P = torch.tensor([one.paired for one in samples])
         assert not (captions.has_P & ~has_P).any()
-        assert len(batch.homologous) == len(visits)
-        paired += [visit.place for visit in visits if visit.paired]
+        assert len(batch.homologous) == len(samples)
+        paired += [one.place for one in samples if one.paired]
         loss = batch_loss(captions, images, config, step, *batch.real_losses(logp_R))
         alone = 0.5 * loss.real_captions_P + 2.0 * loss.real_images_P
-        wanted = (3 * loss.loss_P.sum() + alone.sum()) / len(visits)
+        wanted = (3 * loss.loss_P.sum() + alone.sum()) / len(samples)
         assert loss.total.item() == pytest.approx(wanted.item(), rel=1e-5)
     assert sorted(paired) == list(range(6))
 
@@ -117,9 +117,9 @@ def test_real_rows_follow_the_pairs_and_show_the_item_itself(
 ) -> None:
     layout = Layout.load(checkpoint)
     tokens = layout.config.num_image_tokens
-    draws = [[ImageDraw(image_mask(one.id, k, 0, tokens)) for k in range(2)] for one in preferences]
-    plain = pair_rows(layout, preferences, draws)
-    batch = pair_rows(layout, preferences, draws, real_captions=True, real_images=draws)
+    masks = [[image_mask(mask_seed(one.id, k, 0), tokens) for k in range(2)] for one in preferences]
+    plain = pair_rows(layout, preferences, masks)
+    batch = pair_rows(layout, preferences, masks, real_captions=True, real_images=masks)
     assert batch.paired == plain.paired == len(plain.rows.ids_RT)
     width = plain.rows.ids_RT.shape[1]
     assert torch.equal(batch.rows.labels_RT[: batch.paired, :width], plain.rows.labels_RT)
@@ -129,10 +129,10 @@ def test_real_rows_follow_the_pairs_and_show_the_item_itself(
         wanted = layout.caption_row(one.image_codes, layout.encode(one.caption)).labels
         assert row[: len(wanted)].tolist() == wanted
     for number, row in enumerate(shown):
-        one, draw = preferences[number // 2], draws[number // 2][number % 2]
+        one, mask = preferences[number // 2], masks[number // 2][number % 2]
         seen = row[row != IGNORE] - layout.words.code_offset
-        hidden = [code for code, is_hidden in zip(one.image_codes, draw.hidden, strict=True) if is_hidden]
-        assert seen.tolist() == hidden
+        masked = [code for code, is_masked in zip(one.image_codes, mask.masked, strict=True) if is_masked]
+        assert seen.tolist() == masked
     are_images = batch.rows.ids_RT[batch.paired :, 0] == layout.words.t2i
     assert are_images.tolist() == [False] * len(told) + [True] * len(shown)
     values = torch.arange(float(len(batch.rows.ids_RT)))
@@ -149,10 +149,10 @@ def test_an_anchor_adds_its_weight_times_the_loss_per_token(
     tmp_path: Path, checkpoint: Path, pairs_file: Path
 ) -> None:
     source = source_of(BOTH, pairs_file, checkpoint, tmp_path / "refs.zarr")
-    visits = source.visits(0)
-    batch = source.rows(visits)
+    samples = source.samples(0)
+    batch = source.rows(samples)
     logp_R = RowLogps(load_model(checkpoint)).score(batch.rows)
-    logps, real = source.pair_logps(visits, batch, logp_R), batch.real_losses(logp_R)
+    logps, real = source.pair_logps(samples, batch, logp_R), batch.real_losses(logp_R)
     plain = msgspec.structs.replace(BOTH, real_caption_anchor=0.0, real_image_anchor=0.0)
     with_anchor, without = batch_loss(*logps, BOTH, 0, *real), batch_loss(*logps, plain)
     labels_R = (batch.rows.labels_RT != IGNORE).sum(1)
@@ -197,9 +197,9 @@ def test_an_anchor_leaves_out_whose_real_image_has_no_codes(
         msgspec.structs.replace(one, captions=None, image_codes=()) if place == 1 else one
         for place, one in enumerate(preferences)
     ]
-    draws = [[ImageDraw(image_mask(one.id, 0, 0, tokens))] for one in bare]
+    masks = [[image_mask(mask_seed(one.id, 0, 0), tokens)] for one in bare]
     layout.check(bare, real=True)
-    batch = pair_rows(layout, bare, draws, real_captions=True, real_images=draws)
+    batch = pair_rows(layout, bare, masks, real_captions=True, real_images=masks)
     captions, images = batch.real(torch.ones(len(batch.rows.ids_RT)))
     for values in (captions, images):
         assert values is not None

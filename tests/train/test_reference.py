@@ -16,7 +16,7 @@ from engine.records import Preference
 from engine.weights import load_model
 from train.batch import Layout, Rows
 from train.config import TrainConfig
-from train.image_mask import image_mask
+from train.image_mask import image_mask, mask_seed
 from train.reference import Reference, ReferenceBasis, blocks_here, compute_reference, open_reference
 from train.row_logps import RowLogps
 
@@ -70,9 +70,9 @@ def test_each_value_is_the_log_prob_of_its_row_alone(
     one = preferences[2]
     row = layout.caption_row(one.image_codes, one.captions.lose.token_ids)
     assert scorer.score(layout.stack([row])).item() == pytest.approx(found.caption_lose[2], abs=1e-4)
-    hidden = image_mask(one.id, 1, CONFIG.seed, 9)
-    assert np.array_equal(found.image_draw(2, 1, 9, CONFIG).hidden, hidden)
-    row = layout.image_row(one.caption, one.images.win.codes, hidden)
+    masked = image_mask(mask_seed(one.id, 1, CONFIG.seed), 9).masked
+    assert np.array_equal(found.image_mask(2, 1, 9, CONFIG).masked, masked)
+    row = layout.image_row(one.caption, one.images.win.codes, masked)
     assert scorer.score(layout.stack([row])).item() == pytest.approx(found.image_win[2, 1], abs=1e-4)
 
 

@@ -63,8 +63,8 @@ def test_against_the_base_the_first_margins_are_those_of_the_rounds_before(folde
     inputs = read_inputs(pairs, before, CONFIG, base)
     reference = open_reference(folder.reference(2), inputs.basis.reference)
     source = PairSource(CONFIG, inputs.preferences, Layout.load(before), reference)
-    visits = source.visits(0)
-    batch = source.rows(visits)
+    samples = source.samples(0)
+    batch = source.rows(samples)
     logps = [RowLogps(load_model(one)).score(batch.rows) for one in (before, base)]
     step = first_step(folder)
     for found, (win, lose) in ((step.captions, (0, 1)), (step.images, (2, 3))):

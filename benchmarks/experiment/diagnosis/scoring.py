@@ -17,7 +17,7 @@ from engine.records import ImageCandidate, ImagePair, Preference
 from engine.weights import load_model
 from train.batch import Layout
 from train.config import TrainConfig
-from train.image_mask import mask_from_seed
+from train.image_mask import image_mask
 from train.reference import ReferenceBasis, score_block
 from train.row_logps import RowLogps
 
@@ -49,7 +49,7 @@ def score_pairs(
     model = RowLogps(load_model(checkpoint).eval())
     found = score_block(preferences, basis, Layout.load(checkpoint), model)
     tokens = basis.image_tokens
-    hidden = [[mask_from_seed(int(seed), tokens).mean() for seed in row] for row in found["mask_seed"]]
+    hidden = [[image_mask(int(seed), tokens).masked.mean() for seed in row] for row in found["mask_seed"]]
     return PairScores(
         found["image_win"].astype(float), found["image_lose"].astype(float), np.array(hidden, float)
     )
