@@ -30,6 +30,7 @@ BASIS = ReferenceBasis(
     image_tokens=256,
     caption_prompt="",
     dtype="float32",
+    device="cpu",
 )
 
 

@@ -22,14 +22,8 @@ class RunBasis(Record):
     config: TrainConfig
     """Its learning rate scaled, its device found, its steps bounded."""
     reference: ReferenceBasis
-    start: str = ""
-    """Fingerprint of the weights that training starts from; empty where they are the reference's, as they
-    always were in early runs."""
-
-    @property
-    def started_from(self) -> str:
-        """Fingerprint of the weights that training starts from."""
-        return self.start or self.reference.weights
+    start: str
+    """Fingerprint of the weights that training starts from."""
 
 
 class TrainingInputs(NamedTuple):
@@ -76,6 +70,6 @@ def read_inputs(
     basis = RunBasis(
         config=config,
         reference=ReferenceBasis.of(frozen, preferences, config),
-        start="" if frozen == checkpoint else fingerprint(checkpoint),
+        start=fingerprint(checkpoint),
     )
     return TrainingInputs(pairs, preferences, checkpoint, frozen, basis)

@@ -168,5 +168,5 @@ def _flat(basis: RunBasis) -> dict[str, object]:
     """What two runs must share to be one."""
     config = {name: value for name, value in msgspec.to_builtins(basis.config).items() if name not in MEANS}
     reference = msgspec.to_builtins(basis.reference)
-    weights = {"starting weights": basis.started_from, "reference weights": reference.pop("weights")}
+    weights = {"starting weights": basis.start, "reference weights": reference.pop("weights")}
     return {**config, **weights, **reference}

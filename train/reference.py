@@ -35,8 +35,6 @@ from train.reference_store import (
 from train.row_logps import RowLogps
 
 SCHEMA = 3
-UNSAID = {"device": "cpu"}
-"""What is true of stores from before they said so."""
 BATCH_ROWS = 32
 
 FREE = "free it, or set train.dtype to bfloat16; finished blocks are kept, and the same command goes on"
@@ -63,7 +61,7 @@ class ReferenceBasis(Record):
     caption_prompt: str
     dtype: str
     """Arithmetic of the scoring model: the policy must round as its reference did."""
-    device: str = "cpu"
+    device: str
     """Kind of device that scores; it rounds in its own way, as a dtype does."""
     schema: int = SCHEMA
 
@@ -225,7 +223,7 @@ def _open_partial(
 
 
 def _differences(found: dict[str, Any], basis: ReferenceBasis) -> list[str]:
-    names, found = {"weights": "weights", "pairs": "preferences"}, {**UNSAID, **found}
+    names = {"pairs": "preferences"}
     return [
         f"was computed with {names.get(name, name)} {found.get(name)!r}, this run has {wanted!r}"
         for name, wanted in msgspec.to_builtins(basis).items()

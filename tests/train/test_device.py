@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-import zarr
 from training import CONFIG, metrics_of, run
 
 from engine.devices import compute_device
@@ -22,7 +21,6 @@ from train.inputs import RunBasis, read_inputs
 from train.journal import RunState
 from train.metrics import TrainStep
 from train.reference import FREE, open_reference
-from train.reference_store import quiet_zarr
 from train.row_logps import RowLogps
 
 GPU = msgspec.structs.replace(CONFIG, device="cuda")
@@ -61,23 +59,6 @@ def test_a_run_keeps_the_device_that_it_found_and_is_not_continued_on_another(
     stored = read_inputs(pairs_file, checkpoint, other).basis.reference
     with pytest.raises(StaleError, match=f"device '{here}', this run has '{other.device}'"):
         open_reference(tmp_path / "refs.zarr", stored)
-
-
-def test_runs_and_stores_from_before_they_named_a_device_go_on_on_a_cpu(
-    tmp_path: Path, pairs_file: Path, checkpoint: Path
-) -> None:
-    config = msgspec.structs.replace(CONFIG, device="cpu")
-    with pytest.raises(EngineError):
-        run(pairs_file, checkpoint, tmp_path / "out", config, runs_out_at(6))
-    path = tmp_path / "out.training/basis.json"
-    basis = msgspec.json.decode(path.read_bytes())
-    assert basis["config"]["device"] == basis["reference"].pop("device") == "cpu"
-    path.write_bytes(msgspec.json.encode(basis))
-    with quiet_zarr():
-        del zarr.open_group(tmp_path / "refs.zarr", mode="r+").attrs["device"]
-    seen: list[TrainStep] = []
-    run(pairs_file, checkpoint, tmp_path / "out", config, seen.append)
-    assert [step.step for step in seen] == list(range(5, 13))
 
 
 def test_memory_that_ends_in_a_step_is_one_line_of_what_to_lower_and_nothing_is_lost(

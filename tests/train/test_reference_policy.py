@@ -119,22 +119,6 @@ def test_a_training_that_was_begun_goes_on_under_its_own_reference_alone(
     assert folder.trained(2)
 
 
-def test_a_training_from_before_references_were_chosen_goes_on(folder: RunFolder) -> None:
-    settings = settings_of("previous")
-    reference_round(folder, settings, 2)
-    inputs = read_inputs(folder.pairs(2), folder.checkpoint(1), CONFIG)
-    with pytest.raises(KilledError):
-        run_training(inputs, folder.checkpoint(2), folder.reference(2), die_at(6))
-    basis = folder.training(2) / "basis.json"
-    found = json.loads(basis.read_text())
-    del found["start"]
-    basis.write_text(json.dumps(found))
-    with pytest.raises(StaleError, match="reference weights"):
-        train_round(folder, settings_of("base"), 2)
-    train_round(folder, settings, 2)
-    assert folder.trained(2)
-
-
 def test_a_list_names_the_reference_of_each_round_and_its_last_holds_on() -> None:
     def references(policy: object) -> list[int]:
         found = settle({"reference": {"policy": policy}}).reference

@@ -13,7 +13,6 @@ from training import CONFIG, KilledError, die_at, metrics_of, run
 from engine.errors import BusyError, CheckpointError, StaleError
 from engine.weights import fingerprint
 from train.batch import Layout
-from train.config import TrainConfig
 from train.inputs import RunBasis
 from train.journal import RunState
 from train.metrics import TrainStep
@@ -149,18 +148,6 @@ def test_a_killed_run_may_go_on_by_other_means(
 
 def test_two_runs_do_not_train_into_one_folder(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> None:
     out = tmp_path / "out"
-    basis = RunBasis(config=CONFIG, reference=ReferenceBasis.of(checkpoint, [], CONFIG))
+    basis = RunBasis(config=CONFIG, reference=ReferenceBasis.of(checkpoint, [], CONFIG), start="")
     with RunState(out, basis).held(), pytest.raises(BusyError, match="another process"):
         run(pairs_file, checkpoint, out)
-
-
-def test_settings_of_earlier_versions_still_resume(killed: Path, pairs_file: Path, checkpoint: Path) -> None:
-    path = killed.with_name("out.training") / "basis.json"
-    basis = msgspec.json.decode(path.read_bytes())
-    for name in ("micro_batch", "lora_rank", "keep", "trackers"):
-        del basis["config"][name]
-    path.write_bytes(msgspec.json.encode(basis))
-    assert run(pairs_file, checkpoint, killed) == killed
-    assert msgspec.json.decode(path.read_bytes(), type=RunBasis).config == TrainConfig(
-        **{**msgspec.to_builtins(CONFIG), "device": CONFIG.device_type}
-    )

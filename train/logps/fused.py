@@ -18,6 +18,7 @@ Nothing is atomic: results are the same on every run on one device.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -65,6 +66,8 @@ class _Fused(torch.autograd.Function):
         chosen_T = hidden_TD.new_zeros(tokens, dtype=torch.float32)
         if tokens:
             with _device(hidden_TD):
+                sizes = (tokens, vocabulary, hidden_TD.shape[1], parts)
+                strides = (hidden_TD.stride(0), weight_VD.stride(0))
                 kernels.statistics[(tiles * parts,)](
                     hidden_TD,
                     weight_VD,
@@ -72,12 +75,8 @@ class _Fused(torch.autograd.Function):
                     targets_T,
                     totals_PT,
                     chosen_T,
-                    tokens,
-                    vocabulary,
-                    hidden_TD.shape[1],
-                    parts,
-                    hidden_TD.stride(0),
-                    weight_VD.stride(0),
+                    *sizes,
+                    *strides,
                     **_constants(),
                 )
         total_T = totals_PT.logsumexp(0)
@@ -104,9 +103,7 @@ class _Fused(torch.autograd.Function):
             last = min(first + chunk, vocabulary)
             rows, width = slice(first, last), last - first
             tile_TC = tile[: tokens * width].view(tokens, width)
-            sums = None
-            if grad_bias_V is not None:
-                sums = total_T.new_empty(tiles, width)
+            sums = None if grad_bias_V is None else total_T.new_empty(tiles, width)
             _gradient_tile(
                 hidden_TD, weight_VD, bias_V, targets_T, total_T, grad_T, tile_TC, sums, (first, last)
             )
@@ -139,24 +136,10 @@ def _gradient_tile(
     def grid(sizes: dict[str, Any]) -> tuple[int]:
         return (-(-tokens // kernels.TOKENS) * -(-width // sizes["IDS"]),)
 
+    inputs, outputs = (hidden_TD, weight_VD, bias_V, targets_T, total_T, grad_T), (tile_TC, sums)
+    sizes = (tokens, *part, hidden_TD.shape[1], hidden_TD.stride(0), weight_VD.stride(0), width)
     with _device(hidden_TD):
-        kernels.gradients[grid](
-            hidden_TD,
-            weight_VD,
-            bias_V,
-            targets_T,
-            total_T,
-            grad_T,
-            tile_TC,
-            sums,
-            tokens,
-            *part,
-            hidden_TD.shape[1],
-            hidden_TD.stride(0),
-            weight_VD.stride(0),
-            width,
-            **_constants(),
-        )
+        kernels.gradients[grid](*inputs, *outputs, *sizes, **_constants())
 
 
 def _constants() -> dict[str, Any]:
@@ -184,6 +167,4 @@ def _wide_product(a: Tensor, b: Tensor) -> Tensor:
 
 def _device(tensor: Tensor) -> Any:
     """Triton launches on the current device, which need not be the tensors'."""
-    from contextlib import nullcontext
-
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
