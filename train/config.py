@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -115,30 +116,38 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Arithmetic of the model; log-probs, losses and the optimizer stay in float32."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "pairs_every", "mask_draws", "masks_per_step", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train: {name} is {getattr(self, name)}, it must be at least 1")
-        for name in ("beta", "learning_rate", "clip"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"train: {name} is {value}, it must be a positive number")
-        anchors = ("real_caption_anchor", "real_image_anchor")
-        for name in ("weight_decay", "caption_weight", "image_weight", "most_visits", *anchors):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"train: {name} is {value}, it must be zero or a positive number")
-        if not 0 <= self.text_dropout < 1:
-            raise ConfigError(
-                f"train: text_dropout is {self.text_dropout}, it must be at least 0 and below 1"
-            )
-        if not 0 < self.interpolation <= 1:
-            raise ConfigError(
-                f"train: interpolation is {self.interpolation}, it must be above 0 and at most 1"
-            )
+        self._check_values()
         self._check_relations()
         self._check_objective()
         self._check_sharding()
-        self._check_adapters()
+
+    def _check_values(self) -> None:
+        limits: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+            (
+                "steps batch pairs_every mask_draws masks_per_step save_every keep",
+                lambda v: v >= 1,
+                "at least 1",
+            ),
+            ("beta learning_rate clip lora_alpha", lambda v: math.isfinite(v) and v > 0, "a positive number"),
+            (
+                "weight_decay caption_weight image_weight most_visits real_caption_anchor real_image_anchor",
+                lambda v: math.isfinite(v) and v >= 0,
+                "zero or a positive number",
+            ),
+            ("text_dropout", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+            ("interpolation", lambda v: 0 < v <= 1, "above 0 and at most 1"),
+            ("lora_rank", lambda v: v >= 0, "at least 0; 0 is off"),
+        )
+        for names, holds, limit in limits:
+            for name in names.split():
+                value = getattr(self, name)
+                if not holds(value):
+                    raise ConfigError(f"train: {name} is {value}, it must be {limit}")
+        unknown = [name for name in self.lora_targets if name not in LINEARS]
+        if unknown or not self.lora_targets:
+            raise ConfigError(
+                f"train: lora_targets is {list(self.lora_targets)}, it must name some of {', '.join(LINEARS)}"
+            )
 
     def _check_relations(self) -> None:
         if not 0 <= self.warmup_steps < self.steps:
@@ -149,7 +158,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(
                 f"train: masks_per_step is {self.masks_per_step}, there are only {self.mask_draws} mask_draws"
             )
-
         if self.pairs_every > 1 and not self.real_caption_anchor + self.real_image_anchor:
             raise ConfigError(
                 f"train: pairs_every is {self.pairs_every}, but visits without pairs have nothing to bring; "
@@ -188,17 +196,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         if self.offload == "cpu" and self.zero_stage == 0:
             raise ConfigError("train: offload cpu needs zero_stage 1 or more, it is 0")
-
-    def _check_adapters(self) -> None:
-        if self.lora_rank < 0:
-            raise ConfigError(f"train: lora_rank is {self.lora_rank}, it must be at least 0; 0 is off")
-        if not (math.isfinite(self.lora_alpha) and self.lora_alpha > 0):
-            raise ConfigError(f"train: lora_alpha is {self.lora_alpha}, it must be a positive number")
-        unknown = [name for name in self.lora_targets if name not in LINEARS]
-        if unknown or not self.lora_targets:
-            raise ConfigError(
-                f"train: lora_targets is {list(self.lora_targets)}, it must name some of {', '.join(LINEARS)}"
-            )
 
     @property
     def device_type(self) -> str:

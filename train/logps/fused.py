@@ -65,20 +65,11 @@ class _Fused(torch.autograd.Function):
         totals_PT = hidden_TD.new_empty(parts, tokens, dtype=torch.float32)
         chosen_T = hidden_TD.new_zeros(tokens, dtype=torch.float32)
         if tokens:
+            inputs, outputs = (hidden_TD, weight_VD, bias_V, targets_T), (totals_PT, chosen_T)
+            strides = hidden_TD.stride(0), weight_VD.stride(0)
+            sizes = (tokens, vocabulary, hidden_TD.shape[1], parts, *strides)
             with _device(hidden_TD):
-                sizes = (tokens, vocabulary, hidden_TD.shape[1], parts)
-                strides = (hidden_TD.stride(0), weight_VD.stride(0))
-                kernels.statistics[(tiles * parts,)](
-                    hidden_TD,
-                    weight_VD,
-                    bias_V,
-                    targets_T,
-                    totals_PT,
-                    chosen_T,
-                    *sizes,
-                    *strides,
-                    **_constants(),
-                )
+                kernels.statistics[(tiles * parts,)](*inputs, *outputs, *sizes, **_constants())
         total_T = totals_PT.logsumexp(0)
         ctx.save_for_backward(hidden_TD, weight_VD, bias_V, targets_T, total_T)
         ctx.tile_bytes = tile_bytes
