@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from train.batch import Layout
-from train.device import open_device
+from train.data.batch import Layout
+from train.distributed.device import open_device
 from train.inputs import TrainingInputs
-from train.reference import FREE, ScoreBlocks, blocks_here, compute_reference
-from train.reference_ranks import blocks_by_ranks
-from train.reference_store import PartialStore
-from train.row_logps import load_scorer
+from train.logps.row_logps import load_scorer
+from train.reference.ranks import blocks_by_ranks
+from train.reference.reference import FREE, ScoreBlocks, blocks_here, compute_reference
+from train.reference.store import PartialStore
 
 
 def precompute(

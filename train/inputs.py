@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from engine.feature_files import FEATURES
+from engine.checkpoints.weights import fingerprint, load_config
+from engine.files.clip_features import FEATURES
 from engine.records import Preference, Record
-from engine.weights import fingerprint, load_config
 from train.config import TrainConfig
-from train.preferences import load_preferences, usable
-from train.reference import ReferenceBasis
+from train.data.preferences import load_preferences, usable
+from train.reference.reference import ReferenceBasis
 
 
 class RunBasis(Record):

@@ -13,17 +13,17 @@ from pathlib import Path
 from torch import Tensor
 
 from engine.errors import ConfigError
-from train.batch import Layout
 from train.config import TrainConfig
+from train.data.batch import Layout
 from train.data.pair_source import PairSource
-from train.deepspeed_config import shares
+from train.distributed.deepspeed_config import shares
+from train.distributed.policy import Policy, open_policy
 from train.inputs import TrainingInputs
-from train.journal import RunState, clear_states
-from train.loss import batch_loss
-from train.metrics import TrainStep, over_ranks, pass_sums, train_step
-from train.reference import open_reference
-from train.trackers import open_trackers
-from train.zero3 import Policy, open_policy
+from train.logging.metrics import TrainStep, over_ranks, pass_sums, train_step
+from train.logging.run_state import RunState, clear_states
+from train.logging.trackers import open_trackers
+from train.losses.loss import batch_loss
+from train.reference.reference import open_reference
 
 
 def run_training(

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from benchmarks.experiment.cells import Base, Final, Task
 from benchmarks.experiment.sharing import EVALUATION, SECONDS, measurement
-from curate.store import SUMMARY
-from engine.checkpoints import WEIGHTS, resolve_model
-from engine.durable import write_file
+from curate.store.files import SUMMARY
+from engine.checkpoints.weights import fingerprint
 from engine.errors import DataError, StaleError
-from engine.weights import fingerprint
+from engine.files.atomic import write_file
+from engine.files.layout import WEIGHTS, resolve_model
 from train.config import METRICS
 
 KEPT = frozenset((EVALUATION, SECONDS, SUMMARY, METRICS))

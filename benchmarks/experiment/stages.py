@@ -11,10 +11,10 @@ import msgspec
 from benchmarks.experiment.results import Pairs, Trained
 from benchmarks.experiment.sharing import round_folder
 from benchmarks.experiment.statistics import short
-from curate.store import SUMMARY
-from curate.summary import CurateSummary
+from curate.store.files import SUMMARY
+from curate.store.summary import CurateSummary
 from train.config import METRICS
-from train.metrics import ModalityMetrics, TrainStep, read_metrics
+from train.logging.metrics import ModalityMetrics, TrainStep, read_metrics
 
 
 def pairs_of(runs: Sequence[Path], number: int) -> Pairs | None:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from benchmarks.parity.folder import Golden
 from benchmarks.parity.records import Differences, close, equal
-from train.batch import IGNORE
-from train.image_mask import mask_from_uniforms
-from train.loss import dpo_margin
-from train.objectives import preference_loss
-from train.row_logps import RowLogps
+from train.data.batch import IGNORE
+from train.data.image_mask import mask_from_uniforms
+from train.logps.row_logps import RowLogps
+from train.losses.loss import dpo_margin
+from train.losses.objectives import preference_loss
 
 LOG_PROBS = 1e-4
 """Sums near 100 in float32: a step of the last digit is 8e-6."""

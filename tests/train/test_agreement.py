@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity.folder import Golden
-from train.batch import IGNORE, Layout
 from train.config import TrainConfig
-from train.loss import BatchLoss, PairLogps, batch_loss
-from train.objectives import preference_loss
-from train.row_logps import RowLogps
+from train.data.batch import IGNORE, Layout
+from train.logps.row_logps import RowLogps
+from train.losses.loss import BatchLoss, PairLogps, batch_loss
+from train.losses.objectives import preference_loss
 
 CASE = "case3a_dpo_b1"
 """One preference: the reference implementation sums a batch before its sigmoid, which is right for one."""

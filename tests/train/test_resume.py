@@ -10,14 +10,14 @@ import pytest
 from safetensors import safe_open
 from training import CONFIG, KilledError, die_at, metrics_of, run
 
+from engine.checkpoints.weights import fingerprint
 from engine.errors import BusyError, CheckpointError, StaleError
-from engine.weights import fingerprint
-from train.batch import Layout
+from train.data.batch import Layout
+from train.distributed.policy import Policy, open_policy
 from train.inputs import RunBasis
-from train.journal import RunState
-from train.metrics import TrainStep
-from train.reference import ReferenceBasis
-from train.zero3 import Policy, open_policy
+from train.logging.metrics import TrainStep
+from train.logging.run_state import RunState
+from train.reference.reference import ReferenceBasis
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from engine.records import Preference
-from train.batch import Layout, PairRows, pair_rows
 from train.config import TrainConfig
-from train.image_mask import ImageMask, image_mask, real_seed
-from train.loss import PairLogps
-from train.preferences import usable
-from train.reference import Reference
-from train.schedule import Sample, samples_at
+from train.data.batch import Layout, PairRows, pair_rows
+from train.data.image_mask import ImageMask, image_mask, real_seed
+from train.data.preferences import usable
+from train.data.schedule import Sample, samples_at
+from train.losses.loss import PairLogps
+from train.reference.reference import Reference
 
 
 class PairSource:

@@ -21,17 +21,17 @@ from benchmarks.experiment.pairing import stacked
 from benchmarks.experiment.runner import Runner, held
 from benchmarks.experiment.settings import CellSettings
 from benchmarks.experiment.sharing import measurement, round_folder, stored_settings
-from benchmarks.quality.records import GapReport
+from curate.evaluation.records import GapReport
 from engine.errors import ConfigError, DataError
 from engine.records import Record
 from train.config import METRICS
-from train.metrics import ModalityMetrics, TrainStep, read_metrics
+from train.logging.metrics import ModalityMetrics, TrainStep, read_metrics
 
 WINDOWS = 10
 
 
 class SideWindow(Record):
-    """Means over a window's steps, nats; see `train.metrics.ModalityMetrics`."""
+    """Means over a window's steps, nats; see `train.logging.metrics.ModalityMetrics`."""
 
     margin: float
     accuracy: float

@@ -17,11 +17,11 @@ from statistics import fmean
 
 from benchmarks.experiment.diagnosis.inspected import Inspected, finish, runs_in, titled, write
 from benchmarks.experiment.sharing import round_folder
-from benchmarks.quality.agreement import Agreement, agreement, judge_item
+from curate.evaluation.agreement import Agreement, agreement, judge_item
 from engine.errors import DataError
 from engine.records import Record
 from train.config import METRICS
-from train.metrics import read_metrics
+from train.logging.metrics import read_metrics
 
 TAIL = 0.2
 """Share of a round's steps, its last ones, whose mean tells where training ended."""

@@ -1,0 +1,135 @@
+"""The reference pass in several processes: each scores every n-th missing block of one store.
+
+Blocks are disjoint and each is written whole, so processes share nothing but the folder. Each says through a
+pipe of its own which block it has kept, or which error ended it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from engine.errors import HermesError
+from engine.machine.plan import shares
+from engine.machine.probe import on_cores, read_machine
+from train.config import TrainConfig
+from train.data.batch import Layout
+from train.data.preferences import load_preferences
+from train.distributed.device import open_device
+from train.inputs import TrainingInputs
+from train.logps.row_logps import load_scorer
+from train.reference.reference import FREE, ReferenceBasis, ScoreBlocks, blocks_here, partial_of
+from train.reference.store import PartialStore
+
+
+class Job(NamedTuple):
+    """What one process scores."""
+
+    pairs: Path
+    """Read again by each process: that is quicker than to send the preferences."""
+    checkpoint: Path
+    features: Path
+    store: Path
+    config: TrainConfig
+    basis: ReferenceBasis
+    rank: int
+    cores: tuple[int, ...]
+    threads: int
+    blocks: tuple[int, ...]
+
+
+def blocks_by_ranks(inputs: TrainingInputs, path: Path, ranks: int) -> ScoreBlocks:
+    """Scoring by `ranks` processes on cores of their own, each with the model in its own memory."""
+
+    def score(store: PartialStore, numbers: Sequence[int]) -> Iterator[int]:
+        parts = shares(read_machine(), ranks)
+        return _run(
+            [
+                Job(
+                    pairs=inputs.pairs,
+                    checkpoint=inputs.frozen,
+                    features=inputs.features,
+                    store=partial_of(path),
+                    config=inputs.config,
+                    basis=inputs.basis.reference,
+                    rank=rank,
+                    cores=parts[rank].cores,
+                    threads=parts[rank].threads,
+                    blocks=tuple(numbers[rank::ranks]),
+                )
+                for rank in range(min(ranks, len(numbers)))
+            ]
+        )
+
+    return score
+
+
+def _run(jobs: Sequence[Job]) -> Iterator[int]:
+    """Starts a process for each job; yields blocks as they come, and stops all when one fails."""
+    # Not forked: neither CUDA nor OpenMP's threads survive a fork.
+    context = multiprocessing.get_context("spawn")
+    processes: dict[Connection, SpawnProcess] = {}
+    try:
+        for job in jobs:
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(job, writer), daemon=True)
+            with on_cores(job.cores):
+                process.start()
+            # The child has its own; while this one were open, its end would not be noticed.
+            writer.close()
+            processes[reader] = process
+        running = {reader: rank for rank, reader in enumerate(processes)}
+        while running:
+            ready = wait([*running])
+            for reader in [one for one in running if one in ready]:
+                try:
+                    said = reader.recv()
+                except EOFError:
+                    rank, process = running.pop(reader), processes[reader]
+                    process.join()
+                    if process.exitcode:
+                        raise HermesError(
+                            f"reference: process {rank} of {len(jobs)} ended with status {process.exitcode}; "
+                            "finished blocks are kept: run `hermes reference` again, with fewer --ranks if "
+                            "memory was short"
+                        ) from None
+                    continue
+                if isinstance(said, HermesError):
+                    raise said
+                yield said
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.join()
+
+
+def _work(job: Job, writer: Connection) -> None:
+    """One process's work, which ends with its parent."""
+    # Standard output is the parent's, for a person.
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(job.threads)
+    try:
+        with open_device(job.config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
+            scorer = load_scorer(job.checkpoint, job.config.dtype, device)
+            layout = Layout.load(job.checkpoint, job.features)
+            score = blocks_here(load_preferences(job.pairs), job.basis, layout, scorer)
+            for block in score(PartialStore.open(job.store), job.blocks):
+                writer.send(block)
+    except HermesError as error:
+        writer.send(error)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
