@@ -7,8 +7,8 @@ from pathlib import Path
 
 from train.data.batch import Layout
 from train.distributed.device import open_device
-from train.inputs import TrainingInputs
 from train.logps.row_logps import load_scorer
+from train.reference.inputs import TrainingInputs
 from train.reference.ranks import blocks_by_ranks
 from train.reference.reference import FREE, ScoreBlocks, blocks_here, compute_reference
 from train.reference.store import PartialStore

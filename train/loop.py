@@ -15,14 +15,14 @@ from torch import Tensor
 from engine.errors import ConfigError
 from train.config import TrainConfig
 from train.data.batch import Layout
-from train.data.pair_source import PairSource
 from train.distributed.deepspeed_config import shares
 from train.distributed.policy import Policy, open_policy
-from train.inputs import TrainingInputs
 from train.logging.metrics import TrainStep, over_ranks, pass_sums, train_step
 from train.logging.run_state import RunState, clear_states
 from train.logging.trackers import open_trackers
 from train.losses.loss import batch_loss
+from train.pair_source import PairSource
+from train.reference.inputs import TrainingInputs
 from train.reference.reference import open_reference
 
 

@@ -24,9 +24,9 @@ from engine.records import Preference, Record
 from train.command import precompute
 from train.config import TrainConfig
 from train.data.preferences import load_preferences
-from train.inputs import read_inputs
 from train.logging.metrics import ModalityMetrics, TrainStep
 from train.loop import run_training
+from train.reference.inputs import read_inputs
 
 
 class Plan(Record):

@@ -33,9 +33,9 @@ from engine.files.layout import SHOWO_SHAPES
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference, Record
 from train.command import precompute
 from train.config import METRICS, TrainConfig
-from train.inputs import read_inputs
 from train.logging.metrics import TrainStep, read_metrics, timeless
 from train.loop import run_training
+from train.reference.inputs import read_inputs
 
 TOUCHES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "shutil.rmtree")
 """Audit events of Python before an operation on a file."""

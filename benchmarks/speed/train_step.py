@@ -37,13 +37,13 @@ from engine.records import Preference, Record
 from train.command import precompute
 from train.config import TrainConfig
 from train.data.batch import Layout, PairRows
-from train.data.pair_source import PairSource
 from train.data.preferences import load_preferences
 from train.data.schedule import Sample
 from train.distributed.policy import Policy, process_group
-from train.inputs import read_inputs
 from train.logps.row_logps import RowLogps
 from train.losses.loss import batch_loss
+from train.pair_source import PairSource
+from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, ReferenceBasis, open_reference
 
 SIDES = ("stored", "live")

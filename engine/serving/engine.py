@@ -287,8 +287,8 @@ class Engine:
         """Serves another checkpoint of the same model, all or nothing: on any error the old weights serve on.
 
         `sender` sends the checkpoint's tensors (`vllm_transport`). Where the checkpoint has canaries
-        (`engine.checkpoints.swap_probe`), the new weights serve only if they give what the trainer's model gave. Other
-        calls are refused meanwhile.
+        (`engine.checkpoints.swap_probe`), the new weights serve only if they give what the trainer's model
+        gave. Other calls are refused meanwhile.
 
         Raises:
             CheckpointError: it does not fit, all reasons are listed; or it does not give what it should.

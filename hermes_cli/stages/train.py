@@ -17,10 +17,10 @@ from hermes_cli.view import progress_bar, say
 from train.command import precompute
 from train.config import METRICS
 from train.distributed.deepspeed_config import shares
-from train.inputs import TrainingInputs, read_inputs
 from train.logging.metrics import TrainStep, read_metrics
 from train.logging.run_state import RunState, clear_states
 from train.loop import run_training
+from train.reference.inputs import TrainingInputs, read_inputs
 
 
 def reference_weights(folder: RunFolder, settings: RunSettings, number: int) -> Path:

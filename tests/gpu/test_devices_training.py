@@ -25,9 +25,9 @@ from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImageP
 from engine.tokenizers.text import word_tokenizer
 from train.config import TrainConfig
 from train.data.batch import Layout
-from train.data.pair_source import PairSource
 from train.logps.row_logps import RowLogps
 from train.losses.loss import batch_loss
+from train.pair_source import PairSource
 from train.reference.reference import Reference
 
 TOKENS, SEEN, WIDTH, PAIRS = 9, 16, 24, 4

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from train.command import precompute
 from train.config import TrainConfig
-from train.inputs import read_inputs
 from train.logging.metrics import TrainStep, read_metrics, timeless
 from train.loop import run_training
+from train.reference.inputs import read_inputs
 
 CONFIG = TrainConfig(steps=12, warmup=2, learning_rate=1e-3, save_every=4, mask_draws=2, trackers=())
 

@@ -10,7 +10,7 @@ from training import CONFIG
 
 from benchmarks.resilience.train_kills import Job, attempt, compare, discard, endure
 from train.command import precompute
-from train.inputs import read_inputs
+from train.reference.inputs import read_inputs
 
 EVERYTHING = msgspec.structs.replace(CONFIG, keep=2, trackers=("tensorboard",), interpolation=0.5)
 

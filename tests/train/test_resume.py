@@ -14,9 +14,9 @@ from engine.checkpoints.weights import fingerprint
 from engine.errors import BusyError, CheckpointError, StaleError
 from train.data.batch import Layout
 from train.distributed.policy import Policy, open_policy
-from train.inputs import RunBasis
 from train.logging.metrics import TrainStep
 from train.logging.run_state import RunState
+from train.reference.inputs import RunBasis
 from train.reference.reference import ReferenceBasis
 
 

@@ -24,10 +24,10 @@ from train.config import TrainConfig
 from train.data.batch import Layout
 from train.data.preferences import load_preferences, usable
 from train.distributed.policy import decay_groups, open_policy
-from train.inputs import read_inputs
 from train.logging.metrics import TrainStep, read_metrics
 from train.logps.row_logps import RowLogps
 from train.loop import run_training
+from train.reference.inputs import read_inputs
 
 
 def test_loss_falls_and_both_margins_rise(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> None:

@@ -23,8 +23,8 @@ from engine.files.atomic import remove_folder, sweep, sync, write_file, writing
 from engine.files.layout import WEIGHTS
 from engine.files.lock import holding
 from train.config import MEANS, METRICS
-from train.inputs import RunBasis
 from train.logging.metrics import TrainStep
+from train.reference.inputs import RunBasis
 
 if TYPE_CHECKING:
     from train.distributed.policy import Policy

@@ -24,8 +24,8 @@ from train.config import TrainConfig
 from train.data.batch import Layout
 from train.data.preferences import load_preferences
 from train.distributed.device import open_device
-from train.inputs import TrainingInputs
 from train.logps.row_logps import load_scorer
+from train.reference.inputs import TrainingInputs
 from train.reference.reference import FREE, ReferenceBasis, ScoreBlocks, blocks_here, partial_of
 from train.reference.store import PartialStore
 

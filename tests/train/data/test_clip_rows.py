@@ -22,10 +22,10 @@ from train.command import precompute
 from train.config import TrainConfig
 from train.data.batch import IGNORE, Layout, pair_rows
 from train.data.image_mask import ImageMask
-from train.inputs import read_inputs
 from train.logging.metrics import TrainStep
 from train.logps.row_logps import RowLogps
 from train.loop import run_training
+from train.reference.inputs import read_inputs
 
 COUNT, SIZE = 16, 24
 TOLERANCE = 5e-5

@@ -15,11 +15,11 @@ from engine.records import Preference
 from train.command import precompute
 from train.config import TrainConfig
 from train.data.batch import IGNORE, Layout
-from train.data.pair_source import PairSource
-from train.inputs import read_inputs
 from train.logging.metrics import over_ranks, pass_sums, train_step
 from train.logps.row_logps import RowLogps
 from train.losses.loss import PairLogps, batch_loss
+from train.pair_source import PairSource
+from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, ReferenceBasis, open_reference
 
 CONFIG = TrainConfig(batch=5, mask_draws=1)

@@ -18,11 +18,11 @@ from train.command import precompute
 from train.config import TrainConfig
 from train.data.batch import IGNORE, Layout, pair_rows
 from train.data.image_mask import ImageMask, image_mask, mask_seed
-from train.data.pair_source import PairSource
-from train.inputs import read_inputs
 from train.logging.metrics import TrainStep
 from train.logps.row_logps import RowLogps
 from train.losses.loss import batch_loss
+from train.pair_source import PairSource
+from train.reference.inputs import read_inputs
 from train.reference.reference import open_reference
 
 BOTH = TrainConfig(

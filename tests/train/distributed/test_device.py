@@ -17,10 +17,10 @@ from train.config import TrainConfig
 from train.data.batch import Layout
 from train.distributed.deepspeed_config import deepspeed_config
 from train.distributed.device import open_device, same_bits
-from train.inputs import RunBasis, read_inputs
 from train.logging.metrics import TrainStep
 from train.logging.run_state import RunState
 from train.logps.row_logps import RowLogps
+from train.reference.inputs import RunBasis, read_inputs
 from train.reference.reference import FREE, open_reference
 
 GPU = msgspec.structs.replace(CONFIG, device="cuda")

@@ -21,8 +21,8 @@ from engine.records import Preference
 from train.command import precompute
 from train.config import TrainConfig
 from train.distributed.memory_estimate import Sizes, rank_memory
-from train.inputs import read_inputs
 from train.loop import run_training
+from train.reference.inputs import read_inputs
 
 SETTINGS = {"steps": 6, "warmup": 1, "learning_rate": 1e-3, "save_every": 2, "mask_draws": 2}
 
@@ -146,7 +146,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import msgspec
-from train.inputs import read_inputs
+from train.reference.inputs import read_inputs
 from train.loop import run_training
 from train.config import TrainConfig
 from train.distributed.policy import process_group

@@ -21,11 +21,11 @@ from hermes_cli.stages.train import reference_round, train_round
 from train.command import precompute
 from train.config import METRICS
 from train.data.batch import Layout
-from train.data.pair_source import PairSource
-from train.inputs import read_inputs
 from train.logging.metrics import TrainStep, read_metrics
 from train.logps.row_logps import RowLogps
 from train.loop import run_training
+from train.pair_source import PairSource
+from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, open_reference
 from train.reference.store import read_arrays
 

@@ -19,7 +19,7 @@ from engine.records import Preference
 from train.command import precompute
 from train.config import TrainConfig
 from train.data.preferences import load_preferences
-from train.inputs import read_inputs
+from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, ReferenceBasis, open_reference, partial_of
 from train.reference.store import BLOCK, MOST_BLOCKS, PartialStore, block_size, locked
 
@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 import msgspec
 from train.command import precompute
-from train.inputs import read_inputs
+from train.reference.inputs import read_inputs
 from train.config import TrainConfig
 
 pairs, checkpoint, store = map(Path, sys.argv[1:4])
