@@ -22,7 +22,18 @@ FLOORS = {
         *("models", "machine", "checkpoints", "transport", "tokenizers", "samplers", "official", "serving"),
     ),
     "curate": (
-        *("protocol", "shapes", "sheet", "sources", "config", "rules", "pairs", "questions", "scoring"),
+        *(
+            "protocol",
+            "shapes",
+            "sheet",
+            "bad_rows",
+            "sources",
+            "config",
+            "rules",
+            "pairs",
+            "questions",
+            "scoring",
+        ),
         *("store", "workers", "resume", "sampling", "pipeline", "exchange", "evaluation"),
     ),
     "train": (

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from engine.checkpoints.weights import fingerprint
+from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages.evaluate import timed
 from hermes_cli.stages.launcher import follow_parent, launched, rank, run_ranks
 from hermes_cli.stages.processes import plan_processes
 from hermes_cli.view import progress_bar, say
 from train.command import precompute
-from train.config import METRICS
+from train.config import METRICS, TrainConfig
 from train.distributed.deepspeed_config import shares
 from train.logging.metrics import TrainStep, read_metrics
 from train.logging.run_state import RunState, clear_states
@@ -23,14 +22,9 @@ from train.loop import run_training
 from train.reference.inputs import TrainingInputs, read_inputs
 
 
-def reference_weights(folder: RunFolder, settings: RunSettings, number: int) -> Path:
-    """The checkpoint whose log-probs a round's policy is held against."""
-    return folder.checkpoint(settings.reference.round_before(number))
-
-
 def inputs_of(folder: RunFolder, settings: RunSettings, number: int) -> TrainingInputs:
     """What a round's reference pass and training read."""
-    frozen = reference_weights(folder, settings, number)
+    frozen = folder.checkpoint(settings.reference.round_before(number))
     return read_inputs(folder.pairs(number), folder.checkpoint(number - 1), settings.train, frozen)
 
 
@@ -47,7 +41,7 @@ def reference_round(
     inputs = inputs or inputs_of(folder, settings, number)
     RunState(folder.checkpoint(number), inputs.basis).require_same()
     with (
-        timed(folder, number, "reference") as announcement,
+        logged(folder.events, number, "reference") as stage,
         progress_bar(f"reference round {number}", 0) as advance,
     ):
         done = 0
@@ -55,10 +49,11 @@ def reference_round(
         def report(now: int, total: int) -> None:
             nonlocal done
             advance(now - done, total=total)
+            stage.reached(now, total)
             done = now
 
         precompute(inputs, folder.reference(number), report, settings.reference.ranks)
-        announcement.weights = inputs.basis.reference.weights
+        stage.weights = inputs.basis.reference.weights
 
 
 def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
@@ -94,33 +89,37 @@ def _train(folder: RunFolder, settings: RunSettings, number: int, inputs: Traini
     steps, train = inputs.config.steps, settings.train
     if steps < train.steps:
         say(f"train.most_visits {train.most_visits:g} leaves {steps} of {train.steps} steps for these pairs")
-    with timed(folder, number, "train") as announcement:
-        with _progress(settings, number, steps) as report:
+    with logged(folder.events, number, "train", total=steps) as stage:
+        with _progress(settings.train.batch, number, steps) as show:
+
+            def report(step: TrainStep) -> None:
+                show(step)
+                stage.reached(step.step, steps)
+
             run_training(inputs, after, reference, report)
-        announcement.weights = fingerprint(after)
-        _draw(folder, settings, number)
+        stage.weights = fingerprint(after)
+        _draw(folder, settings.train, number)
     say(f"weights: {after}   curves: {folder.curves(number)}")
 
 
-def tidy_training(folder: RunFolder, settings: RunSettings, number: int) -> None:
+def tidy_training(folder: RunFolder, config: TrainConfig, number: int) -> None:
     """Does what a training that was killed after its weights stood has left undone: states and picture."""
     clear_states(folder.checkpoint(number))
     if not folder.curves(number).is_file() and (folder.training(number) / METRICS).is_file():
-        _draw(folder, settings, number)
+        _draw(folder, config, number)
 
 
-def _draw(folder: RunFolder, settings: RunSettings, number: int) -> None:
+def _draw(folder: RunFolder, config: TrainConfig, number: int) -> None:
     from hermes_cli.reporting.curves import draw_training
 
     metrics = read_metrics(folder.training(number) / METRICS)
-    title = f"round {number}, objective {settings.train.objective}"
+    title = f"round {number}, objective {config.objective}"
     draw_training(metrics, folder.curves(number), title)
 
 
 @contextmanager
-def _progress(settings: RunSettings, number: int, steps: int) -> Iterator[Callable[[TrainStep], None]]:
+def _progress(batch: int, number: int, steps: int) -> Iterator[Callable[[TrainStep], None]]:
     """A bar that moves with every step it is told of, with samples and tokens a second."""
-    batch = settings.train.batch
     seen, tokens, begun = 0, 0, time.perf_counter()
 
     with progress_bar(f"train round {number}", steps) as advance:
