@@ -69,7 +69,7 @@ def run_training(
                         for tracker in trackers:
                             tracker.flush()
                         run_state.save(policy, step + 1)
-            policy.interpolate()
+            policy.average_weights()
             run_state.publish(policy)
         clear_states(out)
     return out

@@ -31,7 +31,7 @@ class PairSource:
         layout: Layout,
         reference: Reference,
     ) -> None:
-        layout.check(preferences, real=config.real_caption_anchor + config.real_image_anchor > 0)
+        layout.check(preferences, real=config.caption_sft_weight + config.image_sft_weight > 0)
         self._config = config
         self._preferences = preferences
         self._layout = layout
@@ -53,8 +53,8 @@ class PairSource:
             [self._pair_masks(one) for one in samples],
             captions=config.uses_captions,
             images=config.uses_images,
-            real_captions=config.real_caption_anchor > 0,
-            real_images=[*map(self._real_masks, preferences, samples)] if config.real_image_anchor else (),
+            real_captions=config.caption_sft_weight > 0,
+            real_images=[*map(self._real_masks, preferences, samples)] if config.image_sft_weight else (),
         )
 
     def _pair_masks(self, sample: Sample) -> list[ImageMask]:

@@ -14,7 +14,7 @@ from curate.evaluation.config import EvalConfig
 from curate.scoring.model_folders import default_similarity
 from engine.errors import ConfigError
 from engine.records import Record
-from train.config import MEANS, TrainConfig
+from train.config import RENAMED, RUNTIME_FIELDS, TrainConfig
 
 Tree = dict[str, Any]
 
@@ -47,7 +47,7 @@ FIRST = frozenset(
 """Settings of curation and training that there were when the first kept measurement was made. Later ones are
 in a digest only where they are not at their default, so that a new setting leaves old measurements valid; it
 must come with a default that changes nothing."""
-SCORED_UNDER = ("mask_draws", "seed", "text_dropout", "dtype")
+SCORED_UNDER = ("num_masks", "seed", "text_dropout", "dtype")
 """Training's settings that reference log-probs depend on."""
 
 
@@ -100,7 +100,7 @@ class CellSettings(Record, forbid_unknown_fields=True):
     @property
     def training_basis(self) -> Tree:
         """What decides the weights of every round, but for the seed of training."""
-        kept = {**_deciding(self.train, MEANS | {"seed"}), **RETIRED}
+        kept = {**_deciding(self.train, RUNTIME_FIELDS | {"seed"}), **RETIRED}
         reference = {name: value for name, value in self.reference.items() if name != "ranks"}
         return {
             "curation": self.curation_basis,
@@ -113,10 +113,12 @@ class CellSettings(Record, forbid_unknown_fields=True):
 def _deciding(config: CurateConfig | TrainConfig, means: frozenset[str]) -> Tree:
     """The settings that decide a result, as a tree."""
     plain, given = msgspec.to_builtins(type(config)()), msgspec.to_builtins(config)
+    # Under the names that they had: digests name folders, and must not move.
+    former = {new: old for old, new in RENAMED.items()} if isinstance(config, TrainConfig) else {}
     kept = {
-        name: value
+        former.get(name, name): value
         for name, value in given.items()
-        if name not in means and (name in FIRST or value != plain[name])
+        if name not in means and (former.get(name, name) in FIRST or value != plain[name])
     }
     if kept.get("device") == "auto":
         # Written as the first default was: the same measurement has the same digest on every machine.

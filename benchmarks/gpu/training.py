@@ -34,7 +34,7 @@ class Work:
         self.place = place
         self.checkpoint = make(folder, place.pick("showo-1.3b", "tiny"), torch.bfloat16, device=place.device)
         pairs = place.pick(4, 2)
-        self.config = TrainConfig(batch=pairs, dtype="bfloat16", checkpointing=True)
+        self.config = TrainConfig(batch_size=pairs, dtype="bfloat16", gradient_checkpointing=True)
         layout = Layout.load(self.checkpoint)
         found = pair_work.preferences(layout.config, pairs, place.pick(40, 8), seed=0)
         masks = [[image_mask(number, layout.config.num_image_tokens)] for number in range(pairs)]

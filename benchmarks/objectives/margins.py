@@ -86,7 +86,7 @@ def train_curve(plan: Plan, name: str, pairs: Path, checkpoint: Path, folder: Pa
     settings = variants(plan)[name]
     config = TrainConfig(
         steps=plan.steps,
-        batch=plan.batch,
+        batch_size=plan.batch,
         learning_rate=plan.learning_rate,
         seed=plan.seed,
         warmup=min(10, plan.steps // 10),

@@ -254,7 +254,7 @@ def synthetic_preferences(checkpoint: Path, count: int, seed: int) -> list[Prefe
 
 def measure(steps: int, save_every: int, kills: int, operations: int, seed: int) -> Report:
     """One run that is left alone, one that is not."""
-    config = TrainConfig(steps=steps, save_every=save_every, batch=2, keep=2, mask_draws=2)
+    config = TrainConfig(steps=steps, save_every=save_every, batch_size=2, keep=2, num_masks=2)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         pairs = root / "pairs.jsonl"

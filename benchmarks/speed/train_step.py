@@ -71,9 +71,9 @@ class Plan(Record):
         """The training run that the steps are from: every step has pairs of its own."""
         return TrainConfig(
             steps=self.warmups + self.repeats,
-            batch=self.batch,
+            batch_size=self.batch,
             warmup=0,
-            mask_draws=self.masks,
+            num_masks=self.masks,
             masks_per_step=self.masks,
             dtype=self.dtype,  # type: ignore[arg-type]
             seed=self.seed,

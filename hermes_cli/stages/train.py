@@ -88,9 +88,9 @@ def _train(folder: RunFolder, settings: RunSettings, number: int, inputs: Traini
         return
     steps, train = inputs.config.steps, settings.train
     if steps < train.steps:
-        say(f"train.most_visits {train.most_visits:g} leaves {steps} of {train.steps} steps for these pairs")
+        say(f"train.max_epochs {train.max_epochs:g} leaves {steps} of {train.steps} steps for these pairs")
     with logged(folder.events, number, "train", total=steps) as stage:
-        with _progress(settings.train.batch, number, steps) as show:
+        with _progress(settings.train.batch_size, number, steps) as show:
 
             def report(step: TrainStep) -> None:
                 show(step)

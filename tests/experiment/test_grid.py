@@ -125,7 +125,7 @@ def test_other_settings_have_other_folders_and_means_do_not_matter(tmp_path: Pat
         return {one.folder for one in planned(grid_of(tmp_path, DEFAULT + more), tmp_path).tasks}
 
     plain = folders("")
-    assert folders("[defaults.train]\nmicro_batch = 2\n[defaults.curate]\nchunk = 3\n") == plain
+    assert folders("[defaults.train]\nmicro_batch_size = 2\n[defaults.curate]\nchunk = 3\n") == plain
     assert not folders("[defaults.train]\nbeta = 0.3\n") >= plain
     assert len(folders("[defaults.eval]\nlimit = 7\n") & plain) == len(plain) - 1
     assert not folders("seed = 0\n[defaults]\nseed = 5\n".removeprefix("seed = 0\n")) & plain - {

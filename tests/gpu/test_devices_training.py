@@ -31,7 +31,7 @@ from train.pair_source import PairSource
 from train.reference.reference import Reference
 
 TOKENS, SEEN, WIDTH, PAIRS = 9, 16, 24, 4
-CONFIG = TrainConfig(batch=PAIRS, real_caption_anchor=0.1, real_image_anchor=0.1)
+CONFIG = TrainConfig(batch_size=PAIRS, caption_sft_weight=0.1, image_sft_weight=0.1)
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def preferences(features: Path) -> list[Preference]:
 
 
 def source_of(clip: bool, features: Path) -> PairSource:
-    draws = (PAIRS, CONFIG.mask_draws)
+    draws = (PAIRS, CONFIG.num_masks)
     stored = {name: np.zeros(draws if name.startswith("image") else PAIRS) for name in Reference._fields}
     stored = {name: values.astype(np.float32) for name, values in stored.items()}
     reference = Reference(**{**stored, "mask_seed": np.zeros(draws, np.int64)})

@@ -14,7 +14,7 @@ from train.logging.metrics import TrainStep, read_metrics, timeless
 from train.loop import run_training
 from train.reference.inputs import read_inputs
 
-CONFIG = TrainConfig(steps=12, warmup=2, learning_rate=1e-3, save_every=4, mask_draws=2, trackers=())
+CONFIG = TrainConfig(steps=12, warmup=2, learning_rate=1e-3, save_every=4, num_masks=2, trackers=())
 
 
 class KilledError(Exception):

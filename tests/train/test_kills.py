@@ -12,7 +12,7 @@ from benchmarks.resilience.train_kills import Job, attempt, compare, discard, en
 from train.command import precompute
 from train.reference.inputs import read_inputs
 
-EVERYTHING = msgspec.structs.replace(CONFIG, keep=2, trackers=("tensorboard",), interpolation=0.5)
+EVERYTHING = msgspec.structs.replace(CONFIG, keep=2, trackers=("tensorboard",), weight_averaging=0.5)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from train.reference.reference import ReferenceBasis
         {"dtype": "bfloat16", "zero_stage": 2},
         {"dtype": "bfloat16", "zero_stage": 3, "lora_rank": 2},
         pytest.param({"dtype": "bfloat16", "zero_stage": 1}, marks=pytest.mark.slow),
-        {"zero_stage": 0, "micro_batch": 2},
+        {"zero_stage": 0, "micro_batch_size": 2},
     ],
     ids=str,
 )
@@ -139,7 +139,7 @@ def test_a_killed_run_may_go_on_by_other_means(
     killed: Path, tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
     """Less memory after running out of it: the steps are the same up to the order of sums."""
-    config = msgspec.structs.replace(CONFIG, micro_batch=1, checkpointing=True, zero_stage=1)
+    config = msgspec.structs.replace(CONFIG, micro_batch_size=1, gradient_checkpointing=True, zero_stage=1)
     run(pairs_file, checkpoint, killed, config)
     run(pairs_file, checkpoint, tmp_path / "whole")
     for one, two in zip(metrics_of(killed), metrics_of(tmp_path / "whole"), strict=True):

@@ -52,7 +52,7 @@ def test_loss_falls_and_both_margins_rise(tmp_path: Path, pairs_file: Path, chec
 
 def test_few_pairs_bound_the_steps(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> None:
     count = len(usable(load_preferences(pairs_file), CONFIG))
-    bound = msgspec.structs.replace(CONFIG, steps=100, batch=4, most_visits=1.5)
+    bound = msgspec.structs.replace(CONFIG, steps=100, batch_size=4, max_epochs=1.5)
     run(pairs_file, checkpoint, tmp_path / "out", bound)
     assert len(read_metrics(tmp_path / "out.training" / "metrics.jsonl")) == math.ceil(1.5 * count / 4)
 
@@ -141,7 +141,7 @@ def test_training_refuses_a_reference_of_other_weights(
 def test_a_loss_that_is_no_number_ends_the_run_with_its_step(
     tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
-    config = msgspec.structs.replace(CONFIG, learning_rate=1e30, clip=1e30)
+    config = msgspec.structs.replace(CONFIG, learning_rate=1e30, max_grad_norm=1e30)
     with pytest.raises(ConfigError, match=r"at step \d+ the loss is"):
         run(pairs_file, checkpoint, tmp_path / "out", config)
     assert not (tmp_path / "out").exists()

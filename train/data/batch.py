@@ -184,8 +184,8 @@ class Layout:
     def check(self, preferences: Sequence[Preference], real: bool = False) -> None:
         """Refuses preferences that were sampled from a model of another shape.
 
-        `real` tells that an anchor will read the real images, also where there is no caption pair. Of one
-        without codes, as imported pairs may be, the anchor reads nothing.
+        `real` tells that the loss will read the real images, also where there is no caption pair. Of one
+        without codes, as imported pairs may be, it reads nothing.
 
         Raises:
             DataError: names the first preference whose codes or caption ids do not fit the checkpoint, or the

@@ -26,15 +26,15 @@ def samples_at(step: int, count: int, config: TrainConfig) -> list[Sample]:
     """What a 0-based step takes of `count` usable preferences.
 
     Steps cut one endless row of permutations into batches, so every preference is taken once an epoch, the
-    last few of an epoch included. Its pairs come in one epoch of `pairs_every`, in which one depends on its
-    place, and their masks rotate from one time to the next.
+    last few of an epoch included. Its pairs come in one epoch of `dpo_every_n_epochs`, which one depends
+    on its place, and their masks rotate from one time to the next.
     """
     found = []
-    for position in range(step * config.batch, (step + 1) * config.batch):
+    for position in range(step * config.batch_size, (step + 1) * config.batch_size):
         epoch, offset = divmod(position, count)
         place = int(np.random.default_rng((config.seed, epoch)).permutation(count)[offset])
-        times, missing = divmod(epoch + place, config.pairs_every)
-        first = (times - -(-place // config.pairs_every)) * config.masks_per_step
-        masks = tuple((first + i) % config.mask_draws for i in range(config.masks_per_step))
+        times, missing = divmod(epoch + place, config.dpo_every_n_epochs)
+        first = (times - -(-place // config.dpo_every_n_epochs)) * config.masks_per_step
+        masks = tuple((first + i) % config.num_masks for i in range(config.masks_per_step))
         found.append(Sample(place, masks, epoch, paired=not missing))
     return found

@@ -103,7 +103,7 @@ class Policy:
 
     def __init__(self, config: TrainConfig, checkpoint: Path, persist: int = PERSIST) -> None:
         model = load_model(checkpoint).train()
-        model.checkpointing = config.checkpointing
+        model.checkpointing = config.gradient_checkpointing
         if config.lora_rank:
             add_adapters(model, config)
         self._config = config
@@ -202,14 +202,14 @@ class Policy:
         with _quiet_deepspeed():
             read_state(self._fp32, folder)
 
-    def interpolate(self) -> None:
-        """Moves the policy back towards the weights it started from, as far as `interpolation` says.
+    def average_weights(self) -> None:
+        """Moves the policy back towards the weights it started from, as far as `weight_averaging` says.
 
         All ranks must call it; training ends with it.
 
         Adapters begin with a product of zero: of each, the matrix that was zero is made smaller.
         """
-        alpha = self._config.interpolation
+        alpha = self._config.weight_averaging
         if alpha == 1:
             return
         with _quiet_deepspeed(), safe_open(self._checkpoint / WEIGHTS, "pt") as start:

@@ -46,7 +46,7 @@ class TrainStep(Record):
     loss: float
     """What was minimised: mean over the step's preferences, likelihoods of real pairs included."""
     margin: float
-    """Mean over all pairs of both modalities; 0 where `pairs_every` left the step none."""
+    """Mean over all pairs of both modalities; 0 where `dpo_every_n_epochs` left the step none."""
     accuracy: float
     captions: ModalityMetrics | None
     """None where the step held no caption pair."""

@@ -22,7 +22,7 @@ from engine.errors import CheckpointError, DataError, StaleError
 from engine.files.atomic import remove_folder, sweep, sync, write_file, writing
 from engine.files.layout import WEIGHTS
 from engine.files.lock import holding
-from train.config import MEANS, METRICS
+from train.config import METRICS, RUNTIME_FIELDS
 from train.logging.metrics import TrainStep
 from train.reference.inputs import RunBasis
 
@@ -166,7 +166,9 @@ def clear_states(out: Path) -> None:
 
 def _flat(basis: RunBasis) -> dict[str, object]:
     """What two runs must share to be one."""
-    config = {name: value for name, value in msgspec.to_builtins(basis.config).items() if name not in MEANS}
+    config = {
+        name: value for name, value in msgspec.to_builtins(basis.config).items() if name not in RUNTIME_FIELDS
+    }
     reference = msgspec.to_builtins(basis.reference)
     weights = {"starting weights": basis.start, "reference weights": reference.pop("weights")}
     return {**config, **weights, **reference}

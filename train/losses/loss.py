@@ -84,8 +84,8 @@ def batch_loss(
     none_P = torch.zeros_like(loss_P)
     real_captions_P = none_P if real_captions_P is None else real_captions_P
     real_images_P = none_P if real_images_P is None else real_images_P
-    real_P = config.real_caption_anchor * real_captions_P + config.real_image_anchor * real_images_P
-    times_P = torch.full_like(none_P, config.pairs_every)
+    real_P = config.caption_sft_weight * real_captions_P + config.image_sft_weight * real_images_P
+    times_P = torch.full_like(none_P, config.dpo_every_n_epochs)
     if homologous_P is not None:
         times_P = torch.where(homologous_P, times_P, 1.0)
     total_P = times_P * loss_P + real_P

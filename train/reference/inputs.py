@@ -58,14 +58,14 @@ def read_inputs(
     Raises:
         DataError: the file cannot be used.
         CheckpointError: a checkpoint cannot be read.
-        ConfigError: `warmup` or `sum_steps` do not fit into the steps that `most_visits` leaves.
+        ConfigError: `warmup` or `sum_steps` do not fit into the steps that `max_epochs` leaves.
         EngineError: device is auto, and torch does not find the GPU that it is built for.
     """
     preferences, frozen = load_preferences(pairs), frozen or checkpoint
     config = config.for_width(load_config(checkpoint).hidden_size)
     # Not auto: a run goes on where it was begun, for another device rounds otherwise.
     config = msgspec.structs.replace(config, device=config.device_type)
-    if config.most_visits:
+    if config.max_epochs:
         config = config.for_preferences(len(usable(preferences, config)))
     basis = RunBasis(
         config=config,

@@ -54,7 +54,7 @@ class ReferenceBasis(Record):
     pairs: str
     """Digest of what scoring reads of the preferences, order included."""
     mask_rule: str
-    mask_draws: int
+    num_masks: int
     mask_seed: int
     text_dropout: float
     image_tokens: int
@@ -73,7 +73,7 @@ class ReferenceBasis(Record):
             weights=fingerprint(checkpoint),
             pairs=digest(preferences),
             mask_rule=MASK_RULE,
-            mask_draws=config.mask_draws,
+            num_masks=config.num_masks,
             mask_seed=config.seed,
             text_dropout=config.text_dropout,
             image_tokens=model.num_image_tokens,
@@ -186,7 +186,7 @@ def score_block(
     preferences: Sequence[Preference], basis: ReferenceBasis, layout: Layout, model: RowLogps
 ) -> dict[str, NDArray[Any]]:
     """The `Reference` arrays of a few preferences, scored in batches of rows of like length."""
-    count, masks = len(preferences), basis.mask_draws
+    count, masks = len(preferences), basis.num_masks
     arrays: dict[str, NDArray[Any]] = {
         f"{kind}_{which}": np.full(shape, np.nan, np.float32)
         for kind, shape in (("caption", (count,)), ("image", (count, masks)))
@@ -219,7 +219,7 @@ def _open_partial(
     if attributes.get("ready") and not _differences(attributes, basis):
         return PartialStore.open(folder)
     ids = [one.id for one in preferences]
-    return PartialStore.create(folder, msgspec.to_builtins(basis), ids, basis.mask_draws, block)
+    return PartialStore.create(folder, msgspec.to_builtins(basis), ids, basis.num_masks, block)
 
 
 def _differences(found: dict[str, Any], basis: ReferenceBasis) -> list[str]:

@@ -44,7 +44,7 @@ def score_pairs(
     checkpoint: Path, preferences: Sequence[Preference], draws: int, config: TrainConfig
 ) -> PairScores:
     """Scores pairs of images under K draws, as training's reference pass does, text always given."""
-    used = msgspec.structs.replace(config, mask_draws=draws, masks_per_step=1, text_dropout=0.0)
+    used = msgspec.structs.replace(config, num_masks=draws, masks_per_step=1, text_dropout=0.0)
     basis = ReferenceBasis.of(checkpoint, preferences, used)
     model = RowLogps(load_model(checkpoint).eval())
     found = score_block(preferences, basis, Layout.load(checkpoint), model)

@@ -121,7 +121,7 @@ def test_training_moves_the_projector_and_keeps_the_tower(
 ) -> None:
     pytest.importorskip("deepspeed")
     pairs = write_pairs(tmp_path / "pairs.jsonl", seen)
-    config = TrainConfig(steps=3, batch=2, learning_rate=1e-3, warmup=0, mask_draws=2, masks_per_step=1)
+    config = TrainConfig(steps=3, batch_size=2, learning_rate=1e-3, warmup=0, num_masks=2, masks_per_step=1)
     inputs = read_inputs(pairs, clip_checkpoint, config)
     store = precompute(inputs, tmp_path / "reference.zarr")
     steps: list[TrainStep] = []

@@ -22,7 +22,7 @@ from train.pair_source import PairSource
 from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, ReferenceBasis, open_reference
 
-CONFIG = TrainConfig(batch=5, mask_draws=1)
+CONFIG = TrainConfig(batch_size=5, num_masks=1)
 SIDES = ("caption_win", "caption_lose", "image_win", "image_lose")
 
 
@@ -80,7 +80,7 @@ def test_after_sum_steps_product_moves_what_it_could_not_move_at_first(
 ) -> None:
     """Without an update in between, the margins stay at 0 but for the rounding of another batch."""
     preferences = preferences_like(5)
-    config = TrainConfig(batch=5, mask_draws=1, objective="product", sum_steps=3)
+    config = TrainConfig(batch_size=5, num_masks=1, objective="product", sum_steps=3)
     reference = live_reference(config, preferences, checkpoint)
     norms = [gradient_norm(a_step(config, preferences, checkpoint, reference, n)[0]) for n in (0, 2, 3)]
     assert norms[0] > 1.0
@@ -92,7 +92,7 @@ def test_stored_log_probs_give_the_loss_of_live_ones(
     tmp_path: Path, checkpoint: Path, other_checkpoint: Path, preferences: list[Preference], pairs_file: Path
 ) -> None:
     """The policy is not the reference here: margins are large, and differ by rounding alone."""
-    config = TrainConfig(batch=6, mask_draws=3, masks_per_step=2, text_dropout=0.5, seed=4)
+    config = TrainConfig(batch_size=6, num_masks=3, masks_per_step=2, text_dropout=0.5, seed=4)
     precompute(read_inputs(pairs_file, other_checkpoint, config), tmp_path / "refs.zarr")
     stored = open_reference(tmp_path / "refs.zarr", ReferenceBasis.of(other_checkpoint, preferences, config))
     source = PairSource(config, preferences, Layout.load(checkpoint), stored)
@@ -111,7 +111,7 @@ def test_stored_log_probs_give_the_loss_of_live_ones(
 def test_dropped_texts_are_those_that_the_reference_was_scored_without(
     tmp_path: Path, checkpoint: Path, preferences: list[Preference], pairs_file: Path
 ) -> None:
-    config = TrainConfig(batch=6, mask_draws=4, masks_per_step=4, text_dropout=0.5)
+    config = TrainConfig(batch_size=6, num_masks=4, masks_per_step=4, text_dropout=0.5)
     basis = ReferenceBasis.of(checkpoint, preferences, config)
     store = precompute(read_inputs(pairs_file, checkpoint, config), tmp_path / "refs.zarr")
     reference = open_reference(store, basis)

@@ -1,4 +1,4 @@
-"""Reading preference files, and the order in which a run visits them."""
+"""Reading preference files, and the order in which a run takes them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_no_usable_preference_is_an_error_and_not_an_empty_run(preferences: list
 def test_every_preference_is_taken_once_an_epoch_and_none_is_dropped(
     count: int, batch: int, seed: int
 ) -> None:
-    config = TrainConfig(batch=batch, seed=seed)
+    config = TrainConfig(batch_size=batch, seed=seed)
     found = [one for step in range(2 * count) for one in samples_at(step, count, config)]
     for epoch in range(2):
         assert Counter(one.place for one in found if one.epoch == epoch) == Counter(range(count))
@@ -90,7 +90,9 @@ def test_every_preference_is_taken_once_an_epoch_and_none_is_dropped(
 def test_pairs_come_in_one_of_so_many_epochs_and_their_masks_rotate(
     count: int, every: int, masks: int
 ) -> None:
-    config = TrainConfig(batch=1, masks_per_step=masks, seed=1, pairs_every=every, real_image_anchor=1.0)
+    config = TrainConfig(
+        batch_size=1, masks_per_step=masks, seed=1, dpo_every_n_epochs=every, image_sft_weight=1.0
+    )
     steps = range(6 * every * count)
     found = [one for step in steps for one in samples_at(step, count, config) if one.paired]
     for place in range(count):
@@ -101,5 +103,5 @@ def test_pairs_come_in_one_of_so_many_epochs_and_their_masks_rotate(
 
 
 def test_masks_rotate_from_epoch_to_epoch() -> None:
-    config = TrainConfig(batch=1, masks_per_step=3)
+    config = TrainConfig(batch_size=1, masks_per_step=3)
     assert [samples_at(step, 1, config)[0].masks for step in range(3)] == [(0, 1, 2), (3, 0, 1), (2, 3, 0)]

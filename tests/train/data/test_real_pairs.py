@@ -1,4 +1,4 @@
-"""The homologous pair as an anchor: its rows, its loss, and what training makes of it."""
+"""Supervised fine-tuning on the homologous pair: its rows, its loss, and what training makes of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ from train.reference.inputs import read_inputs
 from train.reference.reference import open_reference
 
 BOTH = TrainConfig(
-    batch=6, mask_draws=4, masks_per_step=2, text_dropout=0.5, real_caption_anchor=0.5, real_image_anchor=2.0
+    batch_size=6,
+    num_masks=4,
+    masks_per_step=2,
+    text_dropout=0.5,
+    caption_sft_weight=0.5,
+    image_sft_weight=2.0,
 )
 
 
@@ -49,7 +54,7 @@ def test_a_real_image_is_seen_under_masks_of_its_own(checkpoint: Path, preferenc
 def test_a_real_image_has_another_mask_each_time_and_the_same_after_a_restart(
     tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
-    config = msgspec.structs.replace(BOTH, mask_draws=2)
+    config = msgspec.structs.replace(BOTH, num_masks=2)
     source = source_of(config, pairs_file, checkpoint, tmp_path / "refs.zarr")
 
     def shown(step: int) -> torch.Tensor:
@@ -61,11 +66,11 @@ def test_a_real_image_has_another_mask_each_time_and_the_same_after_a_restart(
     assert len({tuple(one) for one in seen}) > 2
 
 
-def test_visits_without_pairs_bring_the_anchors_alone(
+def test_epochs_without_pairs_bring_the_real_pair_alone(
     tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
-    """Over a whole period each pair has come once; what they bring counts for the visits that they miss."""
-    config = msgspec.structs.replace(BOTH, pairs_every=3)
+    """Over a whole period each pair has come once; what they bring counts for the epochs that they miss."""
+    config = msgspec.structs.replace(BOTH, dpo_every_n_epochs=3)
     source = source_of(config, pairs_file, checkpoint, tmp_path / "refs.zarr")
     model = RowLogps(load_model(checkpoint))
     paired: list[int] = []
@@ -85,19 +90,25 @@ def test_visits_without_pairs_bring_the_anchors_alone(
     assert sorted(paired) == list(range(6))
 
 
-def test_where_there_is_nothing_to_anchor_every_visit_brings_its_pairs(
+def test_where_there_is_no_real_image_every_epoch_brings_the_pairs(
     tmp_path: Path,
     checkpoint: Path,
     preferences: list[Preference],
     write_pairs: Callable[[Path, list[Preference]], Path],
 ) -> None:
-    """Imported pairs may have no codes of their real image; a visit without pairs would be empty."""
+    """Imported pairs may have no codes of their real image; an epoch without pairs would be empty."""
     bare = [msgspec.structs.replace(one, captions=None, image_codes=()) for one in preferences]
     pairs = write_pairs(tmp_path / "pairs.jsonl", bare)
     rare = TrainConfig(
-        batch=2, micro_batch=1, steps=4, mask_draws=1, trackers=(), real_image_anchor=1.0, pairs_every=3
+        batch_size=2,
+        micro_batch_size=1,
+        steps=4,
+        num_masks=1,
+        trackers=(),
+        image_sft_weight=1.0,
+        dpo_every_n_epochs=3,
     )
-    always = msgspec.structs.replace(rare, real_image_anchor=0.0, pairs_every=1)
+    always = msgspec.structs.replace(rare, image_sft_weight=0.0, dpo_every_n_epochs=1)
     logs = []
     for name, config in (("rare", rare), ("always", always)):
         steps: list[TrainStep] = []
@@ -107,9 +118,9 @@ def test_where_there_is_nothing_to_anchor_every_visit_brings_its_pairs(
     assert all(one.images.pairs == 2 for one in logs[0])
 
 
-def test_pairs_come_seldom_only_beside_an_anchor() -> None:
-    with pytest.raises(ConfigError, match=r"pairs_every is 2.*real_image_anchor"):
-        TrainConfig(pairs_every=2)
+def test_pairs_come_seldom_only_beside_the_real_pair() -> None:
+    with pytest.raises(ConfigError, match=r"dpo_every_n_epochs is 2.*image_sft_weight"):
+        TrainConfig(dpo_every_n_epochs=2)
 
 
 def test_real_rows_follow_the_pairs_and_show_the_item_itself(
@@ -145,7 +156,7 @@ def test_real_rows_follow_the_pairs_and_show_the_item_itself(
     assert images.tolist() == values[batch.paired + len(told) :].view(-1, 2).mean(1).tolist()
 
 
-def test_an_anchor_adds_its_weight_times_the_loss_per_token(
+def test_the_real_pair_adds_its_weight_times_the_loss_per_token(
     tmp_path: Path, checkpoint: Path, pairs_file: Path
 ) -> None:
     source = source_of(BOTH, pairs_file, checkpoint, tmp_path / "refs.zarr")
@@ -153,34 +164,36 @@ def test_an_anchor_adds_its_weight_times_the_loss_per_token(
     batch = source.rows(samples)
     logp_R = RowLogps(load_model(checkpoint)).score(batch.rows)
     logps, real = source.pair_logps(samples, batch, logp_R), batch.real_losses(logp_R)
-    plain = msgspec.structs.replace(BOTH, real_caption_anchor=0.0, real_image_anchor=0.0)
-    with_anchor, without = batch_loss(*logps, BOTH, 0, *real), batch_loss(*logps, plain)
+    plain = msgspec.structs.replace(BOTH, caption_sft_weight=0.0, image_sft_weight=0.0)
+    with_real, without = batch_loss(*logps, BOTH, 0, *real), batch_loss(*logps, plain)
     labels_R = (batch.rows.labels_RT != IGNORE).sum(1)
     told, shown = slice(batch.paired, batch.paired + 6), slice(batch.paired + 6, None)
     captions = -(logp_R / labels_R)[told]
     images = -logp_R[shown].view(6, 2).sum(1) / labels_R[shown].view(6, 2).sum(1)
-    counted = with_anchor.counted_P
+    counted = with_real.counted_P
     wanted = (0.5 * captions + 2.0 * images)[counted].mean()
-    assert (with_anchor.total - without.total).item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert torch.equal(with_anchor.loss_P, without.loss_P)
+    assert (with_real.total - without.total).item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert torch.equal(with_real.loss_P, without.loss_P)
 
 
 @pytest.mark.parametrize("objective", ["sum", "und", "gen"])
-def test_training_makes_the_anchored_pair_likelier_whatever_the_objective(
+def test_training_makes_the_real_pair_likelier_whatever_the_objective(
     tmp_path: Path, checkpoint: Path, pairs_file: Path, objective: str
 ) -> None:
     """Weighted beyond all else here: what it pulls at must move."""
     steps: list[TrainStep] = []
     config = TrainConfig(
-        objective=objective, steps=20, batch=6, learning_rate=3e-3, trackers=(),
-        real_caption_anchor=10.0, real_image_anchor=10.0,
+        objective=objective, steps=20, batch_size=6, learning_rate=3e-3, trackers=(),
+        caption_sft_weight=10.0, image_sft_weight=10.0,
     )  # fmt: skip
     run(pairs_file, checkpoint, tmp_path / "out", config, steps.append)
     for name in ("real_caption_loss", "real_image_loss"):
         assert getattr(steps[-1], name) < 0.9 * getattr(steps[0], name)
 
 
-def test_without_an_anchor_nothing_is_told_of_it(tmp_path: Path, checkpoint: Path, pairs_file: Path) -> None:
+def test_without_a_weight_nothing_is_told_of_the_real_pair(
+    tmp_path: Path, checkpoint: Path, pairs_file: Path
+) -> None:
     steps: list[TrainStep] = []
     config = TrainConfig(steps=1, trackers=())
     run(pairs_file, checkpoint, tmp_path / "out", config, steps.append)
@@ -188,9 +201,7 @@ def test_without_an_anchor_nothing_is_told_of_it(tmp_path: Path, checkpoint: Pat
     assert steps[0].real_image_loss is None
 
 
-def test_an_anchor_leaves_out_whose_real_image_has_no_codes(
-    checkpoint: Path, preferences: list[Preference]
-) -> None:
+def test_a_real_image_without_codes_is_left_out(checkpoint: Path, preferences: list[Preference]) -> None:
     layout = Layout.load(checkpoint)
     tokens = layout.config.num_image_tokens
     bare = [
@@ -217,7 +228,7 @@ def test_a_real_image_that_does_not_fit_is_refused_only_where_it_is_read(
         layout.check([broken], real=True)
 
 
-@pytest.mark.parametrize("name", ["real_caption_anchor", "real_image_anchor"])
+@pytest.mark.parametrize("name", ["caption_sft_weight", "image_sft_weight"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_a_weight_that_is_no_weight_is_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=name):

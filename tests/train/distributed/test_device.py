@@ -71,7 +71,8 @@ def test_memory_that_ends_in_a_step_is_one_line_of_what_to_lower_and_nothing_is_
     assert "\n" not in message
     assert "ran out (CUDA out of memory. Tried to allocate 2.00 GiB); free it" in message
     assert all(
-        f"train.{name}" in message for name in ("micro_batch", "checkpointing", "offload", "lora_rank")
+        f"train.{name}" in message
+        for name in ("micro_batch_size", "gradient_checkpointing", "offload", "lora_rank")
     )
     assert run(pairs_file, checkpoint, out) == out
     assert fingerprint(out) == fingerprint(whole)

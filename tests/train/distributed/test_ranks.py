@@ -24,7 +24,7 @@ from train.distributed.memory_estimate import Sizes, rank_memory
 from train.loop import run_training
 from train.reference.inputs import read_inputs
 
-SETTINGS = {"steps": 6, "warmup": 1, "learning_rate": 1e-3, "save_every": 2, "mask_draws": 2}
+SETTINGS = {"steps": 6, "warmup": 1, "learning_rate": 1e-3, "save_every": 2, "num_masks": 2}
 
 
 def hermes(run: Path, *arguments: str) -> list[str]:
@@ -75,7 +75,7 @@ def test_ranks_that_cannot_share_the_batch_are_one_line(make_run: Callable[[str]
         hermes(run, "--ranks", "3"), env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == "hermes: train: batch is 4, it must be a multiple of the 3 ranks\n"
+    assert done.stderr == "hermes: train: batch_size is 4, it must be a multiple of the 3 ranks\n"
     assert not (run / "round-1/reference.zarr").exists()
 
 
@@ -158,16 +158,21 @@ with process_group(TrainConfig()):
         run_training(inputs, folder / name, folder / f"{config.dtype}.zarr")
 """
 MEANS = {
-    "stage-0": {"zero_stage": 0, "micro_batch": 1},
+    "stage-0": {"zero_stage": 0, "micro_batch_size": 1},
     "stage-1": {"zero_stage": 1},
-    "stage-2": {"zero_stage": 2, "micro_batch": 1, "checkpointing": True, "interpolation": 0.5},
-    "stage-3": {"zero_stage": 3, "micro_batch": 1, "checkpointing": True},
+    "stage-2": {
+        "zero_stage": 2,
+        "micro_batch_size": 1,
+        "gradient_checkpointing": True,
+        "weight_averaging": 0.5,
+    },
+    "stage-3": {"zero_stage": 3, "micro_batch_size": 1, "gradient_checkpointing": True},
     "offload": {"zero_stage": 3, "offload": "cpu"},
     "bf16-1": {"zero_stage": 1, "dtype": "bfloat16"},
-    "bf16-2": {"zero_stage": 2, "dtype": "bfloat16", "interpolation": 0.5},
-    "bf16-3": {"zero_stage": 3, "dtype": "bfloat16", "checkpointing": True},
-    "lora-2": {"zero_stage": 2, "lora_rank": 2, "interpolation": 0.5},
-    "lora-3": {"zero_stage": 3, "lora_rank": 2, "micro_batch": 1, "checkpointing": True},
+    "bf16-2": {"zero_stage": 2, "dtype": "bfloat16", "weight_averaging": 0.5},
+    "bf16-3": {"zero_stage": 3, "dtype": "bfloat16", "gradient_checkpointing": True},
+    "lora-2": {"zero_stage": 2, "lora_rank": 2, "weight_averaging": 0.5},
+    "lora-3": {"zero_stage": 3, "lora_rank": 2, "micro_batch_size": 1, "gradient_checkpointing": True},
 }
 
 
@@ -192,7 +197,9 @@ def test_two_ranks_agree_with_one_however_the_state_is_shared_out(
     assert [process.wait(280) for process in processes] == [0, 0]
     start = weights(checkpoint)
     for name, config in configs.items():
-        plain = msgspec.structs.replace(config, micro_batch=0, checkpointing=False, offload="none")
+        plain = msgspec.structs.replace(
+            config, micro_batch_size=0, gradient_checkpointing=False, offload="none"
+        )
         inputs = read_inputs(pairs, checkpoint, plain)
         alone = run_training(inputs, tmp_path / f"{name}-one", tmp_path / f"{config.dtype}.zarr")
         near = 0.1 if config.dtype == "bfloat16" else 1e-3

@@ -56,7 +56,7 @@ def test_rows_sum_log_softmax_over_their_labels_and_so_do_gradients(checkpoint: 
 
 def test_the_sharded_policy_gives_the_same(checkpoint: Path, rows: Rows) -> None:
     wanted = RowLogps(load_model(checkpoint)).score(rows)
-    config = TrainConfig(steps=3, warmup=1, batch=1)
+    config = TrainConfig(steps=3, warmup=1, batch_size=1)
     with open_policy(config, checkpoint, persist=0) as policy:
         found = policy(rows)
         assert policy.step([-found.mean()], 0.0) > 0

@@ -26,7 +26,7 @@ from train.reference.reference import (
     open_reference,
 )
 
-CONFIG = TrainConfig(mask_draws=3, seed=7)
+CONFIG = TrainConfig(num_masks=3, seed=7)
 
 
 class KilledError(Exception):
@@ -163,9 +163,7 @@ def test_moved_weights_pairs_or_masks_are_refused_with_both_values_and_the_comma
         "weights": ReferenceBasis.of(other_checkpoint, preferences, CONFIG),
         "pairs": ReferenceBasis.of(checkpoint, preferences[1:], CONFIG),
         "mask_seed": ReferenceBasis.of(checkpoint, preferences, msgspec.structs.replace(CONFIG, seed=8)),
-        "mask_draws": ReferenceBasis.of(
-            checkpoint, preferences, msgspec.structs.replace(CONFIG, mask_draws=2)
-        ),
+        "num_masks": ReferenceBasis.of(checkpoint, preferences, msgspec.structs.replace(CONFIG, num_masks=2)),
         "text_dropout": ReferenceBasis.of(
             checkpoint, preferences, msgspec.structs.replace(CONFIG, text_dropout=0.1)
         ),

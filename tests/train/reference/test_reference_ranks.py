@@ -23,7 +23,7 @@ from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, ReferenceBasis, open_reference, partial_of
 from train.reference.store import BLOCK, MOST_BLOCKS, PartialStore, block_size, locked
 
-CONFIG = TrainConfig(mask_draws=2, text_dropout=0.3)
+CONFIG = TrainConfig(num_masks=2, text_dropout=0.3)
 COUNT = 3 * BLOCK + 5
 
 SCRIPT = """
