@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from engine.checkpoints.weights import WEIGHTS, load_config, tensor_layout
+from engine.checkpoints.weights import load_config, tensor_layout
+from engine.files.layout import WEIGHTS
 from engine.machine.kv_cache import TEXT_TOKENS
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
