@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from curate.scoring.model_folders import default_similarity
 from engine.errors import ConfigError
 from engine.files.atomic import write_file
 from engine.records import Record
-from train.config import TrainConfig
+from train.config import TrainConfig, require_current
 
 Tree = dict[str, Any]
 
@@ -139,6 +139,7 @@ def settle(tree: Tree) -> RunSettings:
     Raises:
         ConfigError: a name is unknown, or a value is of the wrong type or out of range.
     """
+    require_current(_train_names(tree), "settings", "rename or remove them")
     try:
         return msgspec.convert(tree, RunSettings)
     except msgspec.ValidationError as error:
@@ -171,12 +172,21 @@ def stored_tree(stored: Path) -> Tree:
     """A run's settings as its file has them, under today's names; nothing where there is none.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: it cannot be read, or an earlier version wrote it.
     """
     try:
-        return renamed(msgspec.json.decode(stored.read_bytes(), type=Tree)) if stored.is_file() else {}
+        tree = renamed(msgspec.json.decode(stored.read_bytes(), type=Tree)) if stored.is_file() else {}
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{stored}: {error}") from error
+    require_current(
+        _train_names(tree), str(stored), "rename or remove them there, or begin a new run in another folder"
+    )
+    return tree
+
+
+def _train_names(tree: Tree) -> Iterable[str]:
+    train = tree.get("train")
+    return train if isinstance(train, dict) else ()
 
 
 def stored_settings(stored: Path) -> RunSettings:

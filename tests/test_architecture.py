@@ -37,8 +37,8 @@ FLOORS = {
         *("store", "workers", "resume", "sampling", "pipeline", "exchange", "evaluation"),
     ),
     "train": (
-        *("config", "losses", "data", "logps", "distributed", "reference", "logging", "loop", "command"),
-        "pretraining",
+        *("config", "losses", "data", "logps", "distributed", "reference", "pair_source", "logging", "loop"),
+        *("command", "pretraining"),
     ),
     "hermes_cli": (
         *("options", "settings", "recipes", "view", "pages", "run", "inspection", "reporting", "stages"),

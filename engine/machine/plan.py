@@ -142,8 +142,8 @@ def plan(machine: Machine, engine: EngineNeeds | None, training: TrainingNeeds |
         beside = " beside the sleeping engine" if engine is not None else ""
         raise ConfigError(
             f"training needs about {needed / GIB:.1f} GiB{beside}, and "
-            f"{max(0, machine.memory - total + needed) / GIB:.1f} GiB are free; lower train.micro_batch or "
-            "--ranks, or set train.checkpointing or train.lora_rank"
+            f"{max(0, machine.memory - total + needed) / GIB:.1f} GiB are free; lower train.micro_batch_size "
+            "or --ranks, or set train.gradient_checkpointing or train.lora_rank"
         )
     return replace(found, training=shares(machine, training.ranks), sleep=sleep, training_memory=total)
 
@@ -165,7 +165,8 @@ def _with_training_on_gpus(found: Plan, machine: Machine, training: TrainingNeed
         raise ConfigError(
             f"training needs about {needed / GIB:.1f} GiB of each GPU"
             f"{' beside the sleeping engine' if beside else ''}, and {max(0, free - beside) / GIB:.1f} GiB "
-            "are free; lower train.micro_batch, set train.checkpointing, train.offload or train.lora_rank, "
+            "are free; lower train.micro_batch_size, set train.gradient_checkpointing, train.offload or "
+            "train.lora_rank, "
             "or end what else runs there (`nvidia-smi` lists it)"
         )
     both = max(training.ranks, len(found.engine))

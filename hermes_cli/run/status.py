@@ -180,7 +180,7 @@ def _total(folder: RunFolder, settings: RunSettings, number: int, stage: str) ->
     if stage == "reference":
         return pairs_in(folder, number) or None
     if stage == "train":
-        # Items without a pair count here, so where most_visits bounds the steps this is the most they can be.
+        # Items without a pair count here, so where max_epochs bounds the steps this is the most they can be.
         count = pairs_in(folder, number) or settings.curate.limit or settings.curate.select
         try:
             return settings.train.for_preferences(count).steps if count else settings.train.steps

@@ -91,11 +91,10 @@ def training_needs(settings: RunSettings, checkpoint: Path, ranks: int) -> Train
     of GPUs, which the processes of the reference pass share with the ranks."""
     config, sizes = settings.train, model_sizes(checkpoint, settings.train)
     share = rank_memory(sizes, config, ranks, config.offload != "none")
-    offloaded = share.host if config.offload == "cpu" else 0
     frozen, scorers = sizes.model * (2 if config.dtype == "bfloat16" else 4), settings.reference.ranks
     if config.device_type == "cuda":
         trained = gpu_memory(load_config(checkpoint), sizes, config, ranks).most
         gpu = max(trained, -(-scorers // ranks) * frozen)
-        return TrainingNeeds(memory=ranks * offloaded, ranks=ranks, gpu=gpu)
-    each = share.device + offloaded + activation_bytes(load_config(checkpoint), config, ranks)
+        return TrainingNeeds(memory=ranks * share.host, ranks=ranks, gpu=gpu)
+    each = share.device + share.host + activation_bytes(load_config(checkpoint), config, ranks)
     return TrainingNeeds(memory=max(ranks * each, scorers * frozen), ranks=ranks)

@@ -84,13 +84,11 @@ def test_an_engine_whose_cache_was_cut_starts_though_its_tokenizers_have_entered
 
 def test_training_is_planned_with_what_its_settings_cost() -> None:
     plain = training_needs(trained(), SHOWO_SHAPES, 1).memory
-    assert training_needs(trained(checkpointing=True), SHOWO_SHAPES, 1).memory < plain
-    assert training_needs(trained(micro_batch=1), SHOWO_SHAPES, 1).memory < plain
+    assert training_needs(trained(gradient_checkpointing=True), SHOWO_SHAPES, 1).memory < plain
+    assert training_needs(trained(micro_batch_size=1), SHOWO_SHAPES, 1).memory < plain
     assert training_needs(trained(lora_rank=4), SHOWO_SHAPES, 1).memory < plain
-    assert training_needs(trained(batch=8), SHOWO_SHAPES, 1).memory > plain
+    assert training_needs(trained(batch_size=8), SHOWO_SHAPES, 1).memory > plain
     assert training_needs(trained(objective="und"), SHOWO_SHAPES, 1).memory < plain
-    disk = trained(offload="nvme", offload_dir="/tmp")
-    assert training_needs(disk, SHOWO_SHAPES, 1).memory < plain
 
 
 def test_training_on_a_gpu_is_planned_with_what_lies_there() -> None:
@@ -117,7 +115,7 @@ def test_a_gpu_that_settings_name_and_the_machine_lacks_is_one_line_before_anyth
 
 def test_what_does_not_fit_is_refused_in_one_line_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"training needs about [0-9.]+ GiB, and"):
-        plan_processes(trained(batch=1 << 16), SHOWO_SHAPES, trains=True)
+        plan_processes(trained(batch_size=1 << 16), SHOWO_SHAPES, trains=True)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "hermes_cli.main", "curate", "--run", str(tmp_path / "run")),

@@ -105,11 +105,6 @@ def attributes_of(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def weights_of(folder: Path) -> str:
-    """Fingerprint of the weights that a store is of; empty where it does not say."""
-    return str(attributes_of(folder).get("weights", ""))
-
-
 def read_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Whole arrays of a store, chunk after chunk."""
     with quiet_zarr():
