@@ -45,12 +45,10 @@ from engine.samplers.mask_predict_rule import check_schedule
 from engine.seeds import sample_seed
 from engine.swap_check import check_weights
 from engine.tokenizers.text import TextTokenizer
-from engine.transport.delivery import from_disk
 from engine.vllm_answers import answers
 from engine.vllm_captions import captions, continued
 from engine.vllm_prompts import FeaturePrompts, open_prompts, windows
 from engine.vllm_server import Server
-from engine.vllm_transport import Client, Sender, require_transport
 from engine.vllm_weights import ServedWeights
 from engine.weights import fingerprint, load_config
 from engine.work import EngineWork
@@ -63,7 +61,7 @@ class Engine:
 
     Raises (constructor):
         CheckpointError: files are missing or unreadable, or the weights do not fit the configuration.
-        EngineError: vLLM could not start, or the transport is not for this machine.
+        EngineError: vLLM could not start.
     """
 
     def __init__(
@@ -75,7 +73,6 @@ class Engine:
         kv_cache_gib: float = 0.0,
         paint_batch: int | None = None,
         tensor_parallel: int = 1,
-        transport: str = "disk",
         sampler: str = "auto",
         deterministic: bool = True,
     ) -> None:
@@ -83,16 +80,13 @@ class Engine:
 
         `dtype` is as in `engine.precision`. A `kv_cache_gib` of 0 is planned
         from the model's sizes. `tensor_parallel` is the number of processes that share every layer.
-        `transport` is how a swap's weights come where they are offered so: disk, shared (`transport.shared`),
-        or one of vLLM's (`vllm_transport`). A checkpoint that nobody offers is read from its folder.
         `sampler` is as in `engine.sampler`. `deterministic` takes kernels on a GPU whose results do not
         depend on what else is in a batch; on a CPU it changes nothing.
         """
-        require_transport(transport)
         self._device = compute_device()
         self._sampler = sampler_for(sampler, self._device)
         self._config = load_config(checkpoint)
-        check_weights(checkpoint, self._config, from_disk(checkpoint).manifest())
+        check_weights(checkpoint, self._config)
         self.text = TextTokenizer.load(checkpoint / "tokenizer.json")
         with enough_memory(f"{checkpoint}: the tokenizers could not be loaded"):
             self._pixels = Pixels(checkpoint / "image_tokenizer", self._device)
@@ -106,7 +100,6 @@ class Engine:
         branched = self._sampler == "branched"
         self._limits = Limits(self._precision, max_sequences, own) if branched else None
         self._gate = Gate()
-        transfer = "" if transport in ("disk", "shared") else transport
         self.server = Server(
             checkpoint,
             self._config,
@@ -114,10 +107,9 @@ class Engine:
             max_sequences,
             kv_cache_gib,
             tensor_parallel,
-            transfer,
             deterministic,
         )
-        self._weights = ServedWeights(self.server, self._gate, self._config, checkpoint, found, transport)
+        self._weights = ServedWeights(self.server, self._gate, self._config, checkpoint, found)
         # After the start, which may change the number of threads.
         self._threads = torch.get_num_threads() // tensor_parallel
         self._paint_batch = paint_batch
@@ -279,22 +271,17 @@ class Engine:
         with self._gate.call(), enough_memory(f"{path} failed"), self.server.meter.call(path) as tally:
             yield tally
 
-    def client(self) -> Client:
-        """What one of vLLM's trainer engines is made with, whose weights `swap` is to take."""
-        return self._weights.client
-
-    def swap(self, checkpoint: Path, sender: Sender | None = None) -> None:
+    def swap(self, checkpoint: Path) -> None:
         """Serves another checkpoint of the same model, all or nothing: on any error the old weights serve on.
 
-        `sender` sends the checkpoint's tensors (`vllm_transport`). Where the checkpoint has canaries
-        (`engine.canary`), the new weights serve only if they give what the trainer's model gave. Other
-        calls are refused meanwhile.
+        Where the checkpoint has canaries (`engine.canary`), the new weights serve only if they give what the
+        trainer's model gave. Other calls are refused meanwhile.
 
         Raises:
             CheckpointError: it does not fit, all reasons are listed; or it does not give what it should.
             EngineError: it fits, but could not be loaded; or a call is in flight, or the engine sleeps.
         """
-        self._weights.swap(checkpoint, sender, self._listen)
+        self._weights.swap(checkpoint, self._listen)
 
     def sleep(self, level: int = 1) -> None:
         """Gives memory back until `wake`: keys and values at level 1, the weights too at level 2.
@@ -330,7 +317,6 @@ class Engine:
 
     def close(self) -> None:
         """Ends vLLM; safe to call again."""
-        self._weights.close()
         self.server.close()
 
     def __enter__(self) -> Self:

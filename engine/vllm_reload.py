@@ -1,7 +1,6 @@
 """New weights for a serving model, all or nothing: every layer is prepared aside, then all change places.
 
-What is prepared never lies in the memory that it came from: a mapped file may be rewritten, and shared
-memory is to be given back.
+What is prepared never lies in the mapped file that it came from, which may be rewritten.
 
 vLLM's own reload moves the model to the meta device layer by layer and cannot be resumed or undone after an
 error. Here an error while preparing leaves the old weights untouched. On a CPU changing places is attribute

@@ -31,18 +31,14 @@ class Server:
         max_sequences: int,
         kv_cache_gib: float,
         tensor_parallel: int,
-        transfer: str = "",
         deterministic: bool = False,
     ) -> None:
-        """`transfer` names one of vLLM's own ways of moving weights, where one is to be set up.
-
-        `deterministic` is as in `vllm_launch.launched`.
-        """
+        """`deterministic` is as in `vllm_launch.launched`."""
         self._eos, self._prefix = config.vocabulary.eos, config.prefix_length
         self._broken = ""
         self._asleep = 0
         self.llm = vllm_launch.start(
-            checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, transfer, deterministic
+            checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, deterministic
         )
         self._closed = False
         self.meter = Meter(lambda: self.rpc("counting failed", "hermes_counts"))

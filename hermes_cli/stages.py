@@ -38,7 +38,6 @@ def start_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = No
         max_sequences=settings.engine.max_sequences,
         kv_cache_gib=cache_gib(settings, plan),
         tensor_parallel=settings.engine.tensor_parallel,
-        transport=settings.engine.transport,
         sampler=settings.engine.sampler,
         deterministic=settings.engine.deterministic,
     )

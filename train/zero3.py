@@ -28,7 +28,6 @@ from torch.nn.utils import get_total_norm
 from engine.canary import CANARY, Canaries, Canary, fixed_captions
 from engine.checkpoints import WEIGHTS
 from engine.durable import NEW, place_folder, writing
-from engine.transport.shared import offer_weights
 from engine.weights import load_model, save_state
 from train.adapters import UP, add_adapters, merge_adapters
 from train.batch import Layout, Rows
@@ -232,8 +231,7 @@ class Policy:
 
         Adapters are merged. All ranks must call it, for the gathering is collective; rank 0 writes.
         `replace` lets it take the place of an earlier folder. What the policy itself gives for fixed captions
-        goes along (`engine.canary`). An engine that waits for weights in shared memory is offered them there
-        too, unless they replace earlier ones: those are kept, not served.
+        goes along (`engine.canary`).
         """
         canaries = self._canaries()
         trained = {}
@@ -251,8 +249,6 @@ class Policy:
                 if canaries is not None:
                     (beside / CANARY).write_bytes(msgspec.json.encode(canaries))
             place_folder(beside, folder, replace)
-            if not replace:
-                offer_weights(trained, folder)
         dist.barrier()
 
     @torch.no_grad()

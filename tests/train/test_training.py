@@ -17,7 +17,6 @@ from engine.canary import CANARY, read_canaries
 from engine.errors import ConfigError, StageOrderError, StaleError
 from engine.tokenizers.image import load_image_tokenizer
 from engine.tokenizers.text import TextTokenizer
-from engine.transport.shared import Inbox
 from engine.weights import fingerprint, load_model
 from train.batch import Layout
 from train.command import precompute, run_training
@@ -93,23 +92,6 @@ def test_the_checkpoint_says_what_the_policy_gave_for_fixed_captions(
     given = [one.logp for one in canaries.songs]
     assert given == pytest.approx(RowLogps(load_model(out)).score(rows).tolist(), abs=1e-4)
     assert given != pytest.approx(RowLogps(load_model(checkpoint)).score(rows).tolist(), abs=1e-2)
-
-
-def test_a_waiting_engine_is_offered_what_is_published_and_nothing_else(
-    tmp_path: Path, pairs_file: Path, checkpoint: Path
-) -> None:
-    inbox = Inbox()
-    try:
-        config = msgspec.structs.replace(CONFIG, keep_best=True)
-        out = run(pairs_file, checkpoint, tmp_path / "out", config)
-        found = inbox.delivery(out)
-        assert found is not None
-        assert found.fingerprint() == fingerprint(out)
-        with open_policy(CONFIG, checkpoint) as policy:
-            policy.publish(tmp_path / "best", replace=True)
-        assert inbox.delivery(tmp_path / "best") is None
-    finally:
-        inbox.close()
 
 
 def test_a_complete_run_is_not_repeated(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> None:
