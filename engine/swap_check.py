@@ -11,7 +11,8 @@ from engine.checkpoints import CLIP_FOLDER, WEIGHTS
 from engine.errors import CheckpointError
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
-from engine.weights import check_tensors, load_config, tensor_layout
+from engine.tensor_store import check_tensors, tensor_layout
+from engine.weights import load_config
 
 COMPANIONS = (
     "tokenizer.json",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from engine.checkpoints import WEIGHTS
 from engine.kv_cache import TEXT_TOKENS
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
-from engine.weights import WEIGHTS, load_config, tensor_layout
+from engine.tensor_store import tensor_layout
+from engine.weights import load_config
 from train.config import TrainConfig
 from train.deepspeed_config import shares
 

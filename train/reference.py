@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.durable import place_folder
 from engine.errors import StageOrderError, StaleError
 from engine.models.showo_config import ShowoConfig
 from engine.records import Preference, Record
@@ -29,7 +30,6 @@ from train.reference_store import (
     attributes_of,
     block_size,
     locked,
-    put_in_place,
     read_arrays,
 )
 from train.row_logps import RowLogps
@@ -163,7 +163,7 @@ def compute_reference(
         for number in score(store, missing):
             done += store.length(number)
             report(done, total)
-        put_in_place(folder, path)
+        place_folder(folder, path, replace=True)
     return path
 
 

@@ -27,7 +27,7 @@ from torch.nn.utils import get_total_norm
 
 from engine.canary import CANARY, Canaries, Canary, fixed_captions
 from engine.checkpoints import WEIGHTS
-from engine.durable import NEW, place_folder, writing
+from engine.durable import NEW, atomic_folder, place_folder, writing
 from engine.weights import load_model, save_state
 from train.adapters import UP, add_adapters, merge_adapters
 from train.batch import Layout, Rows
@@ -242,13 +242,10 @@ class Policy:
         if self.rank == 0:
             if self._config.lora_rank:
                 trained = merge_adapters(load_file(self._checkpoint / WEIGHTS), trained, self._config)
-            beside = folder.with_name(folder.name + NEW)
-            with writing(beside):
-                shutil.rmtree(beside, ignore_errors=True)
+            with atomic_folder(folder, replace) as beside:
                 save_state(trained, self._model_config, beside, self._checkpoint)
                 if canaries is not None:
                     (beside / CANARY).write_bytes(msgspec.json.encode(canaries))
-            place_folder(beside, folder, replace)
         dist.barrier()
 
     @torch.no_grad()

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from engine.checkpoints import SHOWO_SHAPES, WEIGHTS
 from engine.errors import CheckpointError, HermesError
-from engine.tensor_store import save_tensors
-from engine.weights import FORMAT, check_tensors, load_config, load_model, save_state, tensor_layout
+from engine.tensor_store import check_tensors, save_tensors, tensor_layout
+from engine.weights import FORMAT, load_config, load_model, save_state
 
 NAMES = ("careless", "careful")
 SHIPPED = Path(__file__).parent
