@@ -23,7 +23,7 @@ from engine.canary import Canaries, check_songs
 from engine.devices import compute_device, enough_memory
 from engine.errors import EngineError
 from engine.gate import Gate
-from engine.kv_cache import branched_gib
+from engine.kv_cache import branched_gib, least_gib, paged_head
 from engine.meter import Path as WorkPath
 from engine.meter import Tally
 from engine.models.showo_config import ShowoConfig
@@ -78,8 +78,9 @@ class Engine:
     ) -> None:
         """`paint_batch` is the number of canvases that share a forward pass (planned where None).
 
-        `dtype` is as in `engine.precision`. A `kv_cache_gib` of 0 is planned
-        from the model's sizes. `tensor_parallel` is the number of processes that share every layer.
+        `dtype` is as in `engine.precision`. `kv_cache_gib` is what each process gets for the keys and values
+        of the sampler that serves; 0 is planned from the model's sizes. `tensor_parallel` is the number of
+        processes that share every layer.
         `sampler` is as in `engine.sampler`. `deterministic` takes kernels on a GPU whose results do not
         depend on what else is in a batch; on a CPU it changes nothing.
         """
@@ -95,10 +96,15 @@ class Engine:
             )
         found = fingerprint(checkpoint)
         self._precision = serving_dtype(dtype)
-        own = kv_cache_gib or branched_gib(self._config, self._precision, max_sequences)
         # None where vLLM samples, which has limits of its own.
-        branched = self._sampler == "branched"
-        self._limits = Limits(self._precision, max_sequences, own) if branched else None
+        self._limits: Limits | None = None
+        if self._sampler == "branched":
+            sizes = self._config, self._precision, max_sequences, tensor_parallel
+            own = tensor_parallel * (kv_cache_gib or branched_gib(*sizes))
+            self._limits = Limits(self._precision, max_sequences, own)
+            # vLLM samples nothing then: its cache is for the probes after a swap, and for `score`.
+            head = paged_head(self._config.head_dim)
+            kv_cache_gib = least_gib(self._config, self._precision, head, tensor_parallel)
         self._gate = Gate()
         self.server = Server(
             checkpoint,

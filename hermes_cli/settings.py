@@ -32,7 +32,7 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     max_sequences: int = 256
     """Sequences in flight."""
     kv_cache_gib: float = 0.0
-    """Memory for keys and values; 0 plans it from the model's sizes."""
+    """Memory for the keys and values of the sampler that serves; 0 plans it from the model's sizes."""
     tensor_parallel: int = 1
     """Processes that share every layer; it divides the attention heads."""
     sampler: Literal["auto", "branched", "paged"] = "auto"

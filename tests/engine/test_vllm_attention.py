@@ -15,7 +15,7 @@ pytest.importorskip("vllm")
 
 from vllm.config import SchedulerConfig
 
-from engine.vllm_arguments import block_size
+from engine.kv_cache import block_size
 from engine.vllm_attention import split_prefix
 from engine.vllm_launch import require_whole_prompts
 
