@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from engine.checkpoints import SHOWO_SHAPES, WEIGHTS
+from engine.checkpoints.weights import FORMAT, load_config, load_model, save_state
 from engine.errors import CheckpointError, HermesError
-from engine.tensor_store import check_tensors, save_tensors, tensor_layout
-from engine.weights import FORMAT, load_config, load_model, save_state
+from engine.files.layout import SHOWO_SHAPES, WEIGHTS
+from engine.files.tensors import check_tensors, save_tensors, tensor_layout
 
 NAMES = ("careless", "careful")
 SHIPPED = Path(__file__).parent

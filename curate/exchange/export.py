@@ -15,9 +15,9 @@ from curate.exchange.cards import dataset_info, readme
 from curate.exchange.layouts import LAYOUTS, Layout, LeftOut
 from curate.exchange.pictures import codes_of, drawn, picture_name
 from curate.exchange.row_files import RowFiles
-from engine.durable import atomic_folder, check_free
 from engine.errors import ConfigError, DataError
-from engine.feature_files import FEATURES
+from engine.files.atomic import atomic_folder, check_free
+from engine.files.clip_features import FEATURES
 from engine.records import Preference, Record
 
 PARQUET = "parquet"

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import CheckpointError, ConfigError, DataError
+from engine.files.tensors import check_tensors
 from engine.records import Record
-from engine.tensor_store import check_tensors
 from engine.tokenizers.magvit_v2_blocks import (
     COLOURS,
     GROUPS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from engine.kv_cache import least_gib, paged_head
+from engine.machine.kv_cache import least_gib, paged_head
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, Question
@@ -17,7 +17,7 @@ from engine.records import CaptionSettings, ImageTokens, Question
 pytest.importorskip("vllm")
 
 if TYPE_CHECKING:
-    from engine.vllm_engine import Engine
+    from engine.serving.engine import Engine
 
 PLAN = [CaptionSettings(max_tokens=12), CaptionSettings(temperature=0.0, max_tokens=5)]
 
@@ -38,7 +38,7 @@ def test_samples_do_not_depend_on_what_the_cache_holds(
     checkpoints: tuple[Path, Path], images: list[ImageTokens], ask: Callable[..., Question]
 ) -> None:
     """Log-probs included: from one image at a time to all of them."""
-    from engine.vllm_engine import Engine
+    from engine.serving.engine import Engine
 
     found = []
     for gib, batch in ((0.0, 128), (2e-4, 3), (1e-9, 1)):
@@ -52,7 +52,7 @@ def test_samples_do_not_depend_on_what_the_cache_holds(
 def test_vllms_cache_beside_the_branched_sampler_holds_the_longest_text_and_no_more(
     checkpoints: tuple[Path, Path], images: list[ImageTokens], model: Showo
 ) -> None:
-    from engine.vllm_engine import Engine
+    from engine.serving.engine import Engine
 
     with Engine(checkpoints[0]) as engine:
         config = engine.config

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.durable import atomic_file, atomic_folder, check_free, write_file
 from engine.errors import DataError
-from engine.tensor_store import save_tensors
+from engine.files.atomic import atomic_file, atomic_folder, check_free, write_file
+from engine.files.tensors import save_tensors
 
 ROOT = Path(__file__).parents[3]
 
@@ -77,9 +77,9 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from engine.durable import write_file
+from engine.files.atomic import write_file
 from engine.errors import DataError
-from engine.tensor_store import save_tensors
+from engine.files.tensors import save_tensors
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -1,0 +1,88 @@
+"""Which weights an engine serves, and how others take their place; asleep, it needs less memory for them.
+
+A swap in order: calls are kept out, the checkpoint is checked whole, its weights are laid out aside and
+exchanged in one go, listened to, kept or sent back, and only then is the version counted up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from engine.checkpoints.compatibility import check_swap
+from engine.checkpoints.swap_probe import Canaries, read_canaries
+from engine.checkpoints.weights import fingerprint
+from engine.errors import CheckpointError
+from engine.files.layout import WEIGHTS
+from engine.models.showo_config import ShowoConfig
+from engine.serving.exclusive import Gate
+from engine.serving.server import Server
+
+
+class ServedWeights:
+    """The weights of one server, from a checkpoint on disk."""
+
+    def __init__(self, server: Server, gate: Gate, config: ShowoConfig, checkpoint: Path, found: str) -> None:
+        """`found` is the fingerprint of `checkpoint`, whose tokenizers serve throughout."""
+        self._server, self._gate, self._config = server, gate, config
+        self._checkpoint = self._tokenizers = checkpoint
+        self.fingerprint = found
+        self.version = 0
+
+    def swap(self, checkpoint: Path, listen: Callable[[Canaries, Path], None]) -> None:
+        """See `Engine.swap`; `listen` raises where the weights that serve do not give the canaries."""
+        with self._gate.alone("a swap"):
+            self._server.ready()
+            check_swap(checkpoint, self._tokenizers, self._config)
+            new, canaries = fingerprint(checkpoint), read_canaries(checkpoint)
+            heard = partial(listen, canaries, checkpoint) if canaries is not None else _silent
+            self._replace(checkpoint, heard, f", the weights from {self._checkpoint} still serve")
+            self._checkpoint, self.fingerprint = checkpoint, new
+            self.version += 1
+
+    def sleep(self, level: int) -> None:
+        """See `Engine.sleep`."""
+        with self._gate.alone("going to sleep"):
+            self._server.sleep(level)
+
+    def wake(self) -> None:
+        """See `Engine.wake`."""
+        with self._gate.alone("waking"):
+            self._server.wake(self._reload)
+
+    def _reload(self) -> None:
+        if (found := fingerprint(self._checkpoint)) != self.fingerprint:
+            raise CheckpointError(
+                f"{self._checkpoint}: holds weights {found}, but {self.fingerprint} served from it when the "
+                "engine went to sleep; close it and start a new one"
+            )
+        self._replace(self._checkpoint, _silent, "")
+
+    def _replace(self, checkpoint: Path, listen: Callable[[], None], still: str) -> None:
+        """Has the workers load a checkpoint and serve it, and keeps it if `listen` raises nothing.
+
+        Each worker lays the weights out aside, exchanges them in one go, and holds the old ones until it is
+        told which to keep. Nothing computed from one set is left for the other: caches are reset at each
+        exchange. Where the old weights cannot be brought back, or a worker does not answer, the engine serves
+        no more.
+        """
+        failed = f"{checkpoint}: loading failed"
+        call = partial(self._server.rpc, failed + still)
+        kept = False
+        try:
+            call("hermes_stage", str(checkpoint / WEIGHTS))
+            # This can be refused, so it goes before the exchange; nothing fills the caches in between.
+            self._server.reset_caches()
+            call("hermes_exchange")
+            listen()
+            kept = True
+        finally:
+            with self._server.broken_unless_done(f"{failed}, and it could not be undone"):
+                if not kept:
+                    self._server.reset_caches()
+                self._server.rpc(f"{failed}, and it could not be undone", "hermes_settle", kept)
+
+
+def _silent() -> None:
+    """Nothing to listen to."""
