@@ -82,8 +82,8 @@ class Engine:
         and values
         of the sampler that serves; 0 is planned from the model's sizes. `tensor_parallel` is the number of
         processes that share every layer.
-        `sampler` is as in `engine.samplers.setting`. `deterministic` takes kernels on a GPU whose results do not
-        depend on what else is in a batch; on a CPU it changes nothing.
+        `sampler` is as in `engine.samplers.setting`. `deterministic` takes kernels on a GPU whose results do
+        not depend on what else is in a batch; on a CPU it changes nothing.
         """
         self._device = compute_device()
         self._sampler = sampler_for(sampler, self._device)
@@ -281,8 +281,8 @@ class Engine:
     def swap(self, checkpoint: Path) -> None:
         """Serves another checkpoint of the same model, all or nothing: on any error the old weights serve on.
 
-        Where the checkpoint has canaries (`engine.checkpoints.swap_probe`), the new weights serve only if they give what the
-        trainer's model gave. Other calls are refused meanwhile.
+        Where the checkpoint has probes (`engine.checkpoints.swap_probe`), the new weights serve only if they
+        give what the trainer's model gave. Other calls are refused meanwhile.
 
         Raises:
             CheckpointError: it does not fit, all reasons are listed; or it does not give what it should.
