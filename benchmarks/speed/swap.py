@@ -1,6 +1,6 @@
 """New weights for a running engine against a new engine: seconds of each, and memory over many swaps.
 
-Two random checkpoints of one shape take each other's place, with canaries, from files that the system has
+Two random checkpoints of one shape take each other's place, with probes, from files that the system has
 in memory. A restart closes the engine and starts one on the other checkpoint in the same process, which
 spares it the imports of a new process. Both must end with the same greedy captions. Memory is what the
 process holds after each swap, and what a sleep gives back.
@@ -24,7 +24,7 @@ import torch
 from benchmarks.speed.load import resident_gib
 from benchmarks.speed.shapes import SHAPES, make
 from benchmarks.speed.timing import Machine, machine
-from engine.checkpoints.swap_probe import CANARY, Canaries, Canary, fixed_captions
+from engine.checkpoints.swap_probe import PROBES, Probe, ProbeSet, fixed_captions
 from engine.checkpoints.weights import load_config, load_model, save_checkpoint
 from engine.files.atomic import write_file
 from engine.files.layout import WEIGHTS
@@ -82,37 +82,37 @@ class Report(Record):
     """Processor time of the process while its engine was awake and idle, over `IDLE_SECONDS`."""
 
 
-def pair(folder: Path, shape: str, layers: int, canaries: bool = True) -> tuple[Path, Path]:
+def pair(folder: Path, shape: str, layers: int, probes: bool = True) -> tuple[Path, Path]:
     """Two checkpoints of one shape that caption differently."""
     first = make(folder, shape, layers=layers)
     second = folder / "other"
     if not (second / WEIGHTS).is_file():
         model = load_model(first)
-        if canaries:
-            sing(model, first, first)
+        if probes:
+            write_probes(model, first, first)
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() > 1:
                     parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
         save_checkpoint(model, second, folder / "companions")
-        if canaries:
-            sing(model, first, second)
+        if probes:
+            write_probes(model, first, second)
     return first, second
 
 
 @torch.no_grad()
-def sing(model: Showo, companions: Path, to: Path) -> None:
-    """Writes the canaries of a model, as a trainer does."""
+def write_probes(model: Showo, companions: Path, to: Path) -> None:
+    """Writes the probes of a model, as a trainer does."""
     words = model.config.vocabulary
     prompt = TextTokenizer.load(companions / "tokenizer.json").encode(model.config.caption_prompt)
-    songs = []
+    probes = []
     for codes, ids in fixed_captions(model.config):
         start, tail = words.mmu_prompt(codes, prompt), [*ids, words.eos]
         row = torch.tensor([[*start, *tail]])
         logp = model.head(model(row, mmu_mask(row, words.eoi))).log_softmax(-1)[0, len(start) - 1 : -1]
-        songs.append(Canary(codes, ids, float(logp.gather(1, torch.tensor(tail)[:, None]).sum())))
-    write_file(to / CANARY, msgspec.json.encode(Canaries(dtype="float32", songs=tuple(songs))))
+        probes.append(Probe(codes, ids, float(logp.gather(1, torch.tensor(tail)[:, None]).sum())))
+    write_file(to / PROBES, msgspec.json.encode(ProbeSet(dtype="float32", probes=tuple(probes))))
 
 
 def caption(engine: Engine, tokens: int) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from engine.checkpoints.compatibility import check_weights
-from engine.checkpoints.swap_probe import Canaries, check_songs
+from engine.checkpoints.swap_probe import ProbeSet, check_probe_logps
 from engine.checkpoints.weights import fingerprint, load_config
 from engine.devices import compute_device, enough_memory
 from engine.errors import EngineError
@@ -46,7 +46,7 @@ from engine.samplers.seeds import sample_seed
 from engine.samplers.setting import sampler_for
 from engine.serving.answers import answers
 from engine.serving.captions import captions, continued
-from engine.serving.exclusive import Gate
+from engine.serving.exclusive import ExclusiveAccess
 from engine.serving.prompts import FeaturePrompts, open_prompts, windows
 from engine.serving.server import Server
 from engine.serving.swap import ServedWeights
@@ -106,7 +106,7 @@ class Engine:
             # vLLM samples nothing then: its cache is for the probes after a swap, and for `score`.
             head = paged_head(self._config.head_dim)
             kv_cache_gib = least_gib(self._config, self._precision, head, tensor_parallel)
-        self._gate = Gate()
+        self._access = ExclusiveAccess()
         self.server = Server(
             checkpoint,
             self._config,
@@ -116,7 +116,7 @@ class Engine:
             tensor_parallel,
             deterministic,
         )
-        self._weights = ServedWeights(self.server, self._gate, self._config, checkpoint, found)
+        self._weights = ServedWeights(self.server, self._access, self._config, checkpoint, found)
         # After the start, which may change the number of threads.
         self._threads = torch.get_num_threads() // tensor_parallel
         self._paint_batch = paint_batch
@@ -259,7 +259,7 @@ class Engine:
     def score(self, images: Sequence[ImageTokens], texts: Sequence[str]) -> list[list[float]]:
         """Log-probs of given captions after the caption prompt: one number a token, and one for eos."""
         self._same_length("texts", texts, images)
-        with self._gate.call():
+        with self._access.call():
             return self._scored(images, [self.text.encode(text) for text in texts])
 
     def _scored(self, images: Sequence[ImageTokens], captions: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -275,7 +275,7 @@ class Engine:
 
     @contextmanager
     def _call(self, path: WorkPath) -> Iterator[Tally]:
-        with self._gate.call(), enough_memory(f"{path} failed"), self.server.meter.call(path) as tally:
+        with self._access.call(), enough_memory(f"{path} failed"), self.server.meter.call(path) as tally:
             yield tally
 
     def swap(self, checkpoint: Path) -> None:
@@ -288,7 +288,7 @@ class Engine:
             CheckpointError: it does not fit, all reasons are listed; or it does not give what it should.
             EngineError: it fits, but could not be loaded; or a call is in flight, or the engine sleeps.
         """
-        self._weights.swap(checkpoint, self._listen)
+        self._weights.swap(checkpoint, self._verify)
 
     def sleep(self, level: int = 1) -> None:
         """Gives memory back until `wake`: keys and values at level 1, the weights too at level 2.
@@ -317,10 +317,10 @@ class Engine:
         finally:
             self.wake()
 
-    def _listen(self, canaries: Canaries, checkpoint: Path) -> None:
-        images = [ImageTokens(codes=song.codes) for song in canaries.songs]
-        scores = self._scored(images, [song.token_ids for song in canaries.songs])
-        check_songs(canaries, [sum(one) for one in scores], self._precision, checkpoint)
+    def _verify(self, probes: ProbeSet, checkpoint: Path) -> None:
+        images = [ImageTokens(codes=probe.codes) for probe in probes.probes]
+        scores = self._scored(images, [probe.token_ids for probe in probes.probes])
+        check_probe_logps(probes, [sum(one) for one in scores], self._precision, checkpoint)
 
     def close(self) -> None:
         """Ends vLLM; safe to call again."""

@@ -155,6 +155,7 @@ class Server:
         if not (level := self._asleep) or self._closed:
             return
         with launch.translated("waking failed"):
+            # Weights are loaded before keys and values are back: a load needs room for a second copy of them.
             sleep.wake_weights(self.llm)
             awake = False
             try:
@@ -162,6 +163,7 @@ class Server:
                 if level == sleep.WEIGHTS:
                     load()
                 sleep.wake_cache(self.llm)
+                # vLLM still knows which prefixes its blocks held, and those are empty now.
                 self.reset_caches()
                 awake = True
             finally:

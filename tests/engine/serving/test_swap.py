@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.checkpoints.swap_probe import CANARY, Canaries, Canary, fixed_captions
+from engine.checkpoints.swap_probe import PROBES, Probe, ProbeSet, fixed_captions
 from engine.checkpoints.weights import load_config, load_model, save_state
 from engine.errors import CheckpointError, EngineError
 from engine.files.layout import WEIGHTS
 from engine.models.masks import mmu_mask
 from engine.records import CaptionSettings, ImageTokens, PaintSettings
-from engine.serving.exclusive import Gate
+from engine.serving.exclusive import ExclusiveAccess
 from engine.tokenizers.text import TextTokenizer
 
 pytest.importorskip("vllm")
@@ -52,22 +52,22 @@ def unchanged(engine: Engine, images: list[ImageTokens]) -> Iterator[None]:
     assert (outputs(engine, images), engine.version, engine.fingerprint) == before
 
 
-def with_canaries(folder: Path, weights: Path, sung: Path) -> Path:
-    """A checkpoint of some weights whose canaries another one's model sang."""
+def with_probes(folder: Path, weights: Path, trained: Path) -> Path:
+    """A checkpoint of some weights with the log-probs that another one's model gave."""
     save_state(load_file(weights / WEIGHTS), load_config(weights), folder)
-    model = load_model(sung)
-    songs = []
+    model = load_model(trained)
+    probes = []
     for codes, ids in fixed_captions(model.config):
         words = model.config.vocabulary
-        text = TextTokenizer.load(sung / "tokenizer.json").encode(model.config.caption_prompt)
+        text = TextTokenizer.load(trained / "tokenizer.json").encode(model.config.caption_prompt)
         prompt, tail = words.mmu_prompt(codes, text), [*ids, words.eos]
         row = torch.tensor([[*prompt, *tail]])
         with torch.no_grad():
             logp = model.head(model(row, mmu_mask(row, words.eoi))).log_softmax(-1)[0]
-        songs.append(
-            Canary(codes, ids, sum(logp[len(prompt) - 1 + i, one].item() for i, one in enumerate(tail)))
+        probes.append(
+            Probe(codes, ids, sum(logp[len(prompt) - 1 + i, one].item() for i, one in enumerate(tail)))
         )
-    (folder / CANARY).write_bytes(msgspec.json.encode(Canaries(dtype="float32", songs=tuple(songs))))
+    (folder / PROBES).write_bytes(msgspec.json.encode(ProbeSet(dtype="float32", probes=tuple(probes))))
     return folder
 
 
@@ -140,7 +140,7 @@ def test_a_file_that_is_cut_short_after_the_check_changes_nothing(
 def test_weights_that_are_no_numbers_are_sent_back(
     engine: Engine, checkpoints: tuple[Path, Path], images: list[ImageTokens], tmp_path: Path
 ) -> None:
-    folder = with_canaries(tmp_path, checkpoints[1], checkpoints[1])
+    folder = with_probes(tmp_path, checkpoints[1], checkpoints[1])
     state = load_file(folder / WEIGHTS)
     state["showo.model.final_layernorm.weight"][0] = float("nan")
     save_state(state, load_config(folder), folder)
@@ -193,19 +193,19 @@ def test_calls_and_swaps_keep_out_of_each_others_way(
 
 
 def test_a_swap_is_refused_while_a_call_is_in_flight() -> None:
-    gate = Gate()
+    access = ExclusiveAccess()
     with (
-        gate.call(),
-        gate.call(),
+        access.call(),
+        access.call(),
         pytest.raises(EngineError, match="with 2 calls in flight"),
-        gate.alone("it"),
+        access.alone("it"),
     ):
         pass
-    with gate.alone("it"), pytest.raises(EngineError, match="it is under way"), gate.call():
+    with access.alone("it"), pytest.raises(EngineError, match="it is under way"), access.call():
         pass
-    with gate.alone("another"), pytest.raises(EngineError, match="while another is"), gate.alone("it"):
+    with access.alone("another"), pytest.raises(EngineError, match="while another is"), access.alone("it"):
         pass
-    with gate.call():
+    with access.call():
         pass
 
 
@@ -265,7 +265,7 @@ def test_an_engine_that_cannot_get_its_old_weights_back_serves_nothing_more(
 ) -> None:
     from engine.serving.engine import Engine
 
-    refused = with_canaries(tmp_path / "refused", checkpoints[1], checkpoints[0])
+    refused = with_probes(tmp_path / "refused", checkpoints[1], checkpoints[0])
     with Engine(checkpoints[0], kv_cache_gib=0.125) as engine:
         with (
             staged_with(engine, 1),
