@@ -174,7 +174,11 @@ class CurateConfig(Record, forbid_unknown_fields=True):
 
 
 def renamed(tree: dict[str, Any]) -> dict[str, Any]:
-    """A run's stored settings under today's names: early ones name the sampler with the captions."""
+    """A run's stored settings under today's names: early ones name the sampler with the captions, and how
+    weights come to the engine, which is by their checkpoint alone now."""
+    match tree:
+        case {"engine": {"transport": _} as engine}:
+            del engine["transport"]
     match tree:
         case {"curate": {"caption": {"sampler": sampler} as caption}}:
             del caption["sampler"]

@@ -33,11 +33,9 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     max_sequences: int = 256
     """Sequences in flight."""
     kv_cache_gib: float = 0.0
-    """Memory for keys and values; 0 plans it from the model's sizes."""
+    """Memory for the keys and values of the sampler that serves; 0 plans it from the model's sizes."""
     tensor_parallel: int = 1
     """Processes that share every layer; it divides the attention heads."""
-    transport: Literal["disk", "shared", "ipc", "nccl"] = "disk"
-    """How trained weights come to the running engine; the last two need GPUs (docs/processes.md)."""
     sampler: Literal["auto", "branched", "paged"] = "auto"
     """Who samples captions, and answers that no choice settles: branched, which grows them from one stem an
     image, on a CPU alone; or paged, vLLM's scheduler. auto: branched on a CPU, paged on a GPU. The draws of a

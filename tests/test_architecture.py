@@ -19,7 +19,7 @@ ALLOWED = {
 FLOORS = {
     "engine": (
         *("errors", "records", "devices", "files", "kernels", "metering"),
-        *("models", "machine", "checkpoints", "transport", "tokenizers", "samplers", "official", "serving"),
+        *("models", "machine", "checkpoints", "tokenizers", "samplers", "official", "serving"),
     ),
     "curate": (
         *(

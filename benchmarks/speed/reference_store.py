@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 
 from benchmarks.speed.timing import Machine, machine
-from engine.files.atomic import write_file
+from engine.files.atomic import place_folder, write_file
 from engine.records import Record
 from train.data.image_mask import mask_seed
 from train.reference.reference import Reference, ReferenceBasis, open_reference, partial_of
-from train.reference.store import PartialStore, block_size, put_in_place
+from train.reference.store import PartialStore, block_size
 
 BASIS = ReferenceBasis(
     weights="0" * 16,
@@ -70,7 +70,7 @@ def one_size(pairs: int, path: Path) -> Row:
         arrays = {name: -rng.random(count, np.float32) for name in ("caption_win", "caption_lose")}
         arrays |= {name: -rng.random((count, draws), np.float32) for name in ("image_win", "image_lose")}
         store.write(number, arrays | {"mask_seed": np.array(seeds, np.int64)})
-    put_in_place(folder, path)
+    place_folder(folder, path, replace=True)
     wrote = time.perf_counter()
     found: Reference = open_reference(path, BASIS)
     read = time.perf_counter()

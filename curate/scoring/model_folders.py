@@ -95,8 +95,7 @@ def folder_digest(folder: Path) -> str:
                 name = path.relative_to(folder).as_posix()
                 digest.update(f"{name}\0{path.stat().st_size}\0".encode())
                 with path.open("rb") as stream:
-                    while block := stream.read(1 << 22):
-                        digest.update(block)
+                    hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
 
 

@@ -64,6 +64,5 @@ def text_fingerprint(folder: Path) -> str:
     for path in sorted({path for pattern in DECIDING for path in folder.glob(pattern)}):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
+            hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()

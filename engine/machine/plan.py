@@ -35,11 +35,11 @@ class EngineNeeds(Record):
 
     weights: int
     cache: int
-    """Keys and values that it would like to have."""
+    """Keys and values that its sampler would like to have."""
     least: int
     """Fewer keys and values do not hold one sequence."""
-    branches: int = 0
-    """Keys and values of the branched sampler; 0 where vLLM samples."""
+    probes: int = 0
+    """vLLM's keys and values beside the branched sampler's, for the probes after a swap."""
     processes: int = 1
     """Those that share every layer."""
     copies: int = 1
@@ -205,9 +205,9 @@ def _cache(machine: Machine, engine: EngineNeeds) -> int:
 
 
 def _fixed(machine: Machine, engine: EngineNeeds) -> int:
-    """What an engine takes beside vLLM's keys and values, over all of its processes."""
+    """What an engine takes beside its sampler's keys and values, over all of its processes."""
     work = engine.processes * (engine.work if machine.gpus else PROCESS)
-    return work + 2 * engine.weights + engine.branches
+    return work + 2 * engine.weights + engine.probes
 
 
 def describe(found: Plan, serving: str = "") -> list[str]:

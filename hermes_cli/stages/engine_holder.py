@@ -45,7 +45,7 @@ class LazyEngine:
     def serving(self, number: int) -> Engine:
         """The engine on the weights of a round.
 
-        Weights that no evaluation has been made with come by a swap, which listens to their canaries.
+        Weights that no evaluation has been made with come by a swap, which verifies their probes.
 
         Raises:
             CheckpointError, EngineError: the engine cannot start, or refuses the swap; the log says so.

@@ -36,7 +36,6 @@ def start_engine(settings: EngineSettings, checkpoint: Path, plan: Plan | None =
         max_sequences=settings.max_sequences,
         kv_cache_gib=cache_gib(settings, plan),
         tensor_parallel=settings.tensor_parallel,
-        transport=settings.transport,
         sampler=settings.sampler,
         deterministic=settings.deterministic,
     )

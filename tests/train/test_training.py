@@ -13,12 +13,11 @@ import pytest
 import torch
 from training import CONFIG, run, weights
 
-from engine.checkpoints.swap_probe import CANARY, read_canaries
+from engine.checkpoints.swap_probe import PROBES, read_probes
 from engine.checkpoints.weights import fingerprint, load_model
 from engine.errors import ConfigError, StageOrderError, StaleError
 from engine.tokenizers.image import load_image_tokenizer
 from engine.tokenizers.text import TextTokenizer
-from engine.transport.shared import Inbox
 from train.command import precompute
 from train.config import TrainConfig
 from train.data.batch import Layout
@@ -61,7 +60,7 @@ def test_the_checkpoint_is_complete_loads_and_differs(
     tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
     out = run(pairs_file, checkpoint, tmp_path / "out")
-    assert {path.name for path in out.iterdir()} == {path.name for path in checkpoint.iterdir()} | {CANARY}
+    assert {path.name for path in out.iterdir()} == {path.name for path in checkpoint.iterdir()} | {PROBES}
     assert (out / "config.json").read_bytes() == (checkpoint / "config.json").read_bytes()
     load_model(out)
     load_image_tokenizer(out / "image_tokenizer")
@@ -76,27 +75,13 @@ def test_the_checkpoint_says_what_the_policy_gave_for_fixed_captions(
     tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
     out = run(pairs_file, checkpoint, tmp_path / "out")
-    canaries = read_canaries(out)
-    assert canaries is not None
+    probes = read_probes(out)
+    assert probes is not None
     layout = Layout.load(out)
-    rows = layout.stack([layout.caption_row(one.codes, one.token_ids) for one in canaries.songs])
-    given = [one.logp for one in canaries.songs]
+    rows = layout.stack([layout.caption_row(one.codes, one.token_ids) for one in probes.probes])
+    given = [one.logp for one in probes.probes]
     assert given == pytest.approx(RowLogps(load_model(out)).score(rows).tolist(), abs=1e-4)
     assert given != pytest.approx(RowLogps(load_model(checkpoint)).score(rows).tolist(), abs=1e-2)
-
-
-def test_a_waiting_engine_is_offered_what_is_published_and_nothing_else(
-    tmp_path: Path, pairs_file: Path, checkpoint: Path
-) -> None:
-    inbox = Inbox()
-    try:
-        out = run(pairs_file, checkpoint, tmp_path / "out")
-        found = inbox.delivery(out)
-        assert found is not None
-        assert found.fingerprint() == fingerprint(out)
-        assert inbox.delivery(tmp_path / "other") is None
-    finally:
-        inbox.close()
 
 
 def test_a_complete_run_is_not_repeated(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from engine.checkpoints.weights import load_config, tensor_layout
+from engine.checkpoints.weights import load_config
 from engine.files.layout import WEIGHTS
+from engine.files.tensors import tensor_layout
 from engine.machine.kv_cache import TEXT_TOKENS
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record

@@ -25,11 +25,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from engine.checkpoints.swap_probe import CANARY, Canaries, Canary, fixed_captions
+from engine.checkpoints.swap_probe import PROBES, Probe, ProbeSet, fixed_captions
 from engine.checkpoints.weights import load_model, save_state
-from engine.files.atomic import NEW, place_folder, writing
+from engine.files.atomic import NEW, atomic_folder, place_folder, writing
 from engine.files.layout import WEIGHTS
-from engine.transport.shared import offer_weights
 from train.config import RENDEZVOUS, TrainConfig
 from train.data.batch import Layout, Rows
 from train.distributed.deepspeed_config import PERSIST, deepspeed_config, shares
@@ -224,10 +223,9 @@ class Policy:
         """Gathers the float32 weights into a checkpoint folder, with the tokenizers of the one before it.
 
         Adapters are merged. All ranks must call it, for the gathering is collective; rank 0 writes.
-        What the policy itself gives for fixed captions goes along (`engine.checkpoints.swap_probe`). An
-        engine that waits for weights in shared memory is offered them there too.
+        What the policy itself gives for fixed captions goes along (`engine.checkpoints.swap_probe`).
         """
-        canaries = self._canaries()
+        probes = self._probes()
         trained = {}
         with _quiet_deepspeed():
             for name, whole in self._fp32.gather():
@@ -236,26 +234,22 @@ class Policy:
         if self.rank == 0:
             if self._config.lora_rank:
                 trained = merge_adapters(load_file(self._checkpoint / WEIGHTS), trained, self._config)
-            beside = folder.with_name(folder.name + NEW)
-            with writing(beside):
-                shutil.rmtree(beside, ignore_errors=True)
+            with atomic_folder(folder) as beside:
                 save_state(trained, self._model_config, beside, self._checkpoint)
-                if canaries is not None:
-                    (beside / CANARY).write_bytes(msgspec.json.encode(canaries))
-            place_folder(beside, folder)
-            offer_weights(trained, folder)
+                if probes is not None:
+                    (beside / PROBES).write_bytes(msgspec.json.encode(probes))
         dist.barrier()
 
     @torch.no_grad()
-    def _canaries(self) -> Canaries | None:
+    def _probes(self) -> ProbeSet | None:
         """Log-probs of the fixed captions; a model that sees CLIP features has none."""
         if self._model_config.w_clip_vit:
             return None
         captions = fixed_captions(self._model_config)
         layout = Layout.load(self._checkpoint)
         logps = self(layout.stack([layout.caption_row(*one) for one in captions])).tolist()
-        songs = tuple(Canary(*one, logp) for one, logp in zip(captions, logps, strict=True))
-        return Canaries(dtype=self._config.dtype, songs=songs)
+        probes = tuple(Probe(*one, logp) for one, logp in zip(captions, logps, strict=True))
+        return ProbeSet(dtype=self._config.dtype, probes=probes)
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

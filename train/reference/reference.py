@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from engine.checkpoints.weights import fingerprint, load_config
 from engine.errors import StageOrderError, StaleError
+from engine.files.atomic import place_folder
 from engine.models.showo_config import ShowoConfig
 from engine.records import Preference, Record
 from train.config import TrainConfig
@@ -30,7 +31,6 @@ from train.reference.store import (
     attributes_of,
     block_size,
     locked,
-    put_in_place,
     read_arrays,
 )
 
@@ -155,7 +155,7 @@ def compute_reference(
         for number in score(store, missing):
             done += store.length(number)
             report(done, total)
-        put_in_place(folder, path)
+        place_folder(folder, path, replace=True)
     return path
 
 

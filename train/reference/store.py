@@ -112,16 +112,6 @@ def read_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         return {name: group[name][:] for name in names}
 
 
-def put_in_place(partial: Path, path: Path) -> None:
-    """Puts a finished store where it belongs; a folder cannot replace a full folder in one call."""
-    old = path.with_name(path.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    partial.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keeps a second computation of the same store away.

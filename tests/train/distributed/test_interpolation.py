@@ -9,7 +9,7 @@ import pytest
 import torch
 from training import CONFIG, run, weights
 
-from engine.checkpoints.swap_probe import CANARY, Canaries
+from engine.checkpoints.swap_probe import PROBES, ProbeSet
 from engine.checkpoints.weights import load_model
 from engine.errors import ConfigError
 from train.config import TrainConfig
@@ -54,11 +54,11 @@ def test_the_canaries_are_those_of_the_published_weights(
     out = run(
         pairs_file, checkpoint, tmp_path / "out", msgspec.structs.replace(SHORT, weight_averaging=ALPHA)
     )
-    songs = msgspec.json.decode((out / CANARY).read_bytes(), type=Canaries).songs
+    probes = msgspec.json.decode((out / PROBES).read_bytes(), type=ProbeSet).probes
     layout = Layout.load(out)
-    rows = layout.stack([layout.caption_row(one.codes, one.token_ids) for one in songs])
+    rows = layout.stack([layout.caption_row(one.codes, one.token_ids) for one in probes])
     found = RowLogps(load_model(out))(*rows).tolist()
-    assert found == pytest.approx([one.logp for one in songs], abs=1e-3)
+    assert found == pytest.approx([one.logp for one in probes], abs=1e-3)
 
 
 def test_a_training_that_is_stopped_and_goes_on_is_interpolated_once(
