@@ -99,7 +99,7 @@ def load_similarity(name: str) -> TextEncoder:
     return TextEncoder(f"{title}@{folder_digest(folder)}", model)
 
 
-def _sentence_model(folder: Path, modules: Sequence[Any] | None = None) -> SentenceTransformer:
+def _sentence_model(folder: Path, modules: list[Any] | None = None) -> SentenceTransformer:
     """A model pooled as its folder says, or made of the modules given."""
     from sentence_transformers import SentenceTransformer
 
@@ -111,6 +111,14 @@ def _sentence_model(folder: Path, modules: Sequence[Any] | None = None) -> Sente
         trust_remote_code=False,
         model_kwargs={"use_safetensors": True},
     )
+
+
+class _BertConfig(msgspec.Struct):
+    """What is read of a BERT's config.json; other fields are ignored."""
+
+    model_type: str = ""
+    hidden_size: int = 768
+    max_position_embeddings: int = BERT_TOKENS
 
 
 def _plain_bert(folder: Path, pooling: Pooling) -> SentenceTransformer:
@@ -126,11 +134,13 @@ def _plain_bert(folder: Path, pooling: Pooling) -> SentenceTransformer:
     from sentence_transformers.sentence_transformer.modules import Transformer
     from transformers import BertModel
 
-    config = _bert_config(folder)
-    local = {"local_files_only": True, "use_safetensors": True, "add_pooling_layer": False}
+    config = msgspec.json.decode((folder / "config.json").read_bytes(), type=_BertConfig)
+    if config.model_type != "bert":
+        raise DataError(f"{folder}: config.json has model_type {config.model_type!r}, not 'bert'")
+    local: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "add_pooling_layer": False}
     # transformers would make up the weights that are missing, and say so only here.
-    _, info = BertModel.from_pretrained(folder, output_loading_info=True, **local)
-    if missing := sorted(info["missing_keys"]):
+    loaded: Any = BertModel.from_pretrained(folder, output_loading_info=True, **local)
+    if missing := sorted(loaded[1]["missing_keys"]):
         raise DataError(f"{folder}: the weights lack {len(missing)} tensors, the first {missing[0]}")
     words = Transformer(
         str(folder),
@@ -142,26 +152,11 @@ def _plain_bert(folder: Path, pooling: Pooling) -> SentenceTransformer:
     return _sentence_model(folder, [words, PoolingModule(config.hidden_size, pooling_mode=pooling)])
 
 
-class _BertConfig(msgspec.Struct):
-    """What is read of a BERT's config.json; other fields are ignored."""
-
-    model_type: str = ""
-    hidden_size: int = 768
-    max_position_embeddings: int = BERT_TOKENS
-
-
-def _bert_config(folder: Path) -> _BertConfig:
-    config = msgspec.json.decode((folder / "config.json").read_bytes(), type=_BertConfig)
-    if config.model_type != "bert":
-        raise DataError(f"{folder}: config.json has model_type {config.model_type!r}, not 'bert'")
-    return config
-
-
 @contextmanager
 def _loading(folder: Path) -> Iterator[None]:
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     except HermesError:
@@ -189,4 +184,5 @@ def cosines(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def caption_scores(similarity: Similarity, caption: str, candidates: Sequence[str]) -> list[float]:
     """Cosine of each candidate with the homologous caption, in [-1, 1]."""
-    return cosines(similarity.embed([caption, *candidates])).tolist()
+    scores: list[float] = cosines(similarity.embed([caption, *candidates])).tolist()
+    return scores
