@@ -217,11 +217,3 @@ class SampledImage(Record):
     def tokens(self) -> ImageTokens:
         """The codes as an image to look at: it never goes through pixels."""
         return ImageTokens(codes=self.codes)
-
-
-class TextPrompt(Record):
-    """What a text model is asked to go on from."""
-
-    text: str
-    chat: bool = True
-    """Whether the model's chat template, where it has one, is put around the text."""

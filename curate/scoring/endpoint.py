@@ -85,8 +85,8 @@ class Endpoint:
 
     async def _text(self, client: AsyncOpenAI, gate: asyncio.Semaphore, request: Request) -> str:
         plain = {name: value for name, value in request.items() if name != "response_format"}
-        body = request if self._takes_schema else plain
         async with gate:
+            body = request if self._takes_schema else plain
             status, found = await self._reply(client, body)
             if status in NO_SCHEMA and "response_format" in body:
                 status, found = await self._reply(client, plain)
