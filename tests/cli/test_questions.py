@@ -56,18 +56,15 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serves a model that writes the question of a colour and a wrong one, in both styles; answers rightly."""
+    """Serves a model that writes the question of a colour and a wrong one, in both styles, and answers."""
     plain, chat = [], []
     for color in KNOWN:
         said = generator_text([about(color), WRONG]).removeprefix("Entities:")
         plain.append((writing_request("tifa", caption(color))["prompt"], said))
         for question, answer in ((about(color), color), (WRONG, "no"), (OWN, "yes")):
             chat.append((content(reading_request(caption(color), question)), f" {answer}"))
-    for color in KNOWN[:2]:
-        rows = [
-            (one.element, one.kind, one.question, one.choices, one.answer) for one in (about(color), WRONG)
-        ]
-        chat.append((content(writing_request("instruct", caption(color))), written(rows)))
+    rows = ((one.element, one.kind, one.question, one.choices, one.answer) for one in (about("red"), WRONG))
+    chat.append((content(writing_request("instruct", caption("red"))), written(rows)))
     folder = taught(tmp_path_factory.mktemp("models") / "llama", plain, chat)
     with vllm_server(folder, folder / "log", "--max-model-len", "1024") as base:
         yield base
@@ -103,7 +100,8 @@ def data_set(folder: Path, colors: list[str]) -> Path:
 def arguments(url: str, data: Path) -> list[str]:
     return [
         "questions", "--data", str(data), "--to", "out/questions.json",
-        "--url", url, "--question-model", NAME, "--style", "tifa", "--combine", "--batch", "1", "--max-tokens", "200", "--set", "writer.timeout=120",
+        "--url", url, "--question-model", NAME, "--style", "tifa",
+        "--combine", "--batch", "1", "--max-tokens", "200", "--set", "writer.timeout=120",
     ]  # fmt: skip
 
 
