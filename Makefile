@@ -40,9 +40,9 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.sampling --quick
-	$(BIN)/python -m benchmarks.candidates
-	$(BIN)/python -m benchmarks.roofline --shape small --prompts 1
+	$(BIN)/python -m benchmarks.speed.sampling --quick
+	$(BIN)/python -m benchmarks.speed.candidates
+	$(BIN)/python -m benchmarks.speed.roofline --shape small --prompts 1
 
 # On an NVIDIA GPU; it goes on where it was stopped.
 gpu-check: $(READY)

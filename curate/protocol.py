@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.metering.counters import EngineWork
 from engine.records import (
     Answer,
     AnswerSettings,
@@ -18,7 +19,6 @@ from engine.records import (
     SampledCaption,
     SampledImage,
 )
-from engine.work import EngineWork
 
 
 class UnifiedModel(Protocol):

@@ -29,8 +29,8 @@ from benchmarks.experiment.looks import Looks
 from benchmarks.experiment.planning import Plan, plan
 from benchmarks.experiment.results import Results
 from benchmarks.experiment.runner import Failure, Runner, cores_for, held
-from engine.durable import write_file
 from engine.errors import ConfigError, HermesError
+from engine.files.atomic import write_file
 
 RESULTS = Path("benchmarks/results")
 LEDGER = "experiment-looks.json"

@@ -25,9 +25,9 @@ from benchmarks.experiment.sharing import (
     share_curation,
     share_reference,
 )
-from engine.checkpoints import WEIGHTS
-from engine.durable import write_file
 from engine.errors import DataError
+from engine.files.atomic import write_file
+from engine.files.layout import WEIGHTS
 from engine.records import Record
 
 CONFIG, LOG = "config.toml", "log.txt"

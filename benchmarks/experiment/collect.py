@@ -30,8 +30,8 @@ from benchmarks.experiment.results import (
 from benchmarks.experiment.sharing import measured_as, measurement
 from benchmarks.experiment.stages import mean_seconds, pairs_of, training_of
 from benchmarks.experiment.statistics import Interval, crossed, cut, short
-from benchmarks.quality.records import GapReport
-from benchmarks.timing import machine
+from benchmarks.speed.timing import machine
+from curate.evaluation.records import GapReport
 
 
 class Measurements(NamedTuple):

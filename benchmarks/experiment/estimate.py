@@ -10,8 +10,8 @@ import msgspec
 from benchmarks.experiment.cells import Cell, Curation, Final, Task
 from benchmarks.experiment.settings import CellSettings
 from benchmarks.experiment.sharing import SECONDS, round_folder
-from curate.store import SUMMARY
-from curate.summary import CurateSummary
+from curate.store.files import SUMMARY
+from curate.store.summary import CurateSummary
 
 ASSUMED = {"curate": 0.15, "reference": 0.03, "train": 0.01, "eval": 0.11}
 """Seconds for a unit on one core, as the embedded model took them, where nothing is measured yet."""

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from benchmarks.experiment.cells import Base, Final, Task
 from benchmarks.experiment.sharing import EVALUATION, SECONDS, measurement
-from curate.store import SUMMARY
-from engine.checkpoints import WEIGHTS, resolve_model
-from engine.durable import write_file
+from curate.store.files import SUMMARY
+from engine.checkpoints.weights import fingerprint
 from engine.errors import DataError, StaleError
-from engine.weights import fingerprint
-from train.journal import METRICS
+from engine.files.atomic import write_file
+from engine.files.layout import WEIGHTS, resolve_model
+from train.logging.run_state import METRICS
 
 KEPT = frozenset((EVALUATION, SECONDS, SUMMARY, METRICS))
 """Names of the files that results are made of."""

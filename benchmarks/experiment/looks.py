@@ -12,8 +12,8 @@ import msgspec
 
 from benchmarks.experiment.grid import Grid, Row
 from benchmarks.experiment.settings import digest
-from engine.durable import write_file
 from engine.errors import DataError, StaleError
+from engine.files.atomic import write_file
 from engine.records import Record
 
 

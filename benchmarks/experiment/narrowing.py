@@ -15,9 +15,9 @@ import msgspec
 
 from benchmarks.experiment.settings import CellSettings, Tree
 from benchmarks.experiment.sharing import check_curation, round_folder
-from curate.outcomes import Outcome, Sampled
-from curate.shards import ROWS, ShardStore, read_outcomes
-from curate.store import ORIGIN
+from curate.store.files import ORIGIN
+from curate.store.outcomes import Outcome, Sampled
+from curate.store.shards import ROWS, ShardStore, read_outcomes
 
 PAIRING = ("threshold", "min_margin", "caption_margin", "image_margin", "tie_break")
 """Settings of a curation that choose among its candidates, and sample nothing."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.experiment.statistics import Array, pseudo
-from benchmarks.quality.records import GapReport, ItemScore
+from curate.evaluation.records import GapReport, ItemScore
 from engine.errors import DataError
 
 

@@ -6,7 +6,7 @@ cannot be said yet is null. Fields are only ever added.
 
 from __future__ import annotations
 
-from benchmarks.timing import Machine
+from benchmarks.speed.timing import Machine
 from engine.records import Record
 
 Bounds = tuple[float, float]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from benchmarks.experiment.cells import LOG, Task
 from benchmarks.experiment.estimate import rates, seconds_left, told
 from engine.errors import ConfigError, HermesError
-from engine.lock import holding
+from engine.files.lock import holding
 
 POLL = 0.2
 """Seconds between two looks at the processes."""

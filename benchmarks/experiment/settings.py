@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.quality.config import EvalConfig
 from curate.config import CurateConfig
-from curate.model_folders import default_similarity
+from curate.evaluation.config import EvalConfig
+from curate.scoring.model_folders import default_similarity
 from engine.errors import ConfigError
 from engine.records import Record
 from train.config import MEANS, TrainConfig

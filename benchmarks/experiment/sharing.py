@@ -14,17 +14,17 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.experiment.settings import CellSettings
-from benchmarks.quality.config import EvalConfig
-from benchmarks.quality.records import GapReport
 from curate.config import renamed
-from curate.origin import Origin
-from curate.shards import LOCK, OPEN
-from curate.store import ORIGIN, PAIRS, SUMMARY
-from curate.summary import CurateSummary
-from engine.checkpoints import resolve_model
-from engine.durable import NEW, remove_folder
+from curate.evaluation.config import EvalConfig
+from curate.evaluation.records import GapReport
+from curate.store.files import ORIGIN, PAIRS, SUMMARY
+from curate.store.origin import Origin
+from curate.store.shards import LOCK, OPEN
+from curate.store.summary import CurateSummary
+from engine.checkpoints.weights import fingerprint
 from engine.errors import DataError, StaleError
-from engine.weights import fingerprint
+from engine.files.atomic import NEW, remove_folder
+from engine.files.layout import resolve_model
 
 EVALUATION, SECONDS, REFERENCE = "eval.json", "seconds.json", "reference.zarr"
 

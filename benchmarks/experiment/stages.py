@@ -11,10 +11,10 @@ import msgspec
 from benchmarks.experiment.results import Pairs, Trained
 from benchmarks.experiment.sharing import round_folder
 from benchmarks.experiment.statistics import short
-from curate.store import SUMMARY
-from curate.summary import CurateSummary
-from train.journal import METRICS, read_metrics
-from train.metrics import SideMetrics, TrainStep
+from curate.store.files import SUMMARY
+from curate.store.summary import CurateSummary
+from train.logging.metrics import SideMetrics, TrainStep
+from train.logging.run_state import METRICS, read_metrics
 
 
 def pairs_of(runs: Sequence[Path], number: int) -> Pairs | None:

@@ -12,14 +12,14 @@ from pathlib import Path
 import msgspec
 import torch
 
-from benchmarks import sampling, sides
 from benchmarks.gpu.place import Found, Measure, Place, child, ratios
 from benchmarks.gpu.probe import CHECKSUM, asked, random_checkpoint
-from benchmarks.sides import Models, Plan
-from benchmarks.swap import caption, sleeps_of, timed
+from benchmarks.speed import sampling, sides
+from benchmarks.speed.sides import Models, Plan
+from benchmarks.speed.swap import caption, sleeps_of, timed
+from engine.checkpoints.weights import load_model
+from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
-from engine.vllm_engine import Engine
-from engine.weights import load_model
 
 
 @contextmanager

@@ -1,12 +1,13 @@
-"""Log-probs of chosen tokens, forward and backward: ours against all other ways, as `benchmarks.logps`."""
+"""Log-probs of chosen tokens, forward and backward: ours against all other ways, as
+`benchmarks.speed.logps`."""
 
 from __future__ import annotations
 
 import msgspec
 
-from benchmarks import logps, logps_memory
 from benchmarks.gpu.place import Found, Measure, Place, ratios
-from benchmarks.logps_sides import Size
+from benchmarks.speed import logps, logps_memory
+from benchmarks.speed.logps_sides import Size
 
 RIVALS = ("liger", "cut_cross_entropy")
 SIDES = ("ours", "products", "eager", "chunked", "log_softmax", *RIVALS)

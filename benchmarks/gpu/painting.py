@@ -1,7 +1,7 @@
 """Images on the device: the CPU's codes, speed against the official loop and the ceiling, and bits.
 
-Ours is what the engine serves, without vLLM: `benchmarks.fused` in static batches. Official loops are timed
-over a few of the steps, each of which costs them the same, and scaled to all.
+Ours is what the engine serves, without vLLM: `benchmarks.speed.fused` in static batches. Official loops are
+timed over a few of the steps, each of which costs them the same, and scaled to all.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from benchmarks.ceilings import square_gflops
-from benchmarks.fused import FusedShowo
 from benchmarks.gpu.place import Found, Measure, Place, ratios
-from benchmarks.official_loop import EngineDice, FreeDice
-from benchmarks.official_loop import paint as official_paint
-from benchmarks.roofline import paint_need
-from benchmarks.shapes import config_of, random_model
-from benchmarks.sides import generator
-from engine.checkpoints import SHOWO_SHAPES
+from benchmarks.speed.ceilings import square_gflops
+from benchmarks.speed.fused import FusedShowo
+from benchmarks.speed.official_loop import EngineDice, FreeDice
+from benchmarks.speed.official_loop import paint as official_paint
+from benchmarks.speed.roofline import paint_need
+from benchmarks.speed.shapes import config_of, random_model
+from benchmarks.speed.sides import generator
+from engine.checkpoints.weights import load_config, load_model
+from engine.files.layout import SHOWO_SHAPES
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import PaintSettings
@@ -27,7 +28,6 @@ from engine.samplers.canvas_batches import Kept
 from engine.samplers.mask_predict import paint
 from engine.samplers.painting import CanvasModel
 from engine.samplers.replay import captured
-from engine.weights import load_config, load_model
 
 TEXT = tuple(range(1, 13))
 """Ids that every shape's tokenizer has."""

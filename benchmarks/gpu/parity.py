@@ -12,7 +12,7 @@ from torch.utils.benchmark import Timer
 from benchmarks.gpu.place import Found, Measure, NotRunError, Place
 from benchmarks.parity.__main__ import CASES, compare
 from benchmarks.parity.folder import Golden
-from benchmarks.shapes import SHAPES
+from benchmarks.speed.shapes import SHAPES
 from engine.kernels.phi import heads, tanh_gelu
 from engine.models.phi import rotary_tables
 

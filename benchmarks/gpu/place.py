@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from benchmarks.timing import in_turns, settle
-from engine.vllm_arguments import BATCH_INVARIANT
-from engine.vllm_launch import environment_for_children
+from benchmarks.speed.timing import in_turns, settle
+from engine.serving.arguments import BATCH_INVARIANT
+from engine.serving.launch import environment_for_children
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 
 from benchmarks.gpu.place import ROOT
-from benchmarks.timing import machine
+from benchmarks.speed.timing import machine
 from engine.records import Record
 
 DRY = "dry: "

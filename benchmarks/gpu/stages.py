@@ -13,7 +13,7 @@ import msgspec
 
 from benchmarks.gpu.place import Measure, NotRunError, Place
 from benchmarks.gpu.records import Figure, Outcome, Result
-from engine.durable import write_file
+from engine.files.atomic import write_file
 
 STAGES = ("painting", "logps", "training", "parity", "tokenizers", "engine", "graphs")
 """In the order in which they tell most."""

@@ -14,7 +14,7 @@ from curate.questions.validation import UNREADABLE, answered, sifted
 from curate.scoring.endpoint import Request
 from engine.errors import ConfigError
 from engine.records import Item, Question, Record
-from engine.seeds import sample_seed
+from engine.samplers.seeds import sample_seed
 
 READING: Request = {"max_tokens": 48, "temperature": 0, "seed": 0}
 """How a reader answers."""

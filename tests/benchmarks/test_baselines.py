@@ -11,20 +11,20 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import roofline, sampling, sides, workload
-from benchmarks.batched_loop import continue_texts
-from benchmarks.candidates import costs, random_work, works
-from benchmarks.cost_plot import draw
-from benchmarks.fused import FusedShowo
-from benchmarks.official_loop import EngineDice, FreeDice, continue_text, paint
-from benchmarks.roofline import Paths, hidden_counts
-from benchmarks.shapes import SHAPES, config_of, make
-from benchmarks.sides import Models, Plan
+from benchmarks.speed import roofline, sampling, sides, workload
+from benchmarks.speed.batched_loop import continue_texts
+from benchmarks.speed.candidates import costs, random_work, works
+from benchmarks.speed.cost_plot import draw
+from benchmarks.speed.fused import FusedShowo
+from benchmarks.speed.official_loop import EngineDice, FreeDice, continue_text, paint
+from benchmarks.speed.roofline import Paths, hidden_counts
+from benchmarks.speed.shapes import SHAPES, config_of, make
+from benchmarks.speed.sides import Models, Plan
+from engine.checkpoints.weights import load_model
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, PaintSettings
 from engine.samplers import mask_predict
 from engine.tokenizers.text import TextTokenizer
-from engine.weights import load_model
 
 PLAN = Plan(shape="tiny", images=2, n=2, questions=2, prompts=1, longest=10, steps=4, official=2, repeats=2)
 
@@ -39,7 +39,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def models(checkpoint: Path) -> Iterator[Models]:
     """It, served and as the training module."""
     pytest.importorskip("vllm")
-    from engine.vllm_engine import Engine
+    from engine.serving.engine import Engine
 
     text = TextTokenizer.load(checkpoint / "tokenizer.json")
     with Engine(checkpoint, kv_cache_gib=0.125) as engine:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.logps import measure, table
-from benchmarks.logps_memory import Memory, measure_apart
-from benchmarks.logps_sides import Size, forward, make_inputs
+from benchmarks.speed.logps import measure, table
+from benchmarks.speed.logps_memory import Memory, measure_apart
+from benchmarks.speed.logps_sides import Size, forward, make_inputs
 
 TINY = Size(tokens=512, hidden=32, vocabulary=3000)
 

@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks import margins, pair_work, train_step
-from benchmarks.objective_fields import PANELS, field
-from benchmarks.reference_store import one_size
-from benchmarks.shapes import config_of, make
-from train.zero3 import process_group
+from benchmarks.objectives import margins
+from benchmarks.objectives.objective_fields import PANELS, field
+from benchmarks.speed import pair_work, train_step
+from benchmarks.speed.reference_store import one_size
+from benchmarks.speed.shapes import config_of, make
+from train.distributed.policy import process_group
 
 
 def test_both_sides_of_a_step_have_the_same_losses_and_move(tmp_path: Path) -> None:

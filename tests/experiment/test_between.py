@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.experiment.diagnosis import interpolation
 from benchmarks.experiment.diagnosis.inspected import finish
-from engine.checkpoints import WEIGHTS, resolve_model
-from engine.weights import load_model
+from engine.checkpoints.weights import load_model
+from engine.files.layout import WEIGHTS, resolve_model
 
 
 @pytest.fixture

@@ -20,17 +20,17 @@ from benchmarks.experiment.diagnosis import critic, displacement, drift, nuisanc
 from benchmarks.experiment.diagnosis.inspected import Inspected, finish, mean
 from benchmarks.experiment.diagnosis.scoring import PairScores
 from benchmarks.experiment.settings import settle
-from benchmarks.quality.agreement import Judged
-from curate.outcomes import Sampled
+from curate.evaluation.agreement import Judged
 from curate.shapes import world
-from curate.shards import ShardStore
-from curate.store import write_records
-from engine.checkpoints import resolve_model
-from engine.durable import write_file
+from curate.store.files import write_records
+from curate.store.outcomes import Sampled
+from curate.store.shards import ShardStore
 from engine.errors import ConfigError, DataError
-from engine.pixels import Pixels
+from engine.files.atomic import write_file
+from engine.files.layout import resolve_model
 from engine.records import Candidates, ImageCandidate, ImagePair, Preference
-from train.journal import read_metrics
+from engine.tokenizers.codec import Pixels
+from train.logging.run_state import read_metrics
 
 ITEMS = 10
 

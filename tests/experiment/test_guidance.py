@@ -12,8 +12,8 @@ from PIL import Image
 
 from benchmarks.experiment.diagnosis import guidance
 from benchmarks.experiment.diagnosis.inspected import finish
-from benchmarks.quality.records import GapReport
-from engine.checkpoints import resolve_model
+from curate.evaluation.records import GapReport
+from engine.files.layout import resolve_model
 
 
 def of(right: int) -> GapReport:

@@ -18,9 +18,9 @@ from benchmarks.experiment.collect import collect
 from benchmarks.experiment.keeping import keep, kept_path, require_same_bases, restore
 from benchmarks.experiment.looks import Looks
 from benchmarks.experiment.planning import Plan
-from engine.checkpoints import SHOWO_SHAPES, WEIGHTS
+from engine.checkpoints.weights import fingerprint, load_config, load_model
 from engine.errors import CheckpointError, DataError, StaleError
-from engine.weights import fingerprint, load_config, load_model
+from engine.files.layout import SHOWO_SHAPES, WEIGHTS
 
 
 def finished(tmp_path: Path, root: str) -> Plan:

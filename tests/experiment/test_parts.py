@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.experiment.diagnosis import parts
 from benchmarks.experiment.diagnosis.inspected import finish
-from benchmarks.quality.records import CategoryGap, GapReport
+from curate.evaluation.records import CategoryGap, GapReport
 from engine.errors import DataError
 
 

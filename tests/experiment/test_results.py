@@ -28,12 +28,12 @@ from benchmarks.experiment.sharing import (
     share_reference,
 )
 from benchmarks.experiment.tables import markdown, put_between
-from benchmarks.quality.config import EvalConfig
-from curate.origin import Origin
-from engine.checkpoints import resolve_model
-from engine.durable import write_file
+from curate.evaluation.config import EvalConfig
+from curate.store.origin import Origin
+from engine.checkpoints.weights import fingerprint
 from engine.errors import DataError, StaleError
-from engine.weights import fingerprint
+from engine.files.atomic import write_file
+from engine.files.layout import resolve_model
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from made_run import measured, save_curation, save_evaluation, save_training
 from benchmarks.experiment.cells import Base, Cell, Final
 from benchmarks.experiment.grid import Grid, chosen_seeds, load_grid
 from benchmarks.experiment.planning import Plan, plan
-from benchmarks.quality.config import EvalConfig
-from benchmarks.quality.records import GapReport
+from curate.evaluation.config import EvalConfig
+from curate.evaluation.records import GapReport
 
 GRID = """
 [defaults.eval]

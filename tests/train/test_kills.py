@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from training import CONFIG
 
-from benchmarks.train_kills import Job, attempt, compare, discard, endure
-from engine.weights import fingerprint
+from benchmarks.resilience.train_kills import Job, attempt, compare, discard, endure
+from engine.checkpoints.weights import fingerprint
 from train.command import precompute
 
 EVERYTHING = msgspec.structs.replace(

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.experiment.diagnosis.inspected import Inspected, finish, options, write
-from benchmarks.quality.agreement import Agreement, AnswerAgreement, Choice, Judged, agreement, judge_item
-from benchmarks.quality.clustered import Estimate, mean
+from curate.evaluation.agreement import Agreement, AnswerAgreement, Choice, Judged, agreement, judge_item
+from curate.evaluation.clustered import Estimate, mean
 from engine.records import ImagePair, Record
 
 ROUNDING = 1e-9

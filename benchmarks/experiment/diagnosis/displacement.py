@@ -21,17 +21,17 @@ from benchmarks.experiment.pairing import stacked
 from benchmarks.experiment.runner import Runner, held
 from benchmarks.experiment.settings import CellSettings
 from benchmarks.experiment.sharing import measurement, round_folder, stored_settings
-from benchmarks.quality.records import GapReport
+from curate.evaluation.records import GapReport
 from engine.errors import ConfigError, DataError
 from engine.records import Record
-from train.journal import METRICS, read_metrics
-from train.metrics import SideMetrics, TrainStep
+from train.logging.metrics import SideMetrics, TrainStep
+from train.logging.run_state import METRICS, read_metrics
 
 WINDOWS = 10
 
 
 class SideWindow(Record):
-    """Means over a window's steps, nats; see `train.metrics.SideMetrics`."""
+    """Means over a window's steps, nats; see `train.logging.metrics.SideMetrics`."""
 
     margin: float
     accuracy: float

@@ -17,10 +17,10 @@ from statistics import fmean
 
 from benchmarks.experiment.diagnosis.inspected import Inspected, finish, runs_in, titled, write
 from benchmarks.experiment.sharing import round_folder
-from benchmarks.quality.agreement import Agreement, agreement, judge_item
+from curate.evaluation.agreement import Agreement, agreement, judge_item
 from engine.errors import DataError
 from engine.records import Record
-from train.journal import METRICS, read_metrics
+from train.logging.run_state import METRICS, read_metrics
 
 TAIL = 0.2
 """Share of a round's steps, its last ones, whose mean tells where training ended."""

@@ -25,7 +25,7 @@ from benchmarks.experiment.diagnosis.measuring import (
 )
 from benchmarks.experiment.pairing import stacked
 from benchmarks.experiment.settings import CellSettings
-from benchmarks.quality.records import GapReport
+from curate.evaluation.records import GapReport
 from engine.records import PaintSettings, Record
 
 

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from benchmarks.experiment.settings import CellSettings
 from benchmarks.experiment.sharing import round_folder, stored_settings
 from benchmarks.experiment.statistics import Interval, crossed
-from curate.outcomes import Sampled
-from curate.shards import read_outcomes
-from curate.store import PAIRS
-from engine.checkpoints import resolve_model
-from engine.durable import write_file
+from curate.store.files import PAIRS
+from curate.store.outcomes import Sampled
+from curate.store.shards import read_outcomes
 from engine.errors import DataError, HermesError
-from engine.pixels import Pixels
+from engine.files.atomic import write_file
+from engine.files.layout import resolve_model
 from engine.records import Candidates, ImagePair, Preference, Record
-from train.preferences import load_preferences
+from engine.tokenizers.codec import Pixels
+from train.data.preferences import load_preferences
 
 
 class Inspected:

@@ -28,12 +28,12 @@ from benchmarks.experiment.diagnosis.measuring import (
 from benchmarks.experiment.pairing import stacked
 from benchmarks.experiment.runner import held
 from benchmarks.experiment.settings import CellSettings, digest
-from benchmarks.quality.records import GapReport
-from engine.checkpoints import WEIGHTS
-from engine.durable import NEW, place_folder
+from curate.evaluation.records import GapReport
+from engine.checkpoints.weights import fingerprint, load_config, save_state
 from engine.errors import DataError
+from engine.files.atomic import NEW, place_folder
+from engine.files.layout import WEIGHTS
 from engine.records import Record
-from engine.weights import fingerprint, load_config, save_state
 
 
 class Point(Record):

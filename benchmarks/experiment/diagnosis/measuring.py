@@ -16,10 +16,10 @@ from benchmarks.experiment.runner import Runner, held
 from benchmarks.experiment.settings import CellSettings, digest
 from benchmarks.experiment.sharing import measurement
 from benchmarks.experiment.statistics import Array
-from benchmarks.quality.records import GapReport
-from engine.checkpoints import resolve_model
+from curate.evaluation.records import GapReport
+from engine.checkpoints.weights import fingerprint
 from engine.errors import ConfigError, DataError
-from engine.weights import fingerprint
+from engine.files.layout import resolve_model
 
 
 def as_the_grid(limit: int) -> CellSettings:

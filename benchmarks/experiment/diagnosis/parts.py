@@ -14,7 +14,7 @@ from statistics import fmean
 
 from benchmarks.experiment.diagnosis.inspected import finish, runs_in, titled, write
 from benchmarks.experiment.sharing import measurement
-from benchmarks.quality.records import CategoryGap, GapReport
+from curate.evaluation.records import CategoryGap, GapReport
 from engine.records import Record
 
 

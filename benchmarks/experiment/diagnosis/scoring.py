@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.checkpoints.weights import load_model
 from engine.records import ImageCandidate, ImagePair, Preference
-from engine.weights import load_model
-from train.batch import Layout
 from train.config import TrainConfig
-from train.image_mask import mask_from_seed
-from train.reference import ReferenceBasis, score_block
-from train.row_logps import RowLogps
+from train.data.batch import Layout
+from train.data.image_mask import mask_from_seed
+from train.logps.row_logps import RowLogps
+from train.reference.reference import ReferenceBasis, score_block
 
 Array = NDArray[np.float64]
 

@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks.experiment.diagnosis.inspected import Inspected, finish, options, write
 from benchmarks.experiment.diagnosis.scoring import Array, PairScores, score_pairs
 from benchmarks.experiment.sharing import round_folder
-from engine.checkpoints import WEIGHTS
 from engine.errors import DataError
+from engine.files.layout import WEIGHTS
 from engine.records import Record
 
 EDGES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)

@@ -1,0 +1,308 @@
+"""Kills `hermes run` again and again, in every stage, and compares what it leaves with an uninterrupted run.
+
+Two rounds of the embedded model on a few items are started, and killed with SIGKILL, trainer included: when
+the run's log says that a certain stage has begun, and a random part of the time has passed that this stage
+takes. The next start goes on, to be killed in the next stage: curation, reference, training, swap and
+evaluation of round 1, then of round 2, then from the start in a new folder. After `--kills` kills it is let
+through.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.speed.timing import Machine, machine
+from engine.checkpoints.weights import fingerprint
+from engine.files.atomic import write_file
+from engine.records import Record
+from train.logging.metrics import timeless
+from train.logging.run_state import METRICS, read_metrics
+
+ROUNDS = 2
+STAGES = ("curate", "reference", "train", "swap", "eval")
+TARGETS = tuple((number, stage) for number in range(1, ROUNDS + 1) for stage in STAGES)
+LEFT_OUT = {
+    "report.json": "each round's seconds, stages and throughput",
+    "curate.json": "throughput",
+    "metrics.jsonl": "seconds and memory of each step",
+}
+"""What is not compared: times, rates, and what the machine decides."""
+
+
+class Kill(Record):
+    """One kill."""
+
+    round: int
+    stage: str
+    """Which had begun and not ended when it came."""
+    aimed: str
+    """At which stage of which round."""
+    delay: float
+    """Seconds between the beginning of the stage aimed at and the kill."""
+    seconds: float
+    """Since the start of the process."""
+
+
+class Comparison(Record):
+    """A run that was killed, after it came through, against the uninterrupted one."""
+
+    same: dict[str, bool]
+    """What was compared -> whether it is the same."""
+    engines: int
+    """Engines that were started for it."""
+
+
+class Report(Record):
+    """A run of this script."""
+
+    machine: Machine
+    settings: tuple[str, ...]
+    seed: int
+    whole_seconds: float
+    """Of the uninterrupted run."""
+    stages: dict[str, float]
+    """Seconds of each stage of the uninterrupted run."""
+    kills: tuple[Kill, ...]
+    runs: tuple[Comparison, ...]
+    """Those that came through; kills are spread over them in their order."""
+    left_out: dict[str, str]
+
+    @property
+    def identical(self) -> bool:
+        """Whether nothing differs."""
+        return all(all(one.same.values()) for one in self.runs)
+
+
+def options(items: int, n: int, steps: int) -> tuple[str, ...]:
+    """Settings of a small run."""
+    given = {
+        "curate.chunk": 2,
+        "train.steps": steps,
+        "train.warmup": 1,
+        "train.save_every": 3,
+        "eval.limit": items,
+        "eval.chunk": 4,
+    }
+    sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+    return ("--rounds", str(ROUNDS), "--limit", str(items), "--n", str(n), *sets)
+
+
+def start(run: Path, given: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """`hermes run` in a process group of its own."""
+    command = [sys.executable, "-m", "hermes_cli.main", "run", "--run", str(run), *given]
+    with run.with_name(run.name + ".out").open("ab") as printed:
+        return subprocess.Popen(command, stdout=printed, stderr=printed, start_new_session=True)
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """The run's log; a line that is just being written is left out."""
+    log = run / "log.jsonl"
+    whole = log.read_bytes().rpartition(b"\n")[0] if log.is_file() else b""
+    return [msgspec.json.decode(line, type=dict) for line in whole.splitlines() if line.endswith(b"}")]
+
+
+def through(run: Path, given: tuple[str, ...]) -> float:
+    """Seconds of a run that is left alone.
+
+    Raises:
+        RuntimeError: it failed; its output says why.
+    """
+    begun = time.perf_counter()
+    code = start(run, given).wait()
+    if code:
+        printed = run.with_name(run.name + ".out").read_text()[-2000:]
+        raise RuntimeError(f"the run ended with status {code}:\n{printed}")
+    return time.perf_counter() - begun
+
+
+def durations(run: Path) -> dict[tuple[int, str], float]:
+    """Seconds of every stage of an uninterrupted run, from its log."""
+    begun: dict[tuple[int, str], float] = {}
+    found: dict[tuple[int, str], float] = {}
+    for one in lines(run):
+        key = one["round"], one["stage"]
+        if one["event"] == "begun":
+            begun[key] = one["time"]
+        else:
+            found[key] = one["time"] - begun[key]
+    return found
+
+
+def kill_in(run: Path, given: tuple[str, ...], target: tuple[int, str], delay: float) -> Kill | None:
+    """Starts, and kills so many seconds after the target stage has begun; None where it came through."""
+    before = len(lines(run))
+    begun = time.perf_counter()
+    process = start(run, given)
+    while process.poll() is None:
+        if any(
+            (one["round"], one["stage"], one["event"]) == (*target, "begun") for one in lines(run)[before:]
+        ):
+            time.sleep(delay)
+            break
+        time.sleep(0.005)
+    if process.poll() is not None:
+        if process.returncode:
+            through(run, given)
+        return None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    hit = at_work(lines(run))
+    return Kill(
+        round=hit[0],
+        stage=hit[1],
+        aimed=f"{target[1]} of round {target[0]}",
+        delay=round(delay, 3),
+        seconds=round(time.perf_counter() - begun, 2),
+    )
+
+
+def at_work(log: list[dict[str, Any]]) -> tuple[int, str]:
+    """(round, stage) that has begun last and not ended; the stage is `between` where none has."""
+    last = [one for one in log if one["stage"] != "run"][-1]
+    return last["round"], last["stage"] if last["event"] == "begun" else f"between, after {last['stage']}"
+
+
+def compare(ours: Path, theirs: Path) -> Comparison:
+    """What two runs left, but for what `LEFT_OUT` names."""
+    same = {
+        "report.json": _report(ours) == _report(theirs),
+        "best.json": _same_bytes(ours, theirs, "best.json"),
+    }
+    for number in range(ROUNDS + 1):
+        place = f"round-{number}"
+        same |= {name: _same_bytes(ours, theirs, name) for name in (f"{place}/eval.json", f"{place}/gallery")}
+        if number == 0:
+            continue
+        for name in ("pairs.jsonl", "quarantine.jsonl", "manifest.json", "candidates", "sheet.png", "images"):
+            same[f"{place}/curate/{name}"] = _same_bytes(ours, theirs, f"{place}/curate/{name}")
+        readers: dict[str, Callable[[Path], object]] = {
+            "curate/curate.json": _summary,
+            "checkpoint": fingerprint,
+            f"checkpoint.training/{METRICS}": lambda path: [timeless(one) for one in read_metrics(path)],
+        }
+        for name, read in readers.items():
+            same[f"{place}/{name}"] = read(ours / place / name) == read(theirs / place / name)
+        for name in ("reference.zarr", "training.png", "checkpoint.training/basis.json"):
+            same[f"{place}/{name}"] = _same_bytes(ours, theirs, f"{place}/{name}")
+        same[f"{place}, nothing else left"] = _names(ours / place) == _names(theirs / place)
+    engines = sum((one["stage"], one["event"]) == ("engine", "begun") for one in lines(ours))
+    return Comparison(same=same, engines=engines)
+
+
+def _same_bytes(ours: Path, theirs: Path, name: str) -> bool:
+    """Whether a file, or every file below a folder, is there in both with the same bytes."""
+
+    def content(path: Path) -> dict[str, bytes]:
+        files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+        return {str(one.relative_to(path)): one.read_bytes() for one in files}
+
+    found = content(ours / name)
+    return bool(found) and found == content(theirs / name)
+
+
+def _names(folder: Path) -> set[str]:
+    """Files and folders of a round, two levels deep; event files have the time in their names."""
+    paths = [*folder.glob("*"), *folder.glob("*/*")]
+    return {str(path.relative_to(folder)) for path in paths}
+
+
+def _report(run: Path) -> dict[str, Any]:
+    report: dict[str, Any] = msgspec.json.decode((run / "report.json").read_bytes())
+    for one in report["rounds"]:
+        for name in report["times"]:
+            del one[name]
+    return report
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+    del found["throughput"]
+    return found
+
+
+def measure(items: int, n: int, steps: int, kills: int, seed: int, first: int = 0) -> Report:
+    """One run that is left alone, one that is not; the first kill aims at target number `first`."""
+    given, rng = options(items, n, steps), random.Random(seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
+        whole_seconds = through(whole, given)
+        takes = durations(whole)
+        print(f"uninterrupted: {whole_seconds:.1f} s", flush=True)
+        found: list[Kill] = []
+        runs: list[Comparison] = []
+        place = first
+        while len(found) < kills:
+            if place == len(TARGETS):
+                through(killed, given)
+                runs.append(compare(killed, whole))
+                shutil.rmtree(killed)
+                place = 0
+            target = TARGETS[place]
+            one = kill_in(killed, given, target, rng.uniform(0, 0.9) * takes[target])
+            place += 1
+            if one is None:
+                # It came through before the kill: begin once more, so that every kill hits work.
+                place = len(TARGETS)
+                continue
+            found.append(one)
+            print(
+                f"killed {len(found)} of {kills} after {one.seconds:5.1f} s: aimed at {one.aimed}, "
+                f"hit {one.stage} of round {one.round}",
+                flush=True,
+            )
+        through(killed, given)
+        runs.append(compare(killed, whole))
+        return Report(
+            machine=machine(),
+            settings=given,
+            seed=seed,
+            whole_seconds=round(whole_seconds, 1),
+            stages={f"{stage} {number}": round(took, 2) for (number, stage), took in takes.items()},
+            kills=tuple(found),
+            runs=tuple(runs),
+            left_out=LEFT_OUT,
+        )
+
+
+def main() -> None:
+    """Prints what came of it and writes the JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--items", type=int, default=12)
+    parser.add_argument("--n", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--to", type=Path, default=Path("runs/bench/run-kills.json"))
+    given = parser.parse_args()
+    report = measure(given.items, given.n, given.steps, given.kills, given.seed)
+    print(f"\n{'hit':28}{'aimed at':24}{'after':>8}")
+    for one in report.kills:
+        print(f"{f'{one.stage} of round {one.round}':28}{one.aimed:24}{one.seconds:7.1f}s")
+    for name, why in report.left_out.items():
+        print(f"not compared: {name}: {why}")
+    for number, run in enumerate(report.runs, 1):
+        differ = [name for name, same in run.same.items() if not same]
+        said = f"{len(differ)} differ: {', '.join(differ)}" if differ else "all the same"
+        print(f"run {number}: {len(run.same)} things compared, {said}; {run.engines} engines started")
+    print(f"{len(report.kills)} kills, identical: {'yes' if report.identical else 'NO'}")
+    write_file(given.to, msgspec.json.format(msgspec.json.encode(report)))
+    print(f"written to {given.to}")
+
+
+if __name__ == "__main__":
+    main()
