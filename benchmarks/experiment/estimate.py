@@ -9,7 +9,7 @@ import msgspec
 
 from benchmarks.experiment.cells import Cell, Curation, Final, Task
 from benchmarks.experiment.settings import CellSettings
-from benchmarks.experiment.sharing import SECONDS, round_folder
+from benchmarks.experiment.sharing import EVENTS, SECONDS, round_folder
 from curate.store.files import SUMMARY
 from curate.store.summary import CurateSummary
 
@@ -32,11 +32,19 @@ def units(settings: CellSettings) -> dict[str, float]:
 
 def seconds_of(run: Path, number: int) -> dict[str, float]:
     """Stage -> seconds of a round, as the commands kept them; nothing where there are none."""
+    found: dict[str, float] = {}
+    earlier, events = round_folder(run, number) / SECONDS, run / EVENTS
     try:
-        content = (round_folder(run, number) / SECONDS).read_bytes()
-        return msgspec.json.decode(content, type=dict[str, float])
-    except (OSError, msgspec.MsgspecError):
-        return {}
+        if earlier.is_file():
+            found = msgspec.json.decode(earlier.read_bytes(), type=dict[str, float])
+        for line in events.read_bytes().splitlines() if events.is_file() else ():
+            event = msgspec.json.decode(line)
+            if event["round"] == number and "seconds" in event:
+                found[event["stage"]] = event["seconds"]
+    except msgspec.MsgspecError:
+        # A kill has torn the line.
+        pass
+    return found
 
 
 def _sampled(task: Curation) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.experiment.cells import Base, Final, Task
-from benchmarks.experiment.sharing import EVALUATION, SECONDS, measurement
+from benchmarks.experiment.sharing import EVALUATION, EVENTS, SECONDS, measurement
 from curate.store.files import SUMMARY
 from engine.checkpoints.weights import fingerprint
 from engine.errors import DataError, StaleError
@@ -21,7 +21,7 @@ from engine.files.atomic import write_file
 from engine.files.layout import WEIGHTS, resolve_model
 from train.logging.run_state import METRICS
 
-KEPT = frozenset((EVALUATION, SECONDS, SUMMARY, METRICS))
+KEPT = frozenset((EVALUATION, EVENTS, SECONDS, SUMMARY, METRICS))
 """Names of the files that results are made of."""
 
 

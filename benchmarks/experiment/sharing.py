@@ -26,7 +26,9 @@ from engine.errors import DataError, StaleError
 from engine.files.atomic import NEW, remove_folder
 from engine.files.layout import resolve_model
 
-EVALUATION, SECONDS, REFERENCE = "eval.json", "seconds.json", "reference.zarr"
+EVALUATION, REFERENCE = "eval.json", "reference.zarr"
+EVENTS, SECONDS = "events.jsonl", "seconds.json"
+"""Where a run, and a round of an earlier version, say what stages took."""
 
 
 def round_folder(run: Path, number: int) -> Path:
@@ -99,9 +101,10 @@ def share_curation(source: Path, run: Path, settings: CellSettings) -> None:
     theirs, ours = (round_folder(one, 1) / "curate" for one in (source, run))
     if not ours.is_dir():
         put(theirs, ours)
-        seconds = round_folder(source, 1) / SECONDS
-        if seconds.is_file():
-            shutil.copy2(seconds, round_folder(run, 1) / SECONDS)
+        if (source / EVENTS).is_file():
+            lines = (source / EVENTS).read_bytes().splitlines(keepends=True)
+            with (run / EVENTS).open("ab") as events:
+                events.writelines(one for one in lines if one.startswith(b'{"round":1,"stage":"curate"'))
     for name in (ORIGIN, PAIRS):
         if (theirs / name).read_bytes() != (ours / name).read_bytes():
             raise StaleError(

@@ -28,7 +28,7 @@ from engine.files.atomic import write_file
 from engine.machine.kv_cache import token_bytes
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, PaintSettings, Record
-from engine.samplers.mask_predict_rule import left_hidden
+from engine.samplers.mask_predict_rule import left_masked
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
 
@@ -122,7 +122,7 @@ def hidden_counts(config: ShowoConfig, settings: PaintSettings) -> list[int]:
     tokens = config.num_image_tokens
     found = [tokens]
     for step in range(settings.steps - 1):
-        left = left_hidden(torch.tensor([found[-1]]), tokens, step, settings.steps, settings.schedule)
+        left = left_masked(torch.tensor([found[-1]]), tokens, step, settings.steps, settings.schedule)
         found.append(int(left))
     return found
 

@@ -17,7 +17,7 @@ from benchmarks.speed.official_loop import Dice, EngineDice, FreeDice
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question, Record
-from engine.samplers.vqa_prompts import ANSWER_TOKENS, wording
+from engine.samplers.vqa_prompts import ANSWER_TOKENS, format_question
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
 
@@ -84,7 +84,7 @@ class Models(NamedTuple):
 
     def question_prompt(self, image: ImageTokens, question: Question) -> list[int]:
         """What is continued with an answer, worded as the engine does."""
-        ids = self.text.encode(wording(self.config, question, MODES["text"]))
+        ids = self.text.encode(format_question(self.config, question, MODES["text"]))
         return self.config.vocabulary.mmu_prompt(image.codes, ids)
 
     def answer_text(self, tokens: Sequence[int]) -> str:

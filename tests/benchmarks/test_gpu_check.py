@@ -19,7 +19,7 @@ from benchmarks.gpu.records import setting as setting_of
 from benchmarks.gpu.table import table
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT.parent / "shared" / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 HERE = Place(torch.device("cpu"), dry=True)
 UNTAKEN = {
     "parity": {"recorded arrays": "no recorded arrays; name their folder with --golden"},
