@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from curate.config import CurateConfig, caption_plan
 from curate.protocol import UnifiedModel
 from curate.scoring.scorers import Scorers
-from curate.scoring.self_vqa import accuracy, compared, likelihood, matched
+from curate.scoring.self_vqa import accuracy, likelihood, matched
 from curate.scoring.similarity import caption_scores
 from curate.sources import Source
 from curate.store.outcomes import Bad, Outcome, Sampled
@@ -88,12 +88,6 @@ class CandidateSampler:
             told = model.answer(tokens, asked, config.answer)
         else:
             told = scorers.judge.answer(model.decode([one.codes for one in tokens]), asked)
-        # All at once, for the batches; what follows finds the vectors kept.
-        scorers.captions.embed(
-            [*(item.caption for item in items), *(one.text for row in captions for one in row)]
-        )
-        if texts := [text for pair in zip(asked, told, strict=True) for text in compared(*pair)]:
-            scorers.choices.embed(texts)
         answered = iter(told)
         found = []
         for item, image, written, images in zip(items, real, captions, painted, strict=True):
