@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes_cli.options import Set, options
+from hermes_cli.options import Set
 
 if TYPE_CHECKING:
     from curate.questions.generate import Maker, QuestionModels
@@ -102,9 +102,10 @@ def _models(
     from engine.errors import ConfigError
     from hermes_cli.settings import merge, parse_assignment
 
+    named = {"url": url, "model": question_model}
     tree: dict[str, Any] = {
-        "writer": options(url=url, model=question_model),
-        "reader": options(model=reader_model),
+        "writer": {name: value for name, value in named.items() if value is not None},
+        "reader": {} if reader_model is None else {"model": reader_model},
     }
     for assignment in assignments:
         tree = merge(tree, parse_assignment(assignment))
