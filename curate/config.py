@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from curate.bad_rows import parse_max_bad
@@ -187,20 +187,6 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             raise ConfigError("curate.combine_questions needs a file to combine with: set curate.questions")
         if self.chunk < 1:
             raise ConfigError(f"curate.chunk is {self.chunk}; it must be at least 1")
-
-
-def renamed(tree: dict[str, Any]) -> dict[str, Any]:
-    """A run's stored settings under today's names: early ones name the sampler with the captions, and how
-    weights come to the engine, which is by their checkpoint alone now."""
-    match tree:
-        case {"engine": {"transport": _} as engine}:
-            del engine["transport"]
-    match tree:
-        case {"curate": {"caption": {"sampler": sampler} as caption}}:
-            del caption["sampler"]
-            if sampler == "paged":
-                tree.setdefault("engine", {})["sampler"] = sampler
-    return tree
 
 
 OFFICIAL_PLAN = (

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import inspect
 
-from curate.config import CurateConfig, renamed
+from curate.config import CurateConfig
 from curate.evaluation.config import EvalConfig
 from curate.scoring.model_folders import default_similarity
 from engine.errors import ConfigError
@@ -167,13 +167,13 @@ def _parts(kind: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def stored_tree(stored: Path) -> Tree:
-    """A run's settings as its file has them, under today's names; nothing where there is none.
+    """A run's settings as its file has them; nothing where there is none.
 
     Raises:
         ConfigError: it cannot be read, or an earlier version wrote it.
     """
     try:
-        tree = renamed(msgspec.json.decode(stored.read_bytes(), type=Tree)) if stored.is_file() else {}
+        tree = msgspec.json.decode(stored.read_bytes(), type=Tree) if stored.is_file() else {}
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{stored}: {error}") from error
     require_current(

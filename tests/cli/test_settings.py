@@ -38,18 +38,6 @@ def test_a_run_from_before_the_sampler_was_the_engines_keeps_its_own(tmp_path: P
             assert found.curate.caption.max_tokens == 7
 
 
-@pytest.mark.parametrize("transport", ["disk", "shared", "nccl"])
-def test_a_run_from_when_weights_came_in_several_ways_goes_on(tmp_path: Path, transport: str) -> None:
-    plain = msgspec.to_builtins(RunSettings())
-    plain["engine"] |= {"transport": transport, "dtype": "bfloat16"}
-    (tmp_path / "run.json").write_bytes(msgspec.json.encode(plain))
-    found = load_settings(tmp_path / "run.json", None, ["engine.max_sequences=7"], {})
-    assert (found.engine.dtype, found.engine.max_sequences) == ("bfloat16", 7)
-    assert stored_settings(tmp_path / "run.json") == found
-    with pytest.raises(ConfigError, match="unknown field `transport`"):
-        load_settings(tmp_path / "run.json", None, [f"engine.transport={transport}"], {})
-
-
 def test_settings_that_cannot_be_read_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ConfigError, match=r"run\.json: "):
