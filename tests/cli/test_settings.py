@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from engine.errors import ConfigError
-from hermes_cli.settings import RunSettings, load_settings, parse_assignment, stored_settings
+from hermes_cli.settings import load_settings, parse_assignment, stored_settings
 
 
 def test_a_run_keeps_the_text_model_that_its_first_command_found(
@@ -24,18 +23,6 @@ def test_a_run_keeps_the_text_model_that_its_first_command_found(
     found = load_settings(tmp_path / "run.json", given).curate
     assert (found.similarity, found.rules) == ("bert-cls:somewhere", "official")
     assert load_settings(tmp_path / "run.json").curate == found
-
-
-def test_a_run_from_before_the_sampler_was_the_engines_keeps_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    for sampler, wanted in (("branched", "auto"), ("paged", "paged")):
-        plain = msgspec.to_builtins(RunSettings())
-        plain["engine"] = {"dtype": "bfloat16"}
-        plain["curate"]["caption"] |= {"sampler": sampler, "max_tokens": 7}
-        path.write_bytes(msgspec.json.encode(plain))
-        for found in (stored_settings(path), load_settings(path, store=False)):
-            assert (found.engine.sampler, found.engine.dtype) == (wanted, "bfloat16")
-            assert found.curate.caption.max_tokens == 7
 
 
 def test_settings_that_cannot_be_read_are_refused_in_one_line(tmp_path: Path) -> None:
