@@ -11,10 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks import gpu
-from benchmarks.gpu import stages
+from benchmarks.gpu import check
 from benchmarks.gpu.place import ROOT, Place
-from benchmarks.gpu.records import setting
-from benchmarks.gpu.table import table
 from engine.devices import compute_device
 from engine.errors import HermesError
 
@@ -30,7 +28,7 @@ def options() -> argparse.ArgumentParser:
         description=gpu.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--stage", nargs="+", choices=stages.STAGES, default=stages.STAGES)
+    parser.add_argument("--stage", nargs="+", choices=check.STAGES, default=check.STAGES)
     parser.add_argument("--again", action="store_true", help="also what was measured already")
     parser.add_argument("--dry", action="store_true", help="smallest shapes; needs --to")
     parser.add_argument("--golden", type=Path, help="folder of recorded arrays, for parity")
@@ -47,7 +45,7 @@ def main() -> int:
         parser.error("--dry needs --to: its figures are no results")
     folder = given.to or RESULTS
     if given.table:
-        print(table(folder, given.stage))
+        print(check.table(folder, given.stage))
         return 0
     try:
         device = compute_device()
@@ -59,12 +57,12 @@ def main() -> int:
         return 1
     if len(given.stage) == 1:
         place = Place(device, given.dry, given.golden)
-        stages.run(given.stage[0], place, setting(device, given.dry), folder, given.again)
+        check.run(given.stage[0], place, check.setting_of(device, given.dry), folder, given.again)
     else:
         for stage in given.stage:
             apart(stage)
-    print(table(folder, given.stage))
-    return int(any(stages.failed(stages.stored(folder, stage)) for stage in given.stage))
+    print(check.table(folder, given.stage))
+    return int(any(check.failed(check.stored(folder, stage)) for stage in given.stage))
 
 
 def apart(stage: str) -> None:
@@ -72,10 +70,10 @@ def apart(stage: str) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--stage", stage]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0)
     try:
-        status = process.wait(stages.SECONDS + GRACE)
+        status = process.wait(check.SECONDS + GRACE)
         ended = "" if status in (0, 1) else f"ended with status {status}"
     except subprocess.TimeoutExpired:
-        ended = f"stopped after {stages.SECONDS + GRACE:.0f} s"
+        ended = f"stopped after {check.SECONDS + GRACE:.0f} s"
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.fused import FusedShowo
 from benchmarks.gpu.painting import painter, prompts_of, unlike
 from benchmarks.gpu.place import Found, Measure, NotRunError, Place, ratios
-from benchmarks.shapes import random_model
+from benchmarks.speed.fused import FusedShowo
+from benchmarks.speed.model_sizes import random_model
 from engine.checkpoints import SHOWO_SHAPES
 from engine.samplers.canvas_batches import Kept
 from engine.samplers.replay import captured

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from benchmarks.timing import in_turns, settle
+from benchmarks.speed.bench import in_turns, settle
 from engine.vllm_arguments import BATCH_INVARIANT
 from engine.vllm_launch import environment_for_children
 

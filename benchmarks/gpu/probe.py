@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import workload
 from benchmarks.gpu.place import Place, child
-from benchmarks.shapes import make
-from benchmarks.timing import in_turns
+from benchmarks.speed import workload
+from benchmarks.speed.bench import in_turns
+from benchmarks.speed.model_sizes import make
 from engine import vllm_launch
 from engine.records import PaintSettings
 from engine.vllm_engine import Engine

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks import pair_work
 from benchmarks.gpu.place import Found, Measure, Place
-from benchmarks.shapes import make
+from benchmarks.speed import pair_work
+from benchmarks.speed.model_sizes import make
 from engine.weights import load_model
 from train.batch import Layout, PairRows, pair_rows
 from train.config import TrainConfig

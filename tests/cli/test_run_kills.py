@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.run_kills import at_work, measure
+from benchmarks.resilience.run_kills import at_work, measure
 
 
 @pytest.mark.slow

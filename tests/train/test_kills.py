@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from training import CONFIG
 
-from benchmarks.train_kills import Job, attempt, compare, discard, endure
+from benchmarks.resilience.train_kills import Job, attempt, compare, discard, endure
 from engine.weights import fingerprint
 from train.command import precompute
 

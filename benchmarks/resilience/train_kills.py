@@ -1,0 +1,247 @@
+"""Kills a training again and again, and compares what it leaves with an uninterrupted one.
+
+Pair-DPO of the embedded model on synthetic preferences is started, killed with SIGKILL, and started again,
+until it was killed `--kills` times; then it is let through. Every second kill comes after a random time, the
+others just before a random operation on a file: while a state is made, renamed or removed, while metrics
+are appended, while the checkpoint is published, and while states are cleared after that. Counts the steps
+that were lost and those that were repeated though a state held them, and says whether weights and metrics
+are the same.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.resilience import killing
+from benchmarks.speed import pair_work
+from benchmarks.speed.bench import Machine, machine
+from engine.checkpoints import SHOWO_SHAPES
+from engine.records import Record
+from engine.weights import fingerprint, load_config
+from train.command import precompute, run_training
+from train.config import TrainConfig
+from train.journal import METRICS, read_metrics
+from train.metrics import TrainStep, timeless
+
+TOUCHES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "shutil.rmtree")
+"""Audit events of Python before an operation on a file."""
+PRELOAD = ["train.command", "deepspeed.runtime.zero.stage3", "torch._dynamo", "torch._inductor.compile_fx"]
+"""What every training imports, some of it late: processes are forked from one that has done so."""
+
+
+class Job(NamedTuple):
+    """One training."""
+
+    pairs: Path
+    checkpoint: Path
+    out: Path
+    store: Path
+    config: TrainConfig
+
+    @property
+    def log(self) -> Path:
+        """Number of every step that was run, repeated ones too."""
+        return self.out.with_name(self.out.name + ".steps")
+
+
+class TrainKill(Record):
+    """One kill."""
+
+    seconds: float
+    """Of the process, its start included."""
+    operation: int
+    """Number of operations on files before it; 0 where a moment was drawn instead."""
+    done: int
+    """Steps in the metrics when it came."""
+    saved: int
+    """Steps in the latest complete state; all of them where the checkpoint was published."""
+    repeated: int
+    """Steps that this process ran again though a state held them."""
+
+
+class RunEnd(NamedTuple):
+    """How a run that came through compares with the uninterrupted one."""
+
+    repeated: int
+    lost: int
+    redone: int
+    identical: bool
+
+
+class Outcome(Record):
+    """What kills did to a run."""
+
+    kills: tuple[TrainKill, ...]
+    runs: int
+    """Runs that came through, each after some of the kills."""
+    lost: int
+    """Steps that the finished runs' metrics do not have."""
+    repeated: int
+    """Steps that were run again though a state held them."""
+    redone: int
+    """Steps that were run again altogether: those since the latest state."""
+    identical: bool
+    """Whether weights and metrics (times and memory apart) are those of the uninterrupted run."""
+
+
+class TrainKills(Record):
+    """The training that was killed, and what came of it."""
+
+    machine: Machine
+    steps: int
+    save_every: int
+    seed: int
+    outcome: Outcome
+
+
+def work(job: Job, operation: int = 0) -> None:
+    """Trains in this process, or up to the operation of this number on its files, where it is killed."""
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    folder = str(job.out)
+    count = 0
+
+    def watch(event: str, arguments: Sequence[Any]) -> None:
+        nonlocal count
+        if event in TOUCHES and arguments and str(arguments[0]).startswith(folder):
+            reads = event == "open" and arguments[2] & os.O_ACCMODE == os.O_RDONLY
+            count += not reads
+            if count == operation:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    if operation:
+        sys.addaudithook(watch)
+    log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def report(step: TrainStep) -> None:
+        os.write(log, f"{step.step}\n".encode())
+
+    run_training(*job[:4], job.config, report)
+
+
+def attempt(job: Job, operation: int = 0, moment: float | None = None) -> tuple[bool, float]:
+    """(whether it was killed, seconds) of one process that trains; killed after `moment` seconds."""
+    context = multiprocessing.get_context("forkserver")
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    context.set_forkserver_preload(PRELOAD)
+    # The first process waits for the imports that the others then have.
+    first = context.Process(target=int)
+    first.start()
+    first.join()
+    begun = time.perf_counter()
+    process = context.Process(target=work, args=(job, operation))
+    process.start()
+    process.join(moment)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    seconds = round(time.perf_counter() - begun, 2)
+    if process.exitcode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"the training ended with status {process.exitcode}")
+    return process.exitcode != 0, seconds
+
+
+def progress(job: Job) -> tuple[int, int]:
+    """(steps in the metrics, steps in the latest complete state)."""
+    folder = job.out.with_name(job.out.name + ".training")
+    lines = (folder / METRICS).read_bytes().count(b"\n") if (folder / METRICS).is_file() else 0
+    states = [int(path.name.removeprefix("state-")) for path in folder.glob("state-*[0-9]")]
+    return lines, job.config.steps if job.out.is_dir() else max(states, default=0)
+
+
+def endure(job: Job, whole: Job, kills: int, longest: float, operations: int, seed: int) -> Outcome:
+    """Kills `job` so many times, lets it through, and compares it with the finished `whole`.
+
+    `longest` seconds and `operations` bound the moments that are drawn. A run that comes through before its
+    kill is compared too, and begun once more, so that every kill hits work. The last is always one that was
+    killed and went on.
+    """
+    rng = random.Random(seed)
+    found: list[TrainKill] = []
+    ends: list[RunEnd] = []
+    while True:
+        last = len(found) == kills
+        operation = rng.randint(1, operations) if len(found) % 2 and not last else 0
+        moment = None if operation or last else rng.uniform(0.2, 1.0) * longest
+        before, logged = progress(job)[1], steps_run(job)
+        killed, seconds = attempt(job, operation, moment)
+        repeated = sum(step <= before for step in steps_run(job)[len(logged) :])
+        if killed:
+            done, saved = progress(job)
+            one = TrainKill(seconds=seconds, operation=operation, done=done, saved=saved, repeated=repeated)
+            found.append(one)
+            print(f"killed {len(found)} after {seconds:.1f} s: {done} steps done, {saved} saved", flush=True)
+            continue
+        ends.append(compare(job, whole, repeated))
+        if last:
+            break
+        discard(job)
+    return Outcome(
+        kills=tuple(found),
+        runs=len(ends),
+        lost=sum(end.lost for end in ends),
+        repeated=sum(one.repeated for one in found) + sum(end.repeated for end in ends),
+        redone=sum(end.redone for end in ends),
+        identical=all(end.identical for end in ends),
+    )
+
+
+def compare(job: Job, whole: Job, repeated: int) -> RunEnd:
+    """A finished run against the uninterrupted one."""
+    metrics = [read_metrics(one.out.with_name(one.out.name + ".training") / METRICS) for one in (job, whole)]
+    ours, theirs = ([timeless(step) for step in steps] for steps in metrics)
+    return RunEnd(
+        repeated=repeated,
+        lost=len({step.step for step in theirs} - {step.step for step in ours}),
+        redone=len(steps_run(job)) - len(theirs),
+        identical=ours == theirs and fingerprint(job.out) == fingerprint(whole.out),
+    )
+
+
+def steps_run(job: Job) -> list[int]:
+    """Numbers of the steps in the log."""
+    return [int(line) for line in job.log.read_text().split()] if job.log.is_file() else []
+
+
+def discard(job: Job) -> None:
+    """Removes all that a run has left."""
+    for path in (job.out, job.out.with_name(job.out.name + ".training")):
+        shutil.rmtree(path, ignore_errors=True)
+    job.log.unlink(missing_ok=True)
+
+
+def measure(steps: int, save_every: int, kills: int, operations: int, seed: int) -> TrainKills:
+    """One run that is left alone, one that is not."""
+    config = TrainConfig(steps=steps, save_every=save_every, batch=2, keep=2, keep_best=True, mask_draws=2)
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        made = pair_work.preferences(load_config(SHOWO_SHAPES), 8, longest=12, seed=seed)
+        pairs = pair_work.write(root / "pairs.jsonl", made)
+        store = precompute(pairs, SHOWO_SHAPES, root / "reference.zarr", config)
+        whole, killed = (Job(pairs, SHOWO_SHAPES, root / name, store, config) for name in ("whole", "killed"))
+        _, longest = attempt(whole)
+        outcome = endure(killed, whole, kills, longest, operations, seed)
+    return TrainKills(machine=machine(), steps=steps, save_every=save_every, seed=seed, outcome=outcome)
+
+
+if __name__ == "__main__":
+    given = killing.options("train-kills", __doc__, steps=20, save_every=4, kills=20, operations=120, seed=0)
+    report = measure(given.steps, given.save_every, given.kills, given.operations, given.seed)
+    outcome = report.outcome
+    print(
+        f"{len(outcome.kills)} kills, {outcome.runs} runs of {report.steps} steps: {outcome.lost} lost, "
+        f"{outcome.repeated} repeated beyond the last state, {outcome.redone} run again after it, "
+        f"identical: {'yes' if outcome.identical else 'NO'}"
+    )
+    killing.write(report, given.to)
