@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.quality.config import EvalConfig
-from benchmarks.quality.records import CategoryGap, GapReport
+from benchmarks.quality.records import CategoryGap, GapMeasurement
 from engine.durable import write_file
 from engine.records import PaintSettings, Record
 from hermes_cli.settings import EngineSettings, RunSettings
@@ -37,13 +37,13 @@ class Card(Record):
     tokenizer_parameters: int
     trials: tuple[GuidanceTrial, ...]
     """On the validation split; the painting default comes from here."""
-    evaluation: GapReport
+    evaluation: GapMeasurement
     """On the evaluation split, with the best trial's guidance."""
     problems: tuple[str, ...]
     """Gates that the model does not pass; empty for a model that may ship."""
 
 
-def gate(report: GapReport) -> tuple[str, ...]:
+def gate(report: GapMeasurement) -> tuple[str, ...]:
     """Everything for which a model may not ship."""
     problems = []
     if not UND_RANGE[0] <= report.und <= UND_RANGE[1]:
@@ -74,7 +74,7 @@ def measure_card(checkpoint: Path, limit: int = 400) -> Card:
 
     with open_engine(settings, checkpoint) as engine:
 
-        def measure(split: str, count: int, guidance: float) -> GapReport:
+        def measure(split: str, count: int, guidance: float) -> GapMeasurement:
             config = EvalConfig(limit=count, split=split, paint=PaintSettings(guidance=guidance))
             source = load_source("shapes", split, count, config.seed, size)
             with progress_bar(f"{split}, guidance {guidance:g}", count) as advance:

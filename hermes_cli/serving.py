@@ -7,9 +7,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import msgspec
-
-from engine.errors import EngineError, HermesError
+from engine.errors import DataError, EngineError, HermesError
 from hermes_cli.run_folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.transitions import note, note_failure, one_line
@@ -62,15 +60,16 @@ class LateEngine:
 
     def _has_served(self, number: int) -> bool:
         """Whether an evaluation tells that these very weights served."""
+        from benchmarks.quality.records import read_measurement
         from engine.weights import fingerprint
 
         if number == 0:
             return True
         try:
-            found = msgspec.json.decode(self._folder.evaluation(number).read_bytes(), type=dict)
-        except (OSError, msgspec.MsgspecError):
+            found = read_measurement(self._folder.evaluation(number))
+        except DataError:
             return False
-        return found.get("fingerprint") == fingerprint(self._folder.checkpoint(number))
+        return found is not None and found.fingerprint == fingerprint(self._folder.checkpoint(number))
 
     def _open(self, number: int) -> Engine:
         from hermes_cli.planning import use_threads

@@ -145,18 +145,16 @@ def evaluate_round(
 
 def evaluated(folder: RunFolder, settings: RunSettings, number: int) -> bool:
     """Whether a round's measurement exists, is of these weights and settings, and kept its items."""
-    from benchmarks.quality.records import GapReport
+    from benchmarks.quality.records import read_measurement
     from engine.weights import fingerprint
 
-    path = folder.evaluation(number)
-    if not path.is_file():
-        return False
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=GapReport)
-    except msgspec.MsgspecError:
+        found = read_measurement(folder.evaluation(number))
+    except DataError:
         return False
-    fits = found.config == settings.eval and bool(found.per_item)
-    return fits and found.fingerprint == fingerprint(folder.checkpoint(number))
+    if found is None or found.config != settings.eval or not found.per_item:
+        return False
+    return found.fingerprint == fingerprint(folder.checkpoint(number))
 
 
 def finish(folder: RunFolder, page: Path | None = None) -> Report:

@@ -16,18 +16,17 @@ from benchmarks.experiment.grid import Grid, Row
 from benchmarks.experiment.results import Change, Kind, Results, Round, RowResult, Summary
 from benchmarks.experiment.statistics import Shares, bounds, crossed, cut, paired, short
 from benchmarks.quality.config import EvalConfig
-from benchmarks.quality.records import GapReport
+from benchmarks.quality.records import GapMeasurement, read_measurement
 from benchmarks.speed.bench import machine
-from engine.errors import DataError
 
-Measured = dict[int, GapReport]
+Measured = dict[int, GapMeasurement]
 """Seed -> measurement."""
 
 
 class RowMeasurements(NamedTuple):
     """What there is of a row; the base is the same under every seed."""
 
-    base: GapReport
+    base: GapMeasurement
     rounds: dict[int, Measured]
 
 
@@ -36,20 +35,14 @@ def run_folder(root: Path, row: Row, seed: int) -> Path:
     return root / row.name / f"seed-{seed}"
 
 
-def measurement(run: Path, number: int, config: EvalConfig) -> GapReport | None:
+def measurement(run: Path, number: int, config: EvalConfig) -> GapMeasurement | None:
     """A round's measurement; None where there is none under these settings, item by item.
 
     Raises:
         DataError: it cannot be read.
     """
-    path = run / f"round-{number}" / "eval.json"
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=GapReport)
-    except FileNotFoundError:
-        return None
-    except msgspec.MsgspecError as error:
-        raise DataError(f"{path}: not a measurement: {error}; remove it, and it is measured again") from error
-    return found if found.config == config and found.per_item else None
+    found = read_measurement(run / f"round-{number}" / "eval.json")
+    return found if found and found.config == config and found.per_item else None
 
 
 def collect(grid: Grid, root: Path) -> Results:
@@ -69,7 +62,7 @@ def collect(grid: Grid, root: Path) -> Results:
 
 def _measurements(row: Row, root: Path, config: EvalConfig) -> RowMeasurements | None:
     """None where not even the base is measured."""
-    bases: list[GapReport] = []
+    bases: list[GapMeasurement] = []
     rounds: dict[int, Measured] = {}
     for seed in row.runs:
         run = run_folder(root, row, seed)
@@ -104,7 +97,7 @@ def _row(
     )
 
 
-def _plain(number: int, by_seed: Measured, reports: Sequence[GapReport], shares: Shares) -> Round:
+def _plain(number: int, by_seed: Measured, reports: Sequence[GapMeasurement], shares: Shares) -> Round:
     """What a round has without others to compare it with."""
     kinds = sorted({kind for report in reports for kind in report.by_kind})
     return Round(
@@ -164,7 +157,7 @@ def _versus(by_seed: Measured, default: Measured | None) -> Change | None:
     return _change([*by_seed.values()], [default[seed] for seed in by_seed])
 
 
-def _change(after: Sequence[GapReport], before: Sequence[GapReport]) -> Change:
+def _change(after: Sequence[GapMeasurement], before: Sequence[GapMeasurement]) -> Change:
     """The first minus the second, which may be one measurement for all seeds."""
     now, then = paired([after, before])
     return Change(**_intervals(Shares(now.und - then.und, now.gen - then.gen)))

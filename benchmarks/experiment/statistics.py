@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.quality.clustered import linearised
-from benchmarks.quality.records import GapReport, ItemScore
+from benchmarks.quality.records import GapMeasurement, ItemScore
 from engine.errors import DataError
 from engine.records import Record
 
@@ -70,7 +70,7 @@ class Shares(NamedTuple):
         return self.und - self.gen
 
 
-def paired(groups: Sequence[Sequence[GapReport]]) -> list[Shares]:
+def paired(groups: Sequence[Sequence[GapMeasurement]]) -> list[Shares]:
     """Groups of measurements, one a seed, as [S, N] each on the items that all have and were asked alike.
 
     Raises:

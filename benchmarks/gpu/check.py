@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import NoReturn
 
 import msgspec
 import torch
@@ -32,28 +32,14 @@ WAITS = "the stage ended before; run it again, and it goes on"
 HEAD = "| measured | median | spread (rounds) |\n|---|---|---|"
 
 
-class Figure(Record):
-    """One number of each round, summed up."""
-
-    median: float
-    low: float
-    high: float
-    rounds: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
-        """Of all rounds."""
-        median, low, high = (float(take(values)) for take in (statistics.median, min, max))
-        return cls(median, low, high, len(values))
-
-
 class Outcome(Record):
     """What came of one measurement."""
 
     work: str = ""
     """What was done, in one line."""
     seconds: float = 0.0
-    figures: dict[str, Figure] = {}
+    figures: dict[str, tuple[float, ...]] = {}
+    """Each in every round."""
     missing: dict[str, str] = {}
     """Figures that could not be taken, with the reason."""
     reason: str = ""
@@ -162,7 +148,7 @@ def attempt(measure: Measure, place: Place) -> Outcome:
     return Outcome(
         work=work,
         seconds=round(time.perf_counter() - started, 1),
-        figures={name: Figure.of(one) for name, one in figures.items() if not isinstance(one, str)},
+        figures={name: tuple(one) for name, one in figures.items() if not isinstance(one, str)},
         missing={name: one for name, one in figures.items() if isinstance(one, str)},
     )
 
@@ -189,9 +175,9 @@ def _rows(stage: str, result: StageResult | None) -> Iterator[str]:
         reason = outcome.reason
         state = "" if not reason or reason.startswith(FAILED) else "not run: "
         yield f"| **{stage}, {name}**: {state}{reason or outcome.work} | | |"
-        for figure, one in outcome.figures.items():
-            spread = f"{_number(one.low)} to {_number(one.high)} ({one.rounds})" if one.rounds > 1 else ""
-            yield f"| {figure} | {_number(one.median)} | {spread} |"
+        for figure, every in outcome.figures.items():
+            spread = f"{_number(min(every))} to {_number(max(every))} ({len(every)})" if every[1:] else ""
+            yield f"| {figure} | {_number(statistics.median(every))} | {spread} |"
         yield from (f"| {figure} | not measured | {why} |" for figure, why in outcome.missing.items())
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quality.clustered import Ratio, contrast, ratio
+from benchmarks.quality.clustered import Estimate, Ratio, contrast, ratio
 from benchmarks.quality.config import EvalConfig
-from benchmarks.quality.records import CategoryGap, GapReport, ItemScore, Score
+from benchmarks.quality.records import CategoryGap, GapMeasurement, ItemScore
 from curate.protocol import UnifiedModel
 from curate.self_vqa import compared, matched
 from curate.shapes import oracle
@@ -28,10 +28,9 @@ Keep = Callable[[Item, SampledImage, Sequence[bool]], None]
 """Takes an item, the first image painted for it, and whether each of its questions was answered rightly."""
 
 
-def clustered(graded: Graded) -> Score:
+def clustered(graded: Graded) -> Estimate:
     """Accuracy over all questions; the error of a ratio of sums over items."""
-    found = ratio(map(sum, graded), map(len, graded))
-    return Score(value=found.value, se=found.se, questions=int(found.count))
+    return ratio(map(sum, graded), map(len, graded))
 
 
 def gap_error(und: Graded, gen: Graded) -> float:
@@ -91,7 +90,7 @@ def measure_gap(
     config: EvalConfig,
     progress: Callable[[int], None],
     keep: Keep | None = None,
-) -> GapReport:
+) -> GapMeasurement:
     """Measures a model on held-out items that have questions; unreadable images are left out and listed.
 
     An item's id and `config.seed` decide what is painted for it, and answers are not drawn at random: two
@@ -123,13 +122,13 @@ def measure_gap(
         progress(len(chunk))
     if not measured:
         raise DataError(f"{source.name}: no held-out item has both a question and an image that can be read")
-    first, second = clustered(und), clustered(gen)
-    return GapReport(
-        und=first.value,
-        und_se=first.se,
-        gen=second.value,
-        gen_se=second.se,
-        gap=first.value - second.value,
+    whole = compare(und, gen)
+    return GapMeasurement(
+        und=whole.und,
+        und_se=whole.und_se,
+        gen=whole.gen,
+        gen_se=whole.gen_se,
+        gap=whole.gap,
         gap_se=gap_error(und, gen),
         judge="pixel oracle" if source.oracle else "self-VQA (no independent judge for this data set)",
         items=len(measured),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.quality.clustered import Estimate, Ratio, contrast
-from benchmarks.quality.records import GapReport, ItemScore
+from benchmarks.quality.records import GapMeasurement, ItemScore
 from engine.records import Record
 
 _DECIDES = ("split", "seed", "images", "paint", "answer")
@@ -26,7 +26,7 @@ class Difference(Record):
     gap: Estimate
 
 
-def not_paired(before: GapReport, after: GapReport) -> str:
+def not_paired(before: GapMeasurement, after: GapMeasurement) -> str:
     """Why two measurements cannot be paired; empty where they can."""
     if not (before.per_item and after.per_item):
         return "it was measured without keeping the items; `hermes eval` measures it again"
@@ -40,7 +40,7 @@ def not_paired(before: GapReport, after: GapReport) -> str:
     return ""
 
 
-def paired_difference(before: GapReport, after: GapReport) -> Difference:
+def paired_difference(before: GapMeasurement, after: GapMeasurement) -> Difference:
     """After minus before on the items that both measured.
 
     Raises:
@@ -60,7 +60,7 @@ def paired_difference(before: GapReport, after: GapReport) -> Difference:
     )
 
 
-def _common(before: GapReport, after: GapReport) -> list[tuple[ItemScore, ItemScore]]:
+def _common(before: GapMeasurement, after: GapMeasurement) -> list[tuple[ItemScore, ItemScore]]:
     """Items of which both asked the same number of questions."""
     earlier = {one.id: one for one in before.per_item}
     found = [(earlier[one.id], one) for one in after.per_item if one.id in earlier]

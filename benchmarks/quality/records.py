@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
+
 from benchmarks.quality.config import EvalConfig
 from curate.sources import Quarantined
+from engine.errors import DataError
 from engine.records import Record
-
-
-class Score(Record):
-    """An accuracy with its standard error and the number of questions behind it."""
-
-    value: float
-    se: float
-    questions: int
 
 
 class CategoryGap(Record):
@@ -37,8 +34,8 @@ class ItemScore(Record):
     gen_asked: int
 
 
-class GapReport(Record):
-    """What `hermes eval` finds."""
+class GapMeasurement(Record):
+    """What `hermes eval` finds: the content of a round's eval.json."""
 
     und: float
     und_se: float
@@ -57,3 +54,17 @@ class GapReport(Record):
     """Items left out since their image cannot be read."""
     per_item: tuple[ItemScore, ...] = ()
     """What rounds are compared by, item by item; early measurements have none."""
+
+
+def read_measurement(path: Path) -> GapMeasurement | None:
+    """An eval.json; None where there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=GapMeasurement)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{path}: not a measurement: {error}; remove it and run `hermes eval`") from error

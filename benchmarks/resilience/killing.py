@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
 from pathlib import Path
 
 import msgspec
@@ -16,10 +16,10 @@ from engine.durable import write_file
 from engine.records import Record
 
 
-def start(arguments: Sequence[str], printed: Path) -> subprocess.Popen[bytes]:
-    """`hermes` with these arguments, in a process group of its own; what it prints is added to a file."""
-    command = [sys.executable, "-m", "hermes_cli.main", *arguments]
-    with printed.open("ab") as to:
+def start(run: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """A command of `hermes` on a run, in a process group of its own; its output lies beside the folder."""
+    command = [sys.executable, "-m", "hermes_cli.main", *arguments, "--run", str(run)]
+    with run.with_name(f"{run.name}.out").open("ab") as to:
         return subprocess.Popen(command, stdout=to, stderr=to, start_new_session=True)
 
 
@@ -29,14 +29,18 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def through(arguments: Sequence[str], printed: Path) -> None:
-    """Lets a command come through.
+def through(run: Path, *arguments: str) -> float:
+    """Lets a command come through; returns its seconds.
 
     Raises:
         RuntimeError: it failed; its output says why.
     """
-    if code := start(arguments, printed).wait():
-        raise RuntimeError(f"hermes ended with status {code}:\n{printed.read_text()[-2000:]}")
+    begun = time.perf_counter()
+    if code := start(run, *arguments).wait():
+        raise RuntimeError(
+            f"hermes ended with status {code}:\n{run.with_name(f'{run.name}.out').read_text()[-2000:]}"
+        )
+    return time.perf_counter() - begun
 
 
 def same_bytes(ours: Path, theirs: Path, name: str) -> bool:

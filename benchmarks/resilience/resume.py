@@ -11,7 +11,6 @@ import random
 import shutil
 import subprocess
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -41,10 +40,9 @@ class CurationKills(Record):
     identical: bool
 
 
-def command(run: Path, items: int, n: int, chunk: int) -> list[str]:
+def arguments(items: int, n: int, chunk: int) -> tuple[str, ...]:
     """A curation of a few items."""
-    given = ["--run", str(run), "--limit", str(items), "--n", str(n), "--set", f"curate.chunk={chunk}"]
-    return ["curate", *given]
+    return ("curate", "--limit", str(items), "--n", str(n), "--set", f"curate.chunk={chunk}")
 
 
 def measure(items: int, n: int, kills: int, seed: int) -> CurationKills:
@@ -53,13 +51,11 @@ def measure(items: int, n: int, kills: int, seed: int) -> CurationKills:
     moments: list[float] = []
     progress: list[int] = []
     with tempfile.TemporaryDirectory() as scratch:
-        whole, killed, printed = (Path(scratch) / name for name in ("whole", "killed", "printed"))
-        begun = time.perf_counter()
-        through(command(whole, items, n, 4), printed)
-        longest = time.perf_counter() - begun
+        whole, killed = (Path(scratch) / name for name in ("whole", "killed"))
+        longest = through(whole, *arguments(items, n, 4))
         ours, theirs = killed / CURATION, whole / CURATION
         while len(moments) < kills:
-            victim = start(command(killed, items, n, rng.randint(1, 4)), printed)
+            victim = start(killed, *arguments(items, n, rng.randint(1, 4)))
             moment = rng.uniform(1.0, longest)
             try:
                 victim.wait(moment)
@@ -71,7 +67,7 @@ def measure(items: int, n: int, kills: int, seed: int) -> CurationKills:
             else:
                 # It came through: begin once more, so that every kill hits work.
                 shutil.rmtree(ours, ignore_errors=True)
-        through(command(killed, items, n, 4), printed)
+        through(killed, *arguments(items, n, 4))
         counts = Counter(one.number for one in read_outcomes(ours))
         return CurationKills(
             machine=machine(),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -94,22 +93,7 @@ def options(items: int, n: int, steps: int) -> tuple[str, ...]:
         "eval.chunk": 4,
     }
     sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
-    return ("--rounds", str(ROUNDS), "--limit", str(items), "--n", str(n), *sets)
-
-
-def start(run: Path, given: tuple[str, ...]) -> subprocess.Popen[bytes]:
-    """`hermes run` in a process group of its own."""
-    return killing.start(command(run, given), printed(run))
-
-
-def command(run: Path, given: tuple[str, ...]) -> list[str]:
-    """Of `hermes`."""
-    return ["run", "--run", str(run), *given]
-
-
-def printed(run: Path) -> Path:
-    """Where a run's output goes."""
-    return run.with_name(run.name + ".out")
+    return ("run", "--rounds", str(ROUNDS), "--limit", str(items), "--n", str(n), *sets)
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -136,7 +120,7 @@ def kill_in(run: Path, given: tuple[str, ...], target: tuple[int, str], delay: f
     """Starts, and kills so many seconds after the target stage has begun; None where it came through."""
     before = len(lines(run))
     begun = time.perf_counter()
-    process = start(run, given)
+    process = killing.start(run, *given)
     while process.poll() is None:
         if any(
             (one["round"], one["stage"], one["event"]) == (*target, "begun") for one in lines(run)[before:]
@@ -146,7 +130,7 @@ def kill_in(run: Path, given: tuple[str, ...], target: tuple[int, str], delay: f
         time.sleep(0.005)
     if process.poll() is not None:
         if process.returncode:
-            through(command(run, given), printed(run))
+            through(run, *given)
         return None
     kill(process)
     hit = at_work(lines(run))
@@ -217,9 +201,7 @@ def measure(items: int, n: int, steps: int, kills: int, seed: int, first: int = 
     given, rng = options(items, n, steps), random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
         whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
-        begun = time.perf_counter()
-        through(command(whole, given), printed(whole))
-        whole_seconds = time.perf_counter() - begun
+        whole_seconds = through(whole, *given)
         takes = durations(whole)
         print(f"uninterrupted: {whole_seconds:.1f} s", flush=True)
         found: list[RunKill] = []
@@ -227,7 +209,7 @@ def measure(items: int, n: int, steps: int, kills: int, seed: int, first: int = 
         place = first
         while len(found) < kills:
             if place == len(TARGETS):
-                through(command(killed, given), printed(killed))
+                through(killed, *given)
                 runs.append(compare(killed, whole))
                 shutil.rmtree(killed)
                 place = 0
@@ -244,7 +226,7 @@ def measure(items: int, n: int, steps: int, kills: int, seed: int, first: int = 
                 f"hit {one.stage} of round {one.round}",
                 flush=True,
             )
-        through(command(killed, given), printed(killed))
+        through(killed, *given)
         runs.append(compare(killed, whole))
         return RunKills(
             machine=machine(),

@@ -9,7 +9,7 @@ import msgspec
 
 from benchmarks.quality.agreement import Agreement
 from benchmarks.quality.paired import Difference, not_paired, paired_difference
-from benchmarks.quality.records import GapReport
+from benchmarks.quality.records import GapMeasurement, read_measurement
 from curate.store import IMPORTED, SUMMARY
 from curate.summary import CurateSummary
 from engine.durable import write_file
@@ -34,7 +34,7 @@ class _Builder:
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.notes: list[str] = []
-        self.measured: dict[int, GapReport] = {}
+        self.measured: dict[int, GapMeasurement] = {}
         self.rounds: list[RoundReport] = []
 
     def build(self) -> Report:
@@ -55,23 +55,23 @@ class _Builder:
             settings=settings,
         )
 
-    def _evaluation(self, number: int) -> GapReport | None:
+    def _evaluation(self, number: int) -> GapMeasurement | None:
         path = self.folder.evaluation(number)
-        if not path.is_file():
-            if self.folder.trained(number):
-                self.notes.append(f"{name_of(number)} has not been evaluated: run `hermes eval`")
-            else:
-                self.notes.append(f"{name_of(number)} has no weights yet: `hermes status` says how far it is")
-            return None
         try:
-            return msgspec.json.decode(path.read_bytes(), type=GapReport)
-        except msgspec.MsgspecError as error:
+            found = read_measurement(path)
+        except DataError as error:
             self.notes.append(
-                f"{path.name} of {name_of(number)} cannot be read ({error}): remove it and run `hermes eval`"
+                f"{path.name} of {name_of(number)} cannot be read ({error.__cause__}): "
+                "remove it and run `hermes eval`"
             )
             return None
+        if found is None and self.folder.trained(number):
+            self.notes.append(f"{name_of(number)} has not been evaluated: run `hermes eval`")
+        elif found is None:
+            self.notes.append(f"{name_of(number)} has no weights yet: `hermes status` says how far it is")
+        return found
 
-    def _round(self, number: int, found: GapReport) -> RoundReport:
+    def _round(self, number: int, found: GapMeasurement) -> RoundReport:
         summary = self._summary(number)
         stages = self.folder.seconds(number)
         base = self._difference(0, number, found)
@@ -107,7 +107,7 @@ class _Builder:
             reference=reference,
         )
 
-    def _difference(self, before: int, number: int, found: GapReport) -> Difference | None:
+    def _difference(self, before: int, number: int, found: GapMeasurement) -> Difference | None:
         if number == 0 or before not in self.measured:
             return None
         reason = not_paired(self.measured[before], found)

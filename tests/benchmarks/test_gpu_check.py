@@ -73,7 +73,7 @@ def test_every_stage_takes_its_figures_or_says_why_not(stage: str, dry: Dry, set
     assert [*result.outcomes] == [*check.measures(stage)]
     for outcome in result.outcomes.values():
         assert bool(outcome.figures) != bool(outcome.reason)
-        assert all(one.low <= one.median <= one.high for one in outcome.figures.values())
+        assert all(outcome.figures.values())
     assert not check.failed(result)
 
 
@@ -83,17 +83,17 @@ def test_one_engine_captions_answers_swaps_and_sleeps() -> None:
     outcomes = [check.attempt(found[name], HERE) for name in ("captions and answers", "swap", "sleep")]
     HERE.drop()
     assert [one.reason for one in outcomes] == [""] * 3
-    assert outcomes[0].figures["captions, greedy ones as by batched generation"].median == 1.0
-    assert outcomes[1].figures["each checkpoint always captions alike"].median == 1.0
-    assert outcomes[2].figures["level 2, same captions"].median == 1.0
+    assert outcomes[0].figures["captions, greedy ones as by batched generation"] == (1.0,)
+    assert outcomes[1].figures["each checkpoint always captions alike"] == (1.0,)
+    assert outcomes[2].figures["level 2, same captions"] == (1.0,)
 
 
 def test_codes_and_bits_are_compared_and_equal_where_the_device_is_the_cpu(dry: Dry) -> None:
     outcomes = dry("painting").outcomes
     shares = [*outcomes["the same codes"].figures.values(), *outcomes["1.3B, bits"].figures.values()]
     shares.append(dry("graphs").outcomes["painting"].figures["share of codes unlike"])
-    assert [one.median for one in shares] == [0.0] * 9
-    assert dry("tokenizers").outcomes["MAGVIT-v2"].figures["share of codes equal to the CPU's"].median == 1.0
+    assert shares == [(0.0,)] * 9
+    assert dry("tokenizers").outcomes["MAGVIT-v2"].figures["share of codes equal to the CPU's"] == (1.0,)
 
 
 def test_a_stage_runs_again_only_where_its_file_does_not_hold_for_this_machine_and_code(
@@ -139,8 +139,8 @@ def test_recorded_arrays_are_compared_where_they_are_at_hand(setting: str, tmp_p
         pytest.skip("the reference implementation's golden files are not on this machine")
     place = Place(HERE.device, dry=True, golden=GOLDEN)
     figures = check.run("parity", place, setting, tmp_path).outcomes["recorded arrays"].figures
-    assert figures["comparisons"].median > 50
-    assert figures["comparisons beyond their tolerance"].median == 0
+    assert figures["comparisons"] > (50,)
+    assert figures["comparisons beyond their tolerance"] == (0.0,)
 
 
 def test_the_command_runs_the_stages_it_is_told_and_names_a_package_that_they_lack(tmp_path: Path) -> None:

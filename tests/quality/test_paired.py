@@ -16,20 +16,20 @@ from hypothesis import strategies as st
 from benchmarks.quality.config import EvalConfig
 from benchmarks.quality.gap import clustered, gap_error, measure_gap
 from benchmarks.quality.paired import not_paired, paired_difference
-from benchmarks.quality.records import GapReport, ItemScore
+from benchmarks.quality.records import GapMeasurement, ItemScore
 from curate.sources import open_source
 from engine.records import Item, PaintSettings, SampledImage
 
 ROWS = st.lists(st.tuples(*(st.integers(0, 4) for _ in range(4))), min_size=2, max_size=20)
 
 
-def report(*rows: tuple[int, int, int, int], config: EvalConfig | None = None) -> GapReport:
+def report(*rows: tuple[int, int, int, int], config: EvalConfig | None = None) -> GapMeasurement:
     """A measurement of items with so many (right, asked) answers on the real and on the painted side."""
     items = tuple(
         ItemScore(id=str(place), und=und, und_asked=asked, gen=gen, gen_asked=painted)
         for place, (und, asked, gen, painted) in enumerate(rows)
     )
-    return GapReport(
+    return GapMeasurement(
         und=0, und_se=0, gen=0, gen_se=0, gap=0, gap_se=0, judge="oracle", items=len(items), by_category={},
         by_objects={}, by_kind={}, fingerprint="", config=config or EvalConfig(), per_item=items,
     )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.quality.config import EvalConfig
-from benchmarks.quality.records import CategoryGap, GapReport, ItemScore
+from benchmarks.quality.records import CategoryGap, GapMeasurement, ItemScore
 from curate.outcomes import Sampled
 from curate.shards import ShardStore
 from curate.store import ORIGIN, PAIRS, write_records
@@ -38,7 +38,7 @@ def required(kind: type[msgspec.Struct], **known: Any) -> dict[str, Any]:
     return {name: known.get(name, 0) for name in names} | known
 
 
-def measured(fingerprint: str, items: list[tuple[int, int, int]], text: str = "plain") -> GapReport:
+def measured(fingerprint: str, items: list[tuple[int, int, int]], text: str = "plain") -> GapMeasurement:
     """An evaluation of items with (und, gen, asked) right answers; all are of one category."""
     per_item = tuple(
         ItemScore(id=f"item-{place}", und=und, und_asked=asked, gen=gen, gen_asked=IMAGES * asked)
@@ -47,14 +47,14 @@ def measured(fingerprint: str, items: list[tuple[int, int, int]], text: str = "p
     und = sum(one.und for one in per_item) / sum(one.und_asked for one in per_item)
     gen = sum(one.gen for one in per_item) / sum(one.gen_asked for one in per_item)
     group = CategoryGap(und=und, und_se=0.01, gen=gen, gen_se=0.02, gap=und - gen, items=len(items))
-    return GapReport(
+    return GapMeasurement(
         und=und, und_se=0.01, gen=gen, gen_se=0.02, gap=und - gen, gap_se=0.02, judge="pixel oracle",
         items=len(items), by_category={text: group}, by_objects={"1": group}, by_kind={text: group},
         fingerprint=fingerprint, config=EvalConfig(images=IMAGES), per_item=per_item,
     )  # fmt: skip
 
 
-def save_evaluation(run: Path, number: int, report: GapReport, text: str = "plain") -> None:
+def save_evaluation(run: Path, number: int, report: GapMeasurement, text: str = "plain") -> None:
     """eval.json and a gallery of one prompt."""
     folder = run / f"round-{number}"
     write_file(folder / "eval.json", msgspec.json.encode(report))
