@@ -6,7 +6,7 @@ import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from curate.bad_rows import parse_max_bad
+from curate.sources.bad_rows import parse_max_bad
 from engine.errors import ConfigError
 from engine.records import AnswerSettings, CaptionSettings, PaintSettings, Record
 

@@ -14,19 +14,19 @@ from pathlib import Path
 import msgspec
 
 from curate.config import CurateConfig
-from curate.earlier import Earlier, EarlierPairs
-from curate.missing import MissingRows, Progress
-from curate.origin import Origin, claim
-from curate.outcomes import Bad
 from curate.pairs import choose_caption_pair, choose_image_pair, choose_pairs
-from curate.pool import Pool
+from curate.resume import MissingRows, Progress
 from curate.rules import rules_of
-from curate.shards import ShardStore
 from curate.sources import Source
-from curate.store import PAIRS, QUARANTINE, SUMMARY, write_records
-from curate.summary import Counting, CurateSummary
-from curate.throughput import Throughput, rates, throughput
-from engine.durable import write_file
+from curate.store.files import PAIRS, QUARANTINE, SUMMARY, write_records
+from curate.store.origin import Origin, claim
+from curate.store.outcomes import Bad
+from curate.store.previous_pairs import Earlier, EarlierPairs
+from curate.store.shards import ShardStore
+from curate.store.summary import Counting, CurateSummary
+from curate.store.throughput import Throughput, rates, throughput
+from curate.workers.pool import Pool
+from engine.files.atomic import write_file
 from engine.records import Candidates, Preference, Provenance
 
 OpenPool = Callable[[], AbstractContextManager[Pool]]

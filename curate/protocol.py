@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.metering.counters import EngineWork
 from engine.records import (
     Answer,
     AnswerSettings,
@@ -19,7 +20,6 @@ from engine.records import (
     SampledImage,
     TextPrompt,
 )
-from engine.work import EngineWork
 
 
 class UnifiedModel(Protocol):

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.config import CurateConfig, caption_plan
-from curate.outcomes import Bad, Outcome, Sampled
-from curate.pool import Chunk, Numbered
 from curate.protocol import UnifiedModel
-from curate.scorers import Scorers
-from curate.self_vqa import accuracy, compared, likelihood, matched
-from curate.similarity import caption_scores
+from curate.scoring.scorers import Scorers
+from curate.scoring.self_vqa import accuracy, compared, likelihood, matched
+from curate.scoring.similarity import caption_scores
 from curate.sources import Source
+from curate.store.outcomes import Bad, Outcome, Sampled
+from curate.workers.pool import Chunk, Numbered
 from engine.errors import DataError, InputError
-from engine.feature_files import save_features
+from engine.files.clip_features import save_features
+from engine.metering.counters import EngineWork
 from engine.records import Candidates, CaptionCandidate, ImageCandidate, Item
-from engine.work import EngineWork
 
 
 class CandidateSampler:

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes_cli.exchange import export_release, import_release
-from hermes_cli.import_pairs import import_foreign_pairs
-from hermes_cli.inspect import inspect_curation
+from hermes_cli.commands.exchange import export_release, import_release
+from hermes_cli.commands.import_pairs import import_foreign_pairs
+from hermes_cli.commands.inspect import inspect_curation
+from hermes_cli.commands.pairs import show_pairs
+from hermes_cli.commands.questions import make_questions
+from hermes_cli.commands.report import make_report
+from hermes_cli.commands.status import show_status
 from hermes_cli.options import (
     DEFAULT_RUN,
     Config,
@@ -29,13 +33,9 @@ from hermes_cli.options import (
     policies,
     with_curation,
 )
-from hermes_cli.pairs import show_pairs
-from hermes_cli.questions import make_questions
-from hermes_cli.report import make_report
-from hermes_cli.status import show_status
 
 if TYPE_CHECKING:
-    from hermes_cli.run_folder import RunFolder
+    from hermes_cli.run.folder import RunFolder
     from hermes_cli.settings import RunSettings
 
 # Read when torch is first imported; without it every start prints how memory was bound to cores.
@@ -58,7 +58,7 @@ def _open_run(
     recipe: str | None = None,
 ) -> tuple[RunFolder, RunSettings]:
     from hermes_cli.recipes import recipe as named
-    from hermes_cli.run_folder import RunFolder
+    from hermes_cli.run.folder import RunFolder
     from hermes_cli.settings import load_settings
 
     stored = run / "run.json"
@@ -85,7 +85,7 @@ def curate(
     folder, settings = _open_run(
         run, curation.config, curation.assignments, curation.tree(), recipe=curation.recipe
     )
-    from hermes_cli.curate_stage import curate_round, training_source
+    from hermes_cli.stages.curate import curate_round, training_source
 
     folder.require_weights_before(round_number)
     folder.require_own(round_number)
@@ -109,7 +109,7 @@ def reference(
     given = options(seed=seed, reference__ranks=ranks, reference__policy=policies(policy))
     folder, settings = _open_run(run, config, assignments, given)
     folder.require_pairs(round_number)
-    from hermes_cli.train_stage import reference_round
+    from hermes_cli.stages.train import reference_round
 
     reference_round(folder, settings, round_number)
 
@@ -136,12 +136,12 @@ def train(
     folder, settings = _open_run(run, config, assignments, given, store, recipe)
     if dry_run:
         folder.require_weights_before(round_number)
-        from hermes_cli.train_plan import show_plan
+        from hermes_cli.plan.train import show_plan
 
         show_plan(folder, settings, round_number, nodes, ranks)
         return
     folder.require_pairs(round_number)
-    from hermes_cli.train_stage import train_round
+    from hermes_cli.stages.train import train_round
 
     train_round(folder, settings, round_number, ranks)
 
@@ -159,8 +159,8 @@ def evaluate(
     given = options(eval__limit=limit, model=model, data=data)
     folder, settings = _open_run(run, config, assignments, given)
     folder.require_base()
-    from hermes_cli.serving import LateEngine
-    from hermes_cli.stages import evaluate_round, evaluated, finish, held_out_source
+    from hermes_cli.stages.engine_holder import LateEngine
+    from hermes_cli.stages.evaluate import evaluate_round, evaluated, finish, held_out_source
 
     source = held_out_source(settings)
     with LateEngine(folder, settings) as engine:
@@ -194,7 +194,7 @@ def run_command(
     ] = False,
 ) -> None:
     """Everything: evaluate, then curate, train, swap and evaluate for each round."""
-    from hermes_cli.stopping import Goal, Stopping
+    from hermes_cli.stages.stopping import Goal, Stopping
 
     # Before the settings are stored.
     stopping = Stopping(until=Goal.parse(until) if until is not None else None, patience=patience)
@@ -202,10 +202,10 @@ def run_command(
     folder, settings = _open_run(
         run, curation.config, curation.assignments, given, store=not dry_run, recipe=curation.recipe
     )
-    from hermes_cli.iterate import asked_for, require_shares, run_rounds
+    from hermes_cli.stages.self_play import asked_for, require_shares, run_rounds
 
     if dry_run:
-        from hermes_cli.run_plan_view import show_run_plan
+        from hermes_cli.plan.view import show_run_plan
 
         require_shares(settings, ranks or 1)
         show_run_plan(folder, settings, asked_for(rounds, stopping, ranks or 1))
@@ -216,7 +216,7 @@ def run_command(
 @app.command()
 def demo(run: Run = Path("runs/demo")) -> None:
     """One round on a few dozen items of the embedded world, in minutes."""
-    from hermes_cli.demo import run_demo
+    from hermes_cli.commands.demo import run_demo
 
     run_demo(run)
 
@@ -229,7 +229,7 @@ def pretrain(
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
 ) -> None:
     """Train the embedded model from scratch: image tokenizer, then Show-o, then its card."""
-    from hermes_cli.pretrain import run_pretraining
+    from hermes_cli.commands.pretrain import run_pretraining
 
     run_pretraining(to, config, assignments or [], threads)
 

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import msgspec
 from msgspec import inspect
 
-from benchmarks.quality.config import EvalConfig
 from curate.config import CurateConfig, renamed
-from curate.model_folders import default_similarity
-from engine.durable import write_file
+from curate.evaluation.config import EvalConfig
+from curate.scoring.model_folders import default_similarity
 from engine.errors import ConfigError
+from engine.files.atomic import write_file
 from engine.records import Record
 from train.config import TrainConfig
 

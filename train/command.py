@@ -7,20 +7,20 @@ from pathlib import Path
 
 import torch
 
-from engine.feature_files import FEATURES
+from engine.checkpoints.weights import load_model
+from engine.files.clip_features import FEATURES
 from engine.records import Preference
-from engine.weights import load_model
-from train.batch import Layout
 from train.config import TrainConfig
-from train.device import open_device
-from train.journal import Journal, begun
+from train.data.batch import Layout
+from train.data.preferences import load_preferences
+from train.distributed.device import open_device
+from train.logging.metrics import TrainStep
+from train.logging.run_state import Journal, begun
+from train.logps.row_logps import RowLogps
 from train.loop import run_basis, train
-from train.metrics import TrainStep
-from train.preferences import load_preferences
-from train.reference import FREE, ReferenceBasis, ScoreBlocks, blocks_here, compute_reference
-from train.reference_ranks import blocks_by_ranks
-from train.reference_store import PartialStore
-from train.row_logps import RowLogps
+from train.reference.ranks import blocks_by_ranks
+from train.reference.reference import FREE, ReferenceBasis, ScoreBlocks, blocks_here, compute_reference
+from train.reference.store import PartialStore
 
 
 def precompute(

@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.checkpoints.weights import fingerprint, load_config
 from engine.errors import ConfigError
 from engine.records import Preference
-from engine.weights import fingerprint, load_config
-from train.batch import IGNORE, Layout, PairRows, pair_rows
 from train.config import TrainConfig
-from train.deepspeed_config import shares
-from train.image_mask import ImageDraw, draw_from_seed, real_seed
-from train.journal import Journal, RunBasis
-from train.loss import Real, Side, batch_loss
-from train.metrics import TrainStep, tally, train_step
-from train.preferences import usable
-from train.reference import Reference, ReferenceBasis, open_reference
-from train.schedule import Visit, visits
-from train.trackers import open_trackers
-from train.zero3 import Policy, open_policy
+from train.data.batch import IGNORE, Layout, PairRows, pair_rows
+from train.data.image_mask import ImageDraw, draw_from_seed, real_seed
+from train.data.preferences import usable
+from train.data.schedule import Visit, visits
+from train.distributed.deepspeed_config import shares
+from train.distributed.policy import Policy, open_policy
+from train.logging.metrics import TrainStep, tally, train_step
+from train.logging.run_state import Journal, RunBasis
+from train.logging.trackers import open_trackers
+from train.losses.loss import Real, Side, batch_loss
+from train.reference.reference import Reference, ReferenceBasis, open_reference
 
 
 def train(

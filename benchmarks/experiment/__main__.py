@@ -24,9 +24,9 @@ import msgspec
 from benchmarks.experiment.collect import collect, run_folder
 from benchmarks.experiment.grid import SHIPPED, Grid, Row, load_grid
 from benchmarks.experiment.results import Results
-from engine.durable import write_file
 from engine.errors import ConfigError, HermesError
-from engine.lock import holding
+from engine.files.atomic import write_file
+from engine.files.lock import holding
 
 CONFIG, LOG = "config.toml", "log.txt"
 

@@ -17,10 +17,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from engine.checkpoints import SHOWO_SHAPES, WEIGHTS
+from engine.checkpoints.weights import (
+    FORMAT,
+    check_tensors,
+    load_config,
+    load_model,
+    save_state,
+    tensor_layout,
+)
 from engine.errors import CheckpointError, HermesError
-from engine.tensor_store import save_tensors
-from engine.weights import FORMAT, check_tensors, load_config, load_model, save_state, tensor_layout
+from engine.files.layout import SHOWO_SHAPES, WEIGHTS
+from engine.files.tensors import save_tensors
 
 NAMES = ("careless", "careful")
 SHIPPED = Path(__file__).parent

@@ -15,9 +15,9 @@ import msgspec
 from benchmarks.experiment.grid import Grid, Row
 from benchmarks.experiment.results import Change, Kind, Results, Round, RowResult, Summary
 from benchmarks.experiment.statistics import Shares, bounds, crossed, cut, paired, short
-from benchmarks.quality.config import EvalConfig
-from benchmarks.quality.records import GapMeasurement, read_measurement
 from benchmarks.speed.bench import machine
+from curate.evaluation.config import EvalConfig
+from curate.evaluation.records import GapMeasurement, read_measurement
 
 Measured = dict[int, GapMeasurement]
 """Seed -> measurement."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.quality.config import EvalConfig
 from curate.config import CurateConfig
+from curate.evaluation.config import EvalConfig
 from engine.errors import ConfigError
 from engine.records import Record
 from train.config import TrainConfig

@@ -10,7 +10,7 @@ an item's part, a seed's part, and what is left. With S seeds, N items and the m
 
     V = MI / (S N) + max(0, MS - ME) / (S N),
 
-where MI / (S N) is the variance over items of the means over seeds by N, as `benchmarks.quality.clustered`
+where MI / (S N) is the variance over items of the means over seeds by N, as `curate.evaluation.clustered`
 has it for one seed, and the second term is the variance of the seeds' own part, freed of what their items
 contribute. The interval is the mean +- t sqrt(V), t the 97.5% quantile of Student's distribution with
 Satterthwaite's degrees of freedom, V^2 / (the first term^2 / (N - 1) + the second^2 / (S - 1)), and it is at
@@ -40,8 +40,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.quality.clustered import linearised
-from benchmarks.quality.records import GapMeasurement, ItemScore
+from curate.evaluation.clustered import linearised
+from curate.evaluation.records import GapMeasurement, ItemScore
 from engine.errors import DataError
 from engine.records import Record
 

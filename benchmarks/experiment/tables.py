@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.experiment.results import Bounds, Results, Round, RowResult
-from engine.durable import write_file
 from engine.errors import DataError, HermesError
+from engine.files.atomic import write_file
 
 SECTION = "results"
 """Of a page, unless another is named: what stands between `<!-- results: begin -->` and `: end -->`."""

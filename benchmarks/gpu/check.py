@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.gpu.place import ROOT, Measure, NotRunError, Place
 from benchmarks.speed.bench import machine
-from engine.durable import write_file
+from engine.files.atomic import write_file
 from engine.records import Record
 
 STAGES = ("painting", "logps", "training", "parity", "tokenizers", "engine", "graphs")

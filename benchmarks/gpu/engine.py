@@ -17,9 +17,9 @@ from benchmarks.speed import sampling
 from benchmarks.speed.bench import timed
 from benchmarks.speed.sampling import Models, SamplingSettings
 from benchmarks.speed.swap import caption, sleep_figures
+from engine.checkpoints.weights import load_model
+from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
-from engine.vllm_engine import Engine
-from engine.weights import load_model
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from benchmarks.gpu.painting import painter, prompts_of, unlike
 from benchmarks.gpu.place import Found, Measure, NotRunError, Place, ratios
 from benchmarks.speed.fused import FusedShowo
 from benchmarks.speed.model_sizes import random_model
-from engine.checkpoints import SHOWO_SHAPES
+from engine.checkpoints.weights import load_config
+from engine.files.layout import SHOWO_SHAPES
 from engine.samplers.canvas_batches import Kept
 from engine.samplers.replay import captured
-from engine.weights import load_config
 
 Results = tuple[Tensor, ...]
 

@@ -16,7 +16,8 @@ from benchmarks.speed.fused import FusedShowo
 from benchmarks.speed.model_sizes import config_of, random_model
 from benchmarks.speed.official_loop import EngineDice, FreeDice
 from benchmarks.speed.official_loop import paint as official_paint
-from engine.checkpoints import SHOWO_SHAPES
+from engine.checkpoints.weights import load_config, load_model
+from engine.files.layout import SHOWO_SHAPES
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import PaintSettings
@@ -25,7 +26,6 @@ from engine.samplers.canvas_batches import Kept
 from engine.samplers.mask_predict import paint
 from engine.samplers.painting import CanvasModel
 from engine.samplers.replay import captured
-from engine.weights import load_config, load_model
 
 TEXT = tuple(range(1, 13))
 """Ids that every shape's tokenizer has."""

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from benchmarks.speed.bench import in_turns, settle
-from engine.vllm_arguments import BATCH_INVARIANT
-from engine.vllm_launch import environment_for_children
+from engine.serving.arguments import BATCH_INVARIANT
+from engine.serving.launch import environment_for_children
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]

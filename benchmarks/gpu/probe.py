@@ -17,9 +17,9 @@ from benchmarks.gpu.place import Place, child
 from benchmarks.speed import workload
 from benchmarks.speed.bench import in_turns
 from benchmarks.speed.model_sizes import make
-from engine import vllm_launch
 from engine.records import PaintSettings
-from engine.vllm_engine import Engine
+from engine.serving import launch
+from engine.serving.engine import Engine
 
 CHECKSUM = "checksum of captions"
 
@@ -43,13 +43,13 @@ def asked(place: Place, deterministic: bool = True, graphs: bool = True) -> dict
 
 def without_graphs() -> None:
     """Has vLLM launch every kernel of a decoding step, for which Hermes has no setting."""
-    given = vllm_launch.showo_arguments
+    given = launch.showo_arguments
 
     def arguments(*places: Any, **named: Any) -> dict[str, Any]:
         eager = {"mode": 0, "cudagraph_mode": "NONE"}
         return {**given(*places, **named), "compilation_config": eager}
 
-    vllm_launch.showo_arguments = arguments
+    launch.showo_arguments = arguments
 
 
 def answered(dry: bool, checkpoint: str, dtype: str, deterministic: bool, graphs: bool) -> Mapping[str, Any]:

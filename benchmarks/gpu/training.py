@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from benchmarks.gpu.place import Found, Measure, Place
 from benchmarks.speed import pair_work
 from benchmarks.speed.model_sizes import make
-from engine.weights import load_model
-from train.batch import Layout, PairRows, pair_rows
+from engine.checkpoints.weights import load_model
 from train.config import TrainConfig
-from train.image_mask import draw_from_seed
-from train.row_logps import RowLogps
+from train.data.batch import Layout, PairRows, pair_rows
+from train.data.image_mask import draw_from_seed
+from train.logps.row_logps import RowLogps
 
 RATE = 1e-6
 
@@ -85,7 +85,7 @@ def torch_alone(place: Place) -> Found:
 def sharded(place: Place) -> Found:
     """The same step through DeepSpeed ZeRO-3, as `hermes train` takes it, in a group of one."""
     import_module("deepspeed")
-    from train.zero3 import Policy, process_group
+    from train.distributed.policy import Policy, process_group
 
     with tempfile.TemporaryDirectory() as folder:
         work = Work(place, Path(folder))

@@ -20,8 +20,8 @@ from torch import Tensor
 from benchmarks.parity import model_cases, sampler_cases, training_cases
 from benchmarks.parity.folder import Golden
 from benchmarks.parity.records import Comparisons, Difference, difference
-from engine.durable import write_file
 from engine.errors import HermesError
+from engine.files.atomic import write_file
 
 CASES: dict[str, Callable[[Golden, dict[str, Tensor]], Comparisons]] = {
     "case1_mmu": model_cases.captioning,

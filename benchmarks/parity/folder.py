@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.checkpoints.weights import check_tensors, save_checkpoint, tensor_layout
 from engine.errors import ConfigError
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
 from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config, StackConfig, magvit_v2_from
 from engine.tokenizers.text import TextTokenizer
-from engine.weights import check_tensors, save_checkpoint, tensor_layout
 
 LONGEST = 64
 """Positions that a served sequence may have beyond its prompt."""

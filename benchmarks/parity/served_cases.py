@@ -12,11 +12,11 @@ from torch import Tensor
 
 from benchmarks.parity.folder import Golden
 from benchmarks.parity.records import EXACT, Comparisons
-from engine.asking import ANSWER_TOKENS
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, Question
-from engine.vllm_engine import Engine
+from engine.samplers.vqa_prompts import ANSWER_TOKENS
+from engine.serving.engine import Engine
 
 SERVED = 1e-4
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from benchmarks.parity.folder import Golden
 from benchmarks.parity.records import EXACT, Comparisons
-from train.batch import IGNORE
-from train.image_mask import mask_from_uniforms
-from train.loss import dpo
-from train.row_logps import RowLogps
+from train.data.batch import IGNORE
+from train.data.image_mask import mask_from_uniforms
+from train.logps.row_logps import RowLogps
+from train.losses.loss import dpo
 
 LOG_PROBS = 1e-4
 """Sums near 100 in float32: a step of the last digit is 8e-6."""

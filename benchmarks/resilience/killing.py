@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.durable import write_file
+from engine.files.atomic import write_file
 from engine.records import Record
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.resilience.killing import kill, options, same_bytes, start, through, write
 from benchmarks.speed.bench import Machine, machine
-from curate.shards import read_outcomes
+from curate.store.shards import read_outcomes
 from engine.records import Record
 
 COMPARED = ("pairs.jsonl", "quarantine.jsonl", "manifest.json", "candidates/000000.jsonl")

@@ -22,10 +22,10 @@ import msgspec
 from benchmarks.resilience import killing
 from benchmarks.resilience.killing import kill, same_bytes, through
 from benchmarks.speed.bench import Machine, machine
+from engine.checkpoints.weights import fingerprint
 from engine.records import Record
-from engine.weights import fingerprint
-from train.journal import METRICS, read_metrics
-from train.metrics import timeless
+from train.logging.metrics import timeless
+from train.logging.run_state import METRICS, read_metrics
 
 ROUNDS = 2
 STAGES = ("curate", "reference", "train", "swap", "eval")

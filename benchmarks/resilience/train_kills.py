@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 from benchmarks.resilience import killing
 from benchmarks.speed import pair_work
 from benchmarks.speed.bench import Machine, machine
-from engine.checkpoints import SHOWO_SHAPES
+from engine.checkpoints.weights import fingerprint, load_config
+from engine.files.layout import SHOWO_SHAPES
 from engine.records import Record
-from engine.weights import fingerprint, load_config
 from train.command import precompute, run_training
 from train.config import TrainConfig
-from train.journal import METRICS, read_metrics
-from train.metrics import TrainStep, timeless
+from train.logging.metrics import TrainStep, timeless
+from train.logging.run_state import METRICS, read_metrics
 
 TOUCHES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "shutil.rmtree")
 """Audit events of Python before an operation on a file."""

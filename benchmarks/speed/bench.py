@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 import msgspec
 import torch
 
-from engine.durable import write_file
+from engine.files.atomic import write_file
 from engine.records import Record
 
 PACKAGES = (

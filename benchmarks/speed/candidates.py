@@ -23,9 +23,9 @@ from benchmarks.speed.bench import Side, Timing
 from benchmarks.speed.model_sizes import make
 from curate.shapes import world
 from curate.shapes.scene import render
-from engine.checkpoints import SHOWO_SHAPES
+from engine.files.layout import SHOWO_SHAPES
 from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question, Record
-from engine.vllm_engine import Engine
+from engine.serving.engine import Engine
 
 MOST_QUESTIONS = 64
 PAINT = PaintSettings()

@@ -15,7 +15,7 @@ from engine.models.showo_config import ShowoConfig
 
 
 class FusedBlock:
-    """`engine.vllm_model.ServedBlock` on the weights of a training module's block."""
+    """`engine.serving.model.ServedBlock` on the weights of a training module's block."""
 
     def __init__(self, block: Block) -> None:
         self._block, attention = block, block.self_attn

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from engine.checkpoints import WEIGHTS
+from engine.checkpoints.weights import save_checkpoint
+from engine.files.layout import WEIGHTS
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
 from engine.tokenizers.text import word_tokenizer
-from engine.weights import save_checkpoint
 
 CAPTION_PROMPT = "USER: \nGive a caption for this image. ASSISTANT:"
 CHOICES_PROMPT = "USER: \nQuestion:{question} Choice:{choices} ASSISTANT:"

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.speed import workload
-from engine.durable import write_parts
+from engine.files.atomic import write_parts
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference
 

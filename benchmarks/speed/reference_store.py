@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks.speed import bench
 from benchmarks.speed.bench import Side, Timing
 from engine.records import Record
-from train.image_mask import mask_seed
-from train.reference import Reference, ReferenceBasis, open_reference, partial_of
-from train.reference_store import PartialStore, block_size, put_in_place
+from train.data.image_mask import mask_seed
+from train.reference.reference import Reference, ReferenceBasis, open_reference, partial_of
+from train.reference.store import PartialStore, block_size, put_in_place
 
 BASIS = ReferenceBasis(
     weights="0" * 16,

@@ -24,13 +24,13 @@ from benchmarks.speed import batched_loop, bench, official_loop, workload
 from benchmarks.speed.bench import Side, Timing
 from benchmarks.speed.model_sizes import make
 from benchmarks.speed.official_loop import Dice, EngineDice, FreeDice
-from engine.asking import ANSWER_TOKENS, wording
+from engine.checkpoints.weights import load_model
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question, Record
+from engine.samplers.vqa_prompts import ANSWER_TOKENS, wording
+from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
-from engine.vllm_engine import Engine
-from engine.weights import load_model
 
 Work = Literal["captions", "answers", "images"]
 Baseline = Literal["official", "batched"]

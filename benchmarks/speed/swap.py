@@ -22,15 +22,15 @@ import torch
 from benchmarks.speed import bench
 from benchmarks.speed.bench import Timing, timed
 from benchmarks.speed.model_sizes import make
-from engine.canary import CANARY, Canaries, Canary, fixed_captions
-from engine.checkpoints import WEIGHTS
-from engine.durable import write_file
+from engine.checkpoints.swap_probe import CANARY, Canaries, Canary, fixed_captions
+from engine.checkpoints.weights import load_model, save_checkpoint
+from engine.files.atomic import write_file
+from engine.files.layout import WEIGHTS
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, Record
+from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
-from engine.vllm_engine import Engine
-from engine.weights import load_model, save_checkpoint
 
 GREEDY = CaptionSettings(temperature=0.0, max_tokens=8)
 IDLE_SECONDS = 10.0

@@ -30,18 +30,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.speed import bench, pair_work
 from benchmarks.speed.bench import Side, Timing
 from benchmarks.speed.model_sizes import make
+from engine.checkpoints.weights import load_config, load_model
 from engine.records import Preference, Record
-from engine.weights import load_config, load_model
-from train.batch import Layout, PairRows
 from train.command import precompute
 from train.config import TrainConfig
+from train.data.batch import Layout, PairRows
+from train.data.preferences import load_preferences
+from train.data.schedule import Visit
+from train.distributed.policy import Policy, process_group
+from train.logps.row_logps import RowLogps
 from train.loop import PairSource
-from train.loss import batch_loss
-from train.preferences import load_preferences
-from train.reference import Reference, ReferenceBasis, open_reference
-from train.row_logps import RowLogps
-from train.schedule import Visit
-from train.zero3 import Policy, process_group
+from train.losses.loss import batch_loss
+from train.reference.reference import Reference, ReferenceBasis, open_reference
 
 SIDES = ("stored", "live")
 TOLERANCE = 1e-4

@@ -11,9 +11,9 @@ from PIL import Image
 
 from curate.exchange.files import read_image
 from curate.exchange.incoming import ABSENT, Incoming, Painted, Picture, UnusableError, Written
-from curate.images import decode_rgb
+from curate.sources.images import decode_rgb
 from engine.errors import DataError
-from engine.feature_files import save_features
+from engine.files.clip_features import save_features
 from engine.records import (
     CaptionCandidate,
     CaptionPair,

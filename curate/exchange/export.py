@@ -16,7 +16,7 @@ from curate.exchange.layouts import LAYOUTS, Layout, LeftOut
 from curate.exchange.pictures import codes_of, drawn, picture_name
 from curate.exchange.row_files import RowFiles
 from engine.errors import ConfigError, DataError
-from engine.feature_files import FEATURES
+from engine.files.clip_features import FEATURES
 from engine.official.whole_folder import check_free, whole_folder
 from engine.records import Preference, Record
 

@@ -18,11 +18,11 @@ from curate.exchange.incoming import READERS, UnusableError, told_format
 from curate.sources import Quarantined
 from curate.sources.digest import files_digest
 from curate.sources.seen import SeenIds
-from curate.store import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY
-from curate.summary import CurateSummary
-from engine.durable import write_file, writing
+from curate.store.files import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY
+from curate.store.summary import CurateSummary
 from engine.errors import ConfigError, DataError
-from engine.feature_files import FEATURES
+from engine.files.atomic import write_file, writing
+from engine.files.clip_features import FEATURES
 from engine.records import Preference, Record
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from curate.exchange.wording import caption_question
-from curate.images import square
-from engine.checkpoints import CLIP_FOLDER
+from curate.sources.images import square
+from engine.checkpoints.weights import load_config
 from engine.devices import compute_device
+from engine.files.layout import CLIP_FOLDER
 from engine.models.showo_config import ShowoConfig
-from engine.pixels import Pixels
 from engine.records import ImageTokens, Preference
+from engine.tokenizers.codec import Pixels
 from engine.tokenizers.text import TextTokenizer
-from engine.weights import load_config
 
 if TYPE_CHECKING:
     from engine.models.clip_tower import ClipTower

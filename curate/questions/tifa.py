@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from engine.durable import write_parts
 from engine.errors import DataError
+from engine.files.atomic import write_parts
 from engine.records import Item, Question, Record
 
 TYPES = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from curate.images import read_rgb
+from curate.sources.images import read_rgb
 from engine.errors import DataError
 
 

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.images import square
 from curate.sources.fields import shown
+from curate.sources.images import square
 from curate.sources.rows import Quarantined, Reader, Row, Tally
 from curate.sources.seen import SeenIds
 from curate.sources.selection import EVERYTHING, selection_bound, selection_hash

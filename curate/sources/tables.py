@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import pyarrow as pa
 from PIL import Image
 
-from curate.images import decode_rgb
 from curate.sources.confine import read_inside
 from curate.sources.digest import files_digest
 from curate.sources.fields import CAPTION, ID, IMAGE, OTHERS, make_row
+from curate.sources.images import decode_rgb
 from curate.sources.listing import confined
 from curate.sources.rows import Row
 from engine.errors import DataError

@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from curate.images import MAX_BYTES, decode_rgb
 from curate.sources.digest import files_digest
 from curate.sources.fields import CAPTION, Fields, first_of, make_row
+from curate.sources.images import MAX_BYTES, decode_rgb
 from curate.sources.json_text import MAX_OBJECT, TOO_LARGE, decode_object
 from curate.sources.rows import Row
 from engine.errors import DataError

@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from engine.checkpoints import WEIGHTS
 from engine.devices import exact_convolutions
 from engine.errors import CheckpointError
+from engine.files.layout import WEIGHTS
 
 PREFIX = "vision_model."
 MEAN = (0.48145466, 0.4578275, 0.40821073)

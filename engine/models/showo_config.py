@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from engine.vocabulary import Vocabulary
+from engine.models.showo_vocabulary import Vocabulary
 
 
 class ShowoConfig(PreTrainedConfig):

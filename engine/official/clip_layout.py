@@ -11,11 +11,11 @@ from typing import Any
 
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from engine.checkpoints import WEIGHTS
 from engine.errors import CheckpointError
+from engine.files.layout import WEIGHTS
+from engine.files.tensors import save_tensors
 from engine.models.clip_tower import DEVIATION, MEAN, PREFIX, ClipTower
 from engine.official.tensor_files import check_shapes, open_tensors
-from engine.tensor_store import save_tensors
 
 SIZES = (
     "hidden_size",

@@ -10,8 +10,8 @@ import msgspec
 import torch
 
 from engine.errors import CheckpointError, ConfigError
+from engine.files.tensors import save_tensors
 from engine.official.tensor_files import open_tensors
-from engine.tensor_store import save_tensors
 from engine.tokenizers.magvit_v2 import (
     CODEBOOK,
     PLACE_VALUES,

@@ -21,8 +21,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from engine.checkpoints import CLIP_FOLDER, WEIGHTS
+from engine.checkpoints.weights import load_config, save_state
 from engine.errors import CheckpointError
+from engine.files.layout import CLIP_FOLDER, WEIGHTS
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.official import showo_layout as layout
@@ -35,7 +36,6 @@ from engine.records import Record
 from engine.tokenizers.image import load_image_tokenizer, save_image_tokenizer
 from engine.tokenizers.magvit_v2 import MagvitV2
 from engine.tokenizers.text import END_OF_TEXT
-from engine.weights import load_config, save_state
 
 WORDING = "hermes.json"
 LLM_FOLDER = "phi"

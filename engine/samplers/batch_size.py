@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from engine.kv_cache import token_bytes
+from engine.machine.kv_cache import token_bytes
 from engine.models.showo_config import ShowoConfig
 
 ROWS = 640

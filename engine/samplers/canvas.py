@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.clock import FORWARD
+from engine.metering.stopwatch import FORWARD
 from engine.models.phi import run_layers
+from engine.models.showo_vocabulary import Vocabulary
 from engine.samplers.mask_predict_rule import guide
 from engine.samplers.painting import CanvasModel
 from engine.samplers.text_prefix import KeysValues, Prefixes, padding
-from engine.vocabulary import Vocabulary
 
 
 class Canvas:

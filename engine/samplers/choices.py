@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.clock import FORWARD
+from engine.metering.stopwatch import FORWARD
 from engine.models.phi import dense_attention, run_layers
 from engine.samplers.batch_size import halving
 from engine.samplers.choice_rows import Branch, Seen, common_start, in_a_row, lay_out

@@ -16,8 +16,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from engine.clock import FORWARD
 from engine.errors import EngineError
+from engine.metering.stopwatch import FORWARD
 from engine.records import PaintSettings
 from engine.samplers.canvas_batches import Batches, HiddenBatches, Kept, Slot, StaticBatches
 from engine.samplers.painting import CanvasModel

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.clock import FORWARD
 from engine.kernels.phi import BranchCache, Leaves, StemCache, branch_attention
+from engine.metering.stopwatch import FORWARD
 from engine.models.phi import Attend, dense_attention, run_layers
 from engine.samplers.reading import ReadingModel, embedded, stem_mask, uploaded
 

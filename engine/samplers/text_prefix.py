@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.clock import FORWARD
+from engine.metering.stopwatch import FORWARD
 from engine.models.phi import dense_attention, run_layers
 from engine.samplers.painting import CanvasModel
 

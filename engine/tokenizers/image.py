@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.checkpoints import WEIGHTS
 from engine.errors import CheckpointError, ConfigError
+from engine.files.layout import WEIGHTS
+from engine.files.tensors import save_tensors
 from engine.records import Record
-from engine.tensor_store import save_tensors
 from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config, magvit_v2_from
 
 

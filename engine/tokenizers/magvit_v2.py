@@ -14,6 +14,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from engine.checkpoints.weights import check_tensors
 from engine.errors import CheckpointError, ConfigError, DataError
 from engine.records import Record
 from engine.tokenizers.magvit_v2_blocks import (
@@ -25,7 +26,6 @@ from engine.tokenizers.magvit_v2_blocks import (
     code_bits,
     sign_codes,
 )
-from engine.weights import check_tensors
 
 CODEBOOK = "quantize.embedding"
 """The bits of every code, [2 ** K, K]: stored by the official code, computed by ours."""

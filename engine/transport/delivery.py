@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.checkpoints import WEIGHTS
-from engine.weights import TensorLayout, file_fingerprint, tensor_layout
+from engine.checkpoints.weights import TensorLayout, file_fingerprint, tensor_layout
+from engine.files.layout import WEIGHTS
 
 Call = Callable[..., Any]
 """A method of all workers by its name, with its arguments; the first worker's result."""
@@ -29,7 +29,7 @@ class Delivery(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """`engine.weights.fingerprint` of what will come.
+        """`engine.checkpoints.weights.fingerprint` of what will come.
 
         Raises:
             CheckpointError: it is not what was promised.

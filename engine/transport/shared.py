@@ -19,14 +19,14 @@ from pathlib import Path
 import msgspec
 from torch import Tensor
 
-from engine.checkpoints import WEIGHTS
-from engine.durable import write_file
+from engine.checkpoints.weights import FORMAT, file_fingerprint
 from engine.errors import CheckpointError
-from engine.lock import take
+from engine.files.atomic import write_file
+from engine.files.layout import WEIGHTS
+from engine.files.lock import take
+from engine.files.tensors import save_tensors
 from engine.records import Record
-from engine.tensor_store import save_tensors
 from engine.transport.delivery import FileDelivery
-from engine.weights import FORMAT, file_fingerprint
 
 ROOT = Path("/dev/shm")
 INBOX = "HERMES_INBOX"

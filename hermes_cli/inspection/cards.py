@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.overview import Marks
+from curate.store.overview import Marks
 from engine.records import ImageCandidate
 from hermes_cli.inspection.charts import sections
 from hermes_cli.inspection.items import Shown, sampled_by

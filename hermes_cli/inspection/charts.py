@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from curate.overview import Histogram
+from curate.store.overview import Histogram
 from hermes_cli.inspection.markup import Markup, join, tag
 
 HEIGHT, STEP, GAP = 100.0, 10.0, 1.4

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from benchmarks.quality.agreement import Answers, Decode, Judged, judge_item
-from curate.outcomes import Bad
-from curate.overview import ItemMarks, item_marks, read_preferences, sampled_items
-from curate.shards import read_outcomes
+from curate.evaluation.agreement import Answers, Decode, Judged, judge_item
+from curate.store.outcomes import Bad
+from curate.store.overview import ItemMarks, item_marks, read_preferences, sampled_items
+from curate.store.shards import read_outcomes
 from engine.errors import DataError
 from engine.records import Candidates, Preference, Record
 

@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.quality.agreement import Agreement, AnswerAgreement
-from benchmarks.quality.clustered import Estimate
-from curate.overview import Overview
+from curate.evaluation.agreement import Agreement, AnswerAgreement
+from curate.evaluation.clustered import Estimate
+from curate.store.overview import Overview
 from hermes_cli.inspection.charts import histogram_chart, legend, sections, share_bar, stacked_bar
 from hermes_cli.inspection.markup import Markup, join, tag
 

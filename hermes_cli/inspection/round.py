@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from curate.shards import FOLDER
-from curate.store import ORIGIN
+from curate.store.files import ORIGIN
+from curate.store.shards import FOLDER
 from engine.errors import CheckpointError, ConfigError, DataError, StageOrderError
-from hermes_cli.run_folder import RunFolder
+from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import stored_settings
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from benchmarks.quality.agreement import Agreement
-    from engine.pixels import Pixels
+    from curate.evaluation.agreement import Agreement
+    from engine.tokenizers.codec import Pixels
     from hermes_cli.inspection.items import Shown
 
 
@@ -66,7 +66,7 @@ class InspectedRound:
 
     @cached_property
     def _pixels(self) -> Pixels:
-        from engine.pixels import Pixels
+        from engine.tokenizers.codec import Pixels
 
         # The base's: rounds train what uses its codes, never the tokenizer.
         return Pixels(self.run.checkpoint(0) / "image_tokenizer")
@@ -87,7 +87,7 @@ class InspectedRound:
 
     def agreement(self, hears: Callable[[int], None] = lambda done: None) -> Agreement | None:
         """How far the critic agrees with the pixel oracle, on all items; `hears` of each that is judged."""
-        from benchmarks.quality.agreement import agreement
+        from curate.evaluation.agreement import agreement
         from hermes_cli.inspection.items import judged_items
 
         judged = []

@@ -10,9 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.quality.agreement import Agreement, AnswerAgreement
-from benchmarks.quality.clustered import Estimate
-from curate.overview import Histogram, Marks, Overview, SideOverview
+from curate.evaluation.agreement import Agreement, AnswerAgreement
+from curate.evaluation.clustered import Estimate
+from curate.store.overview import Histogram, Marks, Overview, SideOverview
 from hermes_cli.inspection.items import Shown, sampled_by
 from hermes_cli.view import printable
 

@@ -7,20 +7,20 @@ from collections.abc import Iterator
 
 import msgspec
 
-from benchmarks.quality.agreement import Agreement
-from benchmarks.quality.paired import Difference, not_paired, paired_difference
-from benchmarks.quality.records import GapMeasurement, read_measurement
-from curate.store import IMPORTED, SUMMARY
-from curate.summary import CurateSummary
-from engine.durable import write_file
+from curate.evaluation.agreement import Agreement
+from curate.evaluation.paired import Difference, not_paired, paired_difference
+from curate.evaluation.records import GapMeasurement, read_measurement
+from curate.store.files import IMPORTED, SUMMARY
+from curate.store.summary import CurateSummary
+from engine.checkpoints.weights import load_config
 from engine.errors import CheckpointError, ConfigError, DataError
-from engine.weights import load_config
+from engine.files.atomic import write_file
 from hermes_cli.reporting.records import Best, Report, RoundReport, Word
 from hermes_cli.reporting.reproduce import read_basis, run_command, trained_otherwise
 from hermes_cli.reporting.verdict import BEST_RULE, best_round, verdict
-from hermes_cli.run_folder import RunFolder
+from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import settle, stored_tree
-from train.preferences import bounded
+from train.data.preferences import bounded
 
 
 def name_of(number: int) -> str:

@@ -6,12 +6,12 @@ import hashlib
 
 import msgspec
 
-from benchmarks.quality.agreement import Agreement
-from curate.shards import MANIFEST
-from curate.store import ORIGIN, PAIRS
-from engine.durable import write_file
+from curate.evaluation.agreement import Agreement
+from curate.store.files import ORIGIN, PAIRS
+from curate.store.shards import MANIFEST
+from engine.files.atomic import write_file
 from engine.records import Record
-from hermes_cli.run_folder import RunFolder
+from hermes_cli.run.folder import RunFolder
 
 VERSION = 1
 """Of what is computed from the same candidates."""

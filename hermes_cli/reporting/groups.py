@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.quality.records import CategoryGap
+from curate.evaluation.records import CategoryGap
 from hermes_cli.inspection.markup import Markup, join, tag
 from hermes_cli.reporting.records import Report
 from hermes_cli.reporting.rounds import short_name, signed

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from hermes_cli.inspection.markup import Markup, tag
 from hermes_cli.reporting.rounds import duration, short_name
-from hermes_cli.status import moment
-from hermes_cli.transitions import Attempt, Transition, attempts
+from hermes_cli.run.event_log import Attempt, Transition, attempts
+from hermes_cli.view import moment
 
 _TURNS = {"failed": "wrong", "cut off": "wrong", "stopped": "wrong"}
 

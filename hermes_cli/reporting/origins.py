@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from curate.store import ORIGIN
+from curate.store.files import ORIGIN
 from hermes_cli.inspection.markup import Markup, tag
 from hermes_cli.reporting.records import Report
 from hermes_cli.reporting.reproduce import changed, flat
 from hermes_cli.reporting.rounds import short_name
-from hermes_cli.run_folder import RunFolder
+from hermes_cli.run.folder import RunFolder
 
 _NAMED = ("precision", "device", "data", "annotations", "questions", "similarity", "choices")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from curate.shards import FOLDER
-from engine.durable import write_file
+from curate.store.shards import FOLDER
 from engine.errors import HermesError
+from engine.files.atomic import write_file
 from hermes_cli.inspection.markup import Markup, join, tag
 from hermes_cli.inspection.page import agreement_part, page
 from hermes_cli.inspection.round import InspectedRound
@@ -19,8 +19,8 @@ from hermes_cli.reporting.records import Report
 from hermes_cli.reporting.rounds import rounds_part, short_name, summary_part
 from hermes_cli.reporting.training import read_training, training_part
 from hermes_cli.reporting.work import work_part
-from hermes_cli.run_folder import RunFolder
-from hermes_cli.transitions import read_transitions
+from hermes_cli.run.event_log import read_transitions
+from hermes_cli.run.folder import RunFolder
 
 
 def write_page(folder: RunFolder, report: Report, path: Path) -> None:

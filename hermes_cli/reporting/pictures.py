@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import HermesError
-from hermes_cli.gallery import Gallery, GalleryImage, painted_file, read_gallery, real_file
 from hermes_cli.inspection.cards import SMALL, card, data_uri
 from hermes_cli.inspection.charts import sections
 from hermes_cli.inspection.items import Shown
 from hermes_cli.inspection.markup import Markup, tag
 from hermes_cli.inspection.round import InspectedRound
+from hermes_cli.reporting.gallery import Gallery, GalleryImage, painted_file, read_gallery, real_file
 from hermes_cli.reporting.rounds import prose, short_name
-from hermes_cli.run_folder import RunFolder
+from hermes_cli.run.folder import RunFolder
 
 CARDS = 4
 _AMONG = 24
@@ -91,7 +91,7 @@ def _painted(folder: Path, place: int, one: GalleryImage, number: int) -> Markup
 
 def _picture(path: Path, alt: str, title: str) -> Markup | None:
     """A stored picture inside the page; None where it is missing or cannot be read."""
-    from curate.images import read_rgb
+    from curate.sources.images import read_rgb
 
     try:
         pixels = np.asarray(read_rgb(path))

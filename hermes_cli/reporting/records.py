@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from benchmarks.quality.agreement import Agreement
-from benchmarks.quality.paired import Difference
-from benchmarks.quality.records import CategoryGap
-from curate.throughput import Throughput
+from curate.evaluation.agreement import Agreement
+from curate.evaluation.paired import Difference
+from curate.evaluation.records import CategoryGap
+from curate.store.throughput import Throughput
 from engine.records import Record
 
 Word = Literal["", "better", "perhaps better", "unchanged", "perhaps worse", "worse", "not comparable"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.quality.clustered import Estimate
+from curate.evaluation.clustered import Estimate
 from hermes_cli.inspection.charts import sections
 from hermes_cli.inspection.markup import Markup, join, tag
 from hermes_cli.inspection.page import tile

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.quality.clustered import Estimate
+from curate.evaluation.clustered import Estimate
 from hermes_cli.reporting.records import Report, RoundReport
 from hermes_cli.view import printable
 

@@ -10,10 +10,10 @@ from engine.records import Record
 from hermes_cli.inspection.markup import Markup, join, tag
 from hermes_cli.reporting.plots import Line, Point, axis, chart, smooth, thinned
 from hermes_cli.reporting.rounds import prose
-from hermes_cli.run_folder import RunFolder
+from hermes_cli.run.folder import RunFolder
 
 if TYPE_CHECKING:
-    from train.metrics import TrainStep
+    from train.logging.metrics import TrainStep
 
 
 class Trained(Record):
@@ -25,7 +25,7 @@ class Trained(Record):
 
 def read_training(folder: RunFolder, numbers: Sequence[int]) -> tuple[list[Trained], list[str]]:
     """The steps of every round that has any, and what cannot be read."""
-    from train.journal import METRICS, read_metrics
+    from train.logging.run_state import METRICS, read_metrics
 
     found, notes = [], []
     for number in numbers:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.quality.clustered import Estimate
-from benchmarks.quality.paired import Difference
+from curate.evaluation.clustered import Estimate
+from curate.evaluation.paired import Difference
 from hermes_cli.reporting.records import RoundReport, Word
 
 BEST_RULE = (

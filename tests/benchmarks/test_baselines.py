@@ -20,11 +20,11 @@ from benchmarks.speed.fused import FusedShowo
 from benchmarks.speed.model_sizes import MODEL_SIZES, config_of, make
 from benchmarks.speed.official_loop import EngineDice, FreeDice, continue_text, paint
 from benchmarks.speed.sampling import Models, SamplingSettings
+from engine.checkpoints.weights import load_model
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, PaintSettings
 from engine.samplers import mask_predict
 from engine.tokenizers.text import TextTokenizer
-from engine.weights import load_model
 
 PLAN = SamplingSettings(
     shape="tiny", images=2, n=2, questions=2, prompts=1, longest=10, steps=4, official=2, repeats=2
@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def models(checkpoint: Path) -> Iterator[Models]:
     """It, served and as the training module."""
     pytest.importorskip("vllm")
-    from engine.vllm_engine import Engine
+    from engine.serving.engine import Engine
 
     text = TextTokenizer.load(checkpoint / "tokenizer.json")
     with Engine(checkpoint, kv_cache_gib=0.125) as engine:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.speed import pair_work, train_step
 from benchmarks.speed.model_sizes import config_of
 from benchmarks.speed.reference_store import one_size
-from train.zero3 import process_group
+from train.distributed.policy import process_group
 
 
 def test_both_sides_of_a_step_have_the_same_losses_and_move(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.checkpoints.weights import save_checkpoint
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.tokenizers.image import save_image_tokenizer
 from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config
 from engine.tokenizers.magvit_v2_blocks import StackConfig
 from engine.tokenizers.text import word_tokenizer
-from engine.weights import save_checkpoint
 
 IMPORT = (
     "import",

@@ -15,18 +15,18 @@ import msgspec
 import pytest
 from PIL import Image
 
-from curate.outcomes import Sampled
-from curate.shards import read_outcomes
-from engine.canary import CANARY
-from engine.weights import fingerprint
-from hermes_cli.asked import Asked
-from hermes_cli.curate_stage import training_source
-from hermes_cli.progress import size_on_disk
-from hermes_cli.run_folder import RunFolder
-from hermes_cli.run_plan import Planner
+from curate.store.outcomes import Sampled
+from curate.store.shards import read_outcomes
+from engine.checkpoints.swap_probe import CANARY
+from engine.checkpoints.weights import fingerprint
+from hermes_cli.plan.work_estimate import Planner
+from hermes_cli.run.event_log import read_transitions
+from hermes_cli.run.folder import RunFolder
+from hermes_cli.run.progress import size_on_disk
+from hermes_cli.run.request import Asked
 from hermes_cli.settings import stored_settings
-from hermes_cli.stages import held_out_source
-from hermes_cli.transitions import read_transitions
+from hermes_cli.stages.curate import training_source
+from hermes_cli.stages.evaluate import held_out_source
 
 SMALL = ("--set", "curate.chunk=4", "--set", "train.steps=6", "--set", "train.warmup=1")
 SAME = ("--set", "curate.fresh_prompts=false")

@@ -17,14 +17,13 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from curate.outcomes import Bad, Sampled
-from curate.overview import ItemMarks, Marks, read_overview
 from curate.shapes import oracle, world
-from curate.shards import ShardStore
-from curate.store import ORIGIN, PAIRS, write_records
-from engine.checkpoints import SHOWO_SHAPES
-from engine.durable import write_file
-from engine.pixels import Pixels
+from curate.store.files import ORIGIN, PAIRS, write_records
+from curate.store.outcomes import Bad, Sampled
+from curate.store.overview import ItemMarks, Marks, read_overview
+from curate.store.shards import ShardStore
+from engine.files.atomic import write_file
+from engine.files.layout import SHOWO_SHAPES
 from engine.records import (
     Candidates,
     CaptionCandidate,
@@ -35,6 +34,7 @@ from engine.records import (
     Provenance,
     Question,
 )
+from engine.tokenizers.codec import Pixels
 from hermes_cli.inspection.cards import card
 from hermes_cli.inspection.items import Shown
 from hermes_cli.inspection.markup import join

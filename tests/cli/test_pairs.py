@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from curate.shapes import world
-from engine.checkpoints import SHOWO_SHAPES
-from engine.weights import fingerprint
+from engine.checkpoints.weights import fingerprint
+from engine.files.layout import SHOWO_SHAPES
 from hermes_cli.main import main
 
 

@@ -11,15 +11,15 @@ import msgspec
 import pytest
 import torch
 
-from engine.checkpoints import SHOWO_SHAPES
+from engine.checkpoints.weights import WEIGHTS, load_config
 from engine.errors import ConfigError
-from engine.kv_cache import LEAST, MOST, WORKSPACE
-from engine.machine import Machine
-from engine.machine_plan import GIB, plan
-from engine.vllm_arguments import Card, showo_arguments
-from engine.weights import WEIGHTS, load_config
-from hermes_cli.planning import cache_gib, engine_needs, plan_processes, training_needs
+from engine.files.layout import SHOWO_SHAPES
+from engine.machine.kv_cache import LEAST, MOST, WORKSPACE
+from engine.machine.plan import GIB, plan
+from engine.machine.probe import Machine
+from engine.serving.arguments import Card, showo_arguments
 from hermes_cli.settings import RunSettings, settle
+from hermes_cli.stages.processes import cache_gib, engine_needs, plan_processes, training_needs
 from train.config import TrainConfig
 
 SETTINGS = RunSettings()

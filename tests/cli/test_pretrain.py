@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from curate.shapes.captions import neighbours
 from curate.shapes.examples import words
-from engine.checkpoints import SHOWO_SHAPES
+from engine.checkpoints.weights import fingerprint, load_config, load_model
 from engine.errors import ConfigError
-from engine.weights import fingerprint, load_config, load_model
-from hermes_cli.pretrain import (
+from engine.files.layout import SHOWO_SHAPES
+from hermes_cli.commands.pretrain import (
     PretrainPlan,
     batches_of,
     load_plan,
@@ -23,8 +23,8 @@ from hermes_cli.pretrain import (
     start_of,
     train_from_scratch,
 )
-from train.pretrain import PretrainPhase, PretrainSettings
-from train.pretrain_batch import PretrainExample
+from train.pretraining.pretrain import PretrainPhase, PretrainSettings
+from train.pretraining.pretrain_batch import PretrainExample
 
 CARELESS = Path(__file__).parents[2] / "benchmarks/experiment/careless.toml"
 

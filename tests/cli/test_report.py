@@ -19,8 +19,8 @@ from made_run import made_run, measured, save_evaluation
 from page_elements import Elements
 from typer.testing import CliRunner
 
-from benchmarks.quality.clustered import Estimate
-from benchmarks.quality.paired import Difference
+from curate.evaluation.clustered import Estimate
+from curate.evaluation.paired import Difference
 from hermes_cli.main import app
 from hermes_cli.recipes import DEFAULT
 from hermes_cli.reporting.plots import Axis, axis

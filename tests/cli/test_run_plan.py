@@ -10,13 +10,13 @@ from made_run import made_run
 from typer.testing import CliRunner
 
 from engine.errors import ConfigError
-from hermes_cli.asked import Asked
-from hermes_cli.curate_stage import training_source
 from hermes_cli.main import app
-from hermes_cli.run_folder import RunFolder
-from hermes_cli.run_plan import Planner, RunPlan, StagePlan
+from hermes_cli.plan.work_estimate import Planner, RunPlan, StagePlan
+from hermes_cli.run.folder import RunFolder
+from hermes_cli.run.request import Asked
 from hermes_cli.settings import RunSettings, settle
-from hermes_cli.stages import held_out_source
+from hermes_cli.stages.curate import training_source
+from hermes_cli.stages.evaluate import held_out_source
 
 SMALL = {
     "curate": {"n": 4, "limit": 6, "similarity": "minilm"},

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from engine.errors import ConfigError
 from hermes_cli.main import app
-from hermes_cli.progress import units_done
-from hermes_cli.run_folder import RunFolder
-from hermes_cli.running import announced, read_running
+from hermes_cli.run.folder import RunFolder
+from hermes_cli.run.heartbeat import announced, read_running
+from hermes_cli.run.progress import units_done
 
 
 def status(run: Path, *arguments: str) -> str:

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from made_run import made_run
 from typer.testing import CliRunner
 
-from benchmarks.quality.clustered import Estimate
-from benchmarks.quality.paired import Difference
+from curate.evaluation.clustered import Estimate
+from curate.evaluation.paired import Difference
 from engine.errors import ConfigError
 from hermes_cli.main import app
 from hermes_cli.reporting.build import build_report
 from hermes_cli.reporting.records import RoundReport
-from hermes_cli.run_folder import RunFolder
-from hermes_cli.stopping import Goal, Stopping
+from hermes_cli.run.folder import RunFolder
+from hermes_cli.stages.stopping import Goal, Stopping
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ from made_run import made_run
 from typer.testing import CliRunner
 
 from engine.errors import BusyError
-from hermes_cli.asked import Asked, write_asked
 from hermes_cli.main import app
-from hermes_cli.run_folder import RunFolder
-from hermes_cli.running import announced, read_running
-from hermes_cli.stages import timed
-from hermes_cli.transitions import Transition, attempts, note, read_transitions
+from hermes_cli.run.event_log import Transition, attempts, note, read_transitions
+from hermes_cli.run.folder import RunFolder
+from hermes_cli.run.heartbeat import announced, read_running
+from hermes_cli.run.request import Asked, write_asked
+from hermes_cli.stages.evaluate import timed
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from colour_model import ColourModel, LengthSimilarity
 from curating import curate_here
 
 from curate.config import CurateConfig
-from curate.scorers import Scorers
+from curate.scoring.scorers import Scorers
 from curate.shapes import world
 from curate.sources import Source, load_source
-from curate.store import PAIRS, read_records
-from engine.feature_files import FEATURES, open_features
+from curate.store.files import PAIRS, read_records
+from engine.files.clip_features import FEATURES, open_features
 from engine.records import Preference
 
 

@@ -11,11 +11,11 @@ from curating import curate_here
 from data_sets import QUESTION, folder_with_image, png, write_lines
 
 from curate.config import CurateConfig
-from curate.outcomes import Bad
-from curate.scorers import Scorers
+from curate.scoring.scorers import Scorers
 from curate.sources import load_source
-from curate.store import PAIRS, QUARANTINE, SUMMARY, read_records
-from curate.summary import CurateSummary
+from curate.store.files import PAIRS, QUARANTINE, SUMMARY, read_records
+from curate.store.outcomes import Bad
+from curate.store.summary import CurateSummary
 from engine.errors import DataError
 from engine.records import Preference
 

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.self_vqa import accuracy
+from curate.scoring.self_vqa import accuracy
 from curate.shapes import oracle, world
 from curate.shapes.captions import CATEGORIES
 from curate.shapes.questions import KINDS, read_question
 from curate.shapes.scene import BACKGROUND, CANVAS, COLORS, SHAPES, Placed, Scene, render
-from engine.checkpoints import SHOWO_SHAPES
+from engine.files.layout import SHOWO_SHAPES
 from engine.records import Question
 from engine.tokenizers.image import load_image_tokenizer, to_pixels, to_uint8
 

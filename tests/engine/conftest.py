@@ -10,13 +10,13 @@ import pytest
 import torch
 from tiny_showo import WORDS, clip_model, randomised
 
-from engine.checkpoints import CLIP_FOLDER
+from engine.checkpoints.weights import load_config, load_model, save_checkpoint
+from engine.files.layout import CLIP_FOLDER
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import ImageTokens, Question
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
 from engine.tokenizers.text import TextTokenizer, word_tokenizer
-from engine.weights import load_config, load_model, save_checkpoint
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 
@@ -73,7 +73,7 @@ def model(checkpoints: tuple[Path, Path]) -> Showo:
 def engine(checkpoints: tuple[Path, Path]) -> Iterator[object]:
     """The first checkpoint served by vLLM; a test that swaps must swap back."""
     pytest.importorskip("vllm")
-    from engine.vllm_engine import Engine
+    from engine.serving.engine import Engine
 
     with Engine(checkpoints[0], kv_cache_gib=0.125) as served:
         yield served
@@ -83,7 +83,7 @@ def engine(checkpoints: tuple[Path, Path]) -> Iterator[object]:
 def paged_engine(checkpoints: tuple[Path, Path]) -> Iterator[object]:
     """The same with vLLM's own decoding of captions and answers."""
     pytest.importorskip("vllm")
-    from engine.vllm_engine import Engine
+    from engine.serving.engine import Engine
 
     with Engine(checkpoints[0], kv_cache_gib=0.125, sampler="paged") as served:
         yield served

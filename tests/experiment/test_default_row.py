@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from benchmarks.experiment.grid import SHIPPED, load_grid
-from engine.checkpoints import resolve_model
-from engine.weights import load_config
+from engine.checkpoints.weights import load_config
+from engine.files.layout import resolve_model
 from hermes_cli.recipes import DEFAULT
 from hermes_cli.settings import settle
 from train.config import TrainConfig

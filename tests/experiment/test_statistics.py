@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 
 from benchmarks.experiment.statistics import Array, Interval, crossed, cut, pseudo
-from benchmarks.quality.clustered import Ratio, contrast, ratio
+from curate.evaluation.clustered import Ratio, contrast, ratio
 
 numbers = st.floats(-100, 100, allow_nan=False, width=32)
 tables = arrays.arrays(

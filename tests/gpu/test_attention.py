@@ -24,7 +24,7 @@ from vllm.v1.attention.backend import AttentionCGSupport, CommonAttentionMetadat
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
-from engine.vllm_attention import (
+from engine.serving.attention import (
     CpuPrefixBackend,
     TritonPrefixBackend,
     TritonPrefixBuilder,
@@ -32,7 +32,7 @@ from engine.vllm_attention import (
     prefix_backend,
     split_prefix,
 )
-from engine.vllm_plugin import register
+from engine.serving.plugin import register
 
 CAUSAL_ALONE = {"warm-up", "decoding"}
 """Batches without a query inside an image."""

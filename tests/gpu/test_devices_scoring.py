@@ -8,7 +8,7 @@ import pytest
 from pretended_cuda import CUDA, moved, pretended_cuda
 from tiny_bert import write_bert, write_sentence_model
 
-from curate.text_models import PlainBert, SentenceModel
+from curate.scoring.text_models import PlainBert, SentenceModel
 
 
 @pytest.mark.parametrize("kind", ["cls", "mean", "sentence"])

@@ -18,17 +18,17 @@ from pretended_cuda import CUDA, pretended_cuda
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
-from engine.feature_files import save_features
+from engine.files.clip_features import save_features
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, ImageTokens, Preference
 from engine.tokenizers.text import word_tokenizer
-from train.batch import Layout
 from train.config import TrainConfig
+from train.data.batch import Layout
+from train.logps.row_logps import RowLogps
 from train.loop import PairSource, real_pairs
-from train.loss import batch_loss
-from train.reference import Reference
-from train.row_logps import RowLogps
+from train.losses.loss import batch_loss
+from train.reference.reference import Reference
 
 TOKENS, SEEN, WIDTH, PAIRS = 9, 16, 24, 4
 CONFIG = TrainConfig(batch=PAIRS, real_caption_anchor=0.1, real_image_anchor=0.1, image_anchor=0.1)

@@ -19,13 +19,14 @@ from vllm.config import CompilationConfig, CompilationMode, CUDAGraphMode
 from vllm.engine.arg_utils import EngineArgs
 from vllm.v1.worker.utils import request_memory
 
+from engine.checkpoints.weights import weight_bytes
 from engine.devices import enough_memory
 from engine.errors import EngineError
-from engine.kv_cache import LEAST, MOST, WORKSPACE
-from engine.machine import read_machine
+from engine.machine.kv_cache import LEAST, MOST, WORKSPACE
+from engine.machine.precision import serving_dtype
+from engine.machine.probe import read_machine
 from engine.models.showo_config import ShowoConfig
-from engine.precision import serving_dtype
-from engine.vllm_arguments import (
+from engine.serving.arguments import (
     BATCH_INVARIANT,
     ENVIRONMENT,
     GIB,
@@ -34,8 +35,7 @@ from engine.vllm_arguments import (
     environment,
     showo_arguments,
 )
-from engine.vllm_launch import environment_for_children, launched, require_early, stop, translated
-from engine.weights import weight_bytes
+from engine.serving.launch import environment_for_children, launched, require_early, stop, translated
 
 RELEASE = ShowoConfig()
 WEIGHTS = 3 * GIB
@@ -61,7 +61,7 @@ def test_a_cpu_is_started_as_ever() -> None:
         "block_size": 128,
         "enable_prompt_embeds": False,
         "kv_cache_memory_bytes": 4 * GIB,
-        "worker_extension_cls": "engine.vllm_worker.HermesWorker",
+        "worker_extension_cls": "engine.serving.worker.HermesWorker",
         "use_tqdm_on_load": False,
         "tensor_parallel_size": 1,
     }

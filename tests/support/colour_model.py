@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from engine.metering.counters import EngineWork
 from engine.records import (
     Answer,
     AnswerSettings,
@@ -16,7 +17,6 @@ from engine.records import (
     SampledCaption,
     SampledImage,
 )
-from engine.work import EngineWork
 
 
 class ColourModel:

@@ -7,16 +7,16 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from curate.config import CurateConfig
-from curate.earlier import EarlierPairs
-from curate.origin import Origin, Serving, origin_of
 from curate.pipeline import curate
-from curate.pool import LocalPool
 from curate.protocol import UnifiedModel
 from curate.sampling import CandidateSampler
-from curate.scorers import Scorers
+from curate.scoring.scorers import Scorers
 from curate.sources import Source
-from curate.summary import CurateSummary
-from engine.feature_files import FEATURES
+from curate.store.origin import Origin, Serving, origin_of
+from curate.store.previous_pairs import EarlierPairs
+from curate.store.summary import CurateSummary
+from curate.workers.pool import LocalPool
+from engine.files.clip_features import FEATURES
 
 
 def curate_here(

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from engine.checkpoints.weights import load_config
 from engine.records import CaptionSettings, ImageTokens
-from engine.vllm_engine import Engine
-from engine.weights import load_config
+from engine.serving.engine import Engine
 
 KEYS = ("a", "b")
 TEXTS = ("two red circle", "blue square and a green circle")

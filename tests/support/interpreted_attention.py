@@ -24,10 +24,10 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.attention.ops.triton_unified_attention import unified_attention
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
-from engine.vllm_arguments import showo_arguments
-from engine.vllm_attention import TritonPrefixBackend, TritonPrefixBuilder, paged_head_size
-from engine.vllm_plugin import register
-from engine.weights import load_config
+from engine.checkpoints.weights import load_config
+from engine.serving.arguments import showo_arguments
+from engine.serving.attention import TritonPrefixBackend, TritonPrefixBuilder, paged_head_size
+from engine.serving.plugin import register
 
 Batch = Sequence[tuple[int, int]]
 """Of each request its tokens and how many of them are cached."""

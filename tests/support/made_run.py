@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from benchmarks.quality.config import EvalConfig
-from benchmarks.quality.records import CategoryGap, GapMeasurement, ItemScore
-from curate.outcomes import Sampled
-from curate.shards import ShardStore
-from curate.store import ORIGIN, PAIRS, write_records
-from engine.durable import write_file
+from curate.evaluation.config import EvalConfig
+from curate.evaluation.records import CategoryGap, GapMeasurement, ItemScore
+from curate.store.files import ORIGIN, PAIRS, write_records
+from curate.store.outcomes import Sampled
+from curate.store.shards import ShardStore
+from engine.files.atomic import write_file
 from engine.records import (
     Candidates,
     CaptionCandidate,
@@ -26,8 +26,8 @@ from engine.records import (
     Preference,
     Question,
 )
-from hermes_cli.gallery import INDEX, Gallery, GalleryImage, painted_file, real_file
-from train.metrics import SideMetrics, TrainStep
+from hermes_cli.reporting.gallery import INDEX, Gallery, GalleryImage, painted_file, real_file
+from train.logging.metrics import SideMetrics, TrainStep
 
 IMAGES = 2
 

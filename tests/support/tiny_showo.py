@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from engine.checkpoints import CLIP_FOLDER
+from engine.checkpoints.weights import save_checkpoint
+from engine.files.layout import CLIP_FOLDER
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
 from engine.tokenizers.text import word_tokenizer
-from engine.weights import save_checkpoint
 
 WORDS = "caption : what color is the how many red green blue circle square two three a and ?"
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from train.command import precompute, run_training
 from train.config import TrainConfig
-from train.journal import read_metrics
-from train.metrics import TrainStep, timeless
+from train.logging.metrics import TrainStep, timeless
+from train.logging.run_state import read_metrics
 
 CONFIG = TrainConfig(steps=12, warmup=2, learning_rate=1e-3, save_every=4, mask_draws=2, trackers=())
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from engine.checkpoints import CLIP_FOLDER
+from engine.checkpoints.weights import save_checkpoint
+from engine.files.layout import CLIP_FOLDER
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
 from engine.tokenizers.text import word_tokenizer
-from engine.weights import save_checkpoint
 
 WORDS = "a red blue green cube ball cone and two on the left of user give caption for image assistant : ."
 TOKENS, BITS = 9, 5

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity.folder import Golden
-from train.batch import IGNORE, Layout
 from train.config import TrainConfig
-from train.loss import BatchLoss, Side, batch_loss
-from train.row_logps import RowLogps
+from train.data.batch import IGNORE, Layout
+from train.logps.row_logps import RowLogps
+from train.losses.loss import BatchLoss, Side, batch_loss
 
 CASE = "case3a_dpo_b1"
 """One preference: the reference implementation sums a batch before its sigmoid, which is right for one."""

@@ -9,7 +9,7 @@ import pytest
 from training import CONFIG
 
 from benchmarks.resilience.train_kills import Job, attempt, compare, discard, endure
-from engine.weights import fingerprint
+from engine.checkpoints.weights import fingerprint
 from train.command import precompute
 
 EVERYTHING = msgspec.structs.replace(

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from training import CONFIG, KilledError, die_at, metrics_of, run, weights
 
+from engine.checkpoints.weights import fingerprint, load_model
 from engine.errors import BusyError, CheckpointError, StaleError
-from engine.weights import fingerprint, load_model
-from train.batch import Layout
 from train.config import TrainConfig
-from train.journal import Journal, RunBasis, latest_is_best
-from train.metrics import TrainStep
-from train.reference import ReferenceBasis
-from train.zero3 import Policy, open_policy
+from train.data.batch import Layout
+from train.distributed.policy import Policy, open_policy
+from train.logging.metrics import TrainStep
+from train.logging.run_state import Journal, RunBasis, latest_is_best
+from train.reference.reference import ReferenceBasis
 
 
 @pytest.mark.parametrize(

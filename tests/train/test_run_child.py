@@ -16,16 +16,16 @@ import pytest
 from training import CONFIG
 
 from engine.errors import HermesError
-from hermes_cli.iterate import train_in_child
-from hermes_cli.run_folder import RunFolder
+from hermes_cli.run.event_log import read_transitions
+from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings, store_settings, stored_settings
-from hermes_cli.transitions import read_transitions
+from hermes_cli.stages.self_play import train_in_child
 
 RUN = """
 import sys
 from pathlib import Path
-from hermes_cli.iterate import train_in_child
-from hermes_cli.run_folder import RunFolder
+from hermes_cli.stages.self_play import train_in_child
+from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import stored_settings
 root = Path(sys.argv[1])
 settings = stored_settings(root / "run.json")

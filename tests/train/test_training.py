@@ -13,20 +13,20 @@ import pytest
 import torch
 from training import CONFIG, run, weights
 
-from engine.canary import CANARY, read_canaries
+from engine.checkpoints.swap_probe import CANARY, read_canaries
+from engine.checkpoints.weights import fingerprint, load_model
 from engine.errors import ConfigError, StageOrderError, StaleError
 from engine.tokenizers.image import load_image_tokenizer
 from engine.tokenizers.text import TextTokenizer
 from engine.transport.shared import Inbox
-from engine.weights import fingerprint, load_model
-from train.batch import Layout
 from train.command import precompute, run_training
 from train.config import TrainConfig
-from train.journal import read_metrics
-from train.metrics import TrainStep
-from train.preferences import load_preferences, usable
-from train.row_logps import RowLogps
-from train.zero3 import decay_groups, open_policy
+from train.data.batch import Layout
+from train.data.preferences import load_preferences, usable
+from train.distributed.policy import decay_groups, open_policy
+from train.logging.metrics import TrainStep
+from train.logging.run_state import read_metrics
+from train.logps.row_logps import RowLogps
 
 
 def test_loss_falls_and_both_margins_rise(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> None:
@@ -200,7 +200,7 @@ import sys
 from pathlib import Path
 import torch.distributed as dist
 from train.config import TrainConfig
-from train.zero3 import open_policy
+from train.distributed.policy import open_policy
 
 try:
     with open_policy(TrainConfig(), Path(sys.argv[1])):

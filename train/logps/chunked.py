@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from engine.precision import serving_dtype
+from engine.machine.precision import serving_dtype
 from train.logps.head import Head, Span, accumulation_dtype, whole
 
 KEPT_BYTES = 168 * 2**20

@@ -10,7 +10,7 @@ from PIL import Image
 
 from curate.exchange.tokenizers import Tokenizers
 from curate.shapes import world
-from engine.checkpoints import SHOWO_SHAPES
+from engine.files.layout import SHOWO_SHAPES
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference
 
 

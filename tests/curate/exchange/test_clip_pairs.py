@@ -13,10 +13,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from curate.exchange.export import export_pairs
 from curate.exchange.importing import import_pairs
 from curate.exchange.tokenizers import Tokenizers
-from curate.store import PAIRS, read_records, write_records
-from engine.checkpoints import CLIP_FOLDER
+from curate.store.files import PAIRS, read_records, write_records
 from engine.errors import DataError
-from engine.feature_files import FEATURES, open_features, save_features
+from engine.files.clip_features import FEATURES, open_features, save_features
+from engine.files.layout import CLIP_FOLDER
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionCandidate, CaptionPair, ImageTokens, Preference
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer

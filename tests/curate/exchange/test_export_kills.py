@@ -13,7 +13,7 @@ import pytest
 
 from curate.exchange.export import FORMATS, export_pairs
 from curate.exchange.tokenizers import Tokenizers
-from curate.store import write_records
+from curate.store.files import write_records
 from engine.records import Preference
 
 STALLING = """
@@ -21,8 +21,8 @@ import sys, time
 from pathlib import Path
 from curate.exchange.export import export_pairs
 from curate.exchange.tokenizers import Tokenizers
-from curate.store import read_records
-from engine.checkpoints import SHOWO_SHAPES
+from curate.store.files import read_records
+from engine.files.layout import SHOWO_SHAPES
 from engine.records import Preference
 
 def slowly():

@@ -17,7 +17,7 @@ from PIL import Image
 from curate.exchange.importing import import_pairs
 from curate.exchange.tokenizers import Tokenizers
 from curate.shapes import world
-from curate.store import IMPORTED, PAIRS, QUARANTINE, SUMMARY, read_records
+from curate.store.files import IMPORTED, PAIRS, QUARANTINE, SUMMARY, read_records
 from engine.errors import ConfigError, DataError
 from engine.records import Preference
 

@@ -17,7 +17,7 @@ from curate.exchange.export import export_pairs
 from curate.exchange.importing import import_pairs
 from curate.exchange.table import FILE, schema
 from curate.exchange.tokenizers import Tokenizers
-from curate.store import PAIRS, read_records, write_records
+from curate.store.files import PAIRS, read_records, write_records
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference, Provenance
 
 CODES = st.lists(st.integers(0, 1023), min_size=36, max_size=36).map(tuple)

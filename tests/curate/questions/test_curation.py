@@ -11,12 +11,13 @@ import pytest
 from curating import curate_here
 
 from curate.config import CurateConfig
-from curate.outcomes import Sampled
 from curate.questions.tifa import from_item, write_tifa
-from curate.scorers import Scorers
-from curate.shards import read_outcomes
-from curate.store import ORIGIN
+from curate.scoring.scorers import Scorers
+from curate.store.files import ORIGIN
+from curate.store.outcomes import Sampled
+from curate.store.shards import read_outcomes
 from engine.errors import DataError, StaleError
+from engine.metering.counters import EngineWork
 from engine.records import (
     Answer,
     CaptionSettings,
@@ -25,9 +26,8 @@ from engine.records import (
     SampledCaption,
     SampledImage,
 )
-from engine.work import EngineWork
-from hermes_cli.curate_stage import training_source
 from hermes_cli.settings import RunSettings
+from hermes_cli.stages.curate import training_source
 
 RED = Question(question="is it red?", choices=("yes", "no"), answer="yes", kind="color", element="red")
 

@@ -15,8 +15,8 @@ from curate.config import CurateConfig
 from curate.sources import Tally, load_source, open_source, select
 from curate.sources.selection import selection_bound, selection_hash
 from engine.errors import DataError
-from hermes_cli.curate_stage import training_source
 from hermes_cli.settings import RunSettings
+from hermes_cli.stages.curate import training_source
 
 IDS = st.lists(st.text(max_size=8), unique=True, max_size=60)
 NUMBERS = st.integers(1, 40)

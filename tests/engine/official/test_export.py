@@ -11,6 +11,7 @@ from official_release import Release, files_of, official_config, official_tensor
 from safetensors.torch import load_file
 from transformers import PhiConfig
 
+from engine.checkpoints.weights import fingerprint, load_config, save_checkpoint
 from engine.errors import CheckpointError
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
@@ -19,7 +20,6 @@ from engine.official.showo import export_showo, import_showo
 from engine.official.whole_folder import whole_folder
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
 from engine.tokenizers.text import word_tokenizer
-from engine.weights import fingerprint, load_config, save_checkpoint
 
 
 def test_weights_are_written_for_all_who_may_read_the_rest(release: Release, tmp_path: Path) -> None:

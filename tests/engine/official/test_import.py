@@ -30,13 +30,13 @@ from official_release import (
 from safetensors.torch import load_file
 from transformers import CodeGenTokenizer, PhiConfig
 
+from engine.checkpoints.weights import fingerprint, load_config, load_model
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.official import showo_layout as layout
 from engine.official.showo import export_showo, import_showo
 from engine.tokenizers.image import load_image_tokenizer
 from engine.tokenizers.text import TextTokenizer
-from engine.weights import fingerprint, load_config, load_model
 
 
 @pytest.mark.parametrize("clip", [0, 1024])

@@ -20,11 +20,11 @@ from official_release import (
 )
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 
+from engine.checkpoints.weights import load_config, load_model
 from engine.models.clip_tower import ClipTower, pixels
 from engine.official import showo_layout as layout
 from engine.official.showo import export_showo, import_showo
 from engine.tokenizers.text import TextTokenizer
-from engine.weights import load_config, load_model
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from official_release import (
 )
 from tokenizers import Tokenizer, models
 
+from engine.checkpoints.weights import load_config
 from engine.official import showo_layout as layout
-from engine.weights import load_config
 
 
 def test_every_unfit_tensor_is_named_in_one_error(release: Release) -> None:

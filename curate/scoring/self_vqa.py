@@ -1,0 +1,78 @@
+"""Self-VQA: the model answers questions about its own images (TIFA accuracy, arXiv 2303.11897)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from curate.scoring.similarity import Similarity, cosines
+from engine.records import Answer, Question
+
+
+def match_choice(text: str, choices: Sequence[str], similarity: Similarity) -> str:
+    """The choice that a free-text answer means: the same words, else the most similar sentence.
+
+    Source: the official script, which takes the nearest choice by sentence similarity always.
+    """
+    plain = _plain(text)
+    for choice in choices:
+        if choice.lower() == plain:
+            return choice
+    if not plain:
+        return ""
+    return choices[int(cosines(similarity.embed([plain, *choices])).argmax())]
+
+
+def compared(questions: Sequence[Question], answers: Sequence[Answer]) -> list[str]:
+    """The texts that `matched` will embed; embedding those of many images at once is cheaper."""
+    found: list[str] = []
+    for question, answer in zip(questions, answers, strict=True):
+        plain = _plain(answer.text)
+        if plain and plain not in (choice.lower() for choice in question.choices):
+            found += [plain, *question.choices]
+    return found
+
+
+def _plain(text: str) -> str:
+    return text.strip().strip(".").lower()
+
+
+def accuracy(questions: Sequence[Question], answers: Sequence[str | None]) -> float:
+    """Share of questions answered rightly; 0 for none asked."""
+    if not questions:
+        return 0.0
+    right = sum(q.answer == a for q, a in zip(questions, answers, strict=True))
+    return right / len(questions)
+
+
+LIKELIHOOD_DIGITS = 4
+"""Of a likelihood, in nats: what stands behind them depends on which images shared a batch."""
+
+
+def likelihood(questions: Sequence[Question], answers: Sequence[Answer]) -> float | None:
+    """How sure the model is of the right choices, at most 0: the mean over the questions of the right
+    choice's log-softmax over the log-probs of the question's choices. None where choices were not read, or
+    the right one is not among them.
+
+    A choice's log-prob counts all its tokens and its end, so that the softmax is over whole answers.
+    """
+    told = list(zip(questions, answers, strict=True))
+    if not told or not all(a.choice_logps and q.answer in q.choices for q, a in told):
+        return None
+    mean = sum(a.choice_logps[q.choices.index(q.answer)] - _logsumexp(a.choice_logps) for q, a in told)
+    return round(mean / len(told), LIKELIHOOD_DIGITS) + 0.0 if math.isfinite(mean) else None
+
+
+def _logsumexp(values: Sequence[float]) -> float:
+    top = max(values)
+    return top + math.log(sum(math.exp(value - top) for value in values)) if math.isfinite(top) else top
+
+
+def matched(
+    questions: Sequence[Question], answers: Sequence[Answer], similarity: Similarity
+) -> tuple[str, ...]:
+    """Each answer as one of its question's choices."""
+    return tuple(
+        match_choice(answer.text, question.choices, similarity)
+        for question, answer in zip(questions, answers, strict=True)
+    )

@@ -1,0 +1,190 @@
+"""What a curation was made from, kept in its folder; another origin is refused, and the difference named."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from curate.config import CurateConfig, caption_plan
+from curate.questions.lookup import asked_digest
+from curate.scoring.scorers import Scorers
+from curate.sources import Source
+from curate.store.files import ORIGIN
+from engine.errors import StaleError
+from engine.files.atomic import write_file
+from engine.records import Record
+
+
+class Origin(Record):
+    """What decides every sample of a curation; a folder with another origin is refused."""
+
+    model: str
+    """Fingerprint of the weights that sampled."""
+    precision: str
+    data: str
+    round: int
+    seed: int
+    n: int
+    captions: object
+    """How each caption candidate is sampled, and by which sampler."""
+    paint: object
+    answer: object
+    similarity: str
+    """What compared captions, with its digest."""
+    choices: str = ""
+    """What matched answers with choices."""
+    judge: object = None
+    """Who answered about painted images; None is the model itself."""
+    annotations: str = ""
+    """Digest of the data set's annotations."""
+    select: int = 0
+    """Size of the random subset; 0 is everything."""
+    skip: int = 0
+    """Items of the data set before its first."""
+    questions: str = ""
+    """Digest of the file that they come from; empty for the data set's own."""
+    device: str = "cpu"
+    """What computed. A GPU rounds otherwise than a CPU: a curation stays where it was begun."""
+    deterministic: bool = True
+    """`engine.deterministic`, where that changes anything: on a GPU."""
+
+    @property
+    def sampler(self) -> str:
+        """Who sampled captions and answers; empty where that was not kept."""
+        match self.captions:
+            case [{"sampler": str(name)}, *_]:
+                return name
+        return ""
+
+    def encoded(self) -> bytes:
+        """As JSON. A CPU's says nothing of devices, as before GPUs served: folders and digests stay."""
+        tree = msgspec.to_builtins(self)
+        if self.device == "cpu":
+            del tree["device"], tree["deterministic"]
+        return msgspec.json.encode(tree)
+
+    def digest(self) -> str:
+        """Digest of all of it, by which pairs name it."""
+        return hashlib.blake2b(self.encoded(), digest_size=12).hexdigest()
+
+
+class Serving(Record):
+    """What of an engine decides its samples."""
+
+    model: str
+    """Fingerprint of the weights."""
+    precision: str
+    sampler: str = "branched"
+    device: str = "cpu"
+    deterministic: bool = True
+
+
+def origin_of(
+    serving: Serving,
+    source: Source,
+    config: CurateConfig,
+    scorers: Scorers,
+    round_number: int,
+    seed: int,
+) -> Origin:
+    """The origin of a round's curation by an engine."""
+    captions = msgspec.to_builtins(list(caption_plan(config)))
+    return Origin(
+        model=serving.model,
+        precision=serving.precision,
+        data=source.name,
+        round=round_number,
+        seed=seed,
+        n=config.n,
+        captions=[{**one, "sampler": serving.sampler} for one in captions],
+        paint=msgspec.to_builtins(config.paint),
+        answer=msgspec.to_builtins(config.answer),
+        similarity=scorers.captions.name,
+        choices=scorers.choices.name,
+        judge=scorers.judge.origin if scorers.judge else None,
+        annotations=source.digest,
+        questions=asked_digest(config.questions, config.combine_questions),
+        select=config.select,
+        skip=source.skip,
+        device=serving.device,
+        deterministic=serving.deterministic,
+    )
+
+
+def claim(folder: Path, origin: Origin) -> None:
+    """Marks a folder as this curation's, or checks that it is.
+
+    Raises:
+        StaleError: it holds another one; the message names what differs.
+    """
+    path = folder / ORIGIN
+    if not path.is_file():
+        write_file(path, origin.encoded())
+        return
+    stored = _read(path, origin.similarity, origin.choices)
+    changed = [
+        line
+        for name in Origin.__struct_fields__
+        for line in _changes(name, getattr(stored, name), getattr(origin, name))
+    ]
+    if changed:
+        raise StaleError(
+            f"{folder}: was curated under other settings ({'; '.join(changed)}); "
+            "use another --run, or curate this round again with --fresh"
+        )
+
+
+def _changes(name: str, old: object, new: object) -> list[str]:
+    """What differs, in as few words as name it: of two tables the keys, of two lists their lengths first."""
+    if old == new:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [line for key in keys for line in _changes(f"{name}.{key}", old.get(key), new.get(key))]
+    if isinstance(old, list) and isinstance(new, list):
+        if len(old) != len(new):
+            return [f"{name}: {len(old)} -> {len(new)} entries"]
+        return next(
+            found
+            for i, pair in enumerate(zip(old, new, strict=True))
+            if (found := _changes(f"{name}[{i}]", *pair))
+        )
+    return [f"{name} {old!r} -> {new!r}"]
+
+
+def require_same_scorers(folders: Iterable[Path], scorers: Scorers) -> None:
+    """Later rounds compare their scores with those of earlier rounds (Eq. 10), so one scorer must give both.
+
+    Raises:
+        StaleError: an earlier round's candidates were scored by others.
+    """
+    ours = {
+        "similarity": scorers.captions.name,
+        "choices": scorers.choices.name,
+        "judge": scorers.judge.origin if scorers.judge else None,
+    }
+    for folder in folders:
+        if not (folder / ORIGIN).is_file():
+            continue
+        stored = _read(folder / ORIGIN, scorers.captions.name, scorers.choices.name)
+        changed = [
+            f"{name} {getattr(stored, name)!r} -> {one!r}"
+            for name, one in ours.items()
+            if getattr(stored, name) != one
+        ]
+        if changed:
+            raise StaleError(
+                f"{folder}: was scored by others ({'; '.join(changed)}), and a later round compares scores "
+                "with it; name the same ones (--similarity, curate.judge), or use another --run"
+            )
+
+
+def _read(path: Path, similarity: str, choices: str) -> Origin:
+    """A stored origin. Early ones have no digest of the text model, which is then taken as today's."""
+    stored = msgspec.json.decode(path.read_bytes(), type=Origin)
+    if not stored.choices and stored.similarity == similarity.partition("@")[0]:
+        return msgspec.structs.replace(stored, similarity=similarity, choices=choices)
+    return stored

@@ -1,0 +1,326 @@
+"""The append-only store of a curation: a shard for each block of rows, a manifest with checksums, a lock.
+
+A block of `size` rows has one shard. While rows are missing it is `NNNNNN.open.jsonl`, to which outcomes are
+appended in any order, each append on disk before it counts. When all rows are there it is sealed: written
+once more in the order of the rows, under its final name, and entered in the manifest with its checksum. So
+the sealed bytes depend on the outcomes alone, not on interruptions, batch sizes or who sampled what first.
+
+A kill or a power loss can tear the last line of an open shard; the torn tail is cut off when the store is
+next opened, and its rows count as missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from curate.store.outcomes import DECODER, Bad, Outcome
+from engine.errors import BusyError, DataError
+from engine.files.atomic import write_file, writing
+from engine.files.lock import take
+from engine.records import Record
+
+MANIFEST, LOCK, FOLDER = "manifest.json", "lock", "candidates"
+ROWS = 256
+"""Rows of a block."""
+OPEN = ".open.jsonl"
+
+
+class Shard(Record):
+    """A sealed shard."""
+
+    block: int
+    rows: int
+    bad: int
+    """Of them, those that are quarantined."""
+    bytes: int
+    checksum: str
+    """BLAKE2b of its content, 16 bytes in hex."""
+
+    @property
+    def name(self) -> str:
+        """Its file."""
+        return f"{self.block:06d}.jsonl"
+
+
+class Manifest(Record):
+    """What is sealed."""
+
+    size: int
+    """Rows of a block."""
+    shards: tuple[Shard, ...] = ()
+
+
+class ShardStore:
+    """The store in a folder; one process at a time holds it open.
+
+    Raises (constructor):
+        BusyError: another process holds it.
+        DataError: the manifest cannot be read, or a sealed shard is missing or of another size.
+    """
+
+    def __init__(self, folder: Path, size: int = ROWS) -> None:
+        self._folder = folder / FOLDER
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._manifest_path = folder / MANIFEST
+        self._lock: int | None = _lock(folder / LOCK)
+        try:
+            self._manifest = self._read_manifest(size)
+            self._sealed = {shard.block: shard for shard in self._manifest.shards}
+            self._open = {int(path.name[:6]): path for path in self._folder.glob("*" + OPEN)}
+            for shard in self._manifest.shards:
+                self._check_size(shard)
+            for block, path in list(self._open.items()):
+                if block in self._sealed:
+                    # Sealed, and killed before the open shard was removed.
+                    path.unlink()
+                    del self._open[block]
+                else:
+                    _cut_torn(path)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        """Rows of a block, as they were when the store was made."""
+        return self._manifest.size
+
+    def numbers(self, block: int) -> set[int]:
+        """The rows of a block that are stored."""
+        return {one.number for one in self.block(block)}
+
+    def count(self, block: int) -> int:
+        """How many rows of a block are stored."""
+        shard = self._sealed.get(block)
+        return shard.rows if shard else len(self.numbers(block))
+
+    def bad(self, block: int) -> list[Bad]:
+        """The quarantined rows of a block."""
+        shard = self._sealed.get(block)
+        if shard and not shard.bad:
+            return []
+        return [one for one in self.block(block) if isinstance(one, Bad)]
+
+    def is_sealed(self, block: int) -> bool:
+        """Whether a block is sealed."""
+        return block in self._sealed
+
+    def block(self, block: int) -> list[Outcome]:
+        """A block's outcomes: in the order of the rows where it is sealed, else as they came.
+
+        Raises:
+            DataError: a sealed shard has changed, or a line is no outcome.
+        """
+        shard = self._sealed.get(block)
+        path = self._folder / shard.name if shard else self._open.get(block)
+        if path is None:
+            return []
+        content = path.read_bytes()
+        if shard and _checksum(content) != shard.checksum:
+            raise DataError(
+                f"{path}: was changed after it was sealed; restore it, or curate the round again with --fresh"
+            )
+        return [_decoded(line, path, number) for number, line in enumerate(content.splitlines(), 1)]
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """All outcomes in the order of the rows, one block in memory at a time."""
+        for block in sorted({*self._sealed, *self._open}):
+            yield from sorted(self.block(block), key=lambda one: one.number)
+
+    def append(self, outcomes: Sequence[Outcome]) -> None:
+        """Stores outcomes of one block; they are on disk when this returns.
+
+        Raises:
+            DataError: the disk takes no more.
+        """
+        block = outcomes[0].number // self.size
+        path = self._open.setdefault(block, self._folder / f"{block:06d}{OPEN}")
+        with writing(path), path.open("ab") as stream:
+            stream.write(_lines(outcomes))
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def seal(self, block: int) -> None:
+        """Writes a block in the order of its rows and enters it in the manifest."""
+        outcomes = sorted(self.block(block), key=lambda one: one.number)
+        content = _lines(outcomes)
+        bad = sum(isinstance(one, Bad) for one in outcomes)
+        shard = Shard(
+            block=block, rows=len(outcomes), bad=bad, bytes=len(content), checksum=_checksum(content)
+        )
+        write_file(self._folder / shard.name, content)
+        self._sealed[block] = shard
+        self._write_manifest()
+        if (path := self._open.pop(block, None)) is not None:
+            path.unlink()
+
+    def reopen(self, block: int, keep_bad: bool = True) -> None:
+        """Lets a sealed block take more rows; without `keep_bad`, quarantined rows are missing again."""
+        outcomes = [one for one in self.block(block) if keep_bad or not isinstance(one, Bad)]
+        path = self._folder / f"{block:06d}{OPEN}"
+        write_file(path, _lines(outcomes))
+        self._open[block] = path
+        if (shard := self._sealed.pop(block, None)) is not None:
+            self._write_manifest()
+            (self._folder / shard.name).unlink()
+
+    def forget_bad(self) -> int:
+        """Makes every quarantined row missing again; returns how many there were."""
+        found = 0
+        for block in sorted({*self._sealed, *self._open}):
+            if bad := self.bad(block):
+                self.reopen(block, keep_bad=False)
+                found += len(bad)
+        return found
+
+    def close(self) -> None:
+        """Gives up the lock; safe to call again."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_manifest(self, size: int) -> Manifest:
+        if not self._manifest_path.is_file():
+            return Manifest(size=size)
+        try:
+            return msgspec.json.decode(self._manifest_path.read_bytes(), type=Manifest)
+        except msgspec.MsgspecError as error:
+            raise DataError(
+                f"{self._manifest_path}: {error}; restore it, or curate this round again with --fresh"
+            ) from error
+
+    def _write_manifest(self) -> None:
+        shards = tuple(self._sealed[block] for block in sorted(self._sealed))
+        self._manifest = Manifest(size=self.size, shards=shards)
+        write_file(self._manifest_path, msgspec.json.encode(self._manifest))
+
+    def _check_size(self, shard: Shard) -> None:
+        path = self._folder / shard.name
+        found = path.stat().st_size if path.is_file() else None
+        if found != shard.bytes:
+            what = "is missing" if found is None else f"has {found} bytes instead of {shard.bytes}"
+            raise DataError(f"{path}: {what}; restore it, or curate this round again with --fresh")
+
+
+def read_outcomes(folder: Path) -> Iterator[Outcome]:
+    """All outcomes of a curation in the order of the rows, for those who only look; needs no lock.
+
+    A line that is just being written is left out.
+    """
+    shards = folder / FOLDER
+    blocks = {int(path.name[:6]): path for path in sorted(shards.glob("*" + OPEN))}
+    blocks |= {
+        int(path.name[:6]): path for path in sorted(shards.glob("*.jsonl")) if not path.name.endswith(OPEN)
+    }
+    for _, path in sorted(blocks.items()):
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        found = [_decoded(line, path, number) for number, line in enumerate(whole.splitlines(), 1)]
+        yield from sorted(found, key=lambda one: one.number)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps others from a curation's folder, also when it moves.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    handle = _lock(folder / LOCK)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds a curation's folder, for those who only look.
+
+    Asks the system's table of locks: to try the lock would keep it, for a moment, from whoever takes it then.
+    Where there is no such table, whether the process lives that wrote its number there last.
+    """
+    path = folder / LOCK
+    try:
+        found = path.stat()
+        holder = path.read_text(errors="replace").strip()
+    except OSError:
+        return False
+    try:
+        held = Path("/proc/locks").read_text()
+    except OSError:
+        return holder.isdecimal() and _lives(int(holder))
+    # `1: FLOCK ADVISORY WRITE 19793 fe:00:2245001 0 EOF`: major and minor number of the device, inode.
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    return any(device in line.split() for line in held.splitlines())
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _lock(path: Path) -> int:
+    handle = take(path)
+    if handle is None:
+        holder = path.read_text(errors="replace").strip() or "unknown"
+        raise BusyError(
+            f"{path.parent}: process {holder} is curating this round; wait for it, or use another --run"
+        )
+    os.truncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+    return handle
+
+
+def _cut_torn(path: Path) -> None:
+    """Cuts off what stands behind the last whole line; of a power loss, zeros too."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    while whole and not _readable(content[content.rfind(b"\n", 0, whole - 1) + 1 : whole]):
+        whole = content.rfind(b"\n", 0, whole - 1) + 1
+    if whole < len(content):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
+
+
+def _readable(line: bytes) -> bool:
+    try:
+        DECODER.decode(line)
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
+def _decoded(line: bytes, path: Path, number: int) -> Outcome:
+    try:
+        return DECODER.decode(line)
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{path}, line {number}: not a record of this curation: {error}") from error
+
+
+def _lines(outcomes: Iterable[Outcome]) -> bytes:
+    return b"".join(msgspec.json.encode(one) + b"\n" for one in outcomes)
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,0 +1,73 @@
+"""Whether a checkpoint may take the place of the one that serves, decided before anything is touched."""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from engine.checkpoints.weights import TensorLayout, check_tensors, load_config
+from engine.errors import CheckpointError
+from engine.files.layout import CLIP_FOLDER, WEIGHTS
+from engine.models.showo import Showo
+from engine.models.showo_config import ShowoConfig
+
+COMPANIONS = (
+    "tokenizer.json",
+    *(f"{folder}/{name}" for folder in ("image_tokenizer", CLIP_FOLDER) for name in ("config.json", WEIGHTS)),
+)
+IGNORED = {"transformers_version", "dtype", "_name_or_path", "architectures"}
+
+
+def check_swap(
+    new: Path, tokenizers: Path, config: ShowoConfig, manifest: Callable[[], TensorLayout]
+) -> None:
+    """Compares `new` with what serves: configuration, the tokenizers in `tokenizers`, layout of the tensors.
+
+    `manifest` gives the layout of the tensors that will come, by whatever way. A checkpoint without
+    tokenizers is fine: they do not change while a model improves.
+
+    Raises:
+        CheckpointError: lists every difference at once.
+    """
+    problems = [*_config_problems(load_config(new), config), *_companion_problems(new, tokenizers)]
+    try:
+        check_weights(new, config, manifest())
+    except CheckpointError as error:
+        problems.append(str(error).removeprefix(f"{new}: "))
+    if problems:
+        raise CheckpointError(
+            f"{new}: cannot take the place of the weights that serve: {'; '.join(problems)}"
+        )
+
+
+def check_weights(folder: Path, config: ShowoConfig, manifest: TensorLayout) -> None:
+    """Compares names, shapes and types of a folder's tensors with the configuration's.
+
+    Raises:
+        CheckpointError: lists every difference at once.
+    """
+    with torch.device("meta"):
+        model = Showo(config)
+    check_tensors(manifest, model, folder)
+
+
+def _config_problems(new: ShowoConfig, old: ShowoConfig) -> list[str]:
+    found, wanted = new.to_dict(), old.to_dict()
+    return [
+        f"{name} is {found.get(name)!r}, the served model has {wanted.get(name)!r}"
+        for name in sorted((found.keys() | wanted.keys()) - IGNORED)
+        if found.get(name) != wanted.get(name)
+    ]
+
+
+def _companion_problems(new: Path, old: Path) -> list[str]:
+    return [
+        f"{name} differs from the served one"
+        for name in COMPANIONS
+        if (new / name).is_file()
+        and (old / name).is_file()
+        and not filecmp.cmp(new / name, old / name, shallow=False)
+    ]

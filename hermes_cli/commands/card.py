@@ -1,0 +1,150 @@
+"""The card of a pretrained model: what it scores, by kind and object count, and how that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from curate.evaluation.config import EvalConfig
+from curate.evaluation.records import CategoryGap, GapMeasurement
+from engine.files.atomic import write_file
+from engine.records import PaintSettings, Record
+from hermes_cli.settings import EngineSettings, RunSettings
+from hermes_cli.view import encode_pretty, progress_bar, say
+
+GUIDANCES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+TRIAL_ITEMS = 150
+UND_RANGE = (0.80, 0.95)
+GAP_RANGE = (0.10, 0.30)
+LEAST_UND = 0.70
+"""What understanding must reach on every kind of question and every object count."""
+
+
+class GuidanceTrial(Record):
+    """Generation on the validation split under one guidance weight."""
+
+    guidance: float
+    gen: float
+    gen_se: float
+
+
+class Card(Record):
+    """What is known of a pretrained model."""
+
+    parameters: int
+    tokenizer_parameters: int
+    trials: tuple[GuidanceTrial, ...]
+    """On the validation split; the painting default comes from here."""
+    evaluation: GapMeasurement
+    """On the evaluation split, with the best trial's guidance."""
+    problems: tuple[str, ...]
+    """Gates that the model does not pass; empty for a model that may ship."""
+
+
+def gate(report: GapMeasurement) -> tuple[str, ...]:
+    """Everything for which a model may not ship."""
+    problems = []
+    if not UND_RANGE[0] <= report.und <= UND_RANGE[1]:
+        problems.append(f"understanding {report.und:.3f} is outside {UND_RANGE}")
+    if not GAP_RANGE[0] <= report.gap <= GAP_RANGE[1]:
+        problems.append(f"gap {report.gap:.3f} is outside {GAP_RANGE}")
+    for what, groups in (("kind", report.by_kind), ("objects", report.by_objects)):
+        problems += [
+            f"understanding of {what} {name} is {group.und:.3f}, below {LEAST_UND}"
+            for name, group in groups.items()
+            if group.und < LEAST_UND
+        ]
+    return tuple(problems)
+
+
+def measure_card(checkpoint: Path, limit: int = 400) -> Card:
+    """Measures a checkpoint through the engine, choosing the guidance on the validation split."""
+    from curate.evaluation.gap import measure_gap
+    from curate.scoring.similarity import load_similarity
+    from curate.sources import load_source
+    from engine.checkpoints.weights import load_model
+    from engine.tokenizers.image import load_image_tokenizer
+    from hermes_cli.stages.evaluate import image_size, open_engine
+
+    settings = RunSettings(model=str(checkpoint), engine=EngineSettings())
+    similarity = load_similarity("minilm")
+    size = image_size(settings)
+
+    with open_engine(settings, checkpoint) as engine:
+
+        def measure(split: str, count: int, guidance: float) -> GapMeasurement:
+            config = EvalConfig(limit=count, split=split, paint=PaintSettings(guidance=guidance))
+            source = load_source("shapes", split, count, config.seed, size)
+            with progress_bar(f"{split}, guidance {guidance:g}", count) as advance:
+                return measure_gap(engine, similarity, source, config, advance)
+
+        trials = []
+        for guidance in GUIDANCES:
+            found = measure("validation", TRIAL_ITEMS, guidance)
+            trials.append(GuidanceTrial(guidance=guidance, gen=found.gen, gen_se=found.gen_se))
+            say(f"guidance {guidance:g}: und {found.und:.3f}, gen {found.gen:.3f}")
+        best = max(trials, key=lambda trial: trial.gen)
+        evaluation = measure("evaluation", limit, best.guidance)
+    return Card(
+        parameters=sum(p.numel() for p in load_model(checkpoint).parameters()),
+        tokenizer_parameters=sum(
+            p.numel() for p in load_image_tokenizer(checkpoint / "image_tokenizer").parameters()
+        ),
+        trials=tuple(trials),
+        evaluation=msgspec.structs.replace(evaluation, per_item=()),
+        problems=gate(evaluation),
+    )
+
+
+def _rows(groups: dict[str, CategoryGap]) -> Iterable[str]:
+    for name, one in groups.items():
+        yield (
+            f"| {name} | {one.und:.3f} +- {one.und_se:.3f} | {one.gen:.3f} +- {one.gen_se:.3f} "
+            f"| {one.gap:+.3f} | {one.items} |"
+        )
+
+
+def write_card(checkpoint: Path, card: Card) -> None:
+    """`card.json` for programs and `README.md` for people, beside the weights."""
+    write_file(checkpoint / "card.json", encode_pretty(card))
+    one = card.evaluation
+    lines = [
+        "# showo-shapes",
+        "",
+        f"A Show-o of {card.parameters:,} parameters (Phi blocks with QK layer norm) and a patch LFQ image "
+        f"tokenizer of {card.tokenizer_parameters:,}, trained from scratch on the embedded shapes world by "
+        "`hermes pretrain`. 48x48 images, 36 image tokens, float32. `plan.json` holds the settings and "
+        "`training.jsonl` the losses.",
+        "",
+        f"Measured on {one.items} held-out items, {one.config.images} images a prompt, "
+        f"{one.config.paint.steps} steps, guidance {one.config.paint.guidance:g}, temperature "
+        f"{one.config.paint.temperature:g}; +- is one standard error, "
+        "clustered by item. Generated images are judged by the pixel oracle.",
+        "",
+        "| | understanding | generation | gap | items |",
+        "|---|---|---|---|---|",
+        f"| all | {one.und:.3f} +- {one.und_se:.3f} | {one.gen:.3f} +- {one.gen_se:.3f} "
+        f"| {one.gap:+.3f} | {one.items} |",
+    ]
+    for title, groups in (
+        ("category", one.by_category),
+        ("question kind", one.by_kind),
+        ("objects", one.by_objects),
+    ):
+        lines += [f"| **by {title}** | | | | |", *_rows(groups)]
+    lines += [
+        "",
+        "Guidance, chosen on the validation split:",
+        "",
+        "| w | generation |",
+        "|---|---|",
+        *(f"| {t.guidance:g} | {t.gen:.3f} +- {t.gen_se:.3f} |" for t in card.trials),
+    ]
+    write_file(checkpoint / "README.md", ("\n".join(lines) + "\n").encode())
+
+
+def read_card(checkpoint: Path) -> Card:
+    """The card beside a checkpoint's weights."""
+    return msgspec.json.decode((checkpoint / "card.json").read_bytes(), type=Card)

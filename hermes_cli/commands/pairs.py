@@ -1,0 +1,84 @@
+"""`hermes pairs`: the pairs of a round, as they are on stdout, or in another tool's layout in a folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from curate.exchange.export import Exported
+    from hermes_cli.run.folder import RunFolder
+
+LAYOUTS = "official, trl, ms-swift, llama-factory, align-anything or parquet"
+
+
+def show_pairs(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    round_number: Annotated[int, typer.Option("--round", min=1, help="Round, from 1.")] = 1,
+    layout: Annotated[str, typer.Option("--format", help=f"Layout: {LAYOUTS}.")] = "",
+    to: Annotated[Path | None, typer.Option("--to", help="New folder to write, with --format.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Checkpoint that decodes images; without, the run's.")
+    ] = None,
+) -> None:
+    """Print a round's pairs as JSON lines, or write them with their images as another tool reads them."""
+    from engine.errors import ConfigError
+    from hermes_cli.run.folder import RunFolder
+    from hermes_cli.settings import stored_settings
+
+    settings = stored_settings(run / "run.json")
+    folder = RunFolder(run, settings.model if model is None else model)
+    folder.require_curated(round_number)
+    if not layout and to is None:
+        _print_lines(folder.pairs(round_number))
+        return
+    if to is None or not layout:
+        raise ConfigError(f"name both, --format ({LAYOUTS}) and the new folder --to; or neither, to print")
+    _say(_export(folder, round_number, layout, to), to)
+
+
+def _print_lines(path: Path) -> None:
+    """The lines of a pair file, once all of them are known to be records."""
+    from curate.store.files import read_records
+    from engine.records import Preference
+
+    for _ in read_records(path, Preference):
+        pass
+    with path.open("rb") as lines:
+        for line in lines:
+            sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+
+
+def _export(folder: RunFolder, number: int, layout: str, to: Path) -> Exported:
+    from curate.exchange.export import check_layout, export_pairs
+    from curate.store.files import read_records
+    from engine.records import Preference
+    from hermes_cli.view import progress_bar
+
+    check_layout(layout, to)
+    folder.require_base()
+    from curate.exchange.tokenizers import Tokenizers
+
+    tokenizers = Tokenizers(folder.checkpoint(0))
+    preferences = read_records(folder.pairs(number), Preference)
+    with progress_bar(f"export round {number}", 0) as advance:
+        done = 0
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            advance(count, total=done)
+
+        return export_pairs(preferences, to, layout, tokenizers, folder.curation(number), progress)
+
+
+def _say(exported: Exported, to: Path) -> None:
+    from hermes_cli.view import say
+
+    say(f"{to}: {', '.join(f'{count} {what}' for what, count in exported.counts.items())}")
+    for reason, count in exported.left_out.items():
+        say(f"  left out: {count} {reason}")

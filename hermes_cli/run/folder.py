@@ -1,0 +1,196 @@
+"""A run's folder: where each stage's files lie, and what must exist before a stage can start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from curate.store.files import IMPORTED, PAIRS, SUMMARY
+from engine.errors import CheckpointError, ConfigError, StageOrderError, StaleError
+from engine.files.atomic import write_file
+from engine.files.layout import WEIGHTS, resolve_model
+from engine.files.lock import holding
+
+
+class RunFolder:
+    """Paths of one run. Round 0 is the base model."""
+
+    def __init__(self, root: Path, model: str) -> None:
+        self.root = root
+        self._base = resolve_model(model)
+
+    def round(self, number: int) -> Path:
+        """The folder of a round."""
+        return self.root / f"round-{number}"
+
+    def curation(self, number: int) -> Path:
+        """Candidates, pairs, summary, sheet and images of a round."""
+        return self.round(number) / "curate"
+
+    def pairs(self, number: int) -> Path:
+        """The preferences of a round."""
+        return self.curation(number) / PAIRS
+
+    def features(self, number: int) -> Path:
+        """CLIP features of real images, where understanding needs them."""
+        # Brings numpy along, which `hermes --help` does without.
+        from engine.files.clip_features import FEATURES
+
+        return self.curation(number) / FEATURES
+
+    def reference(self, number: int) -> Path:
+        """Reference log-probs of a round."""
+        return self.round(number) / "reference.zarr"
+
+    def checkpoint(self, number: int) -> Path:
+        """Weights after a round; the base model for round 0."""
+        return self.round(number) / "checkpoint" if number else self._base
+
+    def training(self, number: int) -> Path:
+        """Metrics and resumable state of a round's training."""
+        return self.round(number) / "checkpoint.training"
+
+    def curves(self, number: int) -> Path:
+        """The picture of a round's training."""
+        return self.round(number) / "training.png"
+
+    def evaluation(self, number: int) -> Path:
+        """The gap after a round."""
+        return self.round(number) / "eval.json"
+
+    def gallery(self, number: int) -> Path:
+        """What a round painted for a few held-out prompts."""
+        return self.round(number) / "gallery"
+
+    def criticism(self, number: int) -> Path:
+        """How far a round's critic agrees with the oracle."""
+        return self.round(number) / "critic.json"
+
+    def running(self, number: int) -> Path:
+        """Which stage of a round is at work, and since when; gone when none is."""
+        return self.round(number) / "running.json"
+
+    @property
+    def settings(self) -> Path:
+        """The run's settings, as its commands found them."""
+        return self.root / "run.json"
+
+    @property
+    def asked(self) -> Path:
+        """What `hermes run` was last asked for."""
+        return self.root / "asked.json"
+
+    @property
+    def log(self) -> Path:
+        """What the run has done, in order."""
+        return self.root / "log.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The run's report."""
+        return self.root / "report.json"
+
+    @property
+    def page(self) -> Path:
+        """The report as a page."""
+        return self.root / "report.html"
+
+    @property
+    def best(self) -> Path:
+        """Which round is the best, and where its weights lie."""
+        return self.root / "best.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps a second `hermes run` out of the folder until the context ends.
+
+        Raises:
+            BusyError: another one is at work.
+        """
+        busy = f"{self.root}: another `hermes run` is at work here; wait for it, or use another --run"
+        with holding(self.root / "run.lock", busy):
+            yield
+
+    def imported(self, number: int) -> bool:
+        """Whether a round's pairs were imported."""
+        return (self.curation(number) / IMPORTED).is_file()
+
+    def curated(self, number: int) -> bool:
+        """Whether a round's curation is complete: the summary is written after the pairs."""
+        summed = (self.curation(number) / SUMMARY).is_file() or self.imported(number)
+        return self.pairs(number).is_file() and summed
+
+    def trained(self, number: int) -> bool:
+        """Whether a round's weights are complete."""
+        return (self.checkpoint(number) / WEIGHTS).is_file()
+
+    def rounds(self) -> list[int]:
+        """The rounds that have weights, the base first."""
+        numbers = [0]
+        while self.trained(numbers[-1] + 1):
+            numbers.append(numbers[-1] + 1)
+        return numbers
+
+    def begun(self) -> list[int]:
+        """The base, and every round that has a folder."""
+        names = (path.name.removeprefix("round-") for path in self.root.glob("round-*") if path.is_dir())
+        return sorted({0, *(int(name) for name in names if name.isdecimal())})
+
+    def require_base(self) -> None:
+        """Raises CheckpointError where the base model is missing."""
+        if not self.trained(0):
+            raise CheckpointError(
+                f"{self._base}: no {WEIGHTS} here; name a checkpoint folder with --model"
+                " (`hermes import` makes one of an official release)"
+            )
+
+    def require_weights_before(self, number: int) -> None:
+        """Raises StageOrderError unless the round before is trained."""
+        if number < 1:
+            raise ConfigError(f"--round {number}: rounds count from 1")
+        self.require_base()
+        for earlier in range(1, number):
+            if not self.pairs(earlier).is_file():
+                raise StageOrderError(
+                    f"round {number} builds on round {earlier}, which has no pairs in {self.root}: "
+                    f"run `hermes curate --round {earlier}` first"
+                )
+            if not self.trained(earlier):
+                raise StageOrderError(
+                    f"round {number} builds on round {earlier}, which is not trained in {self.root}: "
+                    f"run `hermes train --round {earlier}` first"
+                )
+
+    def require_pairs(self, number: int) -> None:
+        """Raises StageOrderError unless a round is curated."""
+        self.require_weights_before(number)
+        self.require_curated(number)
+
+    def require_curated(self, number: int) -> None:
+        """Raises StageOrderError where a round has no pairs, whatever became of the weights before it."""
+        if not self.pairs(number).is_file():
+            raise StageOrderError(
+                f"round {number} has no pairs in {self.root}: run `hermes curate --round {number}` first"
+            )
+
+    def require_own(self, number: int) -> None:
+        """Raises StaleError where a round's pairs were imported: curating would replace them."""
+        if self.imported(number) and self.pairs(number).is_file():
+            raise StaleError(
+                f"{self.curation(number)}: holds imported pairs, which `hermes train` takes; "
+                "use another --run, or remove this folder to curate the round"
+            )
+
+    def keep_seconds(self, number: int, stage: str, seconds: float, resumed: bool) -> None:
+        """Stores a stage's time; a stage that resumes what was done sums its parts."""
+        times = self.seconds(number)
+        times[stage] = seconds + (times.get(stage, 0.0) if resumed else 0.0)
+        write_file(self.round(number) / "seconds.json", msgspec.json.encode(times))
+
+    def seconds(self, number: int) -> dict[str, float]:
+        """Stage -> seconds of a round."""
+        path = self.round(number) / "seconds.json"
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, float]) if path.is_file() else {}

@@ -1,0 +1,251 @@
+"""The curation stage of a run: opens who samples where something is missing, and shows what came of it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from curate.store.files import PAIRS, QUARANTINE, read_records
+from engine.errors import DataError
+from engine.files.atomic import write_file
+from engine.machine.probe import gpu_count
+from engine.records import Preference
+from hermes_cli.run.folder import RunFolder
+from hermes_cli.settings import RunSettings
+from hermes_cli.stages.evaluate import image_size, open_engine, start_engine, timed
+from hermes_cli.view import progress_bar, say
+
+if TYPE_CHECKING:
+    from curate.config import CurateConfig
+    from curate.scoring.scorers import Scorers
+    from curate.sources import Source
+    from curate.store.summary import CurateSummary
+    from curate.workers.pool import Pool, Sampler
+    from engine.serving.engine import Engine
+
+SHEET = "sheet.png"
+SHEET_ITEMS = 64
+"""Items from whose beginning the sheet and the saved images are taken."""
+
+OpenEngine = Callable[[], "AbstractContextManager[Engine]"]
+
+
+def training_source(settings: RunSettings, number: int = 1) -> Source:
+    """The items that a round's curation works on; errors of theirs and their scorers' come before an engine
+    starts."""
+    from curate.scoring.scorers import require_scorers
+    from curate.sources import load_source
+
+    require_scorers(settings.curate)
+    config = settings.curate
+    size = image_size(settings)
+    skip = _passed_over(settings, number, size)
+    source = load_source(settings.data, "train", config.limit, settings.seed, size, config.select, skip)
+    return asking(source, config) if config.questions else source
+
+
+def _passed_over(settings: RunSettings, number: int, size: int) -> int:
+    """Items before a round's own, where every round has fresh ones."""
+    from curate.sources import load_source
+
+    config = settings.curate
+    before = (number - 1) * config.limit if config.fresh_prompts else 0
+    if not before or settings.data == "shapes":
+        return before
+    whole = load_source(settings.data, "train", 0, settings.seed, size, config.select)
+    parts = -(-sum(row.item is not None for row in whole.rows()) // config.limit)
+    return before % (parts * config.limit)
+
+
+def asking(source: Source, config: CurateConfig) -> Source:
+    """The source with the questions of the settings' file.
+
+    Raises:
+        DataError: the file cannot be read, or has no question about any item.
+    """
+    from curate.questions.lookup import questions_from, with_questions
+
+    lookup = questions_from(Path(config.questions))
+    items = covered = 0
+    for row in source.rows():
+        items += row.item is not None
+        covered += row.item is not None and bool(lookup.of(row.item))
+    if not covered:
+        raise DataError(
+            f"{config.questions}: no question about any of the {items} items of {source.name};"
+            " ids or captions must be the same (`hermes questions` writes a file for a data set)"
+        )
+    say(f"{config.questions}: questions for {covered} of {items} items")
+    for reason, count in lookup.rejected.items():
+        say(f"  {count} not asked: {reason}")
+    if lookup.bad:
+        say(f"  {len(lookup.bad)} rows cannot be read, the first: {lookup.bad[0]}")
+    asked = partial(with_questions, lookup=lookup, combine=config.combine_questions)
+    return msgspec.structs.replace(source, asking=asked)
+
+
+def curate_round(
+    folder: RunFolder,
+    settings: RunSettings,
+    number: int,
+    source: Source,
+    engine: OpenEngine | None = None,
+    retry_failed: bool = False,
+    fresh: bool = False,
+) -> CurateSummary:
+    """Samples, scores and pairs one round; draws the candidate sheet.
+
+    `engine` opens the engine that samples, by default one of its own; nothing is opened where nothing is
+    missing. `fresh` removes what an earlier curation of this round left.
+    """
+    from curate.pipeline import curate
+    from curate.scoring.scorers import open_scorers
+    from curate.store.origin import Serving, origin_of, require_same_scorers
+    from curate.store.previous_pairs import EarlierPairs
+    from engine.checkpoints.weights import fingerprint
+    from engine.devices import compute_device
+    from engine.machine.precision import serving_dtype
+    from engine.samplers.setting import sampler_for
+
+    scorers = open_scorers(settings.curate)
+    require_same_scorers((folder.curation(one) for one in range(1, number)), scorers)
+    target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
+    if fresh:
+        _remove(target)
+    device = compute_device()
+    serving = Serving(
+        model=fingerprint(checkpoint),
+        precision=serving_dtype(settings.engine.dtype),
+        sampler=sampler_for(settings.engine.sampler, device),
+        device=device.type,
+        deterministic=settings.engine.deterministic or device.type == "cpu",
+    )
+    origin = origin_of(serving, source, settings.curate, scorers, number, settings.seed)
+    earlier = EarlierPairs(folder.pairs(one) for one in range(1, number))
+    opened = engine or partial(open_engine, settings, checkpoint)
+    pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
+    total = sum(1 for _ in source.rows())
+    with timed(folder, number, "curate", total=total) as announcement:
+        announcement.weights = origin.model
+        with progress_bar(f"curate round {number}", total) as advance:
+            summary = curate(
+                pool, source, settings.curate, target, origin, earlier, advance, retry_failed=retry_failed
+            )
+        _draw(settings, target, f"round {number}: {settings.curate.n} candidates")
+    _show(summary, target)
+    return summary
+
+
+@contextmanager
+def _open_pool(
+    folder: RunFolder,
+    settings: RunSettings,
+    number: int,
+    source: Source,
+    scorers: Scorers,
+    engine: OpenEngine,
+) -> Iterator[Pool]:
+    """Who samples: this process, or Ray actors."""
+    from curate.sampling import CandidateSampler
+    from curate.workers.pool import LocalPool
+
+    if settings.curate.workers == "ray":
+        from curate.workers.ray_pool import RayPool
+
+        workers, _ = settings.curate.ray.sized(gpu_count())
+        say(f"starting {workers} workers on Ray")
+        with RayPool(partial(_actor_sampler, folder, settings, number), settings.curate.ray) as pool:
+            yield pool
+        return
+    with engine() as model:
+        yield LocalPool(
+            CandidateSampler(
+                model, scorers, source, settings.curate, number, settings.seed, folder.features(number)
+            )
+        )
+
+
+def _actor_sampler(folder: RunFolder, settings: RunSettings, number: int) -> Sampler:
+    """What a Ray actor builds for itself; its engine lives as long as the actor."""
+    from curate.sampling import CandidateSampler
+    from curate.scoring.scorers import open_scorers
+
+    source = training_source(settings, number)
+    return CandidateSampler(
+        start_engine(settings, folder.checkpoint(number - 1)),
+        open_scorers(settings.curate),
+        source,
+        settings.curate,
+        number,
+        settings.seed,
+        folder.features(number),
+    )
+
+
+def _remove(target: Path) -> None:
+    """Removes a curation; another process that is at work on it keeps it."""
+    if not target.exists():
+        return
+    from curate.store.shards import locked
+
+    with locked(target):
+        gone = target.with_name(target.name + ".removed")
+        shutil.rmtree(gone, ignore_errors=True)
+        target.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _draw(settings: RunSettings, target: Path, title: str) -> None:
+    """The sheet of the first items, and their images as files."""
+    from curate.sheet import draw_sheet, save_images
+    from curate.store.outcomes import Sampled
+    from curate.store.shards import read_outcomes
+    from engine.devices import compute_device
+    from engine.files.layout import resolve_model
+    from engine.tokenizers.codec import Pixels
+
+    preferences = list(itertools.islice(read_records(target / PAIRS, Preference), SHEET_ITEMS))
+    found = (one.item for one in read_outcomes(target) if isinstance(one, Sampled))
+    records = list(itertools.islice(found, len(preferences)))
+    decode = Pixels(resolve_model(settings.model) / "image_tokenizer", compute_device()).images
+    save_images(records, preferences, decode, target / "images")
+    stream = io.BytesIO()
+    draw_sheet(records, preferences, decode, title).save(stream, "PNG")
+    # Last and whole: where it stands, the images do too.
+    write_file(target / SHEET, stream.getvalue())
+
+
+def _show(summary: CurateSummary, target: Path) -> None:
+    from curate.store.throughput import rates
+
+    say(
+        f"{summary.items} items: {summary.caption_pairs} caption pairs, {summary.image_pairs} image pairs"
+        f" ({summary.image_ties} of equal scores); mean similarity {summary.mean_similarity:.3f},"
+        f" mean {'accuracy by the judge' if summary.judge else 'self-VQA'} {summary.mean_self_vqa:.3f}"
+    )
+    if summary.throughput is not None:
+        speed = summary.throughput
+        say(
+            f"  {rates(speed.work)}; {speed.engine_share:.0%} of the time in the engine,"
+            f" {speed.forward_share:.0%} in forward passes"
+        )
+    for side, reasons in (("captions", summary.no_caption_pair), ("images", summary.no_image_pair)):
+        for reason, count in sorted(reasons.items()):
+            say(f"  no pair of {side} for {count} items: {reason}")
+    if summary.dropped_questions or summary.without_questions:
+        say(
+            f"  {summary.dropped_questions} questions left out;"
+            f" {summary.without_questions} items without a question give captions alone"
+        )
+    if summary.bad:
+        first = summary.quarantined[0]
+        say(f"  {summary.bad} rows quarantined in {target / QUARANTINE}; {first.where}: {first.reason}")
+    say(f"candidate sheet: {target / SHEET}")

@@ -1,0 +1,171 @@
+"""The stages of a run as functions: each reads files, works, and leaves files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from engine.errors import DataError
+from engine.files.atomic import write_file
+from engine.files.layout import CLIP_FOLDER, resolve_model
+from hermes_cli.run.event_log import note, note_failure
+from hermes_cli.run.folder import RunFolder
+from hermes_cli.run.heartbeat import Announcement, announced, read_running
+from hermes_cli.run.progress import last_sign, units_done
+from hermes_cli.settings import RunSettings
+from hermes_cli.view import encode_pretty, progress_bar, say
+
+if TYPE_CHECKING:
+    from curate.sources import Source
+    from engine.machine.plan import Plan
+    from engine.serving.engine import Engine
+    from hermes_cli.reporting.records import Report
+
+
+def start_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = None) -> Engine:
+    """A running engine on a checkpoint, as planned, which whoever starts it has to close."""
+    from engine.serving.engine import Engine
+    from hermes_cli.stages.processes import cache_gib
+
+    return Engine(
+        checkpoint,
+        dtype=settings.engine.dtype,
+        max_sequences=settings.engine.max_sequences,
+        kv_cache_gib=cache_gib(settings, plan),
+        tensor_parallel=settings.engine.tensor_parallel,
+        transport=settings.engine.transport,
+        sampler=settings.engine.sampler,
+        deterministic=settings.engine.deterministic,
+    )
+
+
+@contextmanager
+def open_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = None) -> Iterator[Engine]:
+    """A running engine on a checkpoint, closed at the end; planned here, and said, where nobody has yet.
+
+    Raises:
+        ConfigError: there is too little memory for it.
+    """
+    from hermes_cli.stages.processes import plan_processes, use_threads
+
+    say(f"starting the engine on {checkpoint}")
+    plan = plan or plan_processes(settings, checkpoint, samples=True)
+    use_threads(plan)
+    with start_engine(settings, checkpoint, plan) as engine:
+        yield engine
+
+
+@contextmanager
+def timed(
+    folder: RunFolder, number: int, stage: str, resumes: bool = True, total: int | None = None
+) -> Iterator[Announcement]:
+    """Stores the time inside the block, also where it is interrupted; a stage that resumes adds up.
+
+    Meanwhile the round's folder says that the stage is at work, on `total` units where settings do not tell.
+    The run's log has its beginning and its end.
+    """
+    start = time.monotonic() - (_cut_off(folder, number, stage) if resumes else 0.0)
+    with announced(folder.running(number), stage, units_done(folder, number, stage), total) as announcement:
+        note(folder.log, number, stage, "begun")
+        try:
+            try:
+                yield announcement
+            finally:
+                folder.keep_seconds(number, stage, time.monotonic() - start, resumes)
+        except BaseException as error:
+            note_failure(folder.log, number, stage, error, announcement.weights)
+            raise
+        note(folder.log, number, stage, "done", announcement.weights)
+
+
+def _cut_off(folder: RunFolder, number: int, stage: str) -> float:
+    """Seconds that a killed stage worked up to the last that it left; nobody else has counted them."""
+    left = read_running(folder.running(number))
+    if left is None or left.stage != stage or left.alive:
+        return 0.0
+    return max(0.0, last_sign(folder, number, stage) - left.started)
+
+
+def image_size(settings: RunSettings) -> int:
+    """Pixels on a side of the images that the base model takes: its tokenizer, or its tower if larger."""
+    base = resolve_model(settings.model)
+    files = [base / folder / "config.json" for folder in ("image_tokenizer", CLIP_FOLDER)]
+    return max(int(msgspec.json.decode(one.read_bytes())["image_size"]) for one in files if one.is_file())
+
+
+def held_out_source(settings: RunSettings) -> Source:
+    """The items that the gap is measured on; its errors come before an engine is started.
+
+    Raises:
+        DataError: no item has a question.
+    """
+    from curate.sources import load_source
+
+    config = settings.eval
+    source = load_source(settings.data, config.split, config.limit, config.seed, image_size(settings))
+    if not any(item.questions for item in source.items()):
+        raise DataError(
+            f"{source.name}: no held-out item has a question that can be scored, so there is no gap "
+            "to measure; `hermes curate` and `hermes train` work on captions alone"
+        )
+    return source
+
+
+def evaluate_round(
+    engine: Engine, folder: RunFolder, settings: RunSettings, number: int, source: Source
+) -> None:
+    """Measures the gap after a round on held-out items, and keeps the pictures of the first few."""
+    from curate.evaluation.gap import measure_gap
+    from curate.scoring.similarity import load_similarity, matcher_name
+    from hermes_cli.reporting.gallery import GalleryKeeper
+
+    similarity = load_similarity(matcher_name(settings.curate.similarity))
+    items = source.items()
+    gallery = GalleryKeeper(items)
+    label = "evaluate base" if number == 0 else f"evaluate round {number}"
+    with (
+        timed(folder, number, "eval", resumes=False, total=len(items)) as announcement,
+        progress_bar(label, len(items)) as advance,
+    ):
+
+        def progress(count: int) -> None:
+            advance(count)
+            announcement.advance(count)
+
+        report = measure_gap(engine, similarity, source, settings.eval, progress, gallery.keep)
+        announcement.weights = report.fingerprint
+        gallery.write(folder.gallery(number), report.fingerprint, engine.decode, source)
+        write_file(folder.evaluation(number), encode_pretty(report))
+
+
+def evaluated(folder: RunFolder, settings: RunSettings, number: int) -> bool:
+    """Whether a round's measurement exists, is of these weights and settings, and kept its items."""
+    from curate.evaluation.records import read_measurement
+    from engine.checkpoints.weights import fingerprint
+
+    try:
+        found = read_measurement(folder.evaluation(number))
+    except DataError:
+        return False
+    if found is None or found.config != settings.eval or not found.per_item:
+        return False
+    return found.fingerprint == fingerprint(folder.checkpoint(number))
+
+
+def finish(folder: RunFolder, page: Path | None = None) -> Report:
+    """Writes the report as JSON and as a page, and shows it."""
+    from hermes_cli.reporting.build import write_report
+    from hermes_cli.reporting.page import write_page
+    from hermes_cli.reporting.terminal import report_view
+    from hermes_cli.view import console
+
+    report = write_report(folder)
+    page = page or folder.page
+    write_page(folder, report, page)
+    console.print(report_view(report, (folder.report, page)))
+    return report

@@ -1,0 +1,144 @@
+"""The training stage: reference log-probs where they are missing, then Pair-DPO, then a picture of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.checkpoints.weights import fingerprint
+from hermes_cli.run.folder import RunFolder
+from hermes_cli.settings import RunSettings
+from hermes_cli.stages.evaluate import timed
+from hermes_cli.stages.launcher import follow_parent, launched, rank, run_ranks
+from hermes_cli.stages.processes import plan_processes
+from hermes_cli.view import progress_bar, say
+from train.command import precompute, require_same_run, run_training
+from train.data.preferences import bounded
+from train.distributed.deepspeed_config import shares
+from train.logging.metrics import TrainStep
+from train.logging.run_state import METRICS, clear_states, read_metrics
+from train.reference.store import weights_of
+
+
+def reference_weights(folder: RunFolder, settings: RunSettings, number: int) -> Path:
+    """The checkpoint whose log-probs a round's policy is held against."""
+    return folder.checkpoint(settings.reference.round_before(number))
+
+
+def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> None:
+    """Scores a round's pairs under its reference's weights, into Zarr; nothing where that is done.
+
+    Raises:
+        StaleError: the round's training has begun otherwise, under another reference for one.
+    """
+    before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
+    frozen = reference_weights(folder, settings, number)
+    require_same_run(folder.pairs(number), before, after, settings.train, frozen)
+    with (
+        timed(folder, number, "reference") as announcement,
+        progress_bar(f"reference round {number}", 0) as advance,
+    ):
+        done = 0
+
+        def report(now: int, total: int) -> None:
+            nonlocal done
+            advance(now - done, total=total)
+            done = now
+
+        precompute(
+            folder.pairs(number),
+            frozen,
+            folder.reference(number),
+            settings.train,
+            report,
+            settings.reference.ranks,
+        )
+        announcement.weights = weights_of(folder.reference(number))
+
+
+def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
+    """Pair-DPO of a round from the weights before it; a finished round is left alone.
+
+    Starts `ranks` processes on this machine. Where a launcher has started this one as a rank of several, it
+    is one of them: then the reference log-probs must be there, and rank 0 alone prints and draws.
+
+    Raises:
+        StageOrderError: there are none.
+        ConfigError: the batch cannot be shared out among the ranks.
+    """
+    follow_parent()
+    if launched():
+        _train(folder, settings, number)
+    else:
+        # Before anything is started.
+        shares(settings.train, ranks)
+        plan_processes(settings, folder.checkpoint(number - 1), trains=True, ranks=ranks)
+        reference_round(folder, settings, number)
+        if ranks > 1:
+            run_ranks(["train", "--run", str(folder.root), "--round", str(number)], ranks)
+        else:
+            _train(folder, settings, number)
+
+
+def _train(folder: RunFolder, settings: RunSettings, number: int) -> None:
+    before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
+    paths = (folder.pairs(number), before, after, folder.reference(number))
+    frozen = reference_weights(folder, settings, number)
+    if rank() != 0:
+        run_training(*paths, settings.train, frozen=frozen)
+        return
+    steps, train = steps_of(folder, settings, number), settings.train
+    if steps < train.steps:
+        say(f"train.most_visits {train.most_visits:g} leaves {steps} of {train.steps} steps for these pairs")
+    with timed(folder, number, "train") as announcement:
+        with _progress(settings, number, steps) as report:
+            run_training(*paths, settings.train, report, frozen)
+        announcement.weights = fingerprint(after)
+        _draw(folder, settings, number)
+    say(f"weights: {after}   curves: {folder.curves(number)}")
+
+
+def tidy_training(folder: RunFolder, settings: RunSettings, number: int) -> None:
+    """Does what a training that was killed after its weights stood has left undone: states and picture."""
+    clear_states(folder.checkpoint(number))
+    if not folder.curves(number).is_file() and (folder.training(number) / METRICS).is_file():
+        _draw(folder, settings, number)
+
+
+def _draw(folder: RunFolder, settings: RunSettings, number: int) -> None:
+    from hermes_cli.reporting.curves import draw_training
+
+    metrics = read_metrics(folder.training(number) / METRICS)
+    title = f"round {number}, objective {settings.train.objective}"
+    draw_training(metrics, folder.curves(number), title)
+
+
+def steps_of(folder: RunFolder, settings: RunSettings, number: int) -> int:
+    """Steps of a round, which `train.most_visits` bounds by its pairs."""
+    pairs = folder.pairs(number)
+    return bounded(settings.train, pairs).steps if pairs.is_file() else settings.train.steps
+
+
+@contextmanager
+def _progress(settings: RunSettings, number: int, steps: int) -> Iterator[Callable[[TrainStep], None]]:
+    """A bar that moves with every step it is told of, with samples and tokens a second."""
+    batch = settings.train.batch
+    seen, tokens, begun = 0, 0, time.perf_counter()
+
+    with progress_bar(f"train round {number}", steps) as advance:
+
+        def report(step: TrainStep) -> None:
+            nonlocal seen, tokens
+            first = not seen
+            seen, tokens = seen + 1, tokens + step.tokens
+            spent = max(time.perf_counter() - begun, 1e-9)
+            note = (
+                f"loss {step.loss:.4f}  margin {step.margin:+.4f}  accuracy {step.accuracy:.2f}  "
+                f"{seen * batch / spent:.1f} samples/s  {tokens / spent:,.0f} tokens/s  "
+                f"{step.peak_memory_mib:,.0f} MiB"
+            )
+            advance(step.step if first else 1, note=note)
+
+        yield report

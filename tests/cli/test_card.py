@@ -1,0 +1,35 @@
+"""The embedded model's card: it describes the weights that ship, and they pass its gates."""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.checkpoints.weights import fingerprint
+from engine.files.layout import SHOWO_SHAPES
+from engine.records import PaintSettings
+from hermes_cli.commands.card import gate, read_card
+from hermes_cli.commands.pretrain import PretrainPlan
+
+MIB = 2**20
+
+
+def test_the_shipped_model_passes_its_gates_by_its_own_card() -> None:
+    card = read_card(SHOWO_SHAPES)
+    assert gate(card.evaluation) == card.problems == ()
+    assert card.evaluation.items >= 300
+    assert set(card.evaluation.by_kind) == {"existence", "shape", "color", "count", "relation"}
+    assert set(card.evaluation.by_objects) == {"1", "2", "3", "4"}
+    assert card.evaluation.judge == "pixel oracle"
+
+
+def test_the_card_describes_the_weights_and_the_painting_that_ship() -> None:
+    card = read_card(SHOWO_SHAPES)
+    assert card.evaluation.fingerprint == fingerprint(SHOWO_SHAPES)
+    best = max(card.trials, key=lambda trial: trial.gen)
+    assert card.evaluation.config.paint == PaintSettings() == PaintSettings(guidance=best.guidance)
+    assert sum(path.stat().st_size for path in SHOWO_SHAPES.rglob("*") if path.is_file()) <= 16 * MIB
+
+
+def test_the_shipped_plan_is_the_default_plan() -> None:
+    stored = (SHOWO_SHAPES / "plan.json").read_bytes()
+    assert msgspec.json.decode(stored, type=PretrainPlan) == PretrainPlan()

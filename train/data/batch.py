@@ -1,0 +1,322 @@
+"""Preferences as tensors: one row a candidate, all rows of a step in one forward pass.
+
+Legend: R rows, T tokens, P preferences of a step, C of them with captions, I with images, S masks a step,
+N CLIP features of an image, F their width.
+
+A label stands at the position whose hidden state predicts it: the next token in caption rows, the hidden
+code itself in image rows. Prompt, text, soi and eoi carry no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.checkpoints.weights import load_config
+from engine.errors import DataError
+from engine.files.clip_features import FEATURES, open_features
+from engine.models.masks import feature_mask, mmu_mask, t2i_mask
+from engine.models.showo_config import ShowoConfig
+from engine.models.showo_vocabulary import Vocabulary
+from engine.records import Preference
+from engine.tokenizers.text import TextTokenizer
+from train.data.image_mask import ImageDraw
+
+IGNORE = -100
+
+
+class Row(NamedTuple):
+    """One sequence before padding."""
+
+    ids: list[int]
+    labels: list[int]
+    first: int
+    """Position of the first id: text-to-image rows start where their left padding would end."""
+    paints: bool
+    """True for text to image, False for understanding."""
+    features: NDArray[np.float32] | None = None
+    """CLIP features of an understanding row, [N, F], where the model sees those."""
+
+
+class Rows(NamedTuple):
+    """Sequences padded on the right to one length; padding is seen by nobody."""
+
+    ids_RT: Tensor
+    mask: Tensor
+    """[R, 1, T, T] boolean, True = may attend."""
+    positions_RT: Tensor
+    labels_RT: Tensor
+    """IGNORE where nothing is predicted."""
+    words_N: Tensor | None = None
+    """Places of the labels that are no image codes, in the flat [R * T], ascending. `Layout.stack` finds them
+    on the host: a device that looks for them has to be waited for."""
+    codes_N: Tensor | None = None
+    """Places of the labels that are image codes."""
+    features: Tensor | None = None
+    """[understanding rows, N, F] in the order of the rows; None where the model sees codes."""
+    seeing: Tensor | None = None
+    """Numbers of the understanding rows, where there are features."""
+
+    def to(self, device: torch.device | str) -> Rows:
+        """The same rows on another device; nothing waits for what the device is at."""
+        moved = (None if one is None else one.to(device, non_blocking=True) for one in self)
+        return Rows(*moved)  # type: ignore[arg-type]
+
+
+def label_places(labels_RT: Tensor, words: Vocabulary) -> tuple[Tensor, Tensor]:
+    """`words_N` and `codes_N` of `Rows`."""
+    labels = labels_RT.flatten()
+    coded = (labels >= words.code_offset) & (labels < words.mask)
+    return ((labels != IGNORE) & ~coded).nonzero()[:, 0], coded.nonzero()[:, 0]
+
+
+class Layout:
+    """How a checkpoint wants its sequences: exactly as its sampler builds them."""
+
+    def __init__(self, config: ShowoConfig, text: TextTokenizer, features: Path | None = None) -> None:
+        """`features` is the folder of `engine.files.clip_features`, which a model that sees CLIP features
+        needs."""
+        self.config = config
+        self.words: Vocabulary = config.vocabulary
+        self._text = text
+        self._features = features or Path(FEATURES)
+        self._caption_prompt = text.encode(config.caption_prompt)
+
+    @classmethod
+    def load(cls, checkpoint: Path, features: Path | None = None) -> Layout:
+        """The layout of a checkpoint folder.
+
+        Raises:
+            CheckpointError: config.json or tokenizer.json is missing or broken.
+        """
+        return cls(load_config(checkpoint), TextTokenizer.load(checkpoint / "tokenizer.json"), features)
+
+    def caption_row(self, codes: Sequence[int], token_ids: Sequence[int], features: str = "") -> Row:
+        """`[mmu][soi] codes [eoi][bos] prompt caption [eos]`, labels on the caption and its eos.
+
+        `features` names the file of the image's CLIP features; a model that understands those has
+        `[mmu] system [soi] features [eoi] prompt caption [eos]`.
+        """
+        seen = self._seen(features) if self.config.w_clip_vit else None
+        if seen is None:
+            prompt = self.words.mmu_prompt(codes, self._caption_prompt)
+        else:
+            prompt = self.words.feature_prompt(self.config.system_ids, len(seen), self._caption_prompt)
+        caption = [*token_ids]
+        if not caption or caption[-1] != self.words.eos:
+            caption.append(self.words.eos)
+        labels = [IGNORE] * (len(prompt) - 1) + caption + [IGNORE]
+        return Row(prompt + caption, labels, first=0, paints=False, features=seen)
+
+    def real_caption_row(self, preference: Preference) -> Row:
+        """`caption_row` of the item's own caption."""
+        ids = self.encode(preference.caption)
+        return self.caption_row(preference.image_codes, ids, preference.image_features)
+
+    def encode(self, text: str) -> list[int]:
+        """Text as ids, without specials."""
+        return self._text.encode(text)
+
+    def _seen(self, name: str) -> NDArray[np.float32]:
+        return open_features(self._features, name, self.config.clip_tokens, self.config.clip_size)
+
+    def image_row(self, caption: str, codes: Sequence[int], hidden: NDArray[np.bool_]) -> Row:
+        """`[t2i][bos] caption [eos][soi] codes [eoi]`, labels on the hidden codes alone.
+
+        `hidden` [tokens] is True where a code is replaced by the mask token. The row starts at the position
+        where its text stands after left padding to the longest text; the padding itself is left out. An empty
+        caption gives the prompt that the sampler's guidance takes for unconditional: no text ids at all.
+        """
+        ids = self.encode(caption) if caption else []
+        text = self.words.t2i_text(ids, self.config.max_text_len)
+        seen = np.where(hidden, -1, codes)
+        chosen = np.where(hidden, np.asarray(codes) + self.words.code_offset, IGNORE)
+        labels = [IGNORE] * (len(text) + 1) + chosen.tolist() + [IGNORE]
+        first = self.words.t2i_pad(text, self.config.max_text_len)
+        return Row(text + self.words.image(seen.tolist()), labels, first, paints=True)
+
+    def stack(self, rows: Sequence[Row]) -> Rows:
+        """Rows of any kinds and lengths as one padded batch."""
+        width = max(len(row.ids) for row in rows)
+        ids = torch.full((len(rows), width), self.words.pad)
+        labels = torch.full((len(rows), width), IGNORE)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.ids)] = torch.tensor(row.ids)
+            labels[i, : len(row.labels)] = torch.tensor(row.labels)
+        paints = torch.tensor([row.paints for row in rows])
+        config, features, seeing = self.config, None, None
+        understood = mmu_mask(ids, self.words.eoi)
+        if config.w_clip_vit:
+            understood = feature_mask(width, config.image_start, config.clip_tokens)
+            seen = [torch.from_numpy(np.array(row.features)) for row in rows if not row.paints]
+            none = torch.zeros(0, config.clip_tokens, config.clip_size)
+            features = torch.stack(seen) if seen else none
+            seeing = (~paints).nonzero()[:, 0]
+        mask = torch.where(
+            paints[:, None, None, None],
+            t2i_mask(ids, self.words.pad, self.words.soi, self.words.eoi),
+            understood,
+        )
+        positions = torch.tensor([row.first for row in rows])[:, None] + torch.arange(width)
+        return Rows(ids, mask, positions, labels, *label_places(labels, self.words), features, seeing)
+
+    def check(self, preferences: Sequence[Preference], real: bool = False) -> None:
+        """Refuses preferences that were sampled from a model of another shape.
+
+        `real` tells that an anchor will read the real images, also where there is no caption pair. Of one
+        without codes, as imported pairs may be, the anchor reads nothing.
+
+        Raises:
+            DataError: names the first preference whose codes or caption ids do not fit the checkpoint, or the
+                file of features that is missing.
+        """
+        tokens, codebook, ids = self.config.num_image_tokens, self.words.codebook_size, self.words.size
+        for one in preferences:
+            shown = bool(one.captions) or (real and bool(one.image_codes))
+            images = [one.image_codes] if shown else []
+            images += [one.images.win.codes, one.images.lose.codes] if one.images else []
+            for codes in images:
+                if len(codes) != tokens or not all(0 <= code < codebook for code in codes):
+                    raise DataError(
+                        f"preference {one.id}: an image of {len(codes)} codes up to {max(codes, default=-1)} "
+                        f"does not fit this checkpoint ({tokens} codes below {codebook}): curate again"
+                    )
+            if shown and self.config.w_clip_vit:
+                self._seen(one.image_features)
+            captions = [one.captions.win, one.captions.lose] if one.captions else []
+            if any(not 0 <= token < ids for caption in captions for token in caption.token_ids):
+                raise DataError(
+                    f"preference {one.id}: a caption holds ids beyond this checkpoint's {ids}; "
+                    "curate with it first"
+                )
+
+
+class PairRows(NamedTuple):
+    """A step's rows, and which preference each of them belongs to."""
+
+    rows: Rows
+    """Order: C caption winners, C caption losers, I x S image winners, I x S image losers; then, where they
+    are wanted, H real captions and H x M real images."""
+    size: int
+    """P."""
+    captions: list[int]
+    """Places 0..P-1 of the preferences with captions, [C]."""
+    images: list[int]
+    """Places of the preferences with images, [I]."""
+    masks: int
+    """S."""
+    homologous: Sequence[int] = ()
+    """Places of the preferences whose real image has codes, [H]."""
+    real_captions: bool = False
+    real_masks: int = 0
+    """M."""
+
+    @property
+    def paired(self) -> int:
+        """Rows of pairs, which a reference scores; what follows are real captions and images."""
+        return 2 * (len(self.captions) + len(self.images) * self.masks)
+
+    def split(self, values_R: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values of each paired row as caption winners and losers [P], image winners and losers [P].
+
+        Images are averaged over their masks; a side that a preference lacks is 0.
+        """
+        count, draws = len(self.captions), len(self.images) * self.masks
+        win_C, lose_C, win_IS, lose_IS = values_R[: self.paired].split([count, count, draws, draws])
+        return (
+            self._place(win_C, self.captions),
+            self._place(lose_C, self.captions),
+            self._place(win_IS.view(-1, self.masks).mean(1), self.images),
+            self._place(lose_IS.view(-1, self.masks).mean(1), self.images),
+        )
+
+    def real(self, values_R: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Values of the real captions and of the real images, [P]; the latter averaged over their masks.
+
+        Those of preferences whose real image has no codes are 0.
+        """
+        rest_R = values_R[self.paired :]
+        captions_P = images_P = None
+        if self.real_captions:
+            captions_P = self._place(rest_R[: self._told], self.homologous)
+        if self.real_masks:
+            shown_HM = rest_R[self._told :].view(-1, self.real_masks)
+            images_P = self._place(shown_HM.mean(1), self.homologous)
+        return captions_P, images_P
+
+    @property
+    def _told(self) -> int:
+        """Number of real captions."""
+        return len(self.homologous) * self.real_captions
+
+    def _place(self, values: Tensor, places: Sequence[int]) -> Tensor:
+        index = torch.tensor(places, dtype=torch.long, device=values.device)
+        return values.new_zeros(self.size).index_copy(0, index, values)
+
+    @property
+    def paints(self) -> Tensor:
+        """bool [R], True where a row paints."""
+        row_R = torch.arange(len(self.rows.ids_RT))
+        real_R = (row_R >= self.paired) & (row_R < self.paired + self._told)
+        return (row_R >= 2 * len(self.captions)) & ~real_R
+
+    def has(self, places: Sequence[int]) -> Tensor:
+        """bool [P], True at the given places."""
+        found = torch.zeros(self.size, dtype=torch.bool)
+        found[list(places)] = True
+        return found
+
+
+def pair_rows(
+    layout: Layout,
+    preferences: Sequence[Preference],
+    draws: Sequence[Sequence[ImageDraw]],
+    captions: bool = True,
+    images: bool = True,
+    real_captions: bool = False,
+    real_images: Sequence[Sequence[ImageDraw]] = (),
+) -> PairRows:
+    """All rows of a step.
+
+    `draws[p]` are the S draws of preference p, each the same for its winner and its loser; one that has none
+    is here without its pairs. `captions` and `images` tell which sides the objective uses; a preference that
+    lacks a side contributes the other. `real_captions` adds the caption of every preference whose real image
+    has codes, `real_images` that image, under the draws given for it.
+    """
+    with_captions = [i for i, one in enumerate(preferences) if captions and one.captions and draws[i]]
+    with_images = [i for i, one in enumerate(preferences) if images and one.images and draws[i]]
+    homologous = [i for i, one in enumerate(preferences) if one.image_codes]
+    rows = []
+    for side in ("win", "lose"):
+        for i in with_captions:
+            candidate = getattr(preferences[i].captions, side)
+            one = preferences[i]
+            rows.append(layout.caption_row(one.image_codes, candidate.token_ids, one.image_features))
+    for side in ("win", "lose"):
+        for i in with_images:
+            codes, caption = getattr(preferences[i].images, side).codes, preferences[i].caption
+            rows += [layout.image_row(caption if one.text else "", codes, one.hidden) for one in draws[i]]
+    if real_captions:
+        rows += [layout.real_caption_row(preferences[i]) for i in homologous]
+    if real_images:
+        for i in homologous:
+            codes, caption = preferences[i].image_codes, preferences[i].caption
+            rows += [
+                layout.image_row(caption if one.text else "", codes, one.hidden) for one in real_images[i]
+            ]
+    return PairRows(
+        rows=layout.stack(rows),
+        size=len(preferences),
+        captions=with_captions,
+        images=with_images,
+        masks=max(1, *map(len, draws)),
+        homologous=homologous,
+        real_captions=real_captions,
+        real_masks=max(map(len, real_images), default=0),
+    )

@@ -1,0 +1,97 @@
+"""The resumable state of a training run as safetensors files and one JSON.
+
+state.json                      `StateInfo`
+state-00000-of-00002.safetensors
+                                master/NAME, exp_avg/NAME, exp_avg_sq/NAME: whole float32 tensors
+
+Every rank writes the parameters whose number leaves its rank when divided by the number of ranks; together
+the files hold each trained parameter once. The order of preferences, the masks and the learning rate are
+functions of seed and step, and nothing is drawn from torch's generators, so that no more is needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from engine.errors import CheckpointError
+from engine.files.atomic import write_file, writing
+from engine.files.tensors import save_tensors
+from engine.records import Record
+from train.distributed.full_precision import MOMENTS, Masters
+
+INFO = "state.json"
+
+
+class StateInfo(Record):
+    """What a state is, beside its tensors."""
+
+    updates: int
+    """Updates that Adam has made."""
+    ranks: int
+    """Number of files."""
+    schema: int = 1
+
+
+def write_shard(masters: Masters, folder: Path, rank: int, ranks: int) -> None:
+    """Writes this rank's file. All ranks call it."""
+    mine: dict[str, Tensor] = {}
+    for number, name in enumerate(masters.parameters):
+        for kind in ("master", *MOMENTS):
+            whole = masters.read(name, None if kind == "master" else kind)
+            if number % ranks == rank:
+                mine[f"{kind}/{name}"] = whole
+    with writing(folder):
+        save_tensors(mine, folder / _shard(rank, ranks))
+
+
+def write_info(masters: Masters, folder: Path, ranks: int) -> None:
+    """Writes state.json; for one rank."""
+    info = StateInfo(updates=masters.updates, ranks=ranks)
+    write_file(folder / INFO, msgspec.json.encode(info))
+
+
+def read_state(masters: Masters, folder: Path) -> None:
+    """Restores what `write_shard` and `write_info` wrote, whatever number of ranks they were.
+
+    Raises:
+        CheckpointError: a file is missing or broken, or does not fit the model; names it.
+    """
+    try:
+        _read(masters, folder)
+    except (OSError, msgspec.MsgspecError, SafetensorError) as error:
+        raise _unusable(folder, error) from error
+
+
+def _read(masters: Masters, folder: Path) -> None:
+    info = msgspec.json.decode((folder / INFO).read_bytes(), type=StateInfo)
+    shards = [safe_open(folder / _shard(rank, info.ranks), "pt") for rank in range(info.ranks)]
+    places = {name: shard for shard in shards for name in shard.offset_keys()}
+    wanted = {f"{kind}/{name}" for name in masters.parameters for kind in ("master", *MOMENTS)}
+    if places.keys() != wanted:
+        odd = sorted(places.keys() ^ wanted)
+        raise _unusable(folder, f"{len(odd)} tensors too many or too few, the first {odd[0]}")
+    # Before anything changes: a state is taken up whole or not at all.
+    for key, shard in places.items():
+        shape = tuple(shard.get_slice(key).get_shape())
+        if shape != masters.shape(key.partition("/")[2]):
+            raise _unusable(folder, f"{key} has shape {list(shape)}")
+    masters.updates = info.updates
+    for name in masters.parameters:
+        masters.write(name, places[f"master/{name}"].get_tensor(f"master/{name}"))
+        for moment in MOMENTS:
+            masters.write_moment(name, moment, places[f"{moment}/{name}"].get_tensor(f"{moment}/{name}"))
+
+
+def _shard(rank: int, ranks: int) -> str:
+    return f"state-{rank:05d}-of-{ranks:05d}.safetensors"
+
+
+def _unusable(folder: Path, why: object) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: cannot be read: {why}; "
+        "remove it, and the run goes on from an earlier state or starts anew"
+    )

@@ -1,0 +1,65 @@
+"""Summed log-probs of whole rows, as one module: what the policy and the reference both run.
+
+Legend: R rows, T tokens, N labels, D hidden.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from engine.models.showo import Showo
+from train.config import ImageVocabulary
+from train.data.batch import Rows, label_places
+from train.logps.head import Span
+from train.logps.module import HeadLogps
+
+
+class RowLogps(nn.Module):
+    """Show-o together with the log-probs of its labels.
+
+    The log-probs are taken inside the module's forward pass, which is what lets a sharded trainer gather
+    the head; see `HeadLogps`.
+    """
+
+    def __init__(self, model: Showo, image_vocabulary: ImageVocabulary = "full") -> None:
+        """`image_vocabulary` as in `TrainConfig`; the labels of image rows are those that are codes."""
+        super().__init__()
+        self.model = model
+        words = model.config.vocabulary
+        codes = Span(words.code_offset, words.mask) if image_vocabulary == "codes" else None
+        self.head_logps = HeadLogps(model.head, codes)
+        self._apart = codes is not None
+
+    def forward(
+        self,
+        ids_RT: Tensor,
+        mask: Tensor,
+        positions_RT: Tensor,
+        labels_RT: Tensor,
+        words_N: Tensor | None = None,
+        codes_N: Tensor | None = None,
+        features: Tensor | None = None,
+        seeing: Tensor | None = None,
+    ) -> Tensor:
+        """Sum over the labels of each row of log p(label), [R] float32; arguments as in `Rows`."""
+        # The mask shuts out FlashAttention, but not SDPA's memory-efficient kernel, which takes it as a
+        # padded bias and holds no scores. Unmasked calls, of texts and images apart, would gain little: at
+        # 1.3B and 450 tokens attention is 3.5% of the products (4 T D a token and block, beside 24 D D).
+        hidden_RTD = self.model(ids_RT, mask, positions_RT, features, seeing)
+        if words_N is None or codes_N is None:
+            words_N, codes_N = label_places(labels_RT, self.model.config.vocabulary)
+        places_N = torch.cat((words_N, codes_N))
+        if not self._apart:
+            places_N = places_N.sort().values
+        hidden_ND = hidden_RTD.flatten(0, 1).index_select(0, places_N)
+        targets_N = labels_RT.flatten().index_select(0, places_N)
+        logp_N = self.head_logps(hidden_ND, targets_N, len(codes_N) if self._apart else 0)
+        # Copied into a full matrix and summed along it: unlike a sum by index, the same on every run.
+        full = torch.zeros(labels_RT.numel(), dtype=logp_N.dtype, device=logp_N.device)
+        return full.index_copy(0, places_N, logp_N).view(labels_RT.shape).sum(1)
+
+    @torch.no_grad()
+    def score(self, rows: Rows) -> Tensor:
+        """`forward` without gradients, on the model's device; the result is on the CPU."""
+        return self(*rows.to(self.head_logps.weight.device)).float().cpu()
