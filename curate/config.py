@@ -6,7 +6,7 @@ import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from curate.sources.bad_rows import parse_max_bad
+from curate.bad_rows import parse_max_bad
 from engine.errors import ConfigError
 from engine.records import AnswerSettings, CaptionSettings, PaintSettings, Record
 
@@ -120,6 +120,7 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     caption_margin: float = 0.0
     """Likewise of captions, where that is more: cosines and accuracies differ in scale."""
     image_margin: float = 0.0
+    """Likewise of images."""
     questions: str = ""
     """TIFA file of questions to ask; empty asks the data set's own (`hermes questions` writes such files)."""
     combine_questions: bool = False

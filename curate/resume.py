@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from curate.bad_rows import too_many_bad
 from curate.config import CurateConfig
 from curate.sources import Row, Source, Tally
-from curate.sources.bad_rows import too_many_bad
 from curate.store.outcomes import Bad, Outcome
 from curate.store.shards import ShardStore
 from curate.workers.pool import Chunk, Numbered

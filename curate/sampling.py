@@ -83,7 +83,7 @@ class CandidateSampler:
         captions = model.caption(real, keys, self._seed, caption_plan(config))
         painted = model.paint([item.caption for item in items], config.n, keys, self._seed, config.paint)
         asked = [item.questions for item, images in zip(items, painted, strict=True) for _ in images]
-        tokens = [image.tokens for images in painted for image in images]
+        tokens = [image for images in painted for image in images]
         if scorers.judge is None:
             told = model.answer(tokens, asked, config.answer)
         else:
@@ -119,7 +119,7 @@ class CandidateSampler:
                     images=tuple(
                         ImageCandidate(
                             index=i,
-                            codes=one.tokens.codes,
+                            codes=one.codes,
                             seed=one.seed,
                             answers=answer,
                             score=accuracy(item.questions, answer),

@@ -149,7 +149,9 @@ class ImageTokens(Record):
     """What CLIP sees of its pixels, where understanding needs it: little-endian float32, patch by patch."""
 
     def salt(self) -> str:
-        """Digest of the whole image: two images that share first tokens must not share cache blocks."""
+        """Digest of the whole image, for vLLM's prefix cache."""
+        # Inside a bidirectional prefix a block depends on later tokens too: two images that share their first
+        # tokens must not share blocks.
         whole = msgspec.msgpack.encode((self.codes, self.features))
         return hashlib.blake2b(whole, digest_size=12).hexdigest()
 
@@ -158,6 +160,7 @@ class PaintSettings(Record):
     """Mask-predict sampling (Show-o's `t2i_generate`)."""
 
     steps: int = 18
+    """Forward passes in which all positions become known."""
     guidance: float = 1.0
     """w in (1 + w) * conditional - w * unconditional."""
     temperature: float = 8.0
@@ -174,9 +177,11 @@ class CaptionSettings(Record, forbid_unknown_fields=True):
     top_k: int = 0
     """0 is all."""
     top_p: float = 1.0
+    """Samples from the likeliest tokens that have this much probability together; 1 is all."""
     repetition_penalty: float = 1.0
     """Divides (multiplies, where negative) the logits of tokens already in the prompt or the caption."""
     max_tokens: int = 32
+    """Length at which a caption ends without eos."""
 
 
 class AnswerSettings(Record, forbid_unknown_fields=True):
@@ -207,16 +212,10 @@ class SampledCaption(Record):
     seed: int
 
 
-class SampledImage(Record):
-    """An image as the engine returns it."""
+class SampledImage(ImageTokens, kw_only=True):
+    """An image as the engine returns it: to be looked at by its codes, it never goes through pixels."""
 
-    codes: tuple[int, ...]
     seed: int
-
-    @property
-    def tokens(self) -> ImageTokens:
-        """The codes as an image to look at: it never goes through pixels."""
-        return ImageTokens(codes=self.codes)
 
 
 class TextPrompt(Record):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.commands.config import show_config
 from hermes_cli.commands.exchange import export_release, import_release
 from hermes_cli.commands.import_pairs import import_foreign_pairs
 from hermes_cli.commands.inspect import inspect_curation
@@ -19,19 +20,24 @@ from hermes_cli.commands.status import show_status
 from hermes_cli.options import (
     DEFAULT_RUN,
     Config,
-    Curation,
     Data,
+    EvalLimit,
     Limit,
+    MaxBad,
     Model,
+    N,
+    Questions,
     Recipe,
     Reference,
     Round,
+    Rules,
     Run,
     Seed,
+    Select,
     Set,
-    options,
-    policies,
-    with_curation,
+    Similarity,
+    Workers,
+    setting,
 )
 
 if TYPE_CHECKING:
@@ -41,39 +47,65 @@ if TYPE_CHECKING:
 # Read when torch is first imported; without it every start prints how memory was bound to cores.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
-app = typer.Typer(
-    help="Self-play for unified multimodal models: curate preferences, train on them, swap, repeat.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
-def _open_run(
-    run: Path,
-    config: Path | None,
-    assignments: list[str] | None,
-    options: dict[str, Any],
-    store: bool = True,
-    recipe: str | None = None,
-) -> tuple[RunFolder, RunSettings]:
-    from hermes_cli.recipes import recipe as named
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hermes {version('hermes-self-play')}")
+        raise typer.Exit
+
+
+@app.callback()
+def hermes(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and end."),
+    ] = False,
+) -> None:
+    """Self-play for unified multimodal models: curate preferences, train on them, swap, repeat."""
+
+
+def _open_run(context: typer.Context, store: bool = True) -> tuple[RunFolder, RunSettings]:
+    """The run that a command names, and its settings; options that give some left them in the context."""
+    from hermes_cli.recipes import recipe
     from hermes_cli.run.folder import RunFolder
-    from hermes_cli.settings import load_settings
+    from hermes_cli.settings import assign, load_settings, parse_assignment, read_toml
 
-    stored = run / "run.json"
-    under = named(recipe, new=not stored.is_file())
-    settings = load_settings(stored, config, assignments or [], options, store, under)
-    return RunFolder(run, settings.model), settings
+    named, given = context.params, context.ensure_object(dict)
+    if "curate.select" in given:
+        # Whoever selects wants all that is selected.
+        given.setdefault("curate.limit", 0)
+    stored: Path = named["run"] / "run.json"
+    layers = [recipe(named.get("recipe"), new=not stored.is_file())]
+    layers += [read_toml(named["config"])] if named.get("config") else []
+    layers += [parse_assignment(text) for text in named.get("assignments") or ()]
+    layers += [assign(path, value) for path, value in given.items()]
+    settings = load_settings(stored, *layers, store=store)
+    return RunFolder(named["run"], settings.model), settings
 
 
 @app.command()
-@with_curation
 def curate(
+    context: typer.Context,
     run: Run = DEFAULT_RUN,
     round_number: Round = 1,
-    *,
-    curation: Curation,
+    n: N = None,
+    limit: Limit = None,
+    select: Select = None,
+    max_bad: MaxBad = None,
+    model: Model = None,
+    data: Data = None,
+    questions: Questions = None,
+    similarity: Similarity = None,
+    rules: Rules = None,
+    workers: Workers = None,
+    recipe: Recipe = None,
+    config: Config = None,
+    assignments: Set = None,
+    seed: Seed = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what was quarantined.")
     ] = False,
@@ -82,9 +114,7 @@ def curate(
     ] = False,
 ) -> None:
     """Sample n captions and n images for every item, score them, and choose winners and losers."""
-    folder, settings = _open_run(
-        run, curation.config, curation.assignments, curation.tree(), recipe=curation.recipe
-    )
+    folder, settings = _open_run(context)
     from hermes_cli.stages.curate import curate_round, training_source
 
     folder.require_weights_before(round_number)
@@ -95,10 +125,12 @@ def curate(
 
 @app.command()
 def reference(
+    context: typer.Context,
     run: Run = DEFAULT_RUN,
     round_number: Round = 1,
     ranks: Annotated[
-        int | None, typer.Option("--ranks", min=1, help="Processes that share the pairs and the cores.")
+        int | None,
+        setting("reference.ranks", "--ranks", min=1, help="Processes that share the pairs and the cores."),
     ] = None,
     policy: Reference = None,
     config: Config = None,
@@ -106,8 +138,7 @@ def reference(
     seed: Seed = None,
 ) -> None:
     """Score a round's pairs under the frozen reference model; `hermes train` does it where it is missing."""
-    given = options(seed=seed, reference__ranks=ranks, reference__policy=policies(policy))
-    folder, settings = _open_run(run, config, assignments, given)
+    folder, settings = _open_run(context)
     folder.require_pairs(round_number)
     from hermes_cli.stages.train import reference_round
 
@@ -116,6 +147,7 @@ def reference(
 
 @app.command()
 def train(
+    context: typer.Context,
     run: Run = DEFAULT_RUN,
     round_number: Round = 1,
     ranks: Annotated[int, typer.Option("--ranks", min=1, help="Processes on this machine.")] = 1,
@@ -132,8 +164,7 @@ def train(
     """Train on a round's pairs by Pair-DPO, from the weights that sampled them."""
     # Of several ranks one writes for all, and a plan changes nothing.
     store = not dry_run and os.environ.get("RANK", "0") == "0"
-    given = options(seed=seed, reference__policy=policies(policy))
-    folder, settings = _open_run(run, config, assignments, given, store, recipe)
+    folder, settings = _open_run(context, store)
     if dry_run:
         folder.require_weights_before(round_number)
         from hermes_cli.plan.train import show_plan
@@ -148,31 +179,31 @@ def train(
 
 @app.command("eval")
 def evaluate(
+    context: typer.Context,
     run: Run = DEFAULT_RUN,
-    limit: Limit = None,
+    limit: EvalLimit = None,
     model: Model = None,
     data: Data = None,
     config: Config = None,
     assignments: Set = None,
 ) -> None:
     """Measure understanding, generation and their gap on held-out items, for every round trained."""
-    given = options(eval__limit=limit, model=model, data=data)
-    folder, settings = _open_run(run, config, assignments, given)
+    folder, settings = _open_run(context)
     folder.require_base()
-    from hermes_cli.stages.engine_holder import LateEngine
+    from hermes_cli.stages.engine_holder import LazyEngine
     from hermes_cli.stages.evaluate import evaluate_round, evaluated, finish, held_out_source
 
     source = held_out_source(settings)
-    with LateEngine(folder, settings) as engine:
+    with LazyEngine(folder, settings) as engine:
         for number in folder.rounds():
-            if not evaluated(folder, settings, number):
+            if not evaluated(folder, settings.eval, number):
                 evaluate_round(engine.serving(number), folder, settings, number, source)
     finish(folder)
 
 
 @app.command("run")
-@with_curation
 def run_command(
+    context: typer.Context,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of self-play, at most.")] = 1,
     until: Annotated[
         str | None, typer.Option("--until", help="Stop after a round that reaches this: gap<0.04, gen>0.5.")
@@ -182,15 +213,30 @@ def run_command(
         typer.Option("--patience", min=0, help="Rounds that may pass without a new best one; 0 is any."),
     ] = 0,
     run: Run = DEFAULT_RUN,
-    *,
-    curation: Curation,
+    n: N = None,
+    limit: Limit = None,
+    select: Select = None,
+    max_bad: MaxBad = None,
+    model: Model = None,
+    data: Data = None,
+    questions: Questions = None,
+    similarity: Similarity = None,
+    rules: Rules = None,
+    workers: Workers = None,
+    recipe: Recipe = None,
+    config: Config = None,
+    assignments: Set = None,
+    seed: Seed = None,
     policy: Reference = None,
     ranks: Annotated[
         int | None,
-        typer.Option("--ranks", min=1, help="Processes that train, and that score the reference."),
+        setting(
+            "reference.ranks", "--ranks", min=1, help="Processes that train, and that score the reference."
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what is to be done, its time and disk; start nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print what is to be done, and how long it takes; start nothing."),
     ] = False,
 ) -> None:
     """Everything: evaluate, then curate, train, swap and evaluate for each round."""
@@ -198,17 +244,14 @@ def run_command(
 
     # Before the settings are stored.
     stopping = Stopping(until=Goal.parse(until) if until is not None else None, patience=patience)
-    given = curation.tree(reference__policy=policies(policy), reference__ranks=ranks)
-    folder, settings = _open_run(
-        run, curation.config, curation.assignments, given, store=not dry_run, recipe=curation.recipe
-    )
-    from hermes_cli.stages.self_play import asked_for, require_shares, run_rounds
+    folder, settings = _open_run(context, store=not dry_run)
+    from hermes_cli.stages.self_play import request_for, require_shares, run_rounds
 
     if dry_run:
         from hermes_cli.plan.view import show_run_plan
 
-        require_shares(settings, ranks or 1)
-        show_run_plan(folder, settings, asked_for(rounds, stopping, ranks or 1))
+        require_shares(settings.train, ranks or 1)
+        show_run_plan(folder, settings, request_for(rounds, stopping, ranks or 1))
         return
     run_rounds(folder, settings, rounds, stopping, ranks or 1)
 
@@ -234,6 +277,7 @@ def pretrain(
     run_pretraining(to, config, assignments or [], threads)
 
 
+app.command("config")(show_config)
 app.command("import")(import_release)
 app.command("export")(export_release)
 app.command("questions")(make_questions)

@@ -1,11 +1,12 @@
 """All settings of a run: defaults, the run's own file, a recipe, a TOML file, `--set`, options, each over
-the last."""
+the last. All of them are trees of tables, merged and then converted once."""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,6 +79,7 @@ class RunSettings(Record, forbid_unknown_fields=True):
     data: str = "shapes"
     """`shapes`, or the path of a data set, or `kind:PATH` where the path does not tell (docs/data.md)."""
     seed: int = 0
+    """Decides the items, where they are drawn, and every sample of curation."""
     engine: EngineSettings = EngineSettings()
     curate: CurateConfig = CurateConfig()
     reference: ReferenceSettings = ReferenceSettings()
@@ -107,12 +109,15 @@ def parse_assignment(text: str) -> Tree:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw
-    tree: Tree = {}
-    inner = tree
-    *tables, leaf = name.strip().split(".")
-    for table in tables:
-        inner = inner.setdefault(table, {})
-    inner[leaf] = value
+    return assign(name.strip(), value)
+
+
+def assign(path: str, value: object) -> Tree:
+    """A setting, such as `train.steps`, and its value as a tree."""
+    *tables, leaf = path.split(".")
+    tree: Tree = {leaf: value}
+    for table in reversed(tables):
+        tree = {table: tree}
     return tree
 
 
@@ -179,21 +184,9 @@ def stored_settings(stored: Path) -> RunSettings:
     return settle(stored_tree(stored))
 
 
-def load_settings(
-    stored: Path,
-    config: Path | None,
-    assignments: list[str],
-    options: Tree,
-    store: bool = True,
-    recipe: Tree | None = None,
-) -> RunSettings:
-    """Merges all layers and stores the result, unless told not to, for the run's next command."""
-    tree = merge(stored_tree(stored), recipe or {})
-    if config is not None:
-        tree = merge(tree, read_toml(config))
-    for assignment in assignments:
-        tree = merge(tree, parse_assignment(assignment))
-    settings = settle(merge(tree, options))
+def load_settings(stored: Path, *layers: Tree, store: bool = True) -> RunSettings:
+    """The run's own settings with all layers over them, kept for its next command unless told not to."""
+    settings = settle(reduce(merge, layers, stored_tree(stored)))
     if not settings.curate.similarity:
         # Scores of all rounds are compared: a model that appears later must not take over.
         curate = msgspec.structs.replace(settings.curate, similarity=default_similarity())

@@ -13,10 +13,42 @@ ALLOWED = {
     "engine": {"engine"},
     "curate": {"curate", "engine"},
     "train": {"train", "engine"},
-    "benchmarks": {"benchmarks", "curate", "engine", "train"},
-    "hermes_cli": set(PACKAGES),
+    "hermes_cli": {"hermes_cli", "curate", "engine", "train"},
+    "benchmarks": set(PACKAGES) - {"hermes_cli"},
 }
+FLOORS = {
+    "engine": (
+        *("errors", "records", "devices", "files", "kernels", "metering"),
+        *("models", "machine", "checkpoints", "transport", "tokenizers", "samplers", "official", "serving"),
+    ),
+    "curate": (
+        *(
+            "protocol",
+            "shapes",
+            "sheet",
+            "bad_rows",
+            "sources",
+            "config",
+            "rules",
+            "pairs",
+            "questions",
+            "scoring",
+        ),
+        *("store", "workers", "resume", "sampling", "pipeline", "exchange", "evaluation"),
+    ),
+    "train": (
+        *("config", "losses", "data", "logps", "distributed", "reference", "logging", "loop", "command"),
+        "pretraining",
+    ),
+    "hermes_cli": (
+        *("options", "settings", "recipes", "view", "run", "inspection", "reporting", "stages", "commands"),
+        *("plan", "main"),
+    ),
+    "benchmarks": ("speed", "parity", "gpu", "resilience", "experiment"),
+}
+"""The rooms of each package from the ground up: a room imports only rooms before it."""
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def imported(path: Path) -> set[str]:
@@ -27,25 +59,40 @@ def imported(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module or "")
+            assert node.module
+            inside = ROOT / node.module.replace(".", "/")
+            for alias in node.names:
+                module = (inside / alias.name).is_dir() or (inside / f"{alias.name}.py").is_file()
+                found.add(f"{node.module}.{alias.name}" if module else node.module)
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@each_file
 def test_a_module_imports_only_what_its_package_may(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
-    ours = {name for name in imported(path) if name.split(".")[0] in PACKAGES}
-    assert {name.split(".")[0] for name in ours} <= ALLOWED[package]
+    ours = {name.split(".")[0] for name in imported(path)} & set(PACKAGES)
+    assert ours <= ALLOWED[package]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_the_vllm_modules_of_the_engine_import_vllm(path: Path) -> None:
+@each_file
+def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
+    package, room, *_ = path.relative_to(ROOT).with_suffix("").parts
+    if room == "__init__":
+        return
+    names = [name.split(".") for name in imported(path)]
+    used = {name[1] for name in names if name[0] == package and len(name) > 1} - {room}
+    assert room in FLOORS[package], f"give the room {room} its place in FLOORS"
+    assert used <= set(FLOORS[package][: FLOORS[package].index(room)])
+
+
+@each_file
+def test_only_serving_imports_vllm_and_neither_curate_nor_train_import_serving(path: Path) -> None:
+    package, room, *_ = path.relative_to(ROOT).parts
     names = imported(path)
     if any(name.split(".")[0] == "vllm" for name in names):
-        assert path.parent.name == "engine"
-        assert path.name.startswith("vllm_")
-    if path.relative_to(ROOT).parts[0] in ("curate", "train"):
-        assert not any(name.startswith("engine.vllm") for name in names)
+        assert (package, room) == ("engine", "serving")
+    if package in ("curate", "train"):
+        assert not any(name.startswith("engine.serving") for name in names)
 
 
 @pytest.mark.parametrize("name", ["records", "errors"])
@@ -55,7 +102,3 @@ def test_records_and_errors_import_no_heavy_library(name: str) -> None:
 
 def test_no_file_is_called_utils() -> None:
     assert not [path for path in FILES if path.stem in ("utils", "helpers", "common", "misc")]
-
-
-def test_the_engine_package_itself_imports_nothing() -> None:
-    assert (ROOT / "engine" / "__init__.py").read_text() == ""

@@ -13,7 +13,7 @@ from benchmarks.speed.fused import FusedShowo
 from benchmarks.speed.model_sizes import random_model
 from engine.checkpoints.weights import load_config
 from engine.files.layout import SHOWO_SHAPES
-from engine.samplers.canvas_batches import Kept
+from engine.samplers.mask_predict import SamplerCache
 from engine.samplers.replay import captured
 
 Results = tuple[Tensor, ...]
@@ -36,8 +36,8 @@ def painting(place: Place) -> Found:
     config = load_config(SHOWO_SHAPES)
     prompts = prompts_of(place, config, n)
     model = FusedShowo(random_model(config, torch.bfloat16, place.device))
-    kept = Kept(captured if place.device.type == "cuda" else computed)
-    eager, replayed = (painter(model, prompts, n, steps, prompts * n, one) for one in (Kept(), kept))
+    kept = SamplerCache(captured if place.device.type == "cuda" else computed)
+    eager, replayed = (painter(model, prompts, n, steps, prompts * n, one) for one in (SamplerCache(), kept))
     seconds = place.seconds({"eager": eager, "captured": replayed})
     if kept.step is None:
         raise NotRunError("launches do not dominate at this shape, so nothing is captured")

@@ -18,13 +18,12 @@ from benchmarks.speed.official_loop import EngineDice, FreeDice
 from benchmarks.speed.official_loop import paint as official_paint
 from engine.checkpoints.weights import load_config, load_model
 from engine.files.layout import SHOWO_SHAPES
+from engine.models.phi import PrefixLM
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import PaintSettings
 from engine.samplers.batch_size import planned_gpu_batch
-from engine.samplers.canvas_batches import Kept
-from engine.samplers.mask_predict import paint
-from engine.samplers.painting import CanvasModel
+from engine.samplers.mask_predict import SamplerCache, generate
 from engine.samplers.replay import captured
 
 TEXT = tuple(range(1, 13))
@@ -50,12 +49,12 @@ def prompts_of(place: Place, config: ShowoConfig, n: int) -> int:
 
 
 def painter(
-    model: CanvasModel,
+    model: PrefixLM,
     prompts: int,
     n: int,
     steps: int,
     batch: int,
-    kept: Kept | None = None,
+    kept: SamplerCache | None = None,
     static: bool = True,
 ) -> Painter:
     """Paints n images of each of some prompts, with seeds of their own in every round."""
@@ -63,7 +62,7 @@ def painter(
 
     def work(number: int) -> list[list[list[int]]]:
         seeds = [[1000 * number + n * prompt + one for one in range(n)] for prompt in range(prompts)]
-        return paint(model, texts, seeds, settings_of(steps), batch, kept, static)
+        return generate(model, texts, seeds, settings_of(steps), batch, kept, static)
 
     return work
 
@@ -93,7 +92,7 @@ def speed(place: Place, config: ShowoConfig) -> Found:
     (n, steps, few), dtype = place.pick((16, 50, 3), (2, 2, 1)), torch.bfloat16
     prompts = prompts_of(place, config, n)
     model, batch = random_model(config, dtype, place.device), prompts * n
-    kept = Kept(captured if place.device.type == "cuda" else None)
+    kept = SamplerCache(captured if place.device.type == "cuda" else None)
     work = painter(FusedShowo(model), prompts, n, steps, batch, kept)
     peak = place.peak_gib(lambda: work(0))
 
@@ -133,7 +132,7 @@ def bits(place: Place) -> Found:
 
     def painted(seeds: Sequence[int], batch: int, prompts: int = 1) -> list[list[int]]:
         texts = [TEXT[prompt:] for prompt in range(prompts)]
-        return paint(model, texts, [seeds] * prompts, settings_of(steps), batch, static=True)[0]
+        return generate(model, texts, [seeds] * prompts, settings_of(steps), batch, static=True)[0]
 
     seeds, few = range(n), range(n // 4)
     wanted, name = painted(seeds, n), "share of codes unlike"

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.parity --golden DIR`: every recorded case against this implementation.
+"""`python -m benchmarks.parity [--golden DIR]`: every recorded case against this implementation.
 
 DIR holds config.json (sizes), cases.json (texts and settings), safetensors weights and one npz a case. A case
 that is not there is skipped and named. Exit status 1 if a tolerance is exceeded or no case was there.
@@ -73,7 +73,7 @@ def table(found: list[Difference]) -> str:
 def main() -> int:
     """Runs the comparison; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__)
-    parser.add_argument("--golden", type=Path, required=True)
+    parser.add_argument("--golden", type=Path, default=Path("tests/golden"), help="default: tests/golden")
     parser.add_argument("--no-serving", action="store_true", help="leave vLLM out")
     parser.add_argument("--json", type=Path, help="also write the table here")
     options = parser.parse_args()

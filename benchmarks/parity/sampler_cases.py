@@ -1,6 +1,6 @@
 """Mask-predict sampling step by step under the recorded draws, and the image tokenizer.
 
-Legend: B canvases, N image tokens.
+Legend: B images, N image tokens.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from torch import Tensor
 from benchmarks.parity.folder import Golden
 from benchmarks.parity.model_cases import LOGITS
 from benchmarks.parity.records import EXACT, Comparisons
-from engine.samplers.canvas import Canvas
-from engine.samplers.mask_predict_rule import guide, hide_again, left_hidden, temperatures
-from engine.samplers.text_prefix import text_prefixes
+from engine.samplers.mask_predict_rule import guide, left_masked, mask_again, temperatures
+from engine.samplers.masked_images import MaskedImages, text_prefixes
 from engine.tokenizers.magvit_v2_blocks import code_bits
 
 PIXELS = 1e-4
@@ -36,18 +35,18 @@ def sampling(golden: Golden, arrays: dict[str, Tensor], case: str) -> Comparison
     texts = [[i for i in row[: room + 1].tolist() if i != words.pad] for prompt in prompts for row in prompt]
     encoded = [words.t2i_text(golden.tokenizer().encode(one), room) for one in settings["prompts"]]
     yield "prompts", _padded(encoded, words.pad), _padded(texts[:rows], words.pad), EXACT
-    canvas = Canvas(model, text_prefixes(model, [text[2:-1] for text in texts]))
+    images = MaskedImages(model, text_prefixes(model, [text[2:-1] for text in texts]))
     largest, hidden, counts = 0.0, [], []
     codes = torch.full((rows, tokens), -1, device=golden.device)
     for step in range(steps):
         unknown = codes < 0
-        logits = canvas.logits(codes, guidance)
+        logits = images.logits(codes, guidance)
         wanted = arrays["logits"][step]
         largest = max(largest, (logits - wanted[unknown]).abs().max().item())
         draws = arrays["draws"][step]
         logp = wanted.log_softmax(-1).gather(-1, draws[..., None])[..., 0]
-        left = left_hidden(unknown.sum(-1), tokens, step, steps)
-        again = hide_again(logp, unknown, arrays["gumbel"][step], noise[step], left)
+        left = left_masked(unknown.sum(-1), tokens, step, steps)
+        again = mask_again(logp, unknown, arrays["gumbel"][step], noise[step], left)
         sampled = torch.where(unknown, draws, codes)
         codes = sampled.masked_fill(again, -1)
         counts.append(left)

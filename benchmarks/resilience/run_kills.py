@@ -97,10 +97,11 @@ def options(items: int, n: int, steps: int) -> tuple[str, ...]:
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """The run's log; a line that is just being written is left out."""
-    log = run / "log.jsonl"
+    """Beginnings and ends in the run's log; a line that is just being written is left out."""
+    log = run / "events.jsonl"
     whole = log.read_bytes().rpartition(b"\n")[0] if log.is_file() else b""
-    return [msgspec.json.decode(line, type=dict) for line in whole.splitlines() if line.endswith(b"}")]
+    found = [msgspec.json.decode(line, type=dict) for line in whole.splitlines() if line.endswith(b"}")]
+    return [one for one in found if one["event"] != "progress"]
 
 
 def durations(run: Path) -> dict[tuple[int, str], float]:

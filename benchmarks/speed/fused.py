@@ -41,7 +41,7 @@ class FusedBlock:
 
 
 class FusedShowo:
-    """A `CanvasModel` on the weights of a training module."""
+    """A `PrefixLM` on the weights of a training module."""
 
     def __init__(self, model: Showo) -> None:
         self._model = model

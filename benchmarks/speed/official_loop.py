@@ -21,15 +21,8 @@ from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, PaintSettings
 from engine.samplers.mask_predict import randoms
-from engine.samplers.mask_predict_rule import (
-    SMALLEST,
-    draw,
-    guide,
-    gumbel,
-    hide_again,
-    left_hidden,
-    temperatures,
-)
+from engine.samplers.mask_predict_rule import guide, gumbel, left_masked, mask_again, temperatures
+from engine.samplers.token_rule import SMALLEST, draw
 
 
 def pick(logits_BV: Tensor, settings: CaptionSettings, generator: torch.Generator) -> Tensor:
@@ -137,8 +130,8 @@ def paint(model: Showo, text: Sequence[int], candidates: int, settings: PaintSet
         hidden.append(unknown_BN.sum(-1))
         drawn_BN, logp_BN = dice.codes(step, _guided(model, ids, mask, settings.guidance))
         sampled_BN = torch.where(unknown_BN, drawn_BN, codes_BN)
-        left_B = left_hidden(unknown_BN.sum(-1), tokens, step, steps, settings.schedule)
-        again_BN = hide_again(logp_BN, unknown_BN, dice.noise(step), temperature, left_B)
+        left_B = left_masked(unknown_BN.sum(-1), tokens, step, steps, settings.schedule)
+        again_BN = mask_again(logp_BN, unknown_BN, dice.noise(step), temperature, left_B)
         codes_BN = sampled_BN.masked_fill(again_BN, -1)
         ids_BN = torch.where(again_BN, words.mask, sampled_BN + words.code_offset)
         ids[:, -tokens - 1 : -1] = ids_BN.repeat(len(ids) // candidates, 1)

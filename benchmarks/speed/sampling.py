@@ -28,7 +28,7 @@ from engine.checkpoints.weights import load_model
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question, Record
-from engine.samplers.vqa_prompts import ANSWER_TOKENS, wording
+from engine.samplers.vqa_prompts import ANSWER_TOKENS, format_question
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
 
@@ -98,7 +98,7 @@ class Models(NamedTuple):
 
     def question_prompt(self, image: ImageTokens, question: Question) -> list[int]:
         """What is continued with an answer, worded as the engine does."""
-        ids = self.text.encode(wording(self.config, question, TEXT))
+        ids = self.text.encode(format_question(self.config, question, TEXT))
         return self.config.vocabulary.mmu_prompt(image.codes, ids)
 
     def dice(self, seed: int) -> torch.Generator:

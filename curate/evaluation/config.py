@@ -14,8 +14,11 @@ class EvalConfig(Record, forbid_unknown_fields=True):
     images: int = 2
     """Images painted for each item."""
     split: str = "evaluation"
+    """Of the embedded world: evaluation or validation."""
     seed: int = 1000
+    """Decides the held-out items of the embedded world, and with an item's id what is painted for it."""
     chunk: int = 32
+    """Items in flight together."""
     paint: PaintSettings = PaintSettings()
     answer: AnswerSettings = AnswerSettings()
 

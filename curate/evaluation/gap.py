@@ -175,7 +175,7 @@ def _grade_painted(
             answers = [oracle.judge(one, item.questions) for one in pixels]
         else:
             asked = [item.questions] * len(images)
-            told = model.answer([image.tokens for image in images], asked, config.answer)
+            told = model.answer(images, asked, config.answer)
             _embed(similarity, asked, told)
             answers = [matched(item.questions, one, similarity) for one in told]
         graded.append([right for one in answers for right in _grade(item, one)])

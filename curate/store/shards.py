@@ -249,37 +249,6 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds a curation's folder, for those who only look.
-
-    Asks the system's table of locks: to try the lock would keep it, for a moment, from whoever takes it then.
-    Where there is no such table, whether the process lives that wrote its number there last.
-    """
-    path = folder / LOCK
-    try:
-        found = path.stat()
-        holder = path.read_text(errors="replace").strip()
-    except OSError:
-        return False
-    try:
-        held = Path("/proc/locks").read_text()
-    except OSError:
-        return holder.isdecimal() and _lives(int(holder))
-    # `1: FLOCK ADVISORY WRITE 19793 fe:00:2245001 0 EOF`: major and minor number of the device, inode.
-    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    return any(device in line.split() for line in held.splitlines())
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _lock(path: Path) -> int:
     handle = take(path)
     if handle is None:

@@ -31,7 +31,7 @@ _SIGNATURES = {
         *(_POINTER,) * 2,
         _INT,
     ),
-    "hermes_branch_attention": (
+    "hermes_continuation_attention": (
         *(_POINTER,) * 3,
         _SIZE,
         *(_POINTER,) * 9,
@@ -72,6 +72,7 @@ def _built(compiler: str) -> Path:
     folder = _folder()
     whole = [SOURCE.read_text(), compiler, *FLAGS, platform.machine(), _processor()]
     digest = hashlib.blake2b("\0".join(whole).encode(), digest_size=10).hexdigest()
+    # `-march=native` code of another processor would end the process: its kind is part of the name.
     library = folder / f"phi-{digest}.so"
     if not library.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -82,12 +83,13 @@ def _built(compiler: str) -> Path:
                 capture_output=True,
                 timeout=SECONDS,
             )
+            # Processes that build at the same time replace each other's file by the same one.
             made.replace(library)
     return library
 
 
 def _folder() -> Path:
-    """A folder that nobody else can write to."""
+    """A folder that nobody else can write to: what lies there is loaded and run."""
     kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hermes"
     try:
         kept.mkdir(mode=0o700, parents=True, exist_ok=True)

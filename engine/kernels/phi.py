@@ -5,7 +5,7 @@ tens of microseconds between two of them; on a GPU a large one waits for its mem
 `phi_triton.py` do the same in a few passes over the numbers. Each kernel has an eager twin here, which also
 carries gradients.
 
-Legend: N tokens, R branches, G stems, B batch, T tokens, H heads, E head dimension.
+Legend: N new tokens, C continuations, G prefixes, B batch, T tokens, H heads, E head dimension.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 def fused(*tensors: Tensor, device: str = "cpu") -> bool:
     """Whether a device's kernels can take these."""
     return (
+        # Kernels carry no gradients; the twins do.
         not torch.is_grad_enabled()
         and all(one.device.type == device and one.dtype == tensors[0].dtype for one in tensors)
         and tensors[0].dtype in NAMES
@@ -37,6 +38,7 @@ def fused(*tensors: Tensor, device: str = "cpu") -> bool:
 def tanh_gelu(x: Tensor) -> Tensor:
     """`F.gelu(x, approximate="tanh")`; the fused ones overwrite x."""
     if x.is_contiguous() and fused(x, device="cuda"):
+        # Only where it runs: a CPU build of PyTorch comes without Triton.
         from engine.kernels import phi_triton
 
         phi_triton.gelu(x)
@@ -54,6 +56,7 @@ def heads(
 
     cos and sin are [T, rotary] or [B, T, rotary].
     """
+    # v is neither normed nor rotated: it stays a view of the product that all three share.
     q, k, v = qkv.unbind(-3)
     *lead, count, size = q.shape
     if qkv.is_contiguous() and fused(qkv, q_norm.weight, device="cuda"):
@@ -77,27 +80,28 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     width = cos.shape[-1]
     turned, kept = x[..., :width], x[..., width:]
     low, high = turned.chunk(2, -1)
+    # Tables are float32; a twin in bfloat16 rounds them as the official code does.
     cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)
     turned = turned * cos + torch.cat((-high, low), -1) * sin
     return torch.cat((turned, kept), -1)
 
 
-class Leaves(NamedTuple):
-    """Where N new tokens stand among the tokens of R branches, each int64 [N] but `stem`."""
+class NewTokens(NamedTuple):
+    """Where N new tokens stand among the tokens of C continuations, each int64 [N] but `prefix`."""
 
-    stem: Tensor
-    """[R]: the stem that each branch grew from."""
-    branch: Tensor
+    prefix: Tensor
+    """[C]: the prefix that each continuation goes on from."""
+    continuation: Tensor
     place: Tensor
-    """A token's number in its branch."""
+    """A token's number in its continuation."""
     shared: Tensor
-    """It sees all of its stem, of its branch the tokens below this number,"""
+    """It sees all of its prefix, of its continuation the tokens below this number,"""
     first: Tensor
     """and those from this number to itself."""
 
 
-class StemCache(NamedTuple):
-    """One layer's keys and values of stems, in blocks of LANES tokens."""
+class PrefixCache(NamedTuple):
+    """One layer's keys and values of prefixes, in blocks of LANES tokens."""
 
     keys: Tensor
     """[G, H, blocks, E, LANES], so that a query meets LANES keys at once."""
@@ -107,6 +111,7 @@ class StemCache(NamedTuple):
     @classmethod
     def of(cls, k: Tensor, v: Tensor) -> Self:
         """From k and v [G, T, H, E]."""
+        # Zeros fill the last block; the kernel is told how many tokens count.
         blocks = -(-k.shape[1] // LANES)
         k, v = (
             F.pad(x, (0, 0, 0, 0, 0, blocks * LANES - x.shape[1])).unflatten(1, (blocks, LANES))
@@ -115,63 +120,77 @@ class StemCache(NamedTuple):
         return cls(k.permute(0, 3, 1, 4, 2).contiguous(), v.permute(0, 3, 1, 2, 4).contiguous())
 
 
-class BranchCache(NamedTuple):
-    """One layer's own keys and values of branches; few tokens of many branches lie together."""
+class ContinuationCache(NamedTuple):
+    """One layer's own keys and values of continuations; few tokens of many continuations lie together."""
 
     keys: Tensor
-    """[blocks, R, H, E, LANES]"""
+    """[blocks, C, H, E, LANES]"""
     values: Tensor
-    """[blocks, R, H, LANES, E]"""
+    """[blocks, C, H, LANES, E]"""
 
     @classmethod
-    def empty(cls, rows: int, tokens: int, stems: StemCache) -> Self:
+    def empty(cls, rows: int, tokens: int, prefixes: PrefixCache) -> Self:
         """Room for so many tokens of every row, uninitialised."""
-        heads, size = stems.keys.shape[1], stems.keys.shape[3]
+        heads, size = prefixes.keys.shape[1], prefixes.keys.shape[3]
         blocks = -(-tokens // LANES)
-        like = stems.keys
+        like = prefixes.keys
         return cls(
             like.new_empty(blocks, rows, heads, size, LANES), like.new_empty(blocks, rows, heads, LANES, size)
         )
 
 
-def branch_attention(
-    q: Tensor, k: Tensor, v: Tensor, stems: StemCache, stem_tokens: int, own: BranchCache, leaves: Leaves
+def continuation_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    prefixes: PrefixCache,
+    prefix_tokens: int,
+    own: ContinuationCache,
+    new: NewTokens,
 ) -> Tensor:
-    """New tokens against their stems and their own branches, [N, H, E].
+    """New tokens against their prefixes and their own continuations, [N, H, E].
 
-    q, k, v are [N, H, E]; k and v are stored in `own` first. `stem_tokens` tokens of each stem count.
+    q, k, v are [N, H, E]; k and v are stored in `own` first. `prefix_tokens` tokens of each prefix count.
     """
     tokens, count, size = q.shape
-    if size % LANES or not fused(q, k, v, *stems, *own):
-        return _branch_attention(q, k, v, stems, stem_tokens, own, leaves)
+    if size % LANES or not fused(q, k, v, *prefixes, *own):
+        return _continuation_attention(q, k, v, prefixes, prefix_tokens, own, new)
     q, k, out = q.contiguous(), k.contiguous(), torch.empty_like(q)
+    # v is a view into qkv, whose rows the kernel can step over; q and k were made anew by `heads`.
     v = v if v.stride()[1:] == (size, 1) else v.contiguous()
-    sizes = (tokens, count, size, stem_tokens, stems.keys.shape[2], own.keys.shape[1], len(own.keys))
-    _call("branch_attention", q, k, v, v.stride(0), *stems, *own, *leaves, *sizes, size**-0.5, out)
+    sizes = (tokens, count, size, prefix_tokens, prefixes.keys.shape[2], own.keys.shape[1], len(own.keys))
+    _call("continuation_attention", q, k, v, v.stride(0), *prefixes, *own, *new, *sizes, size**-0.5, out)
     return out
 
 
-def _branch_attention(
-    q: Tensor, k: Tensor, v: Tensor, stems: StemCache, stem_tokens: int, own: BranchCache, leaves: Leaves
+def _continuation_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    prefixes: PrefixCache,
+    prefix_tokens: int,
+    own: ContinuationCache,
+    new: NewTokens,
 ) -> Tensor:
     """The eager twin."""
-    branch, place = leaves.branch, leaves.place
-    own.keys[place // LANES, branch, :, :, place % LANES] = k
-    own.values[place // LANES, branch, :, place % LANES] = v
-    of_stem = leaves.stem[branch]
+    continuation, place = new.continuation, new.place
+    own.keys[place // LANES, continuation, :, :, place % LANES] = k
+    own.values[place // LANES, continuation, :, place % LANES] = v
+    of_prefix = new.prefix[continuation]
     number = torch.arange(len(own.keys) * LANES, device=q.device)
-    before, after = number < leaves.shared[:, None], number >= leaves.first[:, None]
+    before, after = number < new.shared[:, None], number >= new.first[:, None]
     seen_NS = (number <= place[:, None]) & (before | after)
 
-    def tokens(of_stems: Tensor, of_own: Tensor) -> Tensor:
-        """Blocks [.., H, blocks, LANES, E] of both as [N, H, T, E]; what was never written becomes 0."""
-        stem = of_stems[of_stem].flatten(2, 3)[:, :, :stem_tokens]
-        every = of_own[:, branch].permute(1, 2, 0, 3, 4).flatten(2, 3)
-        return torch.cat((stem, every.masked_fill(~seen_NS[:, None, :, None], 0)), 2)
+    def tokens(of_prefixes: Tensor, of_own: Tensor) -> Tensor:
+        """Blocks [.., H, blocks, LANES, E] of both as [N, H, T, E]."""
+        prefix = of_prefixes[of_prefix].flatten(2, 3)[:, :, :prefix_tokens]
+        every = of_own[:, continuation].permute(1, 2, 0, 3, 4).flatten(2, 3)
+        # What was never written may be NaN, and NaN times a weight of 0 is NaN.
+        return torch.cat((prefix, every.masked_fill(~seen_NS[:, None, :, None], 0)), 2)
 
-    keys = tokens(stems.keys.transpose(-1, -2), own.keys.transpose(-1, -2))
-    values = tokens(stems.values, own.values)
-    mask = F.pad(seen_NS, (stem_tokens, 0), value=True)[:, None, None]
+    keys = tokens(prefixes.keys.transpose(-1, -2), own.keys.transpose(-1, -2))
+    values = tokens(prefixes.values, own.values)
+    mask = F.pad(seen_NS, (prefix_tokens, 0), value=True)[:, None, None]
     return F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)[:, :, 0]
 
 

@@ -20,8 +20,10 @@ BLOCK = 1024
 @triton.jit
 def _gelu(x_at, count, BLOCK: tl.constexpr):
     """x = tanh-GELU of x: x * sigmoid(2 u), u = sqrt(2 / pi) * (x + 0.044715 x^3)."""
+    # int64: the activations of a large batch may be more than 2^31 numbers.
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_at + place, mask=place < count, other=0.0).to(tl.float32)
+    # The constants are -2 sqrt(2 / pi) and that times 0.044715: one exponential instead of a tanh.
     found = x / (1.0 + tl.exp(x * (-1.5957691216 + x * x * -0.0713548163)))
     tl.store(x_at + place, found.to(x_at.dtype.element_ty), mask=place < count)
 
@@ -68,6 +70,7 @@ def _turned(
     low, inside = _part(x_at, 0, half, heads, H, HALF)
     high, _ = _part(x_at, half, half, heads, H, HALF)
     tail, beyond = _part(x_at, ROTARY, rest, heads, H, REST)
+    # LayerNorm in two passes over registers: the mean of squares minus the square of the mean would cancel.
     mean = ((tl.sum(low, 1) + tl.sum(high, 1) + tl.sum(tail, 1)) / E)[:, None]
     squares = _away(low, mean, inside) + _away(high, mean, inside) + _away(tail, mean, beyond)
     scale = (1.0 / tl.sqrt(squares / E + eps))[:, None]
@@ -80,6 +83,7 @@ def _turned(
     low_sin = tl.load(sin + place, mask=turns, other=0.0)[None, :]
     high_cos = tl.load(cos + half + place, mask=turns, other=0.0)[None, :]
     high_sin = tl.load(sin + half + place, mask=turns, other=0.0)[None, :]
+    # Rotate-half: a dimension of the first half turns with the one at the same place of the second.
     dtype = out_at.dtype.element_ty
     tl.store(out_at + place[None, :], (low * low_cos - high * low_sin).to(dtype), mask=inside)
     tl.store(out_at + half + place[None, :], (high * high_cos + low * high_sin).to(dtype), mask=inside)
@@ -96,6 +100,7 @@ def _heads(
     row = tl.program_id(0).to(tl.int64)
     cos += row % tables * ROTARY
     sin += row % tables * ROTARY
+    # q and k lie one behind the other in a row of qkv; v, behind them, stays where it is.
     x_at, at = qkv + row * 3 * H * E, row * H * E
     _turned(x_at, q_weight, q_bias, eps, cos, sin, q_at + at, H, E, ROTARY, HEADS, HALF, REST)
     _turned(x_at + H * E, k_weight, k_bias, eps, cos, sin, k_at + at, H, E, ROTARY, HEADS, HALF, REST)
@@ -113,7 +118,7 @@ def heads(
     *lead, _, count, size = qkv.shape
     q, k = (torch.empty(*lead, count, size, dtype=qkv.dtype, device=qkv.device) for _ in range(2))
     rotary = cos.shape[-1]
-    # A tile's sides are powers of two.
+    # A tile's sides are powers of two; one program takes all heads of a row.
     tile = [triton.next_power_of_2(max(1, side)) for side in (count, rotary // 2, size - rotary)]
     norms = (q_norm.weight, q_norm.bias, k_norm.weight, k_norm.bias, q_norm.eps)
     _heads[(q.numel() // (count * size),)](

@@ -22,6 +22,7 @@ def t2i_mask(ids: Tensor, pad: int, soi: int, eoi: int) -> Tensor:
     inside = (order >= start) & (order <= stop)
     mask = causal | (inside[:, :, None] & inside[:, None, :])
     mask = mask & (ids != pad)[:, None, :]
+    # A row without anything to see would be NaN after the softmax.
     mask = mask | torch.eye(length, dtype=torch.bool, device=ids.device)
     return mask[:, None]
 

@@ -1,9 +1,9 @@
 """Phi's parallel block as two halves around an attention that the caller chooses.
 
 Training runs dense attention under a mask, vLLM runs paged attention, and the image sampler runs a few
-canvas rows against a stored text prefix. All three share these formulas; only `attend` differs.
+rows of a masked image against a stored text prefix. All three share these formulas; only `attend` differs.
 
-Legend: B batch, T tokens, H heads, E head dimension, D hidden.
+Legend: B batch, T tokens, H heads, E head dimension, D hidden, R rows, V vocabulary, K image codes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from engine.models.showo_config import ShowoConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q_BTHE, k_BTHE, v_BTHE) -> context_BTHE."""
@@ -35,8 +37,49 @@ class PhiLayer(Protocol):
         ...
 
 
+class PrefixLM(Protocol):
+    """What samplers need of a model: the training module and the one vLLM holds both offer it."""
+
+    config: ShowoConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        ...
+
+    @property
+    def layers(self) -> Iterable[PhiLayer]:
+        """The Phi blocks."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [...] -> [..., D]."""
+        ...
+
+    def project(self, features: Tensor) -> Tensor:
+        """CLIP features [..., F] -> [..., D]; only where the configuration has them."""
+        ...
+
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin at positions [...]."""
+        ...
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """The LayerNorm before the head."""
+        ...
+
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """Normed hidden states [R, D] -> logits over the whole vocabulary, [R, V]."""
+        ...
+
+    def code_logits(self, hidden: Tensor) -> Tensor:
+        """Normed hidden states [R, D] -> logits over the image codes alone, [R, K]."""
+        ...
+
+
 def rotary_tables(positions: Tensor, rotary_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """cos and sin, each positions.shape + [rotary_dim], rotate-half layout, float32."""
+    # float32 also for bfloat16 models: angles of late positions need all digits.
     powers = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device=positions.device) / rotary_dim
     angles = positions.float()[..., None] * (theta**-powers)
     angles = torch.cat((angles, angles), -1)
@@ -68,6 +111,7 @@ def run_layers(
     for index, layer in enumerate(every):
         normed = layer.normalise(hidden)
         context = attend(index, *layer.project(normed, cos, sin))
+        # Every token must give the last block's keys and values; of what comes after them only some matter.
         if read is not None and index == len(every) - 1:
             hidden, normed = (x.reshape(-1, x.shape[-1])[read] for x in (hidden, normed))
             context = context.reshape(-1, *context.shape[-2:])[read]

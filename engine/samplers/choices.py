@@ -1,28 +1,44 @@
 """How likely every choice of every question about an image is, in one forward pass and without decoding.
 
-On a CPU stems and branches run as flat rows, without padding, through a kernel that knows both. Elsewhere an
-image is one row of a batch, `stem | branches | padding`, under a boolean mask: stock attention takes it, and
-nothing in the pass waits for the device.
+A question and all its choices are one continuation of the image's prefix:
 
-Legend: B images of a pass, S tokens of a stem, O tokens behind it, T = S + O, R places where a next token is
+    prefix | text | choice 1 | choice 2 | ...
+
+The text sees the prefix and its own past; a choice sees the prefix, the text and its own past, and no other
+choice. Positions go on from what a token sees, so every choice stands where it would stand alone.
+
+On a CPU prefixes and continuations run as flat rows, without padding, through a kernel that knows both.
+Elsewhere an image is one row of a batch, `prefix | continuations | padding`, under a boolean mask: stock
+attention takes it, and nothing in the pass waits for the device.
+
+Legend: B images of a pass, O tokens behind a prefix, T tokens of an image, R places where a next token is
 read, V vocabulary, D hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from engine.metering.stopwatch import FORWARD
-from engine.models.phi import dense_attention, run_layers
-from engine.samplers.batch_size import halving
-from engine.samplers.choice_rows import Branch, Seen, common_start, in_a_row, lay_out
-from engine.samplers.reading import ReadingModel, embedded, stem_mask, uploaded
-from engine.samplers.stems import Branches, Stem, next_logits, read_stems, run_branches
+from engine.models.phi import PrefixLM, dense_attention, run_layers
+from engine.samplers.continuations import (
+    Continuations,
+    ImageQuestions,
+    Prefix,
+    TokenizedQuestion,
+    embedded,
+    next_logits,
+    prefix_mask,
+    read_prefixes,
+    run_new_tokens,
+    uploaded,
+)
 
 TOKENS = 4096
 """Tokens of a forward pass, padding included, unless one image has more."""
@@ -30,7 +46,7 @@ LOGIT_ROWS = 256
 """Places whose logits are held at a time, a multiple of what a product's rows are computed in."""
 
 
-class Chosen(NamedTuple):
+class ChoiceLogprob(NamedTuple):
     """One choice of one question."""
 
     logp: float
@@ -39,34 +55,50 @@ class Chosen(NamedTuple):
     """For each of its tokens and its end, whether it is the likeliest after those before it."""
 
 
-class _Laid(NamedTuple):
-    """An image as a stem and the branches of its questions."""
+class Continuation(NamedTuple):
+    """A question and its choices behind their prefix; a number a token, but for `places` and `reads`."""
+
+    ids: list[int]
+    positions: list[int]
+    shared: int
+    """Tokens of the text, which all choices see."""
+    first: list[int]
+    """Where the choice of each token starts; 0 in the text."""
+    places: list[int]
+    """Where a next token is read: the end of the text and every token of a choice."""
+    reads: list[tuple[int, int, int]]
+    """(choice, index into `places`, next token); a choice ends with eos."""
+
+
+class LaidImage(NamedTuple):
+    """An image as a prefix and the continuations of its questions."""
 
     number: int
-    stem: Stem
-    branches: list[Branch]
+    prefix: Prefix
+    continuations: list[Continuation]
 
     @property
     def tokens(self) -> int:
-        return len(self.stem.ids) + sum(len(branch.ids) for branch in self.branches)
+        """All of them, the prefix included."""
+        return len(self.prefix.ids) + sum(len(one.ids) for one in self.continuations)
 
 
 class Pass(NamedTuple):
     """What one forward pass found of every read of its images, in order; it lies where the model does."""
 
-    images: list[_Laid]
+    images: list[LaidImage]
     logps: Tensor
     greedy: Tensor
 
 
-def choose(
-    model: ReadingModel,
-    images: Sequence[Seen],
+def read_choices(
+    model: PrefixLM,
+    images: Sequence[ImageQuestions],
     tokens: int = TOKENS,
     dense: bool | None = None,
     halves: bool = True,
-) -> list[list[list[Chosen]]]:
-    """[image][question][choice]; images share a pass where their stems are equally long.
+) -> list[list[list[ChoiceLogprob]]]:
+    """[image][question][choice]; images share a pass where their prefixes are equally long.
 
     What an image is given does not depend on the others. `dense` lays a pass out for stock attention, by
     default everywhere but on a CPU. Where a GPU's memory runs out, passes are halved; not so where `halves`
@@ -76,46 +108,60 @@ def choose(
     def read(most: int) -> list[Pass]:
         return passes(model, images, most, dense)
 
-    found: list[list[list[Chosen]]] = [[[] for _ in one.asks] for one in images]
+    found: list[list[list[ChoiceLogprob]]] = [[[] for _ in one.questions] for one in images]
     for one in halving(read, tokens, "tokens of questions") if halves else read(tokens):
         values = iter(zip(one.logps.tolist(), one.greedy.tolist(), strict=True))
         for image in one.images:
             found[image.number] = [
-                _gathered(branch, [next(values) for _ in branch.reads]) for branch in image.branches
+                _gathered(continuation, [next(values) for _ in continuation.reads])
+                for continuation in image.continuations
             ]
     return found
 
 
 @torch.inference_mode()
 def passes(
-    model: ReadingModel, images: Sequence[Seen], tokens: int = TOKENS, dense: bool | None = None
+    model: PrefixLM, images: Sequence[ImageQuestions], tokens: int = TOKENS, dense: bool | None = None
 ) -> list[Pass]:
-    """All of `choose` but the fetching of what was found, for which the host has to wait."""
+    """All of `read_choices` but the fetching of what was found, for which the host has to wait."""
     dense = model.device.type != "cpu" if dense is None else dense
     eos = model.config.vocabulary.eos
     laid = [
-        _laid(i, one, eos) for i, one in enumerate(images) if any(question.choices for question in one.asks)
+        LaidImage(i, one.prefix, [lay_out(len(one.prefix.ids), question, eos) for question in one.questions])
+        for i, one in enumerate(images)
+        if any(question.choices for question in one.questions)
     ]
     # Of a batch that is padded, the images are best of one size.
-    laid.sort(key=lambda one: (len(one.stem.ids), one.tokens if dense else 0))
+    laid.sort(key=lambda one: (len(one.prefix.ids), one.tokens if dense else 0))
     read = _dense if dense else _flat
     return [
         Pass(batch, *_next_tokens(model, read(model, batch), batch))
-        for _, group in groupby(laid, key=lambda one: len(one.stem.ids))
+        for _, group in groupby(laid, key=lambda one: len(one.prefix.ids))
         for batch in _batches(group, tokens, dense)
     ]
 
 
-def _laid(number: int, image: Seen, eos: int) -> _Laid:
-    start = common_start(image.asks)
-    ids = [*image.prefix, *image.asks[0].text[:start]]
-    branches = [lay_out(len(ids), ask, start, eos) for ask in image.asks]
-    return _Laid(number, Stem(ids, image.features), branches)
+def lay_out(prefix: int, question: TokenizedQuestion, eos: int) -> Continuation:
+    """A question and its choices behind a prefix of so many tokens."""
+    size = len(question.text)
+    laid = Continuation(
+        [*question.text], list(range(prefix, prefix + size)), size, [0] * size, [size - 1], []
+    )
+    for which, ids in enumerate(question.choices):
+        start, index = len(laid.ids), len(laid.places)
+        laid.ids.extend(ids)
+        laid.positions.extend(range(prefix + size, prefix + size + len(ids)))
+        laid.first.extend([start] * len(ids))
+        laid.places.extend(range(start, start + len(ids)))
+        # The first token of a choice is read at the end of the text, each other at the one before it.
+        sources = [0, *range(index, index + len(ids))]
+        laid.reads.extend((which, *read) for read in zip(sources, (*ids, eos), strict=True))
+    return laid
 
 
-def _batches(images: Iterator[_Laid], tokens: int, padded: bool) -> list[list[_Laid]]:
+def _batches(images: Iterator[LaidImage], tokens: int, padded: bool) -> list[list[LaidImage]]:
     """Images in passes of at most `tokens` tokens, unless one alone has more."""
-    batches: list[list[_Laid]] = [[]]
+    batches: list[list[LaidImage]] = [[]]
     for one in images:
         sizes = [other.tokens for other in (*batches[-1], one)]
         if (len(sizes) * max(sizes) if padded else sum(sizes)) > tokens and batches[-1]:
@@ -124,60 +170,92 @@ def _batches(images: Iterator[_Laid], tokens: int, padded: bool) -> list[list[_L
     return batches
 
 
-def _flat(model: ReadingModel, images: Sequence[_Laid]) -> Tensor:
-    """Hidden states of the places that are read, [R, D]: stems first, then their branches."""
+def _flat(model: PrefixLM, images: Sequence[LaidImage]) -> Tensor:
+    """Hidden states of the places that are read, [R, D]: prefixes first, then their continuations."""
     device = model.device
-    stems = read_stems(model, [one.stem for one in images])
-    branches = [branch for one in images for branch in one.branches]
-    sizes = uploaded([len(branch.ids) for branch in branches], device)
-    stem = uploaded([number for number, one in enumerate(images) for _ in one.branches], device)
-    branch = torch.arange(len(branches), device=device).repeat_interleave(sizes)
-    place = torch.cat([torch.arange(len(one.ids), device=device) for one in branches])
-    shared = uploaded([one.shared for one in branches], device).repeat_interleave(sizes)
-    first = uploaded([value for one in branches for value in one.first], device)
+    read = read_prefixes(model, [one.prefix for one in images])
+    continuations = [continuation for one in images for continuation in one.continuations]
+    sizes = uploaded([len(continuation.ids) for continuation in continuations], device)
+    prefix = uploaded([number for number, one in enumerate(images) for _ in one.continuations], device)
+    continuation = torch.arange(len(continuations), device=device).repeat_interleave(sizes)
+    place = torch.cat([torch.arange(len(one.ids), device=device) for one in continuations])
+    shared = uploaded([one.shared for one in continuations], device).repeat_interleave(sizes)
+    first = uploaded([value for one in continuations for value in one.first], device)
     starts = (sizes.cumsum(0) - sizes).tolist()
-    places = [start + place for start, one in zip(starts, branches, strict=True) for place in one.places]
+    places = [start + place for start, one in zip(starts, continuations, strict=True) for place in one.places]
     # A text sees all of its past: what stands in its way is only ever another choice.
-    attend = Branches(stems, stem, int(sizes.max()), persistent=False).attend(
-        branch, place, torch.minimum(shared, place + 1), torch.where(first > 0, first, place + 1)
+    attend = Continuations(read, prefix, int(sizes.max()), persistent=False).attend(
+        continuation, place, torch.minimum(shared, place + 1), torch.where(first > 0, first, place + 1)
     )
-    ids = uploaded([value for one in branches for value in one.ids], device)
-    positions = uploaded([value for one in branches for value in one.positions], device)
-    return run_branches(model, ids, positions, attend, uploaded(places, device))
+    ids = uploaded([value for one in continuations for value in one.ids], device)
+    positions = uploaded([value for one in continuations for value in one.positions], device)
+    return run_new_tokens(model, ids, positions, attend, uploaded(places, device))
 
 
-def _dense(model: ReadingModel, images: Sequence[_Laid]) -> Tensor:
-    """Hidden states of the places that are read, [R, D]: an image is a row of stem, branches and padding."""
-    device, stem = model.device, len(images[0].stem.ids)
+class Row(NamedTuple):
+    """All continuations of an image, one after another; a number a token, but for `places`."""
+
+    ids: list[int]
+    positions: list[int]
+    begin: list[int]
+    """Besides the prefix a token sees what is from here on before `shared`, or from `first` on, to itself."""
+    shared: list[int]
+    first: list[int]
+    places: list[int]
+    """Of all reads, in order."""
+
+
+def _in_a_row(continuations: Sequence[Continuation], size: int) -> Row:
+    """The continuations as `size` tokens; those that fill up see themselves alone, and nothing sees them."""
+    row = Row([], [], [], [], [], [])
+    for one in continuations:
+        start, count = len(row.ids), len(one.ids)
+        row.ids.extend(one.ids)
+        row.positions.extend(one.positions)
+        row.begin.extend([start] * count)
+        row.shared.extend([start + one.shared] * count)
+        row.first.extend(start + first for first in one.first)
+        row.places.extend(start + place for place in one.places)
+    spare = range(len(row.ids), size)
+    for numbers in (row.ids, row.positions):
+        numbers.extend([0] * len(spare))
+    for numbers in (row.begin, row.shared, row.first):
+        numbers.extend(spare)
+    return row
+
+
+def _dense(model: PrefixLM, images: Sequence[LaidImage]) -> Tensor:
+    """The same with each image as a row of prefix, continuations and padding."""
+    device, prefix = model.device, len(images[0].prefix.ids)
     longest = max(one.tokens for one in images)
-    rows = [in_a_row(one.branches, longest - stem) for one in images]
-    ids = [[*one.stem.ids, *row.ids] for one, row in zip(images, rows, strict=True)]
-    positions = [[*range(stem), *row.positions] for row in rows]
-    places = [number * longest + stem + place for number, row in enumerate(rows) for place in row.places]
+    rows = [_in_a_row(one.continuations, longest - prefix) for one in images]
+    ids = [[*one.prefix.ids, *row.ids] for one, row in zip(images, rows, strict=True)]
+    positions = [[*range(prefix), *row.positions] for row in rows]
+    places = [number * longest + prefix + place for number, row in enumerate(rows) for place in row.places]
     ids_BT, positions_BT, places_R = (uploaded(one, device) for one in (ids, positions, places))
     seen_B3O = uploaded([[row.begin, row.shared, row.first] for row in rows], device)
     begin_BO1, shared_BO1, first_BO1 = seen_B3O[..., None].unbind(1)
-    key_O = torch.arange(longest - stem, device=device)
+    key_O = torch.arange(longest - prefix, device=device)
     past_BOO = (key_O >= begin_BO1) & (key_O <= key_O[:, None])
     mask_BTT = torch.zeros(len(images), longest, longest, dtype=torch.bool, device=device)
-    mask_BTT[:, :stem, :stem] = stem_mask(model.config, stem, device)
-    mask_BTT[:, stem:, :stem] = True
-    mask_BTT[:, stem:, stem:] = past_BOO & ((key_O < shared_BO1) | (key_O >= first_BO1))
+    mask_BTT[:, :prefix, :prefix] = prefix_mask(model.config, prefix, device)
+    mask_BTT[:, prefix:, :prefix] = True
+    mask_BTT[:, prefix:, prefix:] = past_BOO & ((key_O < shared_BO1) | (key_O >= first_BO1))
     with FORWARD:
-        hidden = embedded(model, ids_BT, [one.stem.features for one in images])
+        hidden = embedded(model, ids_BT, [one.prefix.features for one in images])
         cos, sin = model.rotary(positions_BT)
         return run_layers(model.layers, hidden, cos, sin, dense_attention(mask_BTT[:, None]), places_R)
 
 
-def _next_tokens(model: ReadingModel, hidden_RD: Tensor, images: Sequence[_Laid]) -> tuple[Tensor, Tensor]:
+def _next_tokens(model: PrefixLM, hidden_RD: Tensor, images: Sequence[LaidImage]) -> tuple[Tensor, Tensor]:
     """Of every read the log-prob of its token as the next at its source, and whether it is likeliest."""
     sources: list[int] = []
     wanted: list[int] = []
     offset = 0
-    for branch in (branch for one in images for branch in one.branches):
-        sources += [offset + source for _, source, _ in branch.reads]
-        wanted += [token for _, _, token in branch.reads]
-        offset += len(branch.places)
+    for continuation in (continuation for one in images for continuation in one.continuations):
+        sources += [offset + source for _, source, _ in continuation.reads]
+        wanted += [token for _, _, token in continuation.reads]
+        offset += len(continuation.places)
     device = hidden_RD.device
     logps = torch.zeros(len(wanted), device=device)
     greedy = torch.zeros(len(wanted), dtype=torch.bool, device=device)
@@ -196,13 +274,38 @@ def _next_tokens(model: ReadingModel, hidden_RD: Tensor, images: Sequence[_Laid]
     return logps, greedy
 
 
-def _gathered(branch: Branch, values: Sequence[tuple[float, bool]]) -> list[Chosen]:
-    """The values of a branch's reads, by choice."""
+def _gathered(continuation: Continuation, values: Sequence[tuple[float, bool]]) -> list[ChoiceLogprob]:
+    """The values of a continuation's reads, by choice."""
     by_choice: dict[int, list[tuple[float, bool]]] = {}
-    for (which, _, _), value in zip(branch.reads, values, strict=True):
+    for (which, _, _), value in zip(continuation.reads, values, strict=True):
         by_choice.setdefault(which, []).append(value)
     found = []
     for read in by_choice.values():
         logps, greedy = zip(*read, strict=True)
-        found.append(Chosen(logp=sum(logps), greedy=greedy))
+        found.append(ChoiceLogprob(logp=sum(logps), greedy=greedy))
     return found
+
+
+T = TypeVar("T")
+
+
+def halving(run: Callable[[int], T], batch: int, what: str) -> T:
+    """What `run` gives for a batch of this size, halved and tried again while a GPU's memory runs out.
+
+    `what` names the members of a batch, for the line on stderr that says so.
+
+    Raises:
+        torch.OutOfMemoryError: a batch of 1 needs too much.
+    """
+    while True:
+        try:
+            return run(batch)
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+        # Out of the handler, whose exception would keep what the failed try had allocated.
+        print(
+            f"{batch} {what} at a time do not fit into the GPU's memory; going on with {batch // 2}",
+            file=sys.stderr,
+        )
+        batch //= 2

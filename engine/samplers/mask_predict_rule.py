@@ -1,7 +1,7 @@
 """The pure arithmetic of one mask-predict step: no model, no generator, no state.
 
 Source: Show-o's released `t2i_generate` (after MaskGIT, arXiv 2202.04200).
-Legend: B canvases, N image tokens, R rows (hidden positions of all canvases), K image codes.
+Legend: B images, N image tokens, R rows (masked positions of all images), K image codes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import EngineError
-
-SMALLEST = 1e-20
-"""The official code's floor under a probability and under a uniform draw before a logarithm."""
+from engine.samplers.token_rule import SMALLEST
 
 SIGMOID_END = 3.0
 """The sigmoid schedule runs from minus this to this."""
@@ -39,35 +37,13 @@ def temperatures(start: float, steps: int) -> list[float]:
     return found
 
 
-def draw(logits_RK: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
-    """One code a row by inverting the cumulative distribution, and its log-probability.
-
-    One uniform number a position instead of one a code: at 8,192 codes the noise would cost more than the
-    choice. Sums in float64, so that rare codes keep their share. Returns codes [R] int64 and float32 [R].
-    """
-    probs_RK = _softmax(logits_RK.double())
-    total_RK = probs_RK.cumsum(-1)
-    place_R = uniform_R.double() * total_RK[:, -1]
-    codes_R = torch.searchsorted(total_RK, place_R[:, None], right=True)[:, 0]
-    codes_R = codes_R.clamp(max=logits_RK.shape[-1] - 1)
-    return codes_R, probs_RK.gather(-1, codes_R[:, None])[:, 0].clamp(min=SMALLEST).log().float()
-
-
-def _softmax(logits_RK: Tensor) -> Tensor:
-    if logits_RK.device.type == "cpu":
-        return logits_RK.softmax(-1)
-    # vLLM's batch-invariant mode has a softmax of its own on GPUs, which does not compile for float64.
-    odds_RK = (logits_RK - logits_RK.amax(-1, keepdim=True)).exp()
-    return odds_RK / odds_RK.sum(-1, keepdim=True)
-
-
 def gumbel(uniform: Tensor) -> Tensor:
     """-log(-log(u)) with the official floors."""
     return -((-(uniform.clamp(min=SMALLEST).log())).clamp(min=SMALLEST).log())
 
 
-def hidden_share(schedule: str, ratio: Tensor) -> Tensor:
-    """Share of the positions that stay hidden when `ratio` of the steps are done, in float32 as officially.
+def masked_share(schedule: str, ratio: Tensor) -> Tensor:
+    """Share of the positions that stay masked when `ratio` of the steps are done, in float32 as officially.
 
     cosine: cos(pi/2 r), which ends at -4e-8; linear: 1 - r; powE: 1 - r^E; sigmoid: a sigmoid from -3 to 3
     scaled to run from 1 to 0. All but the first end at the official floor of 1e-6.
@@ -90,31 +66,31 @@ def hidden_share(schedule: str, ratio: Tensor) -> Tensor:
 
 
 def check_schedule(schedule: str) -> None:
-    """Whether `hidden_share` knows it.
+    """Whether `masked_share` knows it.
 
     Raises:
         EngineError: it does not.
     """
-    hidden_share(schedule, torch.tensor(0.5))
+    masked_share(schedule, torch.tensor(0.5))
 
 
-def wanted_hidden(tokens: int, step: int, steps: int, schedule: str) -> Tensor:
-    """How many positions the schedule would leave hidden after the step: floor(N share), a number on the CPU.
+def wanted_masked(tokens: int, step: int, steps: int, schedule: str) -> Tensor:
+    """How many positions the schedule would leave masked after the step: floor(N share), a number on the CPU.
 
     Raises:
         EngineError: the schedule is not known.
     """
-    share = hidden_share(schedule, torch.tensor((step + 1) / steps, dtype=torch.float32))
+    share = masked_share(schedule, torch.tensor((step + 1) / steps, dtype=torch.float32))
     return torch.floor(tokens * share).long()
 
 
-def left_hidden(unknown_B: Tensor, tokens: int, step: int, steps: int, schedule: str = "cosine") -> Tensor:
-    """How many positions stay hidden after the step: max(1, min(unknown - 1, floor(N share))), [B].
+def left_masked(unknown_B: Tensor, tokens: int, step: int, steps: int, schedule: str = "cosine") -> Tensor:
+    """How many positions stay masked after the step: max(1, min(unknown - 1, floor(N share))), [B].
 
     Raises:
         EngineError: the schedule is not known.
     """
-    return at_most(unknown_B, wanted_hidden(tokens, step, steps, schedule))
+    return at_most(unknown_B, wanted_masked(tokens, step, steps, schedule))
 
 
 def at_most(unknown_B: Tensor, wanted: Tensor) -> Tensor:
@@ -122,10 +98,10 @@ def at_most(unknown_B: Tensor, wanted: Tensor) -> Tensor:
     return torch.minimum(unknown_B - 1, wanted).clamp(min=1)
 
 
-def hide_again(
+def mask_again(
     logp_BN: Tensor, unknown_BN: Tensor, gumbel_BN: Tensor, temperature: float | Tensor, left_B: Tensor
 ) -> Tensor:
-    """Which positions are hidden again, [B, N]: those less confident than the left-th smallest (0-based).
+    """Which positions are masked again, [B, N]: those less confident than the left-th smallest (0-based).
 
     Confidence is log p + temperature * gumbel. A position that was known before the step has the largest
     float32 for a probability, so it stays known.

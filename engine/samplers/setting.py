@@ -1,4 +1,4 @@
-"""Who samples captions, and answers that no choice settles: branches of a stem, or vLLM's scheduler."""
+"""Who samples captions, and answers that no choice settles: our own sampler, or vLLM's scheduler."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from engine.errors import EngineError
 
 SAMPLERS = ("branched", "paged")
-"""branched: an image's candidates grow from one stem (`engine.samplers.branches`); paged: each is a request
-to vLLM, which shares cached prefixes. The draws of a seed differ between the two."""
+"""branched: an image's candidates go on from one prefix (`engine.samplers.continuations`); paged: each is a
+request to vLLM, which shares cached prefixes. The draws of a seed differ between the two."""
 
 
 def sampler_for(setting: str, device: torch.device) -> str:

@@ -1,6 +1,6 @@
-"""The choice of a next token: temperature, cuts and the draw, as pure functions.
+"""The choice of a token: temperature, cuts and the draw, as pure functions.
 
-Legend: R rows, V vocabulary.
+Legend: R rows, V vocabulary, K image codes or other choices.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from torch import Tensor
 
 from engine.errors import EngineError
 from engine.records import CaptionSettings
-from engine.samplers.mask_predict_rule import draw
+
+SMALLEST = 1e-20
+"""The official code's floor under a probability and under a uniform draw before a logarithm."""
 
 
-class Rules:
+class TokenRules:
     """How each of R rows chooses its next token, under settings that `check_settings` let pass."""
 
     def __init__(self, settings: Sequence[CaptionSettings], device: torch.device | None = None) -> None:
@@ -25,18 +27,18 @@ class Rules:
         self._top_p = torch.tensor([one.top_p for one in settings], device=device)
         self._penalty = torch.tensor([one.repetition_penalty for one in settings], device=device)
         self.penalised = bool((self._penalty != 1).any())
-        """Whether `seen` matters."""
+        """Whether `held` matters."""
 
-    def choose(self, logits_RV: Tensor, rows: Tensor, uniform_R: Tensor, seen_RV: Tensor | None) -> Tensor:
-        """Tokens [R] of some rows from float32 logits; `seen_RV` says which tokens a row already holds.
+    def choose(self, logits_RV: Tensor, rows: Tensor, uniform_R: Tensor, held_RV: Tensor | None) -> Tensor:
+        """Tokens [R] of some rows from float32 logits; `held_RV` says which tokens a row already holds.
 
         Order: repetition penalty, temperature, top-k, top-p, then one uniform number against the cumulative
         distribution. A temperature of 0 takes the likeliest token.
         """
-        if seen_RV is not None:
+        if held_RV is not None:
             penalty = self._penalty[rows, None]
             logits_RV = torch.where(
-                seen_RV, torch.where(logits_RV > 0, logits_RV / penalty, logits_RV * penalty), logits_RV
+                held_RV, torch.where(logits_RV > 0, logits_RV / penalty, logits_RV * penalty), logits_RV
             )
         sampled = self._temperature[rows] > 0
         if sampled.all():
@@ -104,3 +106,23 @@ def _top_p(logits_RV: Tensor, top_p_R: Tensor) -> Tensor:
     logits_RV = logits_RV.clone()
     logits_RV[rows] = torch.empty_like(kept).scatter_(-1, places, kept)
     return logits_RV
+
+
+def draw(logits_RK: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
+    """One choice a row by inverting the cumulative distribution, int64 [R], and its log-prob, float32 [R]."""
+    # One uniform number a row instead of one a code: at 8,192 codes the noise would cost more than the
+    # choice. Sums in float64, so that rare codes keep their share.
+    probs_RK = _softmax(logits_RK.double())
+    total_RK = probs_RK.cumsum(-1)
+    place_R = uniform_R.double() * total_RK[:, -1]
+    codes_R = torch.searchsorted(total_RK, place_R[:, None], right=True)[:, 0]
+    codes_R = codes_R.clamp(max=logits_RK.shape[-1] - 1)
+    return codes_R, probs_RK.gather(-1, codes_R[:, None])[:, 0].clamp(min=SMALLEST).log().float()
+
+
+def _softmax(logits_RK: Tensor) -> Tensor:
+    if logits_RK.device.type == "cpu":
+        return logits_RK.softmax(-1)
+    # vLLM's batch-invariant mode has a softmax of its own on GPUs, which does not compile for float64.
+    odds_RK = (logits_RK - logits_RK.amax(-1, keepdim=True)).exp()
+    return odds_RK / odds_RK.sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""A question as a model is asked it, its choices as drafts of the answer, and the answer they make."""
+"""VQA prompts: a question as a model is asked it, and the answer that reading its choices gives."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from engine.errors import InputError
 from engine.models.showo_config import ShowoConfig
 from engine.records import Answer, AnswerSettings, Question
-from engine.samplers.choice_rows import Ask
-from engine.samplers.choices import Chosen
+from engine.samplers.choices import ChoiceLogprob
+from engine.samplers.continuations import TokenizedQuestion
 
 ANSWER_TOKENS = 8
 """A free text ends here at the latest."""
@@ -16,15 +16,15 @@ ANSWER_TOKENS = 8
 Encode = Callable[[str], list[int]]
 
 
-def wording(config: ShowoConfig, question: Question, settings: AnswerSettings) -> str:
+def format_question(config: ShowoConfig, question: Question, settings: AnswerSettings) -> str:
     """What the model reads: with the choices as the official script writes them, a Python list of strings."""
     if settings.name_choices and question.choices and config.vqa_choices_prompt:
         return config.vqa_choices_prompt.format(question=question.question, choices=list(question.choices))
     return config.vqa_prompt.format(question=question.question)
 
 
-def ask(text: Sequence[int], question: Question, encode: Encode) -> Ask:
-    """The question after its image, from the ids of its wording, with its choices as continuations.
+def tokenized(text: Sequence[int], question: Question, encode: Encode) -> TokenizedQuestion:
+    """The question after its image, from the ids of its words, with its choices as continuations.
 
     Raises:
         InputError: the tokenizer makes nothing of a choice.
@@ -33,13 +33,13 @@ def ask(text: Sequence[int], question: Question, encode: Encode) -> Ask:
     for choice, ids in zip(question.choices, choices, strict=True):
         if not ids:
             raise InputError(f"the choice {choice!r} of {question.question!r} has no token; remove it")
-    return Ask(text=tuple(text), choices=choices)
+    return TokenizedQuestion(text=tuple(text), choices=choices)
 
 
-def settled(
+def answer_from_choices(
     question: Question,
     choices: Sequence[Sequence[int]],
-    chosen: Sequence[Chosen],
+    read: Sequence[ChoiceLogprob],
     settings: AnswerSettings,
     decode: Callable[[Sequence[int]], str],
 ) -> Answer | None:
@@ -48,15 +48,15 @@ def settled(
     Raises:
         InputError: likelihood mode, and there are no choices.
     """
-    logps = tuple(choice.logp for choice in chosen)
+    logps = tuple(choice.logp for choice in read)
     if settings.mode == "likelihood":
-        if not chosen:
+        if not read:
             raise InputError(
                 f"{question.question!r} has no choices to compare; ask it in the answer mode text"
             )
         best = max(range(len(logps)), key=lambda index: logps[index])
         return Answer(text=question.choices[best], choice_logps=logps)
-    greedy = next((i for i, choice in enumerate(chosen) if all(choice.greedy[:ANSWER_TOKENS])), None)
+    greedy = next((i for i, choice in enumerate(read) if all(choice.greedy[:ANSWER_TOKENS])), None)
     if greedy is None:
         return None
     return Answer(text=decode(choices[greedy][:ANSWER_TOKENS]), choice_logps=logps)

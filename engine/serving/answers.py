@@ -1,6 +1,8 @@
-"""Answers about images: read from the choices in one pass, decoded where that does not settle them.
+"""Answers about images: what `Engine.answer` does.
 
-A decoded answer is greedy: a branch of its image's stem, or a request to vLLM.
+All choices of an image's questions are read in one pass, without decoding (`samplers.choices`). That decides
+in likelihood mode. In text mode it gives the answers whose greedy text is a choice; the rest is decoded
+greedily, by the branched sampler or by vLLM (`serving.captions`).
 """
 
 from __future__ import annotations
@@ -10,131 +12,140 @@ from itertools import groupby
 
 from engine.models.showo_config import ShowoConfig
 from engine.records import Answer, AnswerSettings, ImageTokens, Question
-from engine.samplers.batch_size import Limits
-from engine.samplers.branches import Asked, asked_behind
-from engine.samplers.choice_rows import Ask
-from engine.samplers.choices import Chosen
-from engine.samplers.vqa_prompts import ANSWER_TOKENS, ask, settled, wording
-from engine.serving.captions import continued
+from engine.samplers.choices import ChoiceLogprob
+from engine.samplers.continuations import ImageQuestions, Limits, TokenizedQuestion
+from engine.samplers.vqa_prompts import ANSWER_TOKENS, answer_from_choices, format_question, tokenized
 from engine.serving.prompts import Prompts
 from engine.serving.server import Server
 from engine.tokenizers.text import TextTokenizer
 
-Read = list[list[list[Chosen]]]
-"""Images -> questions -> choices."""
+Texts = list[list[list[int]]]
+"""Images -> questions -> greedy tokens."""
 
 
-def answers(
-    server: Server,
-    prompts: Prompts,
-    text: TextTokenizer,
-    config: ShowoConfig,
-    limits: Limits | None,
-    images: Sequence[ImageTokens],
-    questions: Sequence[Sequence[Question]],
-    settings: AnswerSettings,
-) -> list[list[Answer]]:
-    """The answer to every question of every image; the images are what `Prompts.seen` gives.
+class Answers:
+    """Answers questions about images."""
 
-    `limits` are as in `captions`.
-    """
-    asked = [
-        [ask(text.encode(wording(config, one, settings)), one, text.encode) for one in row]
-        for row in questions
-    ]
-    read = _read(server, prompts, images, asked, settings)
-    found = [
-        [
-            settled(question, one.choices, chosen, settings, text.decode)
-            for question, one, chosen in zip(*rows, strict=True)
+    def __init__(
+        self,
+        server: Server,
+        prompts: Prompts,
+        text: TextTokenizer,
+        config: ShowoConfig,
+        limits: Limits | None,
+    ) -> None:
+        """`limits` are those of the branched sampler; None is the paged one."""
+        self._server, self._prompts, self._text, self._config = server, prompts, text, config
+        self._limits = limits
+
+    def answer(
+        self,
+        images: Sequence[ImageTokens],
+        questions: Sequence[Sequence[Question]],
+        settings: AnswerSettings,
+    ) -> list[list[Answer]]:
+        """The answer to every question of every image.
+
+        Raises:
+            EngineError: a question without choices in likelihood mode, or a question that is too long.
+        """
+        answers: list[list[Answer]] = []
+        for part, seen in self._prompts.windows(images):
+            answers += self._answered(seen, questions[part], settings)
+        return answers
+
+    def _answered(
+        self,
+        images: Sequence[ImageTokens],
+        questions: Sequence[Sequence[Question]],
+        settings: AnswerSettings,
+    ) -> list[list[Answer]]:
+        encode, decode, eos = self._text.encode, self._text.decode, self._config.vocabulary.eos
+        asked = [
+            [tokenized(encode(format_question(self._config, one, settings)), one, encode) for one in row]
+            for row in questions
         ]
-        for rows in zip(questions, asked, read, strict=True)
-    ]
-    left = [
-        [Ask(one.text, ()) for one, answer in zip(*rows, strict=True) if answer is None]
-        for rows in zip(asked, found, strict=True)
-    ]
-    eos = config.vocabulary.eos
-    if limits is None:
-        rows = _paged(server, prompts, images, left)
-    else:
-        rows = _branched(server, prompts, config, limits, images, left)
-    decoded = iter(text.decode([token for token in ids if token != eos]) for row in rows for ids in row)
-    return [
-        [
-            answer or Answer(text=next(decoded), choice_logps=tuple(one.logp for one in chosen))
-            for answer, chosen in zip(*rows, strict=True)
+        read = self._read_choices(images, asked, settings)
+        found = [
+            [
+                answer_from_choices(question, one.choices, logprobs, settings, decode)
+                for question, one, logprobs in zip(*rows, strict=True)
+            ]
+            for rows in zip(questions, asked, read, strict=True)
         ]
-        for rows in zip(found, read, strict=True)
-    ]
-
-
-def _read(
-    server: Server,
-    prompts: Prompts,
-    images: Sequence[ImageTokens],
-    asked: Sequence[Sequence[Ask]],
-    settings: AnswerSettings,
-) -> Read:
-    if settings.mode == "text" and not settings.drafts:
-        return [[[] for _ in row] for row in asked]
-    seen = [prompts.asked(*pair) for pair in zip(images, asked, strict=True)]
-    for one in seen:
-        if one.asks:
-            _count(server, asked_behind(one))
-    found: Read = server.rpc("reading choices failed", "hermes_choose", seen)
-    return found
-
-
-def _paged(
-    server: Server, prompts: Prompts, images: Sequence[ImageTokens], left: Sequence[Sequence[Ask]]
-) -> list[list[list[int]]]:
-    """The greedy tokens of every text of every image, each a request of its own."""
-    asked = [(image, [ask.text for ask in asks]) for image, asks in zip(images, left, strict=True) if asks]
-    params = server.sampling(temperature=0.0, max_tokens=ANSWER_TOKENS)
-    outputs = iter(
-        continued(
-            server,
-            prompts,
-            [image for image, _ in asked],
-            [texts for _, texts in asked],
-            ANSWER_TOKENS,
-            [params] * sum(map(len, left)),
+        left = [
+            [TokenizedQuestion(one.text, ()) for one, answer in zip(*rows, strict=True) if answer is None]
+            for rows in zip(asked, found, strict=True)
+        ]
+        texts = (
+            self._paged(images, left) if self._limits is None else self._branched(images, left, self._limits)
         )
-    )
-    return [[list(next(outputs).outputs[0].token_ids) for _ in asks] for asks in left]
+        decoded = iter(decode([token for token in ids if token != eos]) for row in texts for ids in row)
+        return [
+            [
+                answer or Answer(text=next(decoded), choice_logps=tuple(one.logp for one in logprobs))
+                for answer, logprobs in zip(*rows, strict=True)
+            ]
+            for rows in zip(found, read, strict=True)
+        ]
 
-
-def _branched(
-    server: Server,
-    prompts: Prompts,
-    config: ShowoConfig,
-    limits: Limits,
-    images: Sequence[ImageTokens],
-    left: Sequence[Sequence[Ask]],
-) -> list[list[list[int]]]:
-    """The greedy tokens of every text of every image, grown from one stem an image."""
-    found: list[list[list[int]]] = [[] for _ in images]
-    asked = {
-        number: asked_behind(prompts.asked(image, asks, ANSWER_TOKENS))
-        for number, (image, asks) in enumerate(zip(images, left, strict=True))
-        if asks
-    }
-    in_order = sorted(asked, key=lambda number: len(asked[number].stem.ids))
-    for length, numbers in groupby(in_order, key=lambda number: len(asked[number].stem.ids)):
-        group = list(numbers)
-        texts = max(len(asked[number].texts) for number in group)
-        longest = max(len(text) for number in group for text in asked[number].texts) + ANSWER_TOKENS
-        batch = limits.stems(config, length, texts, longest)
-        replies = server.rpc(
-            "answering failed", "hermes_reply", [asked[number] for number in group], ANSWER_TOKENS, batch
+    def _read_choices(
+        self,
+        images: Sequence[ImageTokens],
+        asked: Sequence[Sequence[TokenizedQuestion]],
+        settings: AnswerSettings,
+    ) -> list[list[list[ChoiceLogprob]]]:
+        if settings.mode == "text" and not settings.drafts:
+            return [[[] for _ in row] for row in asked]
+        seen = [self._prompts.questions(*pair) for pair in zip(images, asked, strict=True)]
+        for one in seen:
+            self._count(one)
+        found: list[list[list[ChoiceLogprob]]] = self._server.rpc(
+            "reading choices failed", "hermes_read_choices", seen
         )
-        for number, reply in zip(group, replies, strict=True):
-            found[number] = reply
-            _count(server, asked[number])
-    return found
+        return found
 
+    def _paged(self, images: Sequence[ImageTokens], left: Sequence[Sequence[TokenizedQuestion]]) -> Texts:
+        """The greedy tokens of every question of every image, each a request of its own."""
+        requests = [
+            request
+            for image, questions in zip(images, left, strict=True)
+            if questions
+            for request in self._prompts.requests(image, [one.text for one in questions], ANSWER_TOKENS)
+        ]
+        params = self._server.sampling(temperature=0.0, max_tokens=ANSWER_TOKENS)
+        outputs = iter(self._server.generate(requests, [params] * len(requests)))
+        return [[list(next(outputs).outputs[0].token_ids) for _ in questions] for questions in left]
 
-def _count(server: Server, asked: Asked) -> None:
-    stem, texts = len(asked.stem.ids), asked.texts
-    server.meter.prompts(len(texts) * stem + sum(map(len, texts)), max(0, len(texts) - 1) * stem)
+    def _branched(
+        self, images: Sequence[ImageTokens], left: Sequence[Sequence[TokenizedQuestion]], limits: Limits
+    ) -> Texts:
+        """The same, continued from one prefix an image; images with prefixes of one length go together."""
+        answers: Texts = [[] for _ in images]
+        asked = {
+            number: self._prompts.questions(image, questions, ANSWER_TOKENS)
+            for number, (image, questions) in enumerate(zip(images, left, strict=True))
+            if questions
+        }
+
+        def length_of(number: int) -> int:
+            return len(asked[number].prefix.ids)
+
+        for length, same in groupby(sorted(asked, key=length_of), key=length_of):
+            numbers = list(same)
+            group = [asked[number] for number in numbers]
+            most = max(len(one.questions) for one in group)
+            longest = max(len(question.text) for one in group for question in one.questions) + ANSWER_TOKENS
+            batch = limits.prefixes(self._config, length, most, longest)
+            found = self._server.rpc("answering failed", "hermes_answer", group, ANSWER_TOKENS, batch)
+            for number, one, texts in zip(numbers, group, found, strict=True):
+                answers[number] = texts
+                self._count(one)
+        return answers
+
+    def _count(self, asked: ImageQuestions) -> None:
+        """Counts the prompts of an image's questions, of which all but one share the prefix."""
+        shared, texts = len(asked.prefix.ids), [question.text for question in asked.questions]
+        if texts:
+            own = sum(map(len, texts))
+            self._server.meter.prompts(len(texts) * shared + own, (len(texts) - 1) * shared)

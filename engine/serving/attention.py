@@ -1,16 +1,16 @@
 """Paged attention with Show-o's bidirectional image prefix, exact, on CPUs and on GPUs.
 
-`[mmu][soi] codes [eoi]` attends to itself in both directions, everything after it causally. CLIP features are
-served first (`vllm_prompts`) and see all of `features [mmu] system [soi]`; everything after the features is
-causal, so not all queries of this prefix see the whole of it.
+`[mmu][soi] codes [eoi]` attends to itself in both directions, everything after it causally. CLIP features
+are served first (`serving.prompts`) and see all of `features [mmu] system [soi]`; everything after the
+features is causal, so not all queries of this prefix see the whole of it.
 
 vLLM's CPU kernel and its Triton kernel take one causal flag a row, so a request whose queries reach into the
 prefix becomes two rows of the same block table: the queries that see the whole prefix, with it as their
 sequence and causality off, and the rest with the full sequence and causality on. Requests that only decode
 stay one row.
 
-The prefix must be computed in one piece, because its first tokens attend to its last: `vllm_server` admits
-only prompts with a whole image, and `vllm_launch` sees to it that none is cut. A block inside the prefix
+The prefix must be computed in one piece, because its first tokens attend to its last: `serving.server` admits
+only prompts with a whole image, and `serving.launch` sees to it that none is cut. A block inside the prefix
 depends on later tokens of it, so requests must carry a cache salt of the whole image. Prompts shorter than
 the prefix are vLLM's own, with which it warms up; they are causal.
 
@@ -66,16 +66,20 @@ def split_prefix(
     prefix; the others are causal, and so is all of a sequence shorter than the prefix. Requests without
     queries, with which vLLM fills batches up, get no row.
     """
+    # A request's queries are numbers first, first + 1, ... of its sequence. Those below `seeing` lie inside.
     queries = (query_start[1:] - query_start[:-1]).long()
     first = seq_lens.long() - queries
     inside = ((prefix if seeing is None else seeing) - first).clamp(min=0).minimum(queries)
+    # vLLM's own warm-up prompts: no image, so plain causal rows.
     inside[seq_lens < prefix] = 0
     if not bool(inside.any()):
         return None
+    # Two rows a request: A sees the prefix and no more, both ways; B sees its whole sequence, causally.
     counts = torch.stack((inside, queries - inside), 1).flatten()
     ends = torch.stack((torch.full_like(seq_lens, prefix), seq_lens), 1).flatten()
     request = torch.arange(len(queries)).repeat_interleave(2)
     causal = torch.tensor([False, True]).repeat(len(queries))
+    # No kernel takes a row without queries.
     kept = counts > 0
     start = torch.cat((torch.zeros(1, dtype=torch.long), counts[kept].cumsum(0)))
     return Rows(start.int(), ends[kept], request[kept], causal[kept])
@@ -107,6 +111,7 @@ class ImagePrefix(AttentionMetadataBuilder[Any]):
         rows = split_prefix(common.query_start_loc_cpu, bounds, prefix, config.prefix_queries)
         if rows is None:
             return common
+        # Lengths stay on the device: the CPU knows upper bounds only, of sequences that decode.
         device = common.seq_lens.device
         request, causal = (async_tensor_h2d(x, device) for x in (rows.request, rows.causal))
         return replace(

@@ -1,122 +1,135 @@
-"""Captions: grown in the worker from one stem an image, or decoded by vLLM as requests of their own."""
+"""Captions: what `Engine.caption` and `Engine.score` do.
+
+Two samplers give them. The branched one, on a CPU, reads an image and the caption prompt once and samples all
+candidates from there, in the worker (`samplers.continuations`). The paged one, on a GPU, makes a request to
+vLLM of each candidate. The draws of a seed differ between the two, greedy captions do not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, ImageTokens, SampledCaption
-from engine.samplers.batch_size import Limits
-from engine.samplers.branches import Grown
+from engine.samplers.continuations import Limits, SampledSequence
+from engine.samplers.seeds import sample_seed
 from engine.samplers.token_rule import check_settings
-from engine.serving.prompts import Prompts, fitting, requests, windows
+from engine.serving.prompts import Prompts
 from engine.serving.server import Server
 from engine.tokenizers.text import TextTokenizer
 
-if TYPE_CHECKING:
-    from vllm import SamplingParams
+Sampled = list[list[SampledSequence]]
+"""Of every image, one for each entry of the plan."""
 
 
-def captions(
-    server: Server,
-    prompts: Prompts,
-    text: TextTokenizer,
-    config: ShowoConfig,
-    limits: Limits | None,
-    images: Sequence[ImageTokens],
-    plan: Sequence[CaptionSettings],
-    seeds: Sequence[Sequence[int]],
-) -> list[list[SampledCaption]]:
-    """A caption of every image for each entry of the plan, with the seeds of each.
+class Captions:
+    """Samples captions of images, and scores given ones."""
 
-    `limits` are those of the branched sampler; None is the paged one.
+    def __init__(
+        self,
+        server: Server,
+        prompts: Prompts,
+        text: TextTokenizer,
+        config: ShowoConfig,
+        limits: Limits | None,
+    ) -> None:
+        """`limits` are those of the branched sampler; None is the paged one."""
+        self._server, self._prompts, self._text, self._config = server, prompts, text, config
+        self._limits = limits
+        self._prompt = text.encode(config.caption_prompt)
 
-    Raises:
-        EngineError: settings out of range, or too many tokens for the model.
-    """
-    server.ready()
-    check_settings(plan)
-    if not plan or not images:
-        return [[] for _ in images]
-    prompt = text.encode(config.caption_prompt)
-    if limits is None:
-        grown = _paged(server, prompts, prompt, images, plan, seeds)
-    else:
-        grown = _branched(server, prompts, prompt, config, limits, images, plan, seeds)
-    eos = config.vocabulary.eos
-    return [
-        [_caption(one, seed, eos, text) for one, seed in zip(*rows, strict=True)]
-        for rows in zip(grown, seeds, strict=True)
-    ]
+    def sample(
+        self, images: Sequence[ImageTokens], keys: Sequence[str], seed: int, plan: Sequence[CaptionSettings]
+    ) -> list[list[SampledCaption]]:
+        """A caption of every image for each entry of the plan.
 
+        Raises:
+            EngineError: settings out of range, or too many tokens for the model.
+        """
+        self._server.ready()
+        check_settings(plan)
+        if not plan or not images:
+            return [[] for _ in images]
+        # A candidate's seed comes from what it is, not from the batch it happens to be in.
+        seeds = [[sample_seed(seed, key, "caption", i) for i in range(len(plan))] for key in keys]
+        sampled: Sampled = []
+        for part, seen in self._prompts.windows(images):
+            if self._limits is None:
+                sampled += self._paged(seen, plan, seeds[part])
+            else:
+                sampled += self._branched(seen, plan, seeds[part], self._limits)
+        return [
+            [self._caption(one, of_one) for one, of_one in zip(*rows, strict=True)]
+            for rows in zip(sampled, seeds, strict=True)
+        ]
 
-def _caption(grown: Grown, seed: int, eos: int, text: TextTokenizer) -> SampledCaption:
-    kept = tuple(token for token in grown.ids if token != eos)
-    return SampledCaption(text=text.decode(kept), token_ids=kept, logprobs=tuple(grown.logps), seed=seed)
-
-
-def _branched(
-    server: Server,
-    prompts: Prompts,
-    prompt: Sequence[int],
-    config: ShowoConfig,
-    limits: Limits,
-    images: Sequence[ImageTokens],
-    plan: Sequence[CaptionSettings],
-    seeds: Sequence[Sequence[int]],
-) -> list[list[Grown]]:
-    n, longest = len(plan), max(one.max_tokens for one in plan)
-    found: list[list[Grown]] = []
-    for part in windows(prompts, len(images)):
-        stems = [prompts.stem(image, prompt) for image in prompts.seen(images[part])]
-        length = len(fitting(stems[0].ids, longest, config))
-        batch = limits.stems(config, length, n, longest)
-        found += server.rpc("captioning failed", "hermes_grow", stems, plan, seeds[part], batch)
-        server.meter.prompts(n * length * len(stems), (n - 1) * length * len(stems))
-    return found
-
-
-def _paged(
-    server: Server,
-    prompts: Prompts,
-    prompt: Sequence[int],
-    images: Sequence[ImageTokens],
-    plan: Sequence[CaptionSettings],
-    seeds: Sequence[Sequence[int]],
-) -> list[list[Grown]]:
-    n, longest = len(plan), max(one.max_tokens for one in plan)
-    params = [
-        server.sampling(
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            repetition_penalty=settings.repetition_penalty,
-            max_tokens=settings.max_tokens,
-            seed=seed,
-            logprobs=0,
+    def _branched(
+        self,
+        images: Sequence[ImageTokens],
+        plan: Sequence[CaptionSettings],
+        seeds: Sequence[Sequence[int]],
+        limits: Limits,
+    ) -> Sampled:
+        n, longest = len(plan), max(one.max_tokens for one in plan)
+        prefixes = [self._prompts.prefix(image, self._prompt, longest) for image in images]
+        length = len(prefixes[0].ids)
+        batch = limits.prefixes(self._config, length, n, longest)
+        sampled: Sampled = self._server.rpc(
+            "captioning failed", "hermes_sample", prefixes, plan, seeds, batch
         )
-        for row in seeds
-        for seed, settings in zip(row, plan, strict=True)
-    ]
-    found = []
-    for output in continued(server, prompts, images, [[prompt] * n] * len(images), longest, params):
-        ids, steps = output.outputs[0].token_ids, output.outputs[0].logprobs
-        found.append(Grown(list(ids), [step[token].logprob for token, step in zip(ids, steps, strict=True)]))
-    return [found[start : start + n] for start in range(0, len(found), n)]
+        # Of n candidates' prompts, one is computed and the others share it.
+        self._server.meter.prompts(n * length * len(images), (n - 1) * length * len(images))
+        return sampled
 
+    def _paged(
+        self,
+        images: Sequence[ImageTokens],
+        plan: Sequence[CaptionSettings],
+        seeds: Sequence[Sequence[int]],
+    ) -> Sampled:
+        n, longest = len(plan), max(one.max_tokens for one in plan)
+        params = [
+            self._server.sampling(
+                temperature=settings.temperature,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+                repetition_penalty=settings.repetition_penalty,
+                max_tokens=settings.max_tokens,
+                seed=seed,
+                logprobs=0,
+            )
+            for row in seeds
+            for seed, settings in zip(row, plan, strict=True)
+        ]
+        texts = [self._prompt] * n
+        requests = [one for image in images for one in self._prompts.requests(image, texts, longest)]
+        sampled = []
+        for output in self._server.generate(requests, params):
+            ids, steps = output.outputs[0].token_ids, output.outputs[0].logprobs
+            logps = [step[token].logprob for token, step in zip(ids, steps, strict=True)]
+            sampled.append(SampledSequence(list(ids), logps))
+        return [sampled[start : start + n] for start in range(0, len(sampled), n)]
 
-def continued(
-    server: Server,
-    prompts: Prompts,
-    images: Sequence[ImageTokens],
-    texts: Sequence[Sequence[Sequence[int]]],
-    room: int,
-    params: Sequence[SamplingParams],
-) -> list[Any]:
-    """vLLM's outputs to every text of every image, in order; `params` has one for each text."""
-    outputs: list[Any] = []
-    for part in windows(prompts, len(images)):
-        asked = requests(prompts, prompts.seen(images[part]), texts[part], room)
-        outputs += server.generate(asked, params[len(outputs) : len(outputs) + len(asked)])
-    return outputs
+    def _caption(self, sampled: SampledSequence, seed: int) -> SampledCaption:
+        ids = tuple(token for token in sampled.ids if token != self._config.vocabulary.eos)
+        return SampledCaption(
+            text=self._text.decode(ids), token_ids=ids, logprobs=tuple(sampled.logps), seed=seed
+        )
+
+    def score(self, images: Sequence[ImageTokens], captions: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probs of given captions after the caption prompt: one number a token, and one for eos."""
+        tails = [[*caption, self._config.vocabulary.eos] for caption in captions]
+        # vLLM gives the log-probs of a prompt's own tokens; the one that it must generate is thrown away.
+        params = self._server.sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        scores = []
+        for part, seen in self._prompts.windows(images):
+            requests = [
+                one
+                for image, tail in zip(seen, tails[part], strict=True)
+                for one in self._prompts.requests(image, [[*self._prompt, *tail]], 1)
+            ]
+            outputs = self._server.generate(requests, [params] * len(requests))
+            for tail, output in zip(tails[part], outputs, strict=True):
+                steps = output.prompt_logprobs[-len(tail) :]
+                scores.append([step[token].logprob for token, step in zip(tail, steps, strict=True)])
+        return scores

@@ -26,9 +26,7 @@ from engine.devices import compute_device, enough_memory
 from engine.errors import EngineError
 from engine.machine.kv_cache import branched_gib
 from engine.machine.precision import serving_dtype
-from engine.metering.counters import EngineWork
-from engine.metering.meter import Path as WorkPath
-from engine.metering.meter import Tally
+from engine.metering.counters import CallKind, EngineWork, Tally
 from engine.models.showo_config import ShowoConfig
 from engine.records import (
     Answer,
@@ -40,14 +38,13 @@ from engine.records import (
     SampledCaption,
     SampledImage,
 )
-from engine.samplers.batch_size import Limits, planned_batch, planned_gpu_batch
-from engine.samplers.mask_predict_rule import check_schedule
-from engine.samplers.seeds import sample_seed
+from engine.samplers.continuations import Limits
 from engine.samplers.setting import sampler_for
-from engine.serving.answers import answers
-from engine.serving.captions import captions, continued
+from engine.serving.answers import Answers
+from engine.serving.captions import Captions
 from engine.serving.exclusive import Gate
-from engine.serving.prompts import FeaturePrompts, open_prompts, windows
+from engine.serving.images import Images
+from engine.serving.prompts import FeaturePrompts, open_prompts
 from engine.serving.server import Server
 from engine.serving.swap import ServedWeights
 from engine.serving.vllm_transport import Client, Sender, require_transport
@@ -79,7 +76,7 @@ class Engine:
         sampler: str = "auto",
         deterministic: bool = True,
     ) -> None:
-        """`paint_batch` is the number of canvases that share a forward pass (planned where None).
+        """`paint_batch` is the number of images that share a forward pass (planned where None).
 
         `dtype` is as in `engine.machine.precision`. A `kv_cache_gib` of 0 is planned
         from the model's sizes. `tensor_parallel` is the number of processes that share every layer.
@@ -101,10 +98,10 @@ class Engine:
             )
         found = fingerprint(checkpoint)
         self._precision = serving_dtype(dtype)
-        own = kv_cache_gib or branched_gib(self._config, self._precision, max_sequences)
-        # None where vLLM samples, which has limits of its own.
-        branched = self._sampler == "branched"
-        self._limits = Limits(self._precision, max_sequences, own) if branched else None
+        limits = None
+        if self._sampler == "branched":
+            own = kv_cache_gib or branched_gib(self._config, self._precision, max_sequences)
+            limits = Limits(self._precision, max_sequences, own)
         self._gate = Gate()
         transfer = "" if transport in ("disk", "shared") else transport
         self.server = Server(
@@ -118,9 +115,11 @@ class Engine:
             deterministic,
         )
         self._weights = ServedWeights(self.server, self._gate, self._config, checkpoint, found, transport)
-        # After the start, which may change the number of threads.
-        self._threads = torch.get_num_threads() // tensor_parallel
-        self._paint_batch = paint_batch
+        self._captions = Captions(self.server, self.prompts, self.text, self._config, limits)
+        self._answers = Answers(self.server, self.prompts, self.text, self._config, limits)
+        # After vLLM's start, which may change the number of threads.
+        threads = torch.get_num_threads() // tensor_parallel
+        self._images = Images(self.server, self.text, self._config, self._device, threads, paint_batch)
 
     @property
     def config(self) -> ShowoConfig:
@@ -190,11 +189,8 @@ class Engine:
         token and one more for eos where the caption ended by itself.
         """
         self._same_length("keys", keys, images)
-        seeds = [[sample_seed(seed, key, "caption", i) for i in range(len(plan))] for key in keys]
         with self._call("captions") as tally:
-            found = captions(
-                self.server, self.prompts, self.text, self._config, self._limits, images, plan, seeds
-            )
+            found = self._captions.sample(images, keys, seed, plan)
             tally.samples = sum(map(len, found))
             tally.tokens = sum(len(one.logprobs) for row in found for one in row)
         return found
@@ -215,20 +211,8 @@ class Engine:
             EngineError: a question without choices in likelihood mode, or a question that is too long.
         """
         self._same_length("questions", questions, images)
-        found: list[list[Answer]] = []
         with self._call("answers") as tally:
-            for part in windows(self.prompts, len(images)):
-                seen = self.prompts.seen(images[part])
-                found += answers(
-                    self.server,
-                    self.prompts,
-                    self.text,
-                    self._config,
-                    self._limits,
-                    seen,
-                    questions[part],
-                    settings,
-                )
+            found = self._answers.answer(images, questions, settings)
             tally.samples = sum(map(len, found))
         return found
 
@@ -237,46 +221,21 @@ class Engine:
     ) -> list[list[SampledImage]]:
         """n images of every prompt; candidate i of a prompt has the seed of (seed, its key, "paint", i)."""
         self._same_length("keys", keys, prompts)
-        if settings.steps < 1:
-            raise EngineError(f"painting takes at least 1 step, not {settings.steps}")
-        check_schedule(settings.schedule)
-        seeds = [[sample_seed(seed, key, "paint", i) for i in range(n)] for key in keys]
-        texts = [self.text.encode(prompt) for prompt in prompts]
-        batch = self._paint_batch or self._planned_batch(n)
         with self._call("images") as tally:
-            painted = self.server.rpc("painting failed", "hermes_paint", texts, seeds, settings, batch)
-            tally.samples = sum(map(len, painted))
+            found = self._images.sample(prompts, n, keys, seed, settings)
+            tally.samples = sum(map(len, found))
             tally.tokens = tally.samples * self._config.num_image_tokens
-        return [
-            [SampledImage(codes=tuple(codes), seed=one) for codes, one in zip(rows, row, strict=True)]
-            for rows, row in zip(painted, seeds, strict=True)
-        ]
-
-    def _planned_batch(self, candidates: int) -> int:
-        if self._device.type == "cuda":
-            return planned_gpu_batch(self._config, candidates)
-        return planned_batch(self._config, self._threads)
+        return found
 
     def score(self, images: Sequence[ImageTokens], texts: Sequence[str]) -> list[list[float]]:
         """Log-probs of given captions after the caption prompt: one number a token, and one for eos."""
         self._same_length("texts", texts, images)
         with self._gate.call():
-            return self._scored(images, [self.text.encode(text) for text in texts])
-
-    def _scored(self, images: Sequence[ImageTokens], captions: Sequence[Sequence[int]]) -> list[list[float]]:
-        prompt, eos = self.text.encode(self._config.caption_prompt), self._config.vocabulary.eos
-        tails = [[*caption, eos] for caption in captions]
-        params = self.server.sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0)
-        asked = [[[*prompt, *tail]] for tail in tails]
-        outputs = continued(self.server, self.prompts, images, asked, 1, [params] * len(tails))
-        return [
-            [step[token].logprob for token, step in zip(tail, out.prompt_logprobs[-len(tail) :], strict=True)]
-            for tail, out in zip(tails, outputs, strict=True)
-        ]
+            return self._captions.score(images, [self.text.encode(text) for text in texts])
 
     @contextmanager
-    def _call(self, path: WorkPath) -> Iterator[Tally]:
-        with self._gate.call(), enough_memory(f"{path} failed"), self.server.meter.call(path) as tally:
+    def _call(self, kind: CallKind) -> Iterator[Tally]:
+        with self._gate.call(), enough_memory(f"{kind} failed"), self.server.meter.call(kind) as tally:
             yield tally
 
     def client(self) -> Client:
@@ -287,8 +246,8 @@ class Engine:
         """Serves another checkpoint of the same model, all or nothing: on any error the old weights serve on.
 
         `sender` sends the checkpoint's tensors (`vllm_transport`). Where the checkpoint has canaries
-        (`engine.checkpoints.swap_probe`), the new weights serve only if they give what the trainer's model gave. Other
-        calls are refused meanwhile.
+        (`engine.checkpoints.swap_probe`), the new weights serve only if they give what the trainer's model
+        gave. Other calls are refused meanwhile.
 
         Raises:
             CheckpointError: it does not fit, all reasons are listed; or it does not give what it should.
@@ -325,7 +284,7 @@ class Engine:
 
     def _listen(self, canaries: Canaries, checkpoint: Path) -> None:
         images = [ImageTokens(codes=song.codes) for song in canaries.songs]
-        scores = self._scored(images, [song.token_ids for song in canaries.songs])
+        scores = self._captions.score(images, [song.token_ids for song in canaries.songs])
         check_songs(canaries, [sum(one) for one in scores], self._precision, checkpoint)
 
     def close(self) -> None:

@@ -60,6 +60,7 @@ class ServedAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of new tokens, [T, H, E] each, over what is cached of their sequences and themselves."""
+        # vLLM's kernels take some head sizes only. Zeros add nothing to a product, and are cut off again.
         if self.room:
             q, k, v = (F.pad(x, (0, self.room)) for x in (q, k, v))
         out = self.attn(*(x.flatten(-2) for x in (q, k, v)))
@@ -137,12 +138,11 @@ class ShowoForUnifiedGeneration(nn.Module):
         if self.config.w_clip_vit:
             self.mm_projector = projector(self.config)
         self.logits_processor = LogitsProcessor(self.config.vocab_size)
-        # Of every position of a prompt or a canvas, at an address that captured graphs may keep.
+        # Of every position of a prompt or a masked image, at an address that captured graphs may keep.
         longest = max(config.max_position_embeddings, config.max_text_len + config.num_image_tokens + 3)
         cos, sin = rotary_tables(torch.arange(longest), config.rotary_dim, config.rope_theta)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
-        self.decode_steps = self.decoded_rows = 0
 
     @property
     def layers(self) -> list[ServedBlock]:
@@ -204,6 +204,7 @@ class ShowoForUnifiedGeneration(nn.Module):
     ) -> Tensor:
         """Hidden states after the final LayerNorm, [T, D], of a flat batch of tokens."""
         with FORWARD:
+            # CLIP features come as embeddings, for they have no ids.
             hidden = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
             cos, sin = self.rotary(served_positions(positions, self.config))
             layers = self.layers
@@ -215,8 +216,7 @@ class ShowoForUnifiedGeneration(nn.Module):
     def compute_logits(self, hidden: Tensor) -> Tensor | None:
         """Normed hidden states [T, D] -> logits over the whole vocabulary."""
         head = self.showo.lm_head
-        self.decode_steps += 1
-        self.decoded_rows += len(hidden)
+        FORWARD.decoded(len(hidden))
         with FORWARD:
             return self.logits_processor(head, hidden, head.bias)
 

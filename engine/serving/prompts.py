@@ -11,9 +11,10 @@ Legend: N features of an image, F their width, D hidden, T tokens of a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,79 +26,91 @@ from engine.files.layout import CLIP_FOLDER
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.records import ImageTokens
-from engine.samplers.choice_rows import Ask, Seen
-from engine.samplers.stems import Stem
+from engine.samplers.continuations import ImageQuestions, Prefix, TokenizedQuestion
 
 FEATURE_IMAGES = 32
 """Images whose embedded prompts are held at a time: at full size each prompt is 5 MB in float32."""
 
 
-class Prompts(Protocol):
-    """The requests of one image."""
+class Prompts(ABC):
+    """How an image, and texts behind it, are written for a model."""
 
-    window: int
+    window = 0
     """Images to prepare at a time, 0 for all."""
+
+    def __init__(self, config: ShowoConfig) -> None:
+        self._config = config
+
+    def windows(self, images: Sequence[ImageTokens]) -> Iterator[tuple[slice, list[ImageTokens]]]:
+        """The images in parts that are prepared together: where a part lies, and what `seen` gives of it."""
+        size = self.window or max(1, len(images))
+        for start in range(0, len(images), size):
+            part = slice(start, start + size)
+            yield part, self.seen(images[part])
 
     def seen(self, images: Sequence[ImageTokens]) -> list[ImageTokens]:
         """The images with everything that understanding looks at."""
-        ...
+        return list(images)
 
+    @abstractmethod
     def requests(self, image: ImageTokens, texts: Sequence[Sequence[int]], room: int) -> list[dict[str, Any]]:
         """A prompt for vLLM of every text after the image, each leaving `room` tokens for the answer.
 
         Raises:
             InputError: not an image of this model, or a text is too long.
         """
-        ...
 
-    def stem(self, image: ImageTokens, text: Sequence[int]) -> Stem:
-        """What all continuations of a text after the image share, in the model's own order.
+    @abstractmethod
+    def image_prefix(self, image: ImageTokens) -> tuple[Prefix, tuple[int, ...]]:
+        """The image in the model's own order, and the ids with which every text after it begins.
 
         Raises:
             InputError: not an image of this model.
         """
-        ...
 
-    def asked(self, image: ImageTokens, asks: Sequence[Ask], room: int = 0) -> Seen:
-        """The image with questions and their choices, in the model's own order, `room` tokens after each.
+    def prefix(self, image: ImageTokens, text: Sequence[int], room: int) -> Prefix:
+        """What all continuations of a text after the image share; it leaves `room` tokens for each.
+
+        Raises:
+            InputError: not an image of this model, or the text is too long.
+        """
+        (ids, features), start = self.image_prefix(image)
+        return Prefix(fitting([*ids, *start, *text], room, self._config), features)
+
+    def questions(
+        self, image: ImageTokens, questions: Sequence[TokenizedQuestion], room: int = 0
+    ) -> ImageQuestions:
+        """The image with questions and their choices, `room` tokens after each.
 
         Raises:
             InputError: not an image of this model, or a question is too long.
         """
-        ...
+        prefix, start = self.image_prefix(image)
+        whole = [TokenizedQuestion((*start, *one.text), one.choices) for one in questions]
+        for one in whole:
+            fitting([*prefix.ids, *one.text], max([room, *map(len, one.choices)]), self._config)
+        return ImageQuestions.of(prefix, whole)
 
 
-class CodePrompts:
+class CodePrompts(Prompts):
     """`[mmu][soi] codes [eoi][sot] text`."""
 
-    window = 0
-
-    def __init__(self, config: ShowoConfig) -> None:
-        self._config = config
-
-    def seen(self, images: Sequence[ImageTokens]) -> list[ImageTokens]:
-        return list(images)
-
     def requests(self, image: ImageTokens, texts: Sequence[Sequence[int]], room: int) -> list[dict[str, Any]]:
-        check_codes(image, self._config)
+        (ids, _), start = self.image_prefix(image)
+        # Blocks of an image depend on all of it, also on what comes after them: the salt names the whole.
         salt = image.salt()
         return [
-            {"prompt_token_ids": fitting(ids, room, self._config), "cache_salt": salt}
-            for ids in (self._config.vocabulary.mmu_prompt(image.codes, text) for text in texts)
+            {"prompt_token_ids": fitting([*ids, *start, *text], room, self._config), "cache_salt": salt}
+            for text in texts
         ]
 
-    def stem(self, image: ImageTokens, text: Sequence[int]) -> Stem:
-        check_codes(image, self._config)
-        return Stem(self._config.vocabulary.mmu_prompt(image.codes, text))
-
-    def asked(self, image: ImageTokens, asks: Sequence[Ask], room: int = 0) -> Seen:
+    def image_prefix(self, image: ImageTokens) -> tuple[Prefix, tuple[int, ...]]:
         check_codes(image, self._config)
         words = self._config.vocabulary
-        asks = [Ask((words.bos, *ask.text), ask.choices) for ask in asks]
-        return Seen(*_fitting_asks(words.mmu_prefix(image.codes), asks, room, self._config))
+        return Prefix(words.mmu_prefix(image.codes)), (words.bos,)
 
 
-class FeaturePrompts:
+class FeaturePrompts(Prompts):
     """`features [mmu] system [soi][eoi] text`: `Vocabulary.feature_prompt` with the features moved ahead."""
 
     window = FEATURE_IMAGES
@@ -110,7 +123,8 @@ class FeaturePrompts:
         project: Callable[[Tensor], Tensor],
     ) -> None:
         """`decode` turns codes into pixels; `project` turns features [N, F] into embeddings [N, D]."""
-        self._config = config
+        super().__init__(config)
+        self._ids = config.vocabulary.feature_prompt(config.system_ids, config.clip_tokens, ())
         self._tower = tower
         self._decode = decode
         self._project = project
@@ -120,23 +134,22 @@ class FeaturePrompts:
         return [row.astype("<f4").tobytes() for row in self._tower.features(images)]
 
     def seen(self, images: Sequence[ImageTokens]) -> list[ImageTokens]:
-        """A painted image is codes alone: it is decoded, and CLIP looks at its pixels."""
-        painted = [i for i, image in enumerate(images) if not image.features]
+        # A sampled image is codes alone: it is decoded, and CLIP looks at its pixels.
+        sampled = [i for i, image in enumerate(images) if not image.features]
         found = list(images)
-        if painted:
-            for i in painted:
+        if sampled:
+            for i in sampled:
                 check_codes(images[i], self._config)
-            drawn = self._decode([images[i].codes for i in painted])
-            for i, features in zip(painted, self.features(drawn), strict=True):
+            drawn = self._decode([images[i].codes for i in sampled])
+            for i, features in zip(sampled, self.features(drawn), strict=True):
                 found[i] = ImageTokens(codes=images[i].codes, features=features)
         return found
 
     def requests(self, image: ImageTokens, texts: Sequence[Sequence[int]], room: int) -> list[dict[str, Any]]:
-        config = self._config
-        embedded, salt = self._project(self._stored(image)), image.salt()
-        every = [fitting(self._ids(text), room, config) for text in texts]
+        embedded, salt = self._project(self._features(image)), image.salt()
+        every = [self._served(fitting([*self._ids, *text], room, self._config)) for text in texts]
         # Behind the features only the length counts, so an image's prompts of one length share a tensor.
-        count = config.clip_tokens
+        count = self._config.clip_tokens
         padded = {
             length: torch.cat((embedded, embedded.new_zeros(length - count, embedded.shape[1])))
             for length in {len(ids) for ids in every}
@@ -151,18 +164,11 @@ class FeaturePrompts:
             for ids in every
         ]
 
-    def stem(self, image: ImageTokens, text: Sequence[int]) -> Stem:
-        config = self._config
-        prompt = config.vocabulary.feature_prompt(config.system_ids, config.clip_tokens, text)
-        return Stem(prompt, self._stored(image))
+    def image_prefix(self, image: ImageTokens) -> tuple[Prefix, tuple[int, ...]]:
+        return Prefix(self._ids, self._features(image)), ()
 
-    def asked(self, image: ImageTokens, asks: Sequence[Ask], room: int = 0) -> Seen:
-        config = self._config
-        prefix = config.vocabulary.feature_prompt(config.system_ids, config.clip_tokens, ())
-        return Seen(*_fitting_asks(prefix, asks, room, config), self._stored(image))
-
-    def _stored(self, image: ImageTokens) -> Tensor:
-        """The features [N, F] of an image that has some."""
+    def _features(self, image: ImageTokens) -> Tensor:
+        """[N, F] of an image that has them."""
         shape = (self._config.clip_tokens, self._config.clip_size)
         if len(image.features) != 4 * shape[0] * shape[1]:
             raise InputError(
@@ -171,12 +177,10 @@ class FeaturePrompts:
             )
         return torch.from_numpy(np.frombuffer(image.features, "<f4").reshape(shape).copy())
 
-    def _ids(self, text: Sequence[int]) -> list[int]:
-        """The prompt in the served order."""
-        config = self._config
-        usual = config.vocabulary.feature_prompt(config.system_ids, config.clip_tokens, text)
-        start, stop = config.image_start, config.image_start + config.clip_tokens
-        return [*usual[start:stop], *usual[:start], *usual[stop:]]
+    def _served(self, ids: list[int]) -> list[int]:
+        """A prompt in the served order."""
+        start, stop = self._config.image_start, self._config.image_start + self._config.clip_tokens
+        return [*ids[start:stop], *ids[:start], *ids[stop:]]
 
 
 def open_prompts(
@@ -185,7 +189,7 @@ def open_prompts(
     decode: Callable[[Sequence[Sequence[int]]], NDArray[np.uint8]],
     project: Callable[[Tensor], Tensor],
     device: torch.device,
-) -> CodePrompts | FeaturePrompts:
+) -> Prompts:
     """The prompts of a checkpoint, with its CLIP tower on a device where understanding sees through one.
 
     Raises:
@@ -200,23 +204,6 @@ def open_prompts(
             f" the model takes {config.clip_tokens} of {config.clip_size}"
         )
     return FeaturePrompts(config, tower, decode, project)
-
-
-def requests(
-    prompts: Prompts, images: Sequence[ImageTokens], texts: Sequence[Sequence[Sequence[int]]], room: int
-) -> list[dict[str, Any]]:
-    """The requests of all texts of all images, in order; the images are what `seen` gives."""
-    return [
-        request
-        for image, after in zip(images, texts, strict=True)
-        for request in prompts.requests(image, after, room)
-    ]
-
-
-def windows(prompts: Prompts, count: int) -> list[slice]:
-    """`count` images in the parts that are prepared together."""
-    size = prompts.window or max(1, count)
-    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def served_positions(positions: Tensor, config: ShowoConfig) -> Tensor:
@@ -254,11 +241,3 @@ def fitting(ids: list[int], room: int, config: ShowoConfig) -> list[int]:
             f" {config.max_position_embeddings} positions; shorten the text or lower max_tokens"
         )
     return ids
-
-
-def _fitting_asks(
-    prefix: list[int], asks: Sequence[Ask], room: int, config: ShowoConfig
-) -> tuple[list[int], list[Ask]]:
-    for ask in asks:
-        fitting([*prefix, *ask.text], max(room, *map(len, ask.choices)) if ask.choices else room, config)
-    return prefix, list(asks)

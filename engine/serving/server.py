@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from engine.errors import EngineError
-from engine.metering.meter import Meter
+from engine.metering.counters import Meter
 from engine.models.showo_config import ShowoConfig
 from engine.serving import launch, sleep
 

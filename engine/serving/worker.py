@@ -1,4 +1,4 @@
-"""What Hermes adds to vLLM's worker: painting and weight swaps, run where the weights are.
+"""What Hermes adds to vLLM's worker: sampling and weight swaps, run where the weights are.
 
 vLLM mixes this class into its own worker (`worker_extension_cls`) and reaches it by `collective_rpc`, so
 the names must not meet the worker's.
@@ -13,16 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.metering.meter import Counts
+from engine.metering.counters import EngineWork
 from engine.metering.stopwatch import FORWARD
 from engine.records import CaptionSettings, PaintSettings
-from engine.samplers.branches import Asked, Grown, grow, reply
-from engine.samplers.canvas_batches import Kept
-from engine.samplers.choice_rows import Seen
-from engine.samplers.choices import Chosen, choose
-from engine.samplers.mask_predict import paint
+from engine.samplers.choices import ChoiceLogprob, read_choices
+from engine.samplers.continuations import ImageQuestions, Prefix, SampledSequence, greedy, sample
+from engine.samplers.mask_predict import SamplerCache, generate
 from engine.samplers.replay import captured
-from engine.samplers.stems import Stem
 from engine.serving.reload import Prepared, change_places, emptied, prepare
 from engine.serving.sleep import WEIGHTS, give_back
 from engine.serving.vllm_transport import Arrivals, receive
@@ -33,7 +30,7 @@ class HermesWorker:
 
     model_runner: Any
     parallel_config: Any
-    _kept: Kept | None = None
+    _sampler_cache: SamplerCache | None = None
     _staged: Prepared = []
     _before: Prepared = []
     _arrived = Arrivals()
@@ -45,55 +42,41 @@ class HermesWorker:
         settings: PaintSettings,
         batch: int,
     ) -> list[list[list[int]]]:
-        """`engine.samplers.mask_predict.paint` on the weights that serve."""
+        """`engine.samplers.mask_predict.generate` on the weights that serve."""
         model = self.model_runner.get_model()
-        if self._kept is None:
-            # Processes that share the layers must all compute the same batches, and wait for each other.
-            alone = self.parallel_config.tensor_parallel_size == 1
-            capture = captured if alone and model.device.type == "cuda" else None
-            self._kept = Kept(capture, halves=alone)
-        return paint(model, texts, seeds, settings, batch, self._kept)
+        if self._sampler_cache is None:
+            capture = captured if self._alone and model.device.type == "cuda" else None
+            self._sampler_cache = SamplerCache(capture, halves=self._alone)
+        return generate(model, texts, seeds, settings, batch, self._sampler_cache)
 
     def hermes_project(self, features: Tensor) -> Tensor:
         """CLIP features [N, F] through the projector that serves, [N, D] on the CPU."""
         return self.model_runner.get_model().project(features).detach().cpu()
 
-    def hermes_choose(self, images: Sequence[Seen]) -> list[list[list[Chosen]]]:
-        """`engine.samplers.choices.choose` on the weights that serve."""
-        alone = self.parallel_config.tensor_parallel_size == 1
-        return choose(self.model_runner.get_model(), images, halves=alone)
+    def hermes_read_choices(self, images: Sequence[ImageQuestions]) -> list[list[list[ChoiceLogprob]]]:
+        """`engine.samplers.choices.read_choices` on the weights that serve."""
+        return read_choices(self.model_runner.get_model(), images, halves=self._alone)
 
-    def hermes_grow(
+    def hermes_sample(
         self,
-        stems: Sequence[Stem],
+        prefixes: Sequence[Prefix],
         plan: Sequence[CaptionSettings],
         seeds: Sequence[Sequence[int]],
         batch: int,
-    ) -> list[list[Grown]]:
-        """`engine.samplers.branches.grow` on the weights that serve, `batch` stems at a time."""
-        model = self.model_runner.get_model()
-        found: list[list[Grown]] = []
-        for start in range(0, len(stems), batch):
-            part = slice(start, start + batch)
-            grown = grow(model, stems[part], plan, seeds[part])
-            self._decoded([len(one.ids) for row in grown for one in row])
-            found += grown
-        return found
+    ) -> list[list[SampledSequence]]:
+        """`engine.samplers.continuations.sample` on the weights that serve."""
+        return sample(self.model_runner.get_model(), prefixes, plan, seeds, batch)
 
-    def hermes_reply(self, asked: Sequence[Asked], longest: int, batch: int) -> list[list[list[int]]]:
-        """`engine.samplers.branches.reply` on the weights that serve, `batch` images at a time."""
-        model = self.model_runner.get_model()
-        found: list[list[list[int]]] = []
-        for start in range(0, len(asked), batch):
-            replies = reply(model, asked[start : start + batch], longest)
-            self._decoded([len(ids) for row in replies for ids in row])
-            found += replies
-        return found
+    def hermes_answer(
+        self, images: Sequence[ImageQuestions], longest: int, batch: int
+    ) -> list[list[list[int]]]:
+        """`engine.samplers.continuations.greedy` on the weights that serve."""
+        return greedy(self.model_runner.get_model(), images, longest, batch)
 
-    def _decoded(self, lengths: Sequence[int]) -> None:
-        model = self.model_runner.get_model()
-        model.decode_steps += max(lengths)
-        model.decoded_rows += sum(lengths)
+    @property
+    def _alone(self) -> bool:
+        """Processes that share the layers must all compute the same batches, and wait for each other."""
+        return bool(self.parallel_config.tensor_parallel_size == 1)
 
     def hermes_use_gpu(self) -> None:
         """Has vLLM's steps timed as a whole: where they replay a graph, none of the model's Python runs.
@@ -110,10 +93,13 @@ class HermesWorker:
 
         self.model_runner.execute_model = timed
 
-    def hermes_counts(self) -> Counts:
+    def hermes_counts(self) -> EngineWork:
         """What has been counted since the start."""
-        model = self.model_runner.get_model()
-        return Counts(FORWARD.seconds, model.decode_steps, model.decoded_rows)
+        return EngineWork(
+            forward_seconds=FORWARD.seconds,
+            decode_steps=FORWARD.decode_steps,
+            decoded_rows=FORWARD.decoded_rows,
+        )
 
     def hermes_stage(self, path: str) -> None:
         """Lays the weights of a safetensors file out aside."""
@@ -161,7 +147,7 @@ class HermesWorker:
     def hermes_forget(self) -> None:
         """Drops what calls have left for later ones: other weights would give another, and vLLM's sleep would
         leave it on the GPU, for it knows its own pool alone."""
-        self._kept = None
+        self._sampler_cache = None
 
     def hermes_sleep(self, level: int) -> None:
         """On a CPU: gives back what keys and values take, at level 2 the weights too; what is asked meanwhile

@@ -70,7 +70,7 @@ def measure_card(checkpoint: Path, limit: int = 400) -> Card:
 
     settings = RunSettings(model=str(checkpoint), engine=EngineSettings())
     similarity = load_similarity("minilm")
-    size = image_size(settings)
+    size = image_size(settings.model)
 
     with open_engine(settings, checkpoint) as engine:
 

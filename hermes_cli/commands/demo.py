@@ -19,7 +19,7 @@ DEMO: Tree = {
 
 def run_demo(run: Path) -> None:
     """One round with everything real: vLLM sampling, Zarr references, ZeRO-3, hot swap."""
-    settings = load_settings(run / "run.json", None, [], DEMO, recipe=DEFAULT)
+    settings = load_settings(run / "run.json", DEFAULT, DEMO)
     folder = RunFolder(run, settings.model)
     run_rounds(folder, settings, 1)
     say(f"candidate sheet: {folder.curation(1) / 'sheet.png'}")

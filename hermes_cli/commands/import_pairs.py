@@ -33,7 +33,7 @@ def import_foreign_pairs(
     from hermes_cli.run.folder import RunFolder
     from hermes_cli.settings import load_settings
 
-    settings = load_settings(run / "run.json", None, [], {} if model is None else {"model": model})
+    settings = load_settings(run / "run.json", {} if model is None else {"model": model})
     folder = RunFolder(run, settings.model)
     folder.require_weights_before(round_number)
     _say(_import(source, folder, round_number, form, images or []), folder.curation(round_number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 
 import msgspec
@@ -224,11 +225,9 @@ def load_plan(config: Path | None, assignments: list[str]) -> PretrainPlan:
     Raises:
         ConfigError: a name is unknown or a value does not fit.
     """
-    tree = read_toml(config) if config else {}
-    for assignment in assignments:
-        tree = merge(tree, parse_assignment(assignment))
+    layers = [read_toml(config) if config else {}, *map(parse_assignment, assignments)]
     try:
-        return msgspec.convert(merge(msgspec.to_builtins(PretrainPlan()), tree), PretrainPlan)
+        return msgspec.convert(reduce(merge, layers, msgspec.to_builtins(PretrainPlan())), PretrainPlan)
     except msgspec.ValidationError as error:
         raise ConfigError(f"pretraining plan: {error}") from error
 

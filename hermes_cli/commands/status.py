@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from hermes_cli.run.event_log import Transition
-    from hermes_cli.run.request import Asked
+    from hermes_cli.run.event_log import Event, RunRequest
     from hermes_cli.run.status import RoundStatus, RunStatus, StageStatus
 
 _STYLES = {"done": "green", "running": "bold cyan", "stopped": "yellow", "waiting": "dim"}
@@ -49,26 +48,27 @@ def status_view(found: RunStatus) -> RenderableType:
 
     from hermes_cli.view import printable
 
-    held = "a curation is held open by a process" if found.locked else "no curation is held open"
-    lines = [f"{size(found.bytes)} on disk; {held}"]
-    if found.asked is not None:
-        lines.append(_goal(found.asked, found.eta_seconds))
+    lines = [f"{size(found.bytes)} on disk"]
+    if found.request is not None:
+        lines.append(_goal(found.request, found.ended, found.eta_seconds))
     if found.last is not None:
-        lines.append(f"last: {told(found.last)}")
+        lines.append(f"last: {describe(found.last)}")
+    if found.note:
+        lines.append(found.note)
     about = Text(printable(found.run), "bold")
     return Group(about, _table(found.rounds), *(Text(printable(line), "dim") for line in lines))
 
 
-def _goal(asked: Asked, left: float | None) -> str:
-    if asked.ended:
-        return f"asked for {asked.words}: {asked.ended}"
+def _goal(request: RunRequest, ended: str, left: float | None) -> str:
+    if ended:
+        return f"asked for {request.words}: {ended}"
     if left is None:
-        return f"asked for {asked.words}; how long that takes is unknown until a round has run"
-    most = " at most" if asked.until or asked.patience else ""
-    return f"asked for {asked.words}: ~{clock(left)} left{most}"
+        return f"asked for {request.words}; how long that takes is unknown until a round has run"
+    most = " at most" if request.until or request.patience else ""
+    return f"asked for {request.words}: ~{clock(left)} left{most}"
 
 
-def told(one: Transition) -> str:
+def describe(one: Event) -> str:
     """A line of the run's log, in this machine's time."""
     place = "" if one.stage == "run" else "base " if one.round == 0 else f"round {one.round} "
     said = f"{moment(one.time)} {place}{one.stage} {one.event}"
@@ -103,6 +103,6 @@ def _table(rounds: tuple[RoundStatus, ...]) -> Table:
 
 
 def _progress(stage: StageStatus) -> str:
-    if stage.state == "waiting":
-        return "-" if stage.total is None else f"0/{stage.total}"
+    if not stage.done and stage.total is None:
+        return "-"
     return str(stage.done) if stage.total is None else f"{stage.done}/{stage.total}"

@@ -6,24 +6,23 @@ from collections.abc import Sequence
 
 from hermes_cli.inspection.markup import Markup, tag
 from hermes_cli.reporting.rounds import duration, short_name
-from hermes_cli.run.event_log import Attempt, Transition, attempts
+from hermes_cli.run.state import Attempt
 from hermes_cli.view import moment
 
 _TURNS = {"failed": "wrong", "cut off": "wrong", "stopped": "wrong"}
 
 
-def history_part(transitions: Sequence[Transition]) -> Markup:
+def history_part(attempts: Sequence[Attempt]) -> Markup:
     """A table, folded up; nothing for a run that kept no log."""
-    found = attempts(transitions)
-    if not found:
+    if not attempts:
         return Markup("")
     head = tag("tr", *(tag("th", one) for one in ("", "", "begun", "took", "end", "weights", "engine", "")))
-    table = tag("table", head, *map(_row, found), class_="figures-table")
-    troubles = sum(one.end in _TURNS for one in found)
-    said = f"{len(found)} entries, {troubles} of which did not come to their end"
+    table = tag("table", head, *map(_row, attempts), class_="figures-table")
+    troubles = sum(one.end in _TURNS for one in attempts)
+    said = f"{len(attempts)} entries, {troubles} of which did not come to their end"
     note = (
-        "In the time of the machine that wrote this page. Cut off: the process was killed, and a later entry "
-        "went on. Engine: swaps of weights since its start."
+        "In the time of the machine that wrote this page. Cut off: the process was killed. "
+        "Engine: swaps of weights since its start."
     )
     return tag(
         "section",
@@ -38,12 +37,12 @@ def history_part(transitions: Sequence[Transition]) -> Markup:
 
 def _row(one: Attempt) -> Markup:
     cells = (
-        moment(one.began),
-        "" if one.seconds is None else duration(one.seconds),
+        moment(one.first.time),
+        "" if one.took is None else duration(one.took),
         tag("span", one.end, class_=_TURNS.get(one.end)),
-        one.weights,
-        "" if one.engine is None else str(one.engine),
-        one.reason,
+        one.last.weights,
+        "" if one.last.engine is None else str(one.last.engine),
+        one.last.reason,
     )
-    name = "" if one.stage == "run" else short_name(one.round)
-    return tag("tr", tag("th", name), tag("th", one.stage), *(tag("td", cell) for cell in cells))
+    name = "" if one.first.stage == "run" else short_name(one.first.round)
+    return tag("tr", tag("th", name), tag("th", one.first.stage), *(tag("td", cell) for cell in cells))

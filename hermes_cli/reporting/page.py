@@ -19,8 +19,9 @@ from hermes_cli.reporting.records import Report
 from hermes_cli.reporting.rounds import rounds_part, short_name, summary_part
 from hermes_cli.reporting.training import read_training, training_part
 from hermes_cli.reporting.work import work_part
-from hermes_cli.run.event_log import read_transitions
+from hermes_cli.run.event_log import read_events
 from hermes_cli.run.folder import RunFolder
+from hermes_cli.run.state import state
 
 
 def write_page(folder: RunFolder, report: Report, path: Path) -> None:
@@ -47,7 +48,7 @@ def _parts(folder: RunFolder, report: Report, numbers: Sequence[int]) -> list[Ma
         _critic(report),
         candidates_part(latest),
         work_part(report),
-        history_part(read_transitions(folder.log)),
+        history_part(state(read_events(folder.events)).attempts),
         origins_part(folder, report, numbers),
     ]
 

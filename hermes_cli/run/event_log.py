@@ -1,14 +1,18 @@
-"""What a run has done, in order: a line for each stage that began or ended, appended and never changed.
+"""What a run does, in one append-only file: a line when a stage begins, as it comes on, and when it ends.
 
-Which stages are complete is told by their own files; this log says when, and what went wrong on the way.
+Which stages are complete is told by their own files. These lines say who worked on what and when, how far a
+stage has come, what it took and what went wrong; `hermes_cli.run.state` derives all else from them. A kill or
+a power loss can tear the last line: readers leave it out, and the next writer begins a new one.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import socket
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -18,76 +22,131 @@ from engine.errors import HermesError
 from engine.files.atomic import writing
 from engine.records import Record
 
-Event = Literal["begun", "done", "failed", "stopped", "swapped"]
+EVENTS = "events.jsonl"
+EventKind = Literal["begun", "progress", "done", "failed", "stopped", "swapped"]
+INTERVAL, SHARE = 1.0, 0.01
+"""Progress is written at most once in so many seconds, or in this share of the stage's time where that is
+longer: a day makes no more than about 800 lines."""
 
 
-class Transition(Record, omit_defaults=True):
+class Process(Record):
+    """A process, told from later ones of the same number."""
+
+    pid: int
+    host: str
+    start: str
+    """Its system's boot, and when in it the process began; empty where the system does not tell."""
+
+    @classmethod
+    def this(cls) -> Process:
+        """The one that asks."""
+        return cls(pid=os.getpid(), host=socket.gethostname(), start=_start_of(os.getpid()))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is one of this machine's."""
+        return self.host == socket.gethostname()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs; on another machine that cannot be seen, and is assumed."""
+        if not self.is_here:
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return self.start == _start_of(self.pid)
+
+
+def _start_of(pid: int) -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    # The second field is the program's name in brackets, which may hold anything; the 22nd is in clock ticks.
+    return f"{boot} {stat[stat.rfind(')') :].split()[20]}"
+
+
+class RunRequest(Record):
+    """What `hermes run` was asked for."""
+
+    rounds: int
+    until: str = ""
+    """Goal after which no round follows; empty is none."""
+    patience: int = 0
+    """Rounds in a row that may pass without a new best one; 0 is any number."""
+    ranks: int = 1
+    """Processes of training."""
+
+    @property
+    def words(self) -> str:
+        """`9 rounds, until gap < 0.04`."""
+        said = [f"{self.rounds} round{'' if self.rounds == 1 else 's'}"]
+        said += [f"until {self.until}"] if self.until else []
+        said += [f"patience {self.patience}"] if self.patience else []
+        said += [f"{self.ranks} ranks"] if self.ranks > 1 else []
+        return ", ".join(said)
+
+
+class Event(Record, omit_defaults=True):
     """One line."""
 
-    time: float
-    """Seconds since the epoch."""
     round: int
     stage: str
     """curate, reference, train, eval; engine: its start; swap: of its weights; run: `hermes run` itself."""
-    event: Event
+    event: EventKind
     """stopped: interrupted by the user."""
+    time: float = msgspec.field(default_factory=lambda: round(time.time(), 3))
+    """Seconds since the epoch."""
+    process: Process | None = None
+    """Who begins; written by `log_event`."""
+    done: int = 0
+    """Units of the stage that are done: items, preferences or steps."""
+    total: int | None = None
+    """How many there are, where the stage knows."""
+    seconds: float = 0.0
+    """What the stage has taken so far, parts before an interruption included."""
     weights: str = ""
     """Fingerprint of the weights that sample, that serve, or that training has made."""
     engine: int | None = None
     """Swaps since the engine's start."""
     reason: str = ""
+    request: RunRequest | None = None
+    """What a run begins with."""
 
 
-def note(
-    log: Path,
-    number: int,
-    stage: str,
-    event: Event,
-    weights: str = "",
-    engine: int | None = None,
-    reason: str = "",
-) -> None:
-    """Appends a line, which is on disk when this returns.
+def log_event(log: Path, event: Event) -> None:
+    """Appends a line; it is on disk when this returns, unless it tells of mere progress.
 
     Raises:
         DataError: the file system refuses.
     """
-    line = Transition(
-        time=round(time.time(), 3),
-        round=number,
-        stage=stage,
-        event=event,
-        weights=weights,
-        engine=engine,
-        reason=one_line(reason),
-    )
+    process = event.process or Process.this() if event.event == "begun" else None
+    event = msgspec.structs.replace(event, process=process, reason=one_line(event.reason))
     with writing(log):
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab+") as stream:
-            # A kill or a power loss may have torn the last line: it stays, and is no part of this one.
+            # A torn last line stays, and is no part of this one.
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - 1))
             torn = stream.read() not in (b"", b"\n")
-            stream.write(b"\n" * torn + msgspec.json.encode(line) + b"\n")
+            stream.write(b"\n" * torn + msgspec.json.encode(event) + b"\n")
             stream.flush()
-            os.fsync(stream.fileno())
+            if event.event != "progress":
+                os.fsync(stream.fileno())
 
 
-def note_failure(
-    log: Path,
-    number: int,
-    stage: str,
-    error: BaseException,
-    weights: str = "",
-    engine: int | None = None,
-    besides: str = "",
-) -> None:
+def log_failure(log: Path, event: Event, error: BaseException, besides: str = "") -> None:
     """Appends how a stage ended that raised; a disk that takes no more must not hide the error itself."""
-    event: Event = "failed"
+    kind: EventKind = "failed"
     reason = one_line(error) or type(error).__name__
     if isinstance(error, KeyboardInterrupt):
-        event, reason = "stopped", "interrupted"
+        kind, reason = "stopped", "interrupted"
     with suppress(HermesError):
-        note(log, number, stage, event, weights, engine, reason + besides)
+        log_event(log, msgspec.structs.replace(event, event=kind, reason=reason + besides))
 
 
 def one_line(reason: object) -> str:
@@ -95,71 +154,81 @@ def one_line(reason: object) -> str:
     return " ".join(str(reason).split())
 
 
-def read_transitions(log: Path) -> list[Transition]:
+class StageLog:
+    """A stage at work, which says how far it is."""
+
+    def __init__(self, log: Path, number: int, stage: str, resumes: bool, total: int | None) -> None:
+        """A stage that `resumes` what it left counts the seconds before an interruption, too."""
+        self._log, self._stage, self._number = log, stage, number
+        events = read_events(log) if resumes else []
+        mine = (one for one in reversed(events) if (one.round, one.stage) == (number, stage) and one.seconds)
+        left = next(mine, None)
+        self._done, self._total = (left.done, left.total) if left else (0, None)
+        self._total = total or self._total
+        self._before = left.seconds if left else 0.0
+        self._begun, self._written, self._counts = time.monotonic(), -math.inf, False
+        self.weights = ""
+        """Fingerprint to be written beside the stage's end."""
+
+    def reached(self, done: int, total: int | None = None) -> None:
+        """So many units are done in all."""
+        self._counts, self._done, self._total = True, done, total or self._total
+        now = time.monotonic()
+        if now - self._written >= max(INTERVAL, SHARE * (now - self._begun)):
+            log_event(self._log, self.event("progress"))
+            self._written = now
+
+    def advance(self, count: int) -> None:
+        """So many more units are done."""
+        self.reached((self._done if self._counts else 0) + count)
+
+    def event(self, kind: EventKind) -> Event:
+        """An event of this stage at this moment."""
+        return Event(
+            round=self._number,
+            stage=self._stage,
+            event=kind,
+            done=self._done,
+            total=self._total,
+            seconds=round(self._before + time.monotonic() - self._begun, 3),
+            weights=self.weights,
+        )
+
+
+@contextmanager
+def logged(
+    log: Path, number: int, stage: str, resumes: bool = True, total: int | None = None
+) -> Iterator[StageLog]:
+    """The stage that the block is: its beginning, its progress and its end, however it ends."""
+    stage_log = StageLog(log, number, stage, resumes, total)
+    log_event(log, stage_log.event("begun"))
+    try:
+        yield stage_log
+    except BaseException as error:
+        log_failure(log, stage_log.event("failed"), error)
+        raise
+    log_event(log, stage_log.event("done"))
+
+
+def earlier_kept(root: Path) -> str:
+    """A line for a run of a version that kept other files instead of events; empty for all others."""
+    found = [name for name in ("log.jsonl", "asked.json") if (root / name).is_file()]
+    if not found or (root / EVENTS).is_file():
+        return ""
+    return (
+        f"{root}: {found[0]} comes from an earlier version and is not read, so the times of stages are "
+        "unknown; their results are read as ever, and the same commands go on from there"
+    )
+
+
+def read_events(log: Path) -> list[Event]:
     """All lines that can be read; none where there is no log."""
     if not log.is_file():
         return []
     found = []
     for line in log.read_bytes().splitlines():
         try:
-            found.append(msgspec.json.decode(line, type=Transition))
+            found.append(msgspec.json.decode(line, type=Event))
         except msgspec.MsgspecError:
             continue
     return found
-
-
-class Attempt(Record):
-    """A stage from its beginning to its end, or to where it was cut off."""
-
-    began: float
-    round: int
-    stage: str
-    end: str
-    """An event; or `cut off`: killed without a word, for another stage began after it; or `open`: nothing
-    came after it yet."""
-    seconds: float | None
-    """None where nobody saw the end."""
-    weights: str
-    engine: int | None
-    reason: str
-
-
-def attempts(transitions: Iterable[Transition]) -> list[Attempt]:
-    """Beginnings and ends put together, in the order of the beginnings."""
-    found: list[Attempt] = []
-    open_: dict[tuple[int, str], int] = {}
-    for one in transitions:
-        key = (one.round, one.stage)
-        if one.event == "begun":
-            # Stages of a run follow one another: what is still open was killed. The run itself lasts on.
-            for other in [each for each in open_ if each[1] != "run" or one.stage == "run"]:
-                place = open_.pop(other)
-                found[place] = msgspec.structs.replace(found[place], end="cut off")
-            open_[key] = len(found)
-            found.append(_attempt(one, "open", None))
-        elif key in open_:
-            place = open_.pop(key)
-            begun = found[place]
-            ended = _attempt(one, one.event, one.time - begun.began)
-            weights, reason = one.weights or begun.weights, one.reason or begun.reason
-            found[place] = msgspec.structs.replace(ended, began=begun.began, weights=weights, reason=reason)
-            if one.event in ("failed", "stopped") and (run := open_.pop((0, "run"), None)) is not None:
-                # A run ends with its stage, and the stage has said why.
-                took = one.time - found[run].began
-                found[run] = msgspec.structs.replace(found[run], end=one.event, seconds=took)
-        else:
-            found.append(_attempt(one, one.event, None))
-    return found
-
-
-def _attempt(one: Transition, end: str, seconds: float | None) -> Attempt:
-    return Attempt(
-        began=one.time,
-        round=one.round,
-        stage=one.stage,
-        end=end,
-        seconds=seconds,
-        weights=one.weights,
-        engine=one.engine,
-        reason=one.reason,
-    )

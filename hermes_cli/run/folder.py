@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from curate.store.files import IMPORTED, PAIRS, SUMMARY
 from engine.errors import CheckpointError, ConfigError, StageOrderError, StaleError
-from engine.files.atomic import write_file
 from engine.files.layout import WEIGHTS, resolve_model
 from engine.files.lock import holding
+from hermes_cli.run.event_log import EVENTS, read_events
+from hermes_cli.run.state import state
 
 
 class RunFolder:
@@ -69,24 +68,15 @@ class RunFolder:
         """How far a round's critic agrees with the oracle."""
         return self.round(number) / "critic.json"
 
-    def running(self, number: int) -> Path:
-        """Which stage of a round is at work, and since when; gone when none is."""
-        return self.round(number) / "running.json"
-
     @property
     def settings(self) -> Path:
         """The run's settings, as its commands found them."""
         return self.root / "run.json"
 
     @property
-    def asked(self) -> Path:
-        """What `hermes run` was last asked for."""
-        return self.root / "asked.json"
-
-    @property
-    def log(self) -> Path:
-        """What the run has done, in order."""
-        return self.root / "log.jsonl"
+    def events(self) -> Path:
+        """What the run does and has done, in order."""
+        return self.root / EVENTS
 
     @property
     def report(self) -> Path:
@@ -184,13 +174,6 @@ class RunFolder:
                 "use another --run, or remove this folder to curate the round"
             )
 
-    def keep_seconds(self, number: int, stage: str, seconds: float, resumed: bool) -> None:
-        """Stores a stage's time; a stage that resumes what was done sums its parts."""
-        times = self.seconds(number)
-        times[stage] = seconds + (times.get(stage, 0.0) if resumed else 0.0)
-        write_file(self.round(number) / "seconds.json", msgspec.json.encode(times))
-
     def seconds(self, number: int) -> dict[str, float]:
         """Stage -> seconds of a round."""
-        path = self.round(number) / "seconds.json"
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, float]) if path.is_file() else {}
+        return state(read_events(self.events)).seconds(number)

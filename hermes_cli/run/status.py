@@ -1,25 +1,26 @@
-"""Where a run stands, read from its files: which stages are done, at work, stopped or waiting."""
+"""Where a run stands: which stages are done, at work, stopped or waiting, by its files and its events."""
 
 from __future__ import annotations
 
-import socket
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from curate.store.shards import is_locked
+from curate.evaluation.config import EvalConfig
 from engine.errors import ConfigError
 from engine.records import Record
-from hermes_cli.run.event_log import Transition, read_transitions
+from hermes_cli.run.event_log import Event, RunRequest, earlier_kept, read_events
 from hermes_cli.run.folder import RunFolder
-from hermes_cli.run.heartbeat import Running, read_running
-from hermes_cli.run.progress import STAGES, UNITS, is_done, pairs_in, size_on_disk, units_done
-from hermes_cli.run.request import Asked, read_asked
+from hermes_cli.run.state import RunState, state
 from hermes_cli.settings import RunSettings
 
 State = Literal["done", "running", "stopped", "waiting"]
+UNITS = {"curate": "items", "reference": "preferences", "train": "steps", "eval": "items"}
+"""Stages of a round, and what is counted of each."""
 
 
 class StageStatus(Record):
@@ -36,7 +37,7 @@ class StageStatus(Record):
     seconds: float
     """Wall time so far."""
     eta_seconds: float | None
-    """Until a running stage ends, by its rate since it started; None where that cannot be said."""
+    """Until a running stage ends, by its latest rate; None where that cannot be said."""
     note: str = ""
 
 
@@ -47,8 +48,6 @@ class RoundStatus(Record):
     stages: tuple[StageStatus, ...]
     bytes: int
     """On disk."""
-    locked: bool
-    """Whether a process holds the round's curation open."""
 
 
 class RunStatus(Record):
@@ -57,34 +56,45 @@ class RunStatus(Record):
     run: str
     rounds: tuple[RoundStatus, ...]
     bytes: int
-    locked: bool
-    asked: Asked | None
+    request: RunRequest | None
     """What `hermes run` was last asked for; None where nobody asked."""
+    ended: str
+    """Why nothing of that is left to do; empty while something is."""
     eta_seconds: float | None
     """Until all that was asked for is done; None where no finished stage tells how long one takes."""
-    last: Transition | None
+    last: Event | None
     """What the run did last."""
+    note: str = ""
 
 
-def read_status(folder: RunFolder, settings: RunSettings, asked: Asked | None = None) -> RunStatus:
+def read_status(folder: RunFolder, settings: RunSettings, request: RunRequest | None = None) -> RunStatus:
     """The state of a run at this moment; writes nothing.
 
-    `asked` is what it is to do, by default what `hermes run` was last asked for.
+    `request` is what it is to do, by default what `hermes run` was last asked for.
     """
-    now = time.time()
-    asked = asked or read_asked(folder.asked)
-    coming = range(asked.rounds + 1) if asked and not asked.ended else ()
-    numbers = sorted({*folder.begun(), *coming})
-    rounds = tuple(_round(folder, settings, number, now) for number in numbers)
-    transitions = read_transitions(folder.log)
+    found = state(read_events(folder.events))
+    ended = "" if request else found.ended
+    request = request or found.request
+    coming = range(request.rounds + 1) if request and not ended else ()
+    rounds = tuple(
+        RoundStatus(
+            round=number,
+            stages=tuple(
+                _stage(folder, settings, number, stage, found) for stage in (UNITS if number else ("eval",))
+            ),
+            bytes=size_on_disk(folder.round(number)),
+        )
+        for number in sorted({*folder.begun(), *coming})
+    )
     return RunStatus(
         run=str(folder.root),
         rounds=rounds,
         bytes=size_on_disk(folder.root),
-        locked=any(one.locked for one in rounds),
-        asked=asked,
+        request=request,
+        ended=ended,
         eta_seconds=seconds_left([one for one in rounds if one.round in coming]),
-        last=transitions[-1] if transitions else None,
+        last=found.last,
+        note=earlier_kept(folder.root),
     )
 
 
@@ -118,53 +128,30 @@ def seconds_of(one: StageStatus, units: float, pace: Mapping[str, StageStatus]) 
     return None if known is None else units * known.seconds / known.done
 
 
-def _round(folder: RunFolder, settings: RunSettings, number: int, now: float) -> RoundStatus:
-    running = read_running(folder.running(number))
-    seconds = _seconds(folder, number)
-    stages = []
-    for stage in STAGES if number else ("eval",):
-        at_work = running if running and running.stage == stage else None
-        stages.append(_stage(folder, settings, number, stage, seconds.get(stage, 0.0), at_work, now))
-    return RoundStatus(
-        round=number,
-        stages=tuple(stages),
-        bytes=size_on_disk(folder.round(number)),
-        locked=is_locked(folder.curation(number)),
-    )
-
-
-def _stage(
-    folder: RunFolder,
-    settings: RunSettings,
-    number: int,
-    stage: str,
-    seconds: float,
-    begun: Running | None,
-    now: float,
-) -> StageStatus:
-    """`begun` is what a stage at work, or one that was killed, left of itself."""
-    alive = begun is not None and begun.alive
-    complete = is_done(folder, number, stage, settings.eval)
-    done = units_done(folder, number, stage)
-    total = _total(folder, settings, number, stage)
-    eta = None
-    if begun is not None:
-        done = max(done, begun.done)
-        total = total if begun.total is None else begun.total
-        if alive:
-            seconds += now - begun.started
-            eta = _eta(done - begun.first, total and total - done, now - begun.started)
-    elif complete:
-        total = done
-    state: State = "running" if alive else "done" if complete else "stopped" if done or begun else "waiting"
+def _stage(folder: RunFolder, settings: RunSettings, number: int, stage: str, run: RunState) -> StageStatus:
+    found, now = run.latest(number, stage), time.time()
+    at_work = found is not None and found.end == "open"
+    complete = _is_done(folder, number, stage, settings.eval)
+    # The files of a stage that is told to be done may have been removed, or be of other settings.
+    begun = found is not None and found.end != "done"
+    seconds = found.last.seconds if found else 0.0
+    done = found.last.done if found and (complete or begun) else 0
+    if complete and not done and stage in ("curate", "reference"):
+        done = pairs_in(folder, number)
+    total = found.last.total if found and begun else None
     note = "imported" if stage == "curate" and folder.imported(number) else ""
-    if begun is not None and alive and begun.host != socket.gethostname():
-        note = f"on {begun.host}"
+    eta = None
+    if found is not None and at_work:
+        seconds += now - found.last.time
+        eta = found.seconds_left(now)
+        if found.first.process is not None:
+            place = "" if found.first.process.is_here else f" on {found.first.process.host}"
+            note = f"process {found.first.process.pid}{place}"
     return StageStatus(
         stage=stage,
-        state=state,
+        state="running" if at_work else "done" if complete else "stopped" if begun else "waiting",
         done=done,
-        total=total,
+        total=done or None if complete and not at_work else total or _total(folder, settings, number, stage),
         unit=UNITS[stage],
         seconds=seconds,
         eta_seconds=eta,
@@ -172,9 +159,22 @@ def _stage(
     )
 
 
-def _eta(gained: int, left: int | None, spent: float) -> float | None:
-    """Seconds until nothing is left, at the rate so far."""
-    return max(left, 0) * spent / gained if gained > 0 and left is not None else None
+def _is_done(folder: RunFolder, number: int, stage: str, evaluation: EvalConfig) -> bool:
+    """Whether a stage is complete; an evaluation by other settings, or without its items, is not.
+
+    Whether stored numbers are of the present weights is not looked at: that would read the weights.
+    """
+    if stage == "curate":
+        return folder.curated(number)
+    if stage == "reference":
+        return folder.reference(number).is_dir()
+    if stage == "train":
+        return folder.trained(number)
+    try:
+        found = msgspec.json.decode(folder.evaluation(number).read_bytes(), type=dict)
+    except (OSError, msgspec.MsgspecError):
+        return False
+    return bool(found.get("per_item")) and found.get("config") == msgspec.to_builtins(evaluation)
 
 
 def _total(folder: RunFolder, settings: RunSettings, number: int, stage: str) -> int | None:
@@ -193,8 +193,22 @@ def _total(folder: RunFolder, settings: RunSettings, number: int, stage: str) ->
     return settings.eval.limit or None
 
 
-def _seconds(folder: RunFolder, number: int) -> dict[str, float]:
-    try:
-        return folder.seconds(number)
-    except msgspec.MsgspecError:
-        return {}
+def pairs_in(folder: RunFolder, number: int) -> int:
+    """Preferences of a round."""
+    path = folder.pairs(number)
+    if not path.is_file():
+        return 0
+    with path.open("rb") as lines:
+        return sum(1 for line in lines if line.endswith(b"\n"))
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes of all files below a folder; links are not followed, and what vanishes meanwhile is left out."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(Path(place) / name).st_size
+            except OSError:
+                continue
+    return total

@@ -18,9 +18,10 @@ from engine.errors import DataError
 from engine.files.atomic import write_file
 from engine.machine.probe import gpu_count
 from engine.records import Preference
+from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages.evaluate import image_size, open_engine, start_engine, timed
+from hermes_cli.stages.evaluate import image_size, open_engine, start_engine
 from hermes_cli.view import progress_bar, say
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def training_source(settings: RunSettings, number: int = 1) -> Source:
 
     require_scorers(settings.curate)
     config = settings.curate
-    size = image_size(settings)
+    size = image_size(settings.model)
     skip = _passed_over(settings, number, size)
     source = load_source(settings.data, "train", config.limit, settings.seed, size, config.select, skip)
     return asking(source, config) if config.questions else source
@@ -133,11 +134,16 @@ def curate_round(
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
     total = sum(1 for _ in source.rows())
-    with timed(folder, number, "curate", total=total) as announcement:
-        announcement.weights = origin.model
+    with logged(folder.events, number, "curate", total=total) as stage:
+        stage.weights = origin.model
         with progress_bar(f"curate round {number}", total) as advance:
+
+            def progress(count: int, note: str) -> None:
+                advance(count, note)
+                stage.advance(count)
+
             summary = curate(
-                pool, source, settings.curate, target, origin, earlier, advance, retry_failed=retry_failed
+                pool, source, settings.curate, target, origin, earlier, progress, retry_failed=retry_failed
             )
         _draw(settings, target, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
@@ -180,7 +186,7 @@ def _actor_sampler(folder: RunFolder, settings: RunSettings, number: int) -> Sam
 
     source = training_source(settings, number)
     return CandidateSampler(
-        start_engine(settings, folder.checkpoint(number - 1)),
+        start_engine(settings.engine, folder.checkpoint(number - 1)),
         open_scorers(settings.curate),
         source,
         settings.curate,

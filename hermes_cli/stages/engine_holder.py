@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from engine.errors import DataError, EngineError, HermesError
-from hermes_cli.run.event_log import note, note_failure, one_line
+from hermes_cli.run.event_log import Event, log_event, log_failure, one_line
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.view import say
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from engine.serving.engine import Engine
 
 
-class LateEngine:
+class LazyEngine:
     """Nothing is started before `serving` is called."""
 
     def __init__(self, folder: RunFolder, settings: RunSettings, ranks: int = 1) -> None:
@@ -76,26 +76,27 @@ class LateEngine:
         from hermes_cli.stages.processes import use_threads
 
         use_threads(self.plan)
-        log, checkpoint = self._folder.log, self._folder.checkpoint(number)
+        log, checkpoint = self._folder.events, self._folder.checkpoint(number)
         say(f"starting the engine on {checkpoint}")
-        note(log, number, "engine", "begun")
+        log_event(log, Event(number, "engine", "begun"))
         try:
-            engine = start_engine(self._settings, checkpoint, self.plan)
+            engine = start_engine(self._settings.engine, checkpoint, self.plan)
         except BaseException as error:
-            note_failure(log, number, "engine", error)
+            log_failure(log, Event(number, "engine", "failed"), error)
             raise
         self._engine, self._serves = engine, number
-        note(log, number, "engine", "done", weights=engine.fingerprint, engine=engine.version)
+        log_event(log, Event(number, "engine", "done", weights=engine.fingerprint, engine=engine.version))
         return engine
 
     def _swap(self, engine: Engine, number: int) -> None:
-        log, old = self._folder.log, self._serves
-        note(log, number, "swap", "begun", engine=engine.version)
+        log, old = self._folder.events, self._serves
+        log_event(log, Event(number, "swap", "begun", engine=engine.version))
         try:
             engine.swap(self._folder.checkpoint(number))
         except BaseException as error:
             keeps = f"; the old weights, of {'the base' if old == 0 else f'round {old}'}, keep serving"
-            note_failure(log, number, "swap", error, engine.fingerprint, engine.version, keeps)
+            failed = Event(number, "swap", "failed", weights=engine.fingerprint, engine=engine.version)
+            log_failure(log, failed, error, keeps)
             if not isinstance(error, HermesError):
                 raise
             raise EngineError(
@@ -104,7 +105,8 @@ class LateEngine:
                 "again; the same command goes on"
             ) from error
         self._serves = number
-        note(log, number, "swap", "swapped", engine.fingerprint, engine.version)
+        swapped = Event(number, "swap", "swapped", weights=engine.fingerprint, engine=engine.version)
+        log_event(log, swapped)
         say(f"swapped to the weights of round {number} (engine version {engine.version})")
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,34 +12,33 @@ import msgspec
 from engine.errors import DataError
 from engine.files.atomic import write_file
 from engine.files.layout import CLIP_FOLDER, resolve_model
-from hermes_cli.run.event_log import note, note_failure
+from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
-from hermes_cli.run.heartbeat import Announcement, announced, read_running
-from hermes_cli.run.progress import last_sign, units_done
-from hermes_cli.settings import RunSettings
+from hermes_cli.settings import EngineSettings, RunSettings
 from hermes_cli.view import encode_pretty, progress_bar, say
 
 if TYPE_CHECKING:
+    from curate.evaluation.config import EvalConfig
     from curate.sources import Source
     from engine.machine.plan import Plan
     from engine.serving.engine import Engine
     from hermes_cli.reporting.records import Report
 
 
-def start_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = None) -> Engine:
+def start_engine(settings: EngineSettings, checkpoint: Path, plan: Plan | None = None) -> Engine:
     """A running engine on a checkpoint, as planned, which whoever starts it has to close."""
     from engine.serving.engine import Engine
     from hermes_cli.stages.processes import cache_gib
 
     return Engine(
         checkpoint,
-        dtype=settings.engine.dtype,
-        max_sequences=settings.engine.max_sequences,
+        dtype=settings.dtype,
+        max_sequences=settings.max_sequences,
         kv_cache_gib=cache_gib(settings, plan),
-        tensor_parallel=settings.engine.tensor_parallel,
-        transport=settings.engine.transport,
-        sampler=settings.engine.sampler,
-        deterministic=settings.engine.deterministic,
+        tensor_parallel=settings.tensor_parallel,
+        transport=settings.transport,
+        sampler=settings.sampler,
+        deterministic=settings.deterministic,
     )
 
 
@@ -56,44 +54,13 @@ def open_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = Non
     say(f"starting the engine on {checkpoint}")
     plan = plan or plan_processes(settings, checkpoint, samples=True)
     use_threads(plan)
-    with start_engine(settings, checkpoint, plan) as engine:
+    with start_engine(settings.engine, checkpoint, plan) as engine:
         yield engine
 
 
-@contextmanager
-def timed(
-    folder: RunFolder, number: int, stage: str, resumes: bool = True, total: int | None = None
-) -> Iterator[Announcement]:
-    """Stores the time inside the block, also where it is interrupted; a stage that resumes adds up.
-
-    Meanwhile the round's folder says that the stage is at work, on `total` units where settings do not tell.
-    The run's log has its beginning and its end.
-    """
-    start = time.monotonic() - (_cut_off(folder, number, stage) if resumes else 0.0)
-    with announced(folder.running(number), stage, units_done(folder, number, stage), total) as announcement:
-        note(folder.log, number, stage, "begun")
-        try:
-            try:
-                yield announcement
-            finally:
-                folder.keep_seconds(number, stage, time.monotonic() - start, resumes)
-        except BaseException as error:
-            note_failure(folder.log, number, stage, error, announcement.weights)
-            raise
-        note(folder.log, number, stage, "done", announcement.weights)
-
-
-def _cut_off(folder: RunFolder, number: int, stage: str) -> float:
-    """Seconds that a killed stage worked up to the last that it left; nobody else has counted them."""
-    left = read_running(folder.running(number))
-    if left is None or left.stage != stage or left.alive:
-        return 0.0
-    return max(0.0, last_sign(folder, number, stage) - left.started)
-
-
-def image_size(settings: RunSettings) -> int:
+def image_size(model: str) -> int:
     """Pixels on a side of the images that the base model takes: its tokenizer, or its tower if larger."""
-    base = resolve_model(settings.model)
+    base = resolve_model(model)
     files = [base / folder / "config.json" for folder in ("image_tokenizer", CLIP_FOLDER)]
     return max(int(msgspec.json.decode(one.read_bytes())["image_size"]) for one in files if one.is_file())
 
@@ -107,7 +74,7 @@ def held_out_source(settings: RunSettings) -> Source:
     from curate.sources import load_source
 
     config = settings.eval
-    source = load_source(settings.data, config.split, config.limit, config.seed, image_size(settings))
+    source = load_source(settings.data, config.split, config.limit, config.seed, image_size(settings.model))
     if not any(item.questions for item in source.items()):
         raise DataError(
             f"{source.name}: no held-out item has a question that can be scored, so there is no gap "
@@ -129,21 +96,21 @@ def evaluate_round(
     gallery = GalleryKeeper(items)
     label = "evaluate base" if number == 0 else f"evaluate round {number}"
     with (
-        timed(folder, number, "eval", resumes=False, total=len(items)) as announcement,
+        logged(folder.events, number, "eval", resumes=False, total=len(items)) as stage,
         progress_bar(label, len(items)) as advance,
     ):
 
         def progress(count: int) -> None:
             advance(count)
-            announcement.advance(count)
+            stage.advance(count)
 
         report = measure_gap(engine, similarity, source, settings.eval, progress, gallery.keep)
-        announcement.weights = report.fingerprint
+        stage.weights = report.fingerprint
         gallery.write(folder.gallery(number), report.fingerprint, engine.decode, source)
         write_file(folder.evaluation(number), encode_pretty(report))
 
 
-def evaluated(folder: RunFolder, settings: RunSettings, number: int) -> bool:
+def evaluated(folder: RunFolder, config: EvalConfig, number: int) -> bool:
     """Whether a round's measurement exists, is of these weights and settings, and kept its items."""
     from curate.evaluation.records import read_measurement
     from engine.checkpoints.weights import fingerprint
@@ -152,7 +119,7 @@ def evaluated(folder: RunFolder, settings: RunSettings, number: int) -> bool:
         found = read_measurement(folder.evaluation(number))
     except DataError:
         return False
-    if found is None or found.config != settings.eval or not found.per_item:
+    if found is None or found.config != config or not found.per_item:
         return False
     return found.fingerprint == fingerprint(folder.checkpoint(number))
 

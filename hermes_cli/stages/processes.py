@@ -14,7 +14,7 @@ from engine.machine.plan import GIB, EngineNeeds, Plan, TrainingNeeds, describe,
 from engine.machine.precision import serving_dtype
 from engine.machine.probe import read_machine
 from engine.samplers.setting import sampler_for
-from hermes_cli.settings import RunSettings
+from hermes_cli.settings import EngineSettings, RunSettings
 from hermes_cli.view import say
 from train.distributed.memory_estimate import activation_bytes, gpu_memory, model_sizes, rank_memory
 
@@ -31,19 +31,19 @@ def plan_processes(
     machine = read_machine()
     found = plan(
         machine,
-        engine_needs(settings, checkpoint, "cuda" if machine.gpus else "cpu") if samples else None,
+        engine_needs(settings.engine, checkpoint, "cuda" if machine.gpus else "cpu") if samples else None,
         training_needs(settings, checkpoint, ranks) if trains else None,
     )
-    for line in describe(found, _serving(settings) if samples else ""):
+    for line in describe(found, _serving(settings.engine) if samples else ""):
         say(line)
     return found
 
 
-def _serving(settings: RunSettings) -> str:
+def _serving(settings: EngineSettings) -> str:
     device = compute_device()
     card = "CPU" if device.type == "cpu" else torch.cuda.get_device_name()
-    sampler = sampler_for(settings.engine.sampler, device)
-    return f"{serving_dtype(settings.engine.dtype)} on {card}, {sampler} sampler"
+    sampler = sampler_for(settings.sampler, device)
+    return f"{serving_dtype(settings.dtype)} on {card}, {sampler} sampler"
 
 
 def use_threads(found: Plan) -> None:
@@ -52,22 +52,22 @@ def use_threads(found: Plan) -> None:
         torch.set_num_threads(found.engine[0].threads)
 
 
-def cache_gib(settings: RunSettings, found: Plan | None) -> float:
+def cache_gib(settings: EngineSettings, found: Plan | None) -> float:
     """GiB of keys and values that each process of an engine is told to take; 0 leaves it to the engine.
 
     So it is on a GPU, which image tokenizer and CLIP have entered by then.
     """
     if found is None or not found.cut or found.gpu:
-        return settings.engine.kv_cache_gib
-    return found.cache / GIB / settings.engine.tensor_parallel
+        return settings.kv_cache_gib
+    return found.cache / GIB / settings.tensor_parallel
 
 
-def engine_needs(settings: RunSettings, checkpoint: Path, device: str = "cpu") -> EngineNeeds:
+def engine_needs(given: EngineSettings, checkpoint: Path, device: str = "cpu") -> EngineNeeds:
     """What an engine on a checkpoint takes of a device; reads no weights.
 
     On a GPU it would like keys and values of all sequences in flight; the plan cuts them to what is free.
     """
-    given, config = settings.engine, load_config(checkpoint)
+    config = load_config(checkpoint)
     dtype, parts = serving_dtype(given.dtype), given.tensor_parallel
     head = paged_head(config.head_dim, device)
     most = MOST if device == "cpu" else math.inf

@@ -8,22 +8,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
+from msgspec.structs import replace
 
 from engine.errors import HermesError
 from hermes_cli.reporting.build import build_report
 from hermes_cli.reporting.records import Report
-from hermes_cli.run.event_log import note, read_transitions
+from hermes_cli.run.event_log import Event, RunRequest, log_event, read_events
 from hermes_cli.run.folder import RunFolder
-from hermes_cli.run.heartbeat import forget_dead
-from hermes_cli.run.request import Asked, write_asked
 from hermes_cli.settings import RunSettings, store_settings
 from hermes_cli.stages.curate import SHEET, curate_round, training_source
-from hermes_cli.stages.engine_holder import LateEngine
+from hermes_cli.stages.engine_holder import LazyEngine
 from hermes_cli.stages.evaluate import evaluate_round, evaluated, finish, held_out_source
 from hermes_cli.stages.launcher import PARENT
 from hermes_cli.stages.stopping import Stopping
@@ -31,6 +30,7 @@ from hermes_cli.view import say
 
 if TYPE_CHECKING:
     from curate.sources import Source
+    from train.config import TrainConfig
 
 
 def train_in_child(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
@@ -48,9 +48,11 @@ def train_in_child(folder: RunFolder, settings: RunSettings, number: int, ranks:
     child = subprocess.run(command, check=False, env={**environment_for_children(), PARENT: str(os.getpid())})
     if child.returncode:
         reason = f"training round {number} stopped with status {child.returncode}"
-        if not any(one.event in ("failed", "stopped") for one in read_transitions(folder.log)[-1:]):
+        events = read_events(folder.events)
+        if not events or events[-1].event not in ("failed", "stopped"):
             # Killed, for want of memory for one: it had no time to say so.
-            note(folder.log, number, "train", "failed", reason=reason)
+            begun = events[-1] if events and events[-1].stage == "train" else Event(number, "train", "failed")
+            log_event(folder.events, replace(begun, event="failed", reason=reason, time=time.time()))
         raise HermesError(f"{reason}; the same `hermes run` goes on from there")
 
 
@@ -72,63 +74,60 @@ def run_rounds(
         EngineError: an engine or a swap failed; what is done is kept.
     """
     folder.require_base()
-    require_shares(settings, ranks)
+    require_shares(settings.train, ranks)
     stopping = stopping or Stopping()
     held_out = held_out_source(settings)
     training_source(settings)
-    asked = asked_for(rounds, stopping, ranks)
-    with folder.held(), LateEngine(folder, settings, ranks) as engine:
-        _run(folder, settings, asked, stopping, engine, held_out)
+    request = request_for(rounds, stopping, ranks)
+    with folder.held(), LazyEngine(folder, settings, ranks) as engine:
+        _run(folder, settings, request, stopping, engine, held_out)
     return finish(folder)
 
 
-def asked_for(rounds: int, stopping: Stopping, ranks: int) -> Asked:
-    """What is asked for, as it is kept."""
-    return Asked(rounds=rounds, until=str(stopping.until or ""), patience=stopping.patience, ranks=ranks)
+def request_for(rounds: int, stopping: Stopping, ranks: int) -> RunRequest:
+    """What is asked for, as events have it."""
+    return RunRequest(rounds=rounds, until=str(stopping.until or ""), patience=stopping.patience, ranks=ranks)
 
 
-def require_shares(settings: RunSettings, ranks: int) -> None:
+def require_shares(config: TrainConfig, ranks: int) -> None:
     """Raises ConfigError where the batch cannot be shared out among the ranks."""
     if ranks > 1:
         from train.distributed.deepspeed_config import shares
 
-        shares(settings.train, ranks)
+        shares(config, ranks)
 
 
 def _run(
     folder: RunFolder,
     settings: RunSettings,
-    asked: Asked,
+    request: RunRequest,
     stopping: Stopping,
-    engine: LateEngine,
+    engine: LazyEngine,
     held_out: Source,
 ) -> None:
-    write_asked(folder.asked, asked)
-    note(folder.log, 0, "run", "begun", reason=asked.words)
+    log_event(folder.events, Event(0, "run", "begun", reason=request.words, request=request))
     ended = "all rounds are done"
-    for number in range(asked.rounds + 1):
+    for number in range(request.rounds + 1):
         if number:
-            _bring_weights(folder, settings, number, asked.ranks, engine)
-        if not evaluated(folder, settings, number):
+            _bring_weights(folder, settings, number, request.ranks, engine)
+        if not evaluated(folder, settings.eval, number):
             evaluate_round(engine.serving(number), folder, settings, number, held_out)
-        forget_dead(folder.running(number))
         if why := _reason_to_stop(folder, number, stopping):
             say(f"stopped after round {number}: {why}")
             ended = f"stopped after round {number}: {why}"
             break
-    write_asked(folder.asked, msgspec.structs.replace(asked, ended=ended))
-    note(folder.log, 0, "run", "done", reason=ended)
+    log_event(folder.events, Event(0, "run", "done", reason=ended))
 
 
 def _bring_weights(
-    folder: RunFolder, settings: RunSettings, number: int, ranks: int, engine: LateEngine
+    folder: RunFolder, settings: RunSettings, number: int, ranks: int, engine: LazyEngine
 ) -> None:
     """Curates and trains a round where that is not done, and tidies what a kill left of it."""
     if folder.trained(number):
         if not folder.curves(number).is_file() or any(folder.training(number).glob("state-*")):
             from hermes_cli.stages.train import tidy_training
 
-            tidy_training(folder, settings, number)
+            tidy_training(folder, settings.train, number)
         return
     drawn = folder.imported(number) or (folder.curation(number) / SHEET).is_file()
     if not folder.curated(number) or not drawn:

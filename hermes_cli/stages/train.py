@@ -5,26 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from engine.checkpoints.weights import fingerprint
+from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages.evaluate import timed
 from hermes_cli.stages.launcher import follow_parent, launched, rank, run_ranks
 from hermes_cli.stages.processes import plan_processes
 from hermes_cli.view import progress_bar, say
 from train.command import precompute, require_same_run, run_training
+from train.config import TrainConfig
 from train.data.preferences import bounded
 from train.distributed.deepspeed_config import shares
 from train.logging.metrics import TrainStep
 from train.logging.run_state import METRICS, clear_states, read_metrics
 from train.reference.store import weights_of
-
-
-def reference_weights(folder: RunFolder, settings: RunSettings, number: int) -> Path:
-    """The checkpoint whose log-probs a round's policy is held against."""
-    return folder.checkpoint(settings.reference.round_before(number))
 
 
 def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> None:
@@ -34,10 +29,10 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
         StaleError: the round's training has begun otherwise, under another reference for one.
     """
     before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
-    frozen = reference_weights(folder, settings, number)
+    frozen = folder.checkpoint(settings.reference.round_before(number))
     require_same_run(folder.pairs(number), before, after, settings.train, frozen)
     with (
-        timed(folder, number, "reference") as announcement,
+        logged(folder.events, number, "reference") as stage,
         progress_bar(f"reference round {number}", 0) as advance,
     ):
         done = 0
@@ -45,6 +40,7 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
         def report(now: int, total: int) -> None:
             nonlocal done
             advance(now - done, total=total)
+            stage.reached(now, total)
             done = now
 
         precompute(
@@ -55,7 +51,7 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
             report,
             settings.reference.ranks,
         )
-        announcement.weights = weights_of(folder.reference(number))
+        stage.weights = weights_of(folder.reference(number))
 
 
 def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
@@ -85,46 +81,45 @@ def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: in
 def _train(folder: RunFolder, settings: RunSettings, number: int) -> None:
     before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
     paths = (folder.pairs(number), before, after, folder.reference(number))
-    frozen = reference_weights(folder, settings, number)
+    frozen = folder.checkpoint(settings.reference.round_before(number))
     if rank() != 0:
         run_training(*paths, settings.train, frozen=frozen)
         return
-    steps, train = steps_of(folder, settings, number), settings.train
+    train = settings.train
+    steps = bounded(train, folder.pairs(number)).steps
     if steps < train.steps:
         say(f"train.most_visits {train.most_visits:g} leaves {steps} of {train.steps} steps for these pairs")
-    with timed(folder, number, "train") as announcement:
-        with _progress(settings, number, steps) as report:
+    with logged(folder.events, number, "train", total=steps) as stage:
+        with _progress(settings.train.batch, number, steps) as show:
+
+            def report(step: TrainStep) -> None:
+                show(step)
+                stage.reached(step.step, steps)
+
             run_training(*paths, settings.train, report, frozen)
-        announcement.weights = fingerprint(after)
-        _draw(folder, settings, number)
+        stage.weights = fingerprint(after)
+        _draw(folder, settings.train, number)
     say(f"weights: {after}   curves: {folder.curves(number)}")
 
 
-def tidy_training(folder: RunFolder, settings: RunSettings, number: int) -> None:
+def tidy_training(folder: RunFolder, config: TrainConfig, number: int) -> None:
     """Does what a training that was killed after its weights stood has left undone: states and picture."""
     clear_states(folder.checkpoint(number))
     if not folder.curves(number).is_file() and (folder.training(number) / METRICS).is_file():
-        _draw(folder, settings, number)
+        _draw(folder, config, number)
 
 
-def _draw(folder: RunFolder, settings: RunSettings, number: int) -> None:
+def _draw(folder: RunFolder, config: TrainConfig, number: int) -> None:
     from hermes_cli.reporting.curves import draw_training
 
     metrics = read_metrics(folder.training(number) / METRICS)
-    title = f"round {number}, objective {settings.train.objective}"
+    title = f"round {number}, objective {config.objective}"
     draw_training(metrics, folder.curves(number), title)
 
 
-def steps_of(folder: RunFolder, settings: RunSettings, number: int) -> int:
-    """Steps of a round, which `train.most_visits` bounds by its pairs."""
-    pairs = folder.pairs(number)
-    return bounded(settings.train, pairs).steps if pairs.is_file() else settings.train.steps
-
-
 @contextmanager
-def _progress(settings: RunSettings, number: int, steps: int) -> Iterator[Callable[[TrainStep], None]]:
+def _progress(batch: int, number: int, steps: int) -> Iterator[Callable[[TrainStep], None]]:
     """A bar that moves with every step it is told of, with samples and tokens a second."""
-    batch = settings.train.batch
     seen, tokens, begun = 0, 0, time.perf_counter()
 
     with progress_bar(f"train round {number}", steps) as advance:

@@ -124,7 +124,7 @@ def test_a_baselines_painting_hides_as_many_positions_as_the_rule_says(checkpoin
 def test_a_baselines_painting_is_the_samplers(checkpoint: Path, guidance: float) -> None:
     model, seeds = load_model(checkpoint), [3, 4]
     settings = PaintSettings(steps=6, guidance=guidance)
-    (wanted,) = mask_predict.paint(model, [[1, 2, 3]], [seeds], settings, 2)
+    (wanted,) = mask_predict.generate(model, [[1, 2, 3]], [seeds], settings, 2)
     dice = EngineDice(seeds, settings.steps, 36)
     assert paint(model, [1, 2, 3], 2, settings, dice).codes == wanted
 
@@ -207,5 +207,5 @@ def test_a_checkpoint_that_is_there_is_kept(checkpoint: Path) -> None:
 def test_the_fused_model_paints_what_the_training_module_paints(checkpoint: Path, static: bool) -> None:
     model, settings = load_model(checkpoint), PaintSettings(steps=6, guidance=3.0)
     texts, seeds = [[1, 2, 3], [4]], [[3, 4, 5], [6, 7]]
-    wanted = mask_predict.paint(model, texts, seeds, settings, 4)
-    assert mask_predict.paint(FusedShowo(model), texts, seeds, settings, 4, static=static) == wanted
+    wanted = mask_predict.generate(model, texts, seeds, settings, 4)
+    assert mask_predict.generate(FusedShowo(model), texts, seeds, settings, 4, static=static) == wanted

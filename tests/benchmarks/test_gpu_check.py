@@ -17,7 +17,7 @@ from benchmarks.gpu.check import StageResult, setting_of, table
 from benchmarks.gpu.place import Place
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT.parent / "shared" / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 HERE = Place(torch.device("cpu"), dry=True)
 UNTAKEN = {
     "parity": {"recorded arrays": "no recorded arrays; name their folder with --golden"},

@@ -41,10 +41,10 @@ def test_a_run_says_in_two_lines_what_it_will_use(capsys: pytest.CaptureFixture[
 
 
 def test_an_engine_is_planned_with_the_weights_that_it_will_hold() -> None:
-    needs = engine_needs(SETTINGS, SHOWO_SHAPES)
+    needs = engine_needs(SETTINGS.engine, SHOWO_SHAPES)
     stored = (SHOWO_SHAPES / WEIGHTS).stat().st_size
-    whole = engine_needs(settle({"engine": {"dtype": "float32", "kv_cache_gib": 2.0}}), SHOWO_SHAPES)
-    half = engine_needs(settle({"engine": {"dtype": "bfloat16", "tensor_parallel": 2}}), SHOWO_SHAPES)
+    whole = engine_needs(settle({"engine": {"dtype": "float32", "kv_cache_gib": 2.0}}).engine, SHOWO_SHAPES)
+    half = engine_needs(settle({"engine": {"dtype": "bfloat16", "tensor_parallel": 2}}).engine, SHOWO_SHAPES)
     assert abs(whole.weights - 2 * half.weights) == 0
     assert stored <= 2 * whole.weights
     assert (whole.cache, whole.least) == (2 * GIB, 2 * GIB)
@@ -54,7 +54,7 @@ def test_an_engine_is_planned_with_the_weights_that_it_will_hold() -> None:
 
 def test_an_engine_on_a_gpu_would_like_keys_and_values_of_all_that_is_in_flight() -> None:
     many = settle({"engine": {"dtype": "float32", "max_sequences": 9000}})
-    here, there = (engine_needs(many, SHOWO_SHAPES, device) for device in ("cpu", "cuda"))
+    here, there = (engine_needs(many.engine, SHOWO_SHAPES, device) for device in ("cpu", "cuda"))
     assert here.cache == MOST * GIB < there.cache
     assert (here.weights, here.least) == (there.weights, there.least)
     assert there.work == WORKSPACE * GIB
@@ -62,17 +62,24 @@ def test_an_engine_on_a_gpu_would_like_keys_and_values_of_all_that_is_in_flight(
 
 def test_an_engine_whose_cache_was_cut_starts_though_its_tokenizers_have_entered_the_gpu_meanwhile() -> None:
     settings = settle({"engine": {"dtype": "float32", "max_sequences": 9000}})
-    needs, here = (engine_needs(settings, SHOWO_SHAPES, device) for device in ("cuda", "cpu"))
+    needs, here = (engine_needs(settings.engine, SHOWO_SHAPES, device) for device in ("cuda", "cpu"))
     free, total = needs.work + needs.weights + needs.cache, 2 * needs.cache
     machine = Machine(cores=((0,),), memory=total)
     found = plan(msgspec.structs.replace(machine, gpus=(free,)), needs, None)
     assert found.cut
-    arguments = load_config(SHOWO_SHAPES), "float32", 9000, cache_gib(settings, found), needs.weights, 1
+    arguments = (
+        load_config(SHOWO_SHAPES),
+        "float32",
+        9000,
+        cache_gib(settings.engine, found),
+        needs.weights,
+        1,
+    )
     at_start = Card(free - GIB, total)
     assert 0 < showo_arguments(*arguments, at_start)["kv_cache_memory_bytes"] < found.cache
     crowded = plan(msgspec.structs.replace(machine, memory=3 * GIB + here.branches), here, None)
     assert crowded.cut
-    assert cache_gib(settings, crowded) == crowded.cache / GIB
+    assert cache_gib(settings.engine, crowded) == crowded.cache / GIB
 
 
 def test_training_is_planned_with_what_its_settings_cost() -> None:

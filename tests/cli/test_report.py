@@ -202,7 +202,7 @@ def test_two_runs_of_the_same_settings_differ_in_times_alone(tmp_path: Path) -> 
         ("round-2/checkpoint.training", "steps of 1 round"),
         ("round-0/gallery", "The same prompts, round by round"),
         ("round-1/curate", "Candidates of round 2"),
-        ("round-2/seconds.json", "Time and throughput"),
+        ("events.jsonl", "Candidates of round 2"),
     ],
 )
 def test_a_missing_part_is_said_and_is_no_error(run: Path, missing: str, said: str) -> None:

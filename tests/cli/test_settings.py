@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from engine.errors import ConfigError
-from hermes_cli.settings import RunSettings, load_settings, stored_settings
+from hermes_cli.settings import RunSettings, load_settings, parse_assignment, stored_settings
 
 
 def test_a_run_keeps_the_text_model_that_its_first_command_found(
@@ -16,14 +16,14 @@ def test_a_run_keeps_the_text_model_that_its_first_command_found(
 ) -> None:
     monkeypatch.delenv("HERMES_MPNET", raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
-    first = load_settings(tmp_path / "run.json", None, [], {}).curate.similarity
+    first = load_settings(tmp_path / "run.json").curate.similarity
     monkeypatch.setenv("HERMES_MPNET", str(tmp_path / "mpnet"))
-    assert load_settings(tmp_path / "run.json", None, [], {}).curate.similarity == first
-    assert load_settings(tmp_path / "other.json", None, [], {}).curate.similarity == "mpnet"
+    assert load_settings(tmp_path / "run.json").curate.similarity == first
+    assert load_settings(tmp_path / "other.json").curate.similarity == "mpnet"
     given = {"curate": {"similarity": "bert-cls:somewhere", "rules": "official"}}
-    found = load_settings(tmp_path / "run.json", None, [], given).curate
+    found = load_settings(tmp_path / "run.json", given).curate
     assert (found.similarity, found.rules) == ("bert-cls:somewhere", "official")
-    assert load_settings(tmp_path / "run.json", None, [], {}).curate == found
+    assert load_settings(tmp_path / "run.json").curate == found
 
 
 def test_a_run_from_before_the_sampler_was_the_engines_keeps_its_own(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_run_from_before_the_sampler_was_the_engines_keeps_its_own(tmp_path: P
         plain["engine"] = {"dtype": "bfloat16"}
         plain["curate"]["caption"] |= {"sampler": sampler, "max_tokens": 7}
         path.write_bytes(msgspec.json.encode(plain))
-        for found in (stored_settings(path), load_settings(path, None, [], {}, store=False)):
+        for found in (stored_settings(path), load_settings(path, store=False)):
             assert (found.engine.sampler, found.engine.dtype) == (wanted, "bfloat16")
             assert found.curate.caption.max_tokens == 7
 
@@ -41,6 +41,6 @@ def test_a_run_from_before_the_sampler_was_the_engines_keeps_its_own(tmp_path: P
 def test_settings_that_cannot_be_read_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ConfigError, match=r"run\.json: "):
-        load_settings(tmp_path / "run.json", None, [], {})
+        load_settings(tmp_path / "run.json")
     with pytest.raises(ConfigError, match="one of auto, branched, paged"):
-        load_settings(tmp_path / "none.json", None, ["engine.sampler=beam"], {})
+        load_settings(tmp_path / "none.json", parse_assignment("engine.sampler=beam"))

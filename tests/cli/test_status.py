@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from made_run import made_run, save_curation
+from made_run import DEAD, made_run, save_curation, save_events
 from typer.testing import CliRunner
 
 from engine.errors import ConfigError
 from hermes_cli.main import app
-from hermes_cli.run.folder import RunFolder
-from hermes_cli.run.heartbeat import announced, read_running
-from hermes_cli.run.progress import units_done
+from hermes_cli.run.event_log import Event, Process, logged
 
 
 def status(run: Path, *arguments: str) -> str:
@@ -91,13 +89,16 @@ def test_disk_use_is_that_of_the_files(run: Path) -> None:
         for folder in (run / "round-0", run / "round-1", run / "round-2")
     ]
     assert [one["bytes"] for one in found["rounds"]] == sizes
-    assert found["bytes"] == sum(sizes) + (run / "run.json").stat().st_size
+    assert found["bytes"] == sum(sizes) + sum(
+        (run / name).stat().st_size for name in ("run.json", "events.jsonl")
+    )
 
 
 def test_what_has_not_begun_waits_and_what_was_killed_is_stopped(tmp_path: Path) -> None:
     save_curation(tmp_path, 1)
     (tmp_path / "round-1/curate/pairs.jsonl").unlink()
     (tmp_path / "run.json").write_text(json.dumps({"curate": {"limit": 8}, "train": {"steps": 30}}))
+    save_events(tmp_path, Event(1, "curate", "begun", process=DEAD), Event(1, "curate", "progress", done=3))
     found = stages(tmp_path, 1)
     assert (found["curate"]["state"], found["curate"]["done"], found["curate"]["total"]) == ("stopped", 3, 8)
     assert (found["train"]["state"], found["train"]["total"]) == ("waiting", 30)
@@ -105,66 +106,89 @@ def test_what_has_not_begun_waits_and_what_was_killed_is_stopped(tmp_path: Path)
 
 
 def test_a_running_stage_has_a_rate_and_an_end(run: Path) -> None:
-    path = run / "round-2/running.json"
     (run / "round-2/checkpoint/model.safetensors").unlink()
-    with announced(path, "train", first=2, total=None):
-        now = read_running(path)
-        assert now is not None
-        path.write_bytes(msgspec.json.encode(msgspec.structs.replace(now, started=time.time() - 10)))
-        settings = json.dumps({"train": {"steps": 8, "warmup": 1}})
-        (run / "run.json").write_text(settings)
+    started = time.time() - 10
+    with logged(run / "events.jsonl", 2, "train"):
+        for ago, done in ((10.0, 2), (0.0, 4)):
+            save_events(
+                run,
+                Event(2, "train", "progress", time=started + 10 - ago, done=done, total=8, seconds=10 - ago),
+            )
         train = stages(run, 2)["train"]
         # 4 of 8 steps are done, 2 of them in these 10 s: 20 s are left.
-        assert train["state"] == "running"
+        assert (train["state"], train["done"], train["total"]) == ("running", 4, 8)
+        assert train["note"] == f"process {os.getpid()}"
         assert train["eta_seconds"] == pytest.approx(20, abs=2)
         assert train["seconds"] == pytest.approx(10, abs=1)
         assert "running" in status(run)
-    assert stages(run, 2)["train"]["state"] == "stopped"
-    assert not path.exists()
+    (run / "round-2/eval.json").unlink()
+    with pytest.raises(KeyboardInterrupt), logged(run / "events.jsonl", 2, "eval", resumes=False):
+        raise KeyboardInterrupt
+    assert stages(run, 2)["eval"]["state"] == "stopped"
+
+
+def test_the_rate_is_that_of_the_latter_half(run: Path) -> None:
+    now = time.time()
+    # Rows that were there already pass by at once; of those that are sampled, 2 take 5 s.
+    points = [(100, 0), (99, 500), *((99 - 5 * i, 500 + 2 * i) for i in range(1, 20))]
+    save_events(run, Event(2, "curate", "begun"))
+    for ago, done in points:
+        save_events(run, Event(2, "curate", "progress", time=now - ago, done=done, total=600))
+    assert stages(run, 2)["curate"]["eta_seconds"] == pytest.approx((600 - 538) * 2.5, rel=0.1)
 
 
 def test_an_evaluation_counts_its_items_as_they_come(run: Path) -> None:
-    with announced(run / "round-2/running.json", "eval", first=0, total=50) as announcement:
+    with logged(run / "events.jsonl", 2, "eval", resumes=False, total=50) as stage:
         (run / "round-2/eval.json").unlink()
-        announcement.advance(32)
+        stage.advance(32)
         found = stages(run, 2)["eval"]
         assert (found["state"], found["done"], found["total"]) == ("running", 32, 50)
 
 
 def test_a_killed_process_is_not_running_even_if_its_number_is_taken_again(run: Path) -> None:
-    path = run / "round-2/running.json"
-    with announced(path, "eval", first=0, total=20):
-        now = read_running(path)
-        assert now is not None
-        (run / "round-2/eval.json").unlink()
-        assert stages(run, 2)["eval"]["state"] == "running"
-        child = subprocess.Popen([sys.executable, "-c", ""])
-        child.wait()
-        for changed in ({"pid": child.pid}, {"born": "1"}):
-            path.write_bytes(msgspec.json.encode(msgspec.structs.replace(now, **changed)))
-            assert stages(run, 2)["eval"]["state"] == "stopped"
+    (run / "round-2/eval.json").unlink()
+    ours = Process.this()
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    elsewhere = msgspec.structs.replace(DEAD, host="elsewhere")
+    for process, wanted in (
+        (ours, "running"),
+        (msgspec.structs.replace(ours, pid=child.pid), "stopped"),
+        (DEAD, "stopped"),
+        (elsewhere, "running"),
+    ):
+        save_events(run, Event(2, "eval", "begun", process=process))
+        assert stages(run, 2)["eval"]["state"] == wanted
+    assert stages(run, 2)["eval"]["note"] == f"process {ours.pid} on elsewhere"
 
 
-def test_rows_of_sealed_and_open_shards_are_counted_once(tmp_path: Path) -> None:
-    save_curation(tmp_path, 1)
-    folder = RunFolder(tmp_path, "")
-    shards = tmp_path / "round-1/curate/candidates"
-    line = (shards / "000000.jsonl").read_bytes().splitlines(keepends=True)[0]
-    (shards / "000001.open.jsonl").write_bytes(line * 4 + line[:20])
-    (shards / "000000.open.jsonl").write_bytes(line * 3)
-    assert units_done(folder, 1, "curate") == 3 + 4
+def test_a_stage_that_goes_on_counts_what_is_there_once(run: Path) -> None:
+    (run / "round-2/curate/curate.json").unlink()
+    for _ in range(2):
+        with suppress(KeyboardInterrupt), logged(run / "events.jsonl", 2, "curate", total=9) as stage:
+            stage.advance(2)
+            stage.advance(1)
+            raise KeyboardInterrupt
+        found = stages(run, 2)["curate"]
+        assert (found["state"], found["done"], found["total"]) == ("stopped", 3, 9)
 
 
-def test_a_held_lock_is_seen_and_not_disturbed(run: Path) -> None:
-    assert json.loads(status(run, "--json"))["locked"] is False
-    handle = os.open(run / "round-2/curate/lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        found = json.loads(status(run, "--json"))
-        assert [one["locked"] for one in found["rounds"]] == [False, False, True]
-        assert "held open by a process" in status(run)
-    finally:
-        os.close(handle)
+def test_what_was_done_and_is_removed_waits(run: Path) -> None:
+    (run / "round-2/checkpoint/model.safetensors").unlink()
+    found = stages(run, 2)["train"]
+    assert (found["state"], found["done"], found["total"]) == ("waiting", 0, 4)
+
+
+def test_a_run_of_an_earlier_version_is_said_to_be_one_and_read_as_far_as_its_files_go(run: Path) -> None:
+    (run / "events.jsonl").rename(run / "log.jsonl")
+    found = json.loads(status(run, "--json"))
+    assert (found["request"], found["eta_seconds"], found["last"]) == (None, 0, None)
+    states = [
+        one["state"] for each in found["rounds"] for one in each["stages"] if one["stage"] != "reference"
+    ]
+    assert set(states) == {"done"}
+    assert "log.jsonl comes from an earlier version" in found["note"]
+    assert "log.jsonl comes from an earlier version" in " ".join(status(run).split())
 
 
 def test_it_imports_nothing_heavy(run: Path) -> None:

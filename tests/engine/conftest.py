@@ -18,14 +18,12 @@ from engine.records import ImageTokens, Question
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
 from engine.tokenizers.text import TextTokenizer, word_tokenizer
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of golden files, kept outside the repository."""
-    if not GOLDEN.is_dir():
-        pytest.skip(f"no golden files at {GOLDEN}")
+    """The folder of golden arrays."""
     return GOLDEN
 
 

@@ -13,9 +13,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from engine.models.clip_tower import ClipTower, pixels
 from engine.records import PaintSettings
-from engine.samplers.canvas import Canvas
-from engine.samplers.canvas_batches import HiddenBatches, Kept, StaticBatches
-from engine.samplers.text_prefix import text_prefixes
+from engine.samplers.mask_predict import MaskedBatches, SamplerCache, StaticBatches
+from engine.samplers.masked_images import MaskedImages, text_prefixes
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, to_pixels, to_uint8
 from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config
 from engine.tokenizers.magvit_v2_blocks import StackConfig
@@ -37,14 +36,14 @@ TEXTS = [[1, 2, 3], [4], [5, 6]]
 def test_a_batch_is_painted_without_waiting_for_the_gpu(
     guidance: float, candidates: int, rows: list[int], schedule: str
 ) -> None:
-    model, kept = small_showo(), Kept()
+    model, kept = small_showo(), SamplerCache()
     settings = PaintSettings(steps=3, guidance=guidance, schedule=schedule)
     with pretended():
         moved(model)
         kept.empty = text_prefixes(model, [()])
         batches = StaticBatches(model, settings, kept, 4, candidates)
         batches.hold(TEXTS)
-        codes_BN = batches.painted(rows, torch.rand(3, 2, 4, 16))
+        codes_BN = batches.sampled(rows, torch.rand(3, 2, 4, 16))
         assert codes_BN.device.type == "cuda"
         assert codes_BN.shape == (4, 16)
 
@@ -53,19 +52,19 @@ def test_the_form_for_cpus_would_wait() -> None:
     model = small_showo()
     with pretended():
         moved(model)
-        batches = HiddenBatches(model, PaintSettings(steps=3, guidance=0.0), Kept())
+        batches = MaskedBatches(model, PaintSettings(steps=3, guidance=0.0), SamplerCache())
         batches.hold(TEXTS)
         with pytest.raises(Exception, match="nonzero"):
-            batches.painted([0, 0, 1, 1], torch.rand(3, 2, 4, 16))
+            batches.sampled([0, 0, 1, 1], torch.rand(3, 2, 4, 16))
 
 
-def test_prefixes_and_canvases_lie_where_the_weights_do() -> None:
+def test_prefixes_and_masked_images_lie_where_the_weights_do() -> None:
     model = small_showo()
     with pretended():
         moved(model)
         prefixes = text_prefixes(model, TEXTS)
         assert {one.device.type for pair in prefixes.layers for one in pair} == {"cuda"}
-        Canvas(model, prefixes)
+        MaskedImages(model, prefixes)
 
 
 def patches() -> PatchLfq:

@@ -8,11 +8,14 @@ from pretended_cuda import CUDA, moved, pretended_cuda, small_showo
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from engine.models.showo import Showo
-from engine.samplers.choice_rows import Ask, Seen
-from engine.samplers.choices import choose, passes
-from engine.samplers.stems import Stem, read_stems
+from engine.samplers.choices import passes, read_choices
+from engine.samplers.continuations import ImageQuestions, Prefix, TokenizedQuestion, read_prefixes
 
-ASKS = [Ask((5, 6, 7), ((1,), (2, 3))), Ask((5, 8), ()), Ask((5, 9, 9, 9), ((4, 4, 4), (2,), (3,)))]
+ASKS = [
+    TokenizedQuestion((5, 6, 7), ((1,), (2, 3))),
+    TokenizedQuestion((5, 8), ()),
+    TokenizedQuestion((5, 9, 9, 9), ((4, 4, 4), (2,), (3,))),
+]
 
 
 def showo(clip: bool) -> Showo:
@@ -35,18 +38,19 @@ def test_choices_are_read_on_the_models_device_and_fetched_once_at_the_end(clip:
     with pretended_cuda():
         model = moved(showo(clip))
         ids, features = prefix(model)
-        seen = [Seen(ids, ASKS, features), Seen(ids, ASKS[:1], features), Seen(ids, [], features)] * 3
+        image = Prefix(ids, features)
+        seen = [ImageQuestions.of(image, asks) for asks in (ASKS, ASKS[:1], [])] * 3
         found = passes(model, seen, tokens=150)
         assert len(found) >= 2
         assert {one.logps.device for one in found} | {one.greedy.device for one in found} == {CUDA}
         with pytest.raises(DataDependentOutputException):
-            choose(model, seen)
+            read_choices(model, seen)
 
 
 @pytest.mark.parametrize("clip", [False, True])
-def test_stems_are_read_on_the_models_device(clip: bool) -> None:
+def test_prefixes_are_read_on_the_models_device(clip: bool) -> None:
     with pretended_cuda():
         model = moved(showo(clip))
         ids, features = prefix(model)
-        read = read_stems(model, [Stem([*ids, 5], features)] * 3)
+        read = read_prefixes(model, [Prefix([*ids, 5], features)] * 3)
         assert {read.last.device, *(one.keys.device for one in read.layers)} == {CUDA}

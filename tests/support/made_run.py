@@ -27,9 +27,12 @@ from engine.records import (
     Question,
 )
 from hermes_cli.reporting.gallery import INDEX, Gallery, GalleryImage, painted_file, real_file
+from hermes_cli.run.event_log import Event, Process, log_event
 from train.logging.metrics import SideMetrics, TrainStep
 
 IMAGES = 2
+DEAD = msgspec.structs.replace(Process.this(), start="of an earlier boot")
+"""A process whose number another has now."""
 
 
 def required(kind: type[msgspec.Struct], **known: Any) -> dict[str, Any]:
@@ -120,13 +123,21 @@ def save_training(run: Path, number: int, steps: int = 4) -> None:
     write_file(run / f"round-{number}/checkpoint.training/metrics.jsonl", text.encode())
 
 
+def save_events(run: Path, *events: Event) -> None:
+    """More lines of events.jsonl."""
+    for event in events:
+        log_event(run / "events.jsonl", event)
+
+
 def made_run(run: Path, text: str = "plain", seconds: float = 1.0) -> Path:
     """Base and two rounds: the first gains on the painted side, the second loses it again and more."""
     write_file(run / "run.json", json.dumps({"seed": 3, "train": {"steps": 4, "warmup": 1}}).encode())
     rows = [[(2, 2, 3)] * 20, [(2, 4, 3)] * 19 + [(2, 3, 3)], [(2, 1, 3)] * 19 + [(3, 1, 3)]]
     for number, items in enumerate(rows):
         save_evaluation(run, number, measured(f"weights-{number}", items, text), text)
-        write_file(run / f"round-{number}/seconds.json", json.dumps({"eval": seconds}).encode())
+        for stage, done in (("curate", 3), ("reference", 3), ("train", 4)) if number else ():
+            save_events(run, Event(number, stage, "done", done=done, total=done))
+        save_events(run, Event(number, "eval", "done", done=20, total=20, seconds=seconds))
         if number:
             save_curation(run, number, text)
             save_training(run, number)

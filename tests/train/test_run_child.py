@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 from training import CONFIG
 
 from engine.errors import HermesError
-from hermes_cli.run.event_log import read_transitions
+from hermes_cli.run.event_log import read_events
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings, store_settings, stored_settings
 from hermes_cli.stages.self_play import train_in_child
@@ -86,7 +85,7 @@ def test_a_run_trains_with_its_own_settings_and_ranks(
         train_in_child(folder, settings, 1, ranks=3)
     assert "batch is 4" in capfd.readouterr().err
     assert stored_settings(folder.settings).seed == settings.seed
-    (line,) = read_transitions(folder.log)
+    (line,) = read_events(folder.events)
     assert (line.round, line.stage, line.event) == (1, "train", "failed")
 
 
@@ -95,7 +94,7 @@ def test_what_a_training_says_itself_is_not_said_again(run: tuple[RunFolder, Run
     broken = msgspec.structs.replace(settings.train, learning_rate=1e30, clip=1e30)
     with pytest.raises(HermesError, match="stopped with status 1"):
         train_in_child(folder, msgspec.structs.replace(settings, train=broken), 1)
-    found = [(one.stage, one.event) for one in read_transitions(folder.log)]
+    found = [(one.stage, one.event) for one in read_events(folder.events) if one.event != "progress"]
     assert found == [("reference", "begun"), ("reference", "done"), ("train", "begun"), ("train", "failed")]
-    assert "lower learning_rate" in read_transitions(folder.log)[-1].reason
-    assert json.loads((folder.round(1) / "seconds.json").read_text())["train"] > 0
+    assert "lower learning_rate" in read_events(folder.events)[-1].reason
+    assert folder.seconds(1)["train"] > 0

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curate.bad_rows import FEWEST, parse_max_bad, too_many_bad
 from curate.config import CurateConfig
-from curate.sources.bad_rows import FEWEST, parse_max_bad, too_many_bad
 from engine.errors import ConfigError
 
 

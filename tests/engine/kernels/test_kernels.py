@@ -67,41 +67,41 @@ def test_what_needs_a_gradient_has_one() -> None:
     assert torch.allclose(found, wanted)
 
 
-class Forest:
-    """Stems, branches of them, and some new tokens in random places of the branches."""
+class Problem:
+    """Prefixes, continuations of them, and some new tokens in random places of these."""
 
-    def __init__(self, seed: int, size: int, stem: int, room: int, dtype: torch.dtype) -> None:
+    def __init__(self, seed: int, size: int, prefix: int, room: int, dtype: torch.dtype) -> None:
         rng = torch.Generator().manual_seed(seed)
-        heads, stems, branches = 3, 2, 5
-        self.stem_tokens = stem
-        k, v = (numbers(stems, stem, heads, size, seed=seed + i, dtype=dtype) for i in (1, 2))
-        self.stems = phi.StemCache.of(k, v)
-        self.own = phi.BranchCache.empty(branches, room, self.stems)
+        heads, prefixes, continuations = 3, 2, 5
+        self.prefix_tokens = prefix
+        k, v = (numbers(prefixes, prefix, heads, size, seed=seed + i, dtype=dtype) for i in (1, 2))
+        self.prefixes = phi.PrefixCache.of(k, v)
+        self.own = phi.ContinuationCache.empty(continuations, room, self.prefixes)
         for i, one in enumerate(self.own):
             one.copy_(numbers(*one.shape, seed=seed + 3 + i, dtype=dtype))
-        every = torch.cartesian_prod(torch.arange(branches), torch.arange(room))
-        chosen = every[torch.randperm(len(every), generator=rng)[: branches * room // 2 + 1]]
-        self.branch, self.place = chosen.T.contiguous()
+        every = torch.cartesian_prod(torch.arange(continuations), torch.arange(room))
+        chosen = every[torch.randperm(len(every), generator=rng)[: continuations * room // 2 + 1]]
+        self.continuation, self.place = chosen.T.contiguous()
         self.shared = (torch.rand(len(chosen), generator=rng) * (self.place + 2)).long()
         self.first = self.shared + (torch.rand(len(chosen), generator=rng) * 3).long()
-        self.stem = torch.randint(stems, (branches,), generator=rng)
+        self.prefix = torch.randint(prefixes, (continuations,), generator=rng)
         self.q, self.k, self.v = (
             numbers(len(chosen), heads, size, seed=seed + i, dtype=dtype) for i in (5, 6, 7)
         )
 
     def attend(self, which: Tensor, exact: bool = False) -> Tensor:
         """Attention of some of the new tokens; `exact` by the twin in float64."""
-        leaves = phi.Leaves(
-            self.stem, self.branch[which], self.place[which], self.shared[which], self.first[which]
+        new = phi.NewTokens(
+            self.prefix, self.continuation[which], self.place[which], self.shared[which], self.first[which]
         )
         given = (self.q[which], self.k[which], self.v[which])
-        stems, own = self.stems, phi.BranchCache(*(one.clone() for one in self.own))
+        prefixes, own = self.prefixes, phi.ContinuationCache(*(one.clone() for one in self.own))
         if exact:
             given = tuple(one.double() for one in given)
-            stems = phi.StemCache(*(one.double() for one in stems))
-            own = phi.BranchCache(*(one.double() for one in own))
+            prefixes = phi.PrefixCache(*(one.double() for one in prefixes))
+            own = phi.ContinuationCache(*(one.double() for one in own))
         with torch.no_grad():
-            return phi.branch_attention(*given, stems, self.stem_tokens, own, leaves)
+            return phi.continuation_attention(*given, prefixes, self.prefix_tokens, own, new)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -109,31 +109,31 @@ class Forest:
 @given(
     seed=st.integers(0, 999),
     size=st.sampled_from([8, 24, 32, 64]),
-    stem=st.integers(1, 70),
+    prefix=st.integers(1, 70),
     room=st.integers(1, 40),
 )
-def test_branch_attention_is_the_twins(
-    dtype: torch.dtype, seed: int, size: int, stem: int, room: int
+def test_continuation_attention_is_the_twins(
+    dtype: torch.dtype, seed: int, size: int, prefix: int, room: int
 ) -> None:
-    forest = Forest(seed, size, stem, room, dtype)
-    every = torch.arange(len(forest.branch))
-    found, wanted = forest.attend(every), forest.attend(every, exact=True)
+    problem = Problem(seed, size, prefix, room, dtype)
+    every = torch.arange(len(problem.continuation))
+    found, wanted = problem.attend(every), problem.attend(every, exact=True)
     assert (found - wanted).abs().max() < 8 * ROUNDING[dtype] * math.sqrt(size)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_token_is_given_the_same_alone_and_among_others(dtype: torch.dtype) -> None:
     """To the last bit: a curation that is killed and goes on must not differ in a digit."""
-    forest = Forest(3, 32, 37, 21, dtype)
-    together = forest.attend(torch.arange(len(forest.branch)))
-    last = {int(branch): 0 for branch in forest.branch}
-    for i, branch in enumerate(forest.branch.tolist()):
-        last[branch] = max(last[branch], int(forest.place[i]))
-    # One new token a branch, as in decoding: no other new token is seen.
-    for i in range(len(forest.branch)):
-        alone = forest.attend(torch.tensor([i]))
-        seen = forest.attend(
-            torch.cat((torch.tensor([i]), (forest.branch != forest.branch[i]).nonzero()[:, 0]))
+    problem = Problem(3, 32, 37, 21, dtype)
+    together = problem.attend(torch.arange(len(problem.continuation)))
+    last = {int(continuation): 0 for continuation in problem.continuation}
+    for i, continuation in enumerate(problem.continuation.tolist()):
+        last[continuation] = max(last[continuation], int(problem.place[i]))
+    # One new token a continuation, as in decoding: no other new token is seen.
+    for i in range(len(problem.continuation)):
+        alone = problem.attend(torch.tensor([i]))
+        seen = problem.attend(
+            torch.cat((torch.tensor([i]), (problem.continuation != problem.continuation[i]).nonzero()[:, 0]))
         )
         assert torch.equal(alone[0], seen[0])
     assert together.isfinite().all()

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from engine.metering.counters import EngineWork, PathWork
-from engine.metering.meter import Counts, Meter
-from engine.metering.stopwatch import Clock
+from engine.metering.counters import EngineWork, Meter, PathWork
+from engine.metering.stopwatch import ForwardClock
 from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def test_a_clock_counts_nested_use_once_and_stops_on_errors() -> None:
-    clock = Clock()
+    clock = ForwardClock()
 
     def work() -> None:
         with clock:
@@ -53,7 +52,7 @@ class Event:
 
 def test_a_clock_counts_a_gpus_time_and_waits_for_it_only_when_read() -> None:
     gpu = {"asked": 0.0, "done": 0.0}
-    clock = Clock(lambda: Event(gpu))
+    clock = ForwardClock(lambda: Event(gpu))
     for _ in range(2):
         with clock:
             gpu["asked"] += 2.5
@@ -66,7 +65,10 @@ def test_a_clock_counts_a_gpus_time_and_waits_for_it_only_when_read() -> None:
 
 
 def test_calls_add_up_by_path_and_a_failed_one_counts_its_time() -> None:
-    counts = iter([Counts(0.0, 0, 0), Counts(1.0, 2, 6), Counts(5.0, 2, 6), Counts(7.0, 3, 10)])
+    counts = iter(
+        EngineWork(forward_seconds=seconds, decode_steps=steps, decoded_rows=rows)
+        for seconds, steps, rows in ((0.0, 0, 0), (1.0, 2, 6), (5.0, 2, 6), (7.0, 3, 10))
+    )
     meter = Meter(lambda: next(counts))
     with meter.call("captions") as tally:
         tally.samples, tally.tokens = 3, 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.samplers.batch_size import halving
+from engine.samplers.choices import halving
 
 
 def test_a_batch_is_halved_until_it_fits_and_this_is_said(capsys: pytest.CaptureFixture[str]) -> None:

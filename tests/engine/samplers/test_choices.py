@@ -18,9 +18,9 @@ from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.official.showo_layout import code_wording
 from engine.records import AnswerSettings, ImageTokens, Question
-from engine.samplers.choice_rows import Ask, Seen
-from engine.samplers.choices import Chosen, choose
-from engine.samplers.vqa_prompts import settled, wording
+from engine.samplers.choices import ChoiceLogprob, read_choices
+from engine.samplers.continuations import ImageQuestions, Prefix, TokenizedQuestion
+from engine.samplers.vqa_prompts import answer_from_choices, format_question
 
 pytest.importorskip("vllm")
 
@@ -111,10 +111,13 @@ def test_an_image_is_answered_alike_alone_and_among_others(
 def test_small_passes_give_what_large_ones_give(model: Showo, images: list[ImageTokens]) -> None:
     words = model.config.vocabulary
     seen = [
-        Seen(words.mmu_prefix(image.codes), [Ask((words.bos, 3, 4), ((1,), (2, 5)))] * (i % 3))
+        ImageQuestions.of(
+            Prefix(words.mmu_prefix(image.codes)),
+            [TokenizedQuestion((words.bos, 3, 4), ((1,), (2, 5)))] * (i % 3),
+        )
         for i, image in enumerate(images)
     ]
-    large, small = choose(model, seen), choose(model, seen, tokens=1)
+    large, small = read_choices(model, seen), read_choices(model, seen, tokens=1)
     for one, other in zip(large, small, strict=True):
         assert len(one) == len(other)
         for a, b in zip(one, other, strict=True):
@@ -122,7 +125,7 @@ def test_small_passes_give_what_large_ones_give(model: Showo, images: list[Image
             assert [c.greedy for c in a] == [c.greedy for c in b]
 
 
-def some_seen(model: Showo, count: int) -> list[Seen]:
+def some_seen(model: Showo, count: int) -> list[ImageQuestions]:
     """Images with no question to three, whose texts and choices differ in number and length."""
     config, words, draw = model.config, model.config.vocabulary, np.random.default_rng(4)
 
@@ -131,30 +134,35 @@ def some_seen(model: Showo, count: int) -> list[Seen]:
 
     found = []
     for number in range(count):
-        asks = [Ask((3, *ids(5)), tuple(ids(5) for _ in range(i + number % 2))) for i in range(number % 4)]
+        asks = [
+            TokenizedQuestion((3, *ids(5)), tuple(ids(5) for _ in range(i + number % 2)))
+            for i in range(number % 4)
+        ]
         codes = draw.integers(0, config.codebook_size, config.num_image_tokens).tolist()
         prefix, features = words.mmu_prefix(codes), None
         if config.w_clip_vit:
             prefix = words.feature_prompt(config.system_ids, config.clip_tokens, ())
             features = torch.from_numpy(draw.normal(size=(config.clip_tokens, config.clip_size))).float()
-        found.append(Seen(prefix, asks, features))
+        found.append(ImageQuestions.of(Prefix(prefix, features), asks))
     return found
 
 
 @torch.no_grad()
-def one_choice_alone(model: Showo, seen: Seen, text: Sequence[int], choice: Sequence[int]) -> Chosen:
+def one_choice_alone(
+    model: Showo, seen: ImageQuestions, text: Sequence[int], choice: Sequence[int]
+) -> ChoiceLogprob:
     """A choice after its question by one forward pass of the training model."""
     config, words = model.config, model.config.vocabulary
-    ids = torch.tensor([[*seen.prefix, *text, *choice]])
+    ids = torch.tensor([[*seen.prefix.ids, *text, *choice]])
     length = ids.shape[1]
-    features = None if seen.features is None else seen.features[None]
+    features = None if seen.prefix.features is None else seen.prefix.features[None]
     mask = mmu_mask(ids, words.eoi)
     if config.w_clip_vit:
         mask = feature_mask(length, config.image_start, config.clip_tokens)
     logp = model.head(model(ids, mask, features=features)[0, length - len(choice) - 1 :]).log_softmax(-1)
     wanted = torch.tensor([*choice, words.eos])
     greedy = (logp.argmax(-1) == wanted).tolist()
-    return Chosen(logp.gather(-1, wanted[:, None]).sum().item(), tuple(greedy))
+    return ChoiceLogprob(logp.gather(-1, wanted[:, None]).sum().item(), tuple(greedy))
 
 
 @pytest.mark.parametrize("clip", [False, True])
@@ -164,10 +172,10 @@ def test_a_dense_pass_and_a_flat_one_give_what_each_choice_is_given_alone(
 ) -> None:
     model = load_model(clip_checkpoints[0]) if clip else model
     images = some_seen(model, 16)
-    dense, flat = (choose(model, images, tokens, dense=dense) for dense in (True, False))
+    dense, flat = (read_choices(model, images, tokens, dense=dense) for dense in (True, False))
     compared = 0
     for seen, *found in zip(images, dense, flat, strict=True):
-        for ask, *rows in zip(seen.asks, *found, strict=True):
+        for ask, *rows in zip(seen.questions, *found, strict=True):
             for choice, *given in zip(ask.choices, *rows, strict=True):
                 alone = one_choice_alone(model, seen, ask.text, choice)
                 for one in given:
@@ -212,11 +220,11 @@ def test_passes_are_halved_where_memory_runs_out_and_the_choices_stay(
     crowded = Crowded(model.config)
     crowded.load_state_dict(model.state_dict())
     seen = some_seen(model, 8)
-    found = choose(crowded, seen, dense=True)
+    found = read_choices(crowded, seen, dense=True)
     assert "do not fit into the GPU's memory; going on with 128" in capsys.readouterr().err
-    assert found == choose(model, seen, tokens=128, dense=True)
+    assert found == read_choices(model, seen, tokens=128, dense=True)
     with pytest.raises(torch.OutOfMemoryError):
-        choose(crowded, seen, dense=True, halves=False)
+        read_choices(crowded, seen, dense=True, halves=False)
 
 
 def test_decoded_answers_are_those_of_vllms_own_decoding(
@@ -266,8 +274,8 @@ def test_a_draft_counts_as_far_as_a_free_text_goes(
     ask: Asking, greedy: list[tuple[bool, ...]], text: str | None
 ) -> None:
     choices = [[5 * i] * (len(one) - 1) for i, one in enumerate(greedy)]
-    chosen = [Chosen(logp=-1.0, greedy=one) for one in greedy]
-    found = settled(
+    chosen = [ChoiceLogprob(logp=-1.0, greedy=one) for one in greedy]
+    found = answer_from_choices(
         ask("how many?", "x", "y"), choices, chosen, AnswerSettings(), lambda ids: " ".join(map(str, ids))
     )
     assert (found and found.text) == text
@@ -278,11 +286,11 @@ def test_choices_are_named_as_the_official_script_names_them(ask: Asking) -> Non
     question = ask("What color is the cube?", "red", "green", "blue", "yellow")
     named = "USER: \nQuestion:What color is the cube? Choice:['red', 'green', 'blue', 'yellow'] ASSISTANT:"
     plain = "USER: \nWhat color is the cube? ASSISTANT:"
-    assert wording(config, question, AnswerSettings()) == named
-    assert wording(config, question, AnswerSettings(name_choices=False)) == plain
-    assert wording(config, ask("What color is the cube?"), AnswerSettings()) == plain
+    assert format_question(config, question, AnswerSettings()) == named
+    assert format_question(config, question, AnswerSettings(name_choices=False)) == plain
+    assert format_question(config, ask("What color is the cube?"), AnswerSettings()) == plain
     config.vqa_choices_prompt = ""
-    assert wording(config, question, AnswerSettings()) == plain
+    assert format_question(config, question, AnswerSettings()) == plain
 
 
 @pytest.fixture(scope="module")

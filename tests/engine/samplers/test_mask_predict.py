@@ -15,20 +15,18 @@ from engine.errors import EngineError
 from engine.models.masks import t2i_mask
 from engine.models.showo import Showo
 from engine.records import PaintSettings
-from engine.samplers.canvas import Canvas, StaticCanvas
-from engine.samplers.mask_predict import paint, randoms
+from engine.samplers.mask_predict import generate, randoms
 from engine.samplers.mask_predict_rule import (
-    SMALLEST,
     check_schedule,
-    draw,
     guide,
     gumbel,
-    hidden_share,
-    hide_again,
-    left_hidden,
+    left_masked,
+    mask_again,
+    masked_share,
     temperatures,
 )
-from engine.samplers.text_prefix import text_prefixes
+from engine.samplers.masked_images import MaskedImages, StaticMaskedImages, text_prefixes
+from engine.samplers.token_rule import SMALLEST, draw
 
 CASES = [("case4a_gen_g0.npz", 0.0), ("case4b_gen_g3.npz", 3.0)]
 
@@ -48,43 +46,43 @@ def test_every_step_of_the_official_run_follows_the_rule(golden: Path, file: str
     for step in range(steps):
         unknown = run["unknown_before_step"][step]
         logp = run["logits"][step].log_softmax(-1).gather(-1, run["draws"][step][..., None])[..., 0]
-        left = left_hidden(unknown.sum(-1), tokens, step, steps)
-        hidden = hide_again(logp, unknown, run["gumbel"][step], ours[step], left)
+        left = left_masked(unknown.sum(-1), tokens, step, steps)
+        masked = mask_again(logp, unknown, run["gumbel"][step], ours[step], left)
         assert left.tolist() == run["mask_len"][step, :, 0].long().tolist()
-        assert torch.equal(hidden, run["masking"][step])
+        assert torch.equal(masked, run["masking"][step])
     known = run["step_input_ids"][-1][: len(unknown), -tokens - 1 : -1] - 210
     assert torch.equal(torch.where(unknown, run["draws"][-1], known), run["final_ids"])
 
 
 @pytest.mark.parametrize(("file", "guidance"), CASES)
-def test_a_canvas_behind_a_stored_prefix_has_the_official_logits(
+def test_a_masked_image_behind_a_stored_prefix_has_the_official_logits(
     golden: Path, official: Showo, file: str, guidance: float
 ) -> None:
     run = {name: torch.from_numpy(array) for name, array in np.load(golden / file).items()}
     prompts = [run["prompt_ids"], *([run["uncond_prompt_ids"]] if guidance else [])]
     texts = [[i for i in row[:13].tolist() if i != 200][2:-1] for prompt in prompts for row in prompt]
     with torch.no_grad():
-        canvas = Canvas(official, text_prefixes(official, texts))
+        images = MaskedImages(official, text_prefixes(official, texts))
         for step, unknown in enumerate(run["unknown_before_step"]):
             ids = run["step_input_ids"][step][: len(unknown), -17:-1]
             codes = torch.where(ids == 274, -1, ids - 210)
-            logits = canvas.logits(codes, guidance)
+            logits = images.logits(codes, guidance)
             assert (logits - run["logits"][step][unknown]).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize(("file", "guidance"), CASES)
-def test_canvases_of_the_form_for_gpus_have_the_official_logits(
+def test_masked_images_of_the_form_for_gpus_have_the_official_logits(
     golden: Path, official: Showo, file: str, guidance: float
 ) -> None:
     run = {name: torch.from_numpy(array) for name, array in np.load(golden / file).items()}
     texts = [[i for i in row[:13].tolist() if i != 200][2:-1] for row in run["prompt_ids"]]
     with torch.no_grad():
         empty = text_prefixes(official, [()]) if guidance else None
-        canvas = StaticCanvas(official, len(texts), text_prefixes(official, texts), empty, masked=True)
+        images = StaticMaskedImages(official, len(texts), text_prefixes(official, texts), empty, masked=True)
         for step, logits in enumerate(run["logits"]):
             ids = run["step_input_ids"][step][: len(texts), -17:-1]
             codes = torch.where(ids == 274, -1, ids - 210)
-            found = canvas.logits(codes, guidance)
+            found = images.logits(codes, guidance)
             assert (found.view_as(logits) - logits).abs().max() < 2e-5
 
 
@@ -108,8 +106,8 @@ def dense_paint(model: Showo, text: list[int], seed: int, settings: PaintSetting
         drawn, logp = draw(guide(logits[0], logits[1], settings.guidance), uniform[step, 0])
         unknown = codes < 0
         sampled = torch.where(unknown, drawn, codes)
-        left = left_hidden(unknown.sum()[None], tokens, step, steps, settings.schedule)
-        again = hide_again(logp[None], unknown[None], gumbel(uniform[step, 1])[None], temperature, left)[0]
+        left = left_masked(unknown.sum()[None], tokens, step, steps, settings.schedule)
+        again = mask_again(logp[None], unknown[None], gumbel(uniform[step, 1])[None], temperature, left)[0]
         codes = torch.where(again, -1, sampled)
     return sampled.tolist()
 
@@ -121,7 +119,7 @@ def test_the_batched_sampler_equals_a_plain_dense_loop(model: Showo, guidance: f
     settings = PaintSettings(steps=9, guidance=guidance, schedule=schedule)
     texts: list[list[int]] = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11, 12, 13]]
     seeds = [[11, 12], [13], [14, 15, 16]]
-    painted = paint(model, texts, seeds, settings, batch=4)
+    painted = generate(model, texts, seeds, settings, batch=4)
     for text, of_text, found in zip(texts, seeds, painted, strict=True):
         assert found == [dense_paint(model, text, seed, settings) for seed in of_text]
 
@@ -129,15 +127,15 @@ def test_the_batched_sampler_equals_a_plain_dense_loop(model: Showo, guidance: f
 def test_a_painted_candidate_is_the_same_alone_or_in_any_batch(model: Showo) -> None:
     settings = PaintSettings()
     texts, seeds = [[1, 2, 3], [4], [5, 6]], [list(range(5)), list(range(5, 10)), list(range(10, 15))]
-    together = paint(model, texts, seeds, settings, batch=16)
-    assert paint(model, texts, seeds, settings, batch=4) == together
+    together = generate(model, texts, seeds, settings, batch=16)
+    assert generate(model, texts, seeds, settings, batch=4) == together
     for text, of_text, found in zip(texts, seeds, together, strict=True):
-        assert [paint(model, [text], [[seed]], settings, batch=1)[0][0] for seed in of_text] == found
+        assert [generate(model, [text], [[seed]], settings, batch=1)[0][0] for seed in of_text] == found
 
 
 def test_every_position_of_a_painted_image_is_a_code(model: Showo) -> None:
     for steps in (1, 2, 36, 50):
-        codes = paint(model, [[1]], [[5]], PaintSettings(steps=steps), batch=1)[0][0]
+        codes = generate(model, [[1]], [[5]], PaintSettings(steps=steps), batch=1)[0][0]
         assert len(codes) == 36
         assert all(0 <= code < 64 for code in codes)
 
@@ -174,8 +172,8 @@ def test_temperature_compounds_and_ends_at_zero() -> None:
         ("sigmoid", 0.5, 1e-6),
     ],
 )
-def test_schedules_run_from_all_hidden_to_none(schedule: str, half: float, end: float) -> None:
-    shares = [hidden_share(schedule, torch.tensor(ratio)).item() for ratio in (0.0, 0.25, 0.5, 0.75, 1.0)]
+def test_schedules_run_from_all_masked_to_none(schedule: str, half: float, end: float) -> None:
+    shares = [masked_share(schedule, torch.tensor(ratio)).item() for ratio in (0.0, 0.25, 0.5, 0.75, 1.0)]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == pytest.approx(1.0)
     assert shares[2] == pytest.approx(half, abs=1e-6)
@@ -188,9 +186,9 @@ def test_an_unknown_schedule_is_refused(schedule: str) -> None:
         check_schedule(schedule)
 
 
-def test_a_known_position_is_never_hidden_again() -> None:
+def test_a_known_position_is_never_masked_again() -> None:
     unknown: Tensor = torch.tensor([[True, True, True, False]])
     logp = torch.full((1, 4), math.log(SMALLEST))
     noise = torch.tensor([[9.0, 8.0, 7.0, -40.0]])
-    hidden = hide_again(logp, unknown, noise, 1.0, torch.tensor([2]))
-    assert hidden.tolist() == [[False, True, True, False]]
+    masked = mask_again(logp, unknown, noise, 1.0, torch.tensor([2]))
+    assert masked.tolist() == [[False, True, True, False]]

@@ -14,8 +14,7 @@ from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import PaintSettings
 from engine.samplers.batch_size import launches_dominate, planned_gpu_batch
-from engine.samplers.canvas_batches import Kept
-from engine.samplers.mask_predict import paint
+from engine.samplers.mask_predict import SamplerCache, generate
 from engine.samplers.replay import Replayed
 
 TEXTS: list[list[int]] = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11, 12, 13], [4], []]
@@ -35,20 +34,20 @@ def test_static_batches_paint_the_codes_of_the_form_for_cpus(
     model: Showo, guidance: float, schedule: str, batch: int
 ) -> None:
     settings = PaintSettings(steps=7, guidance=guidance, schedule=schedule)
-    wanted = paint(model, TEXTS, SEEDS, settings, 8, static=False)
-    assert paint(model, TEXTS, SEEDS, settings, batch, static=True) == wanted
+    wanted = generate(model, TEXTS, SEEDS, settings, 8, static=False)
+    assert generate(model, TEXTS, SEEDS, settings, batch, static=True) == wanted
 
 
 def test_more_prompts_than_are_held_at_a_time_are_painted_in_their_order(model: Showo) -> None:
     settings = PaintSettings(steps=2)
     texts = [[1 + prompt % 7] * (1 + prompt % 4) for prompt in range(37)]
     seeds = [[2 * prompt, 2 * prompt + 1] for prompt in range(37)]
-    wanted = paint(model, texts, seeds, settings, 8, static=False)
-    assert [paint(model, texts, seeds, settings, batch, static=True) for batch in (2, 6)] == [wanted] * 2
+    wanted = generate(model, texts, seeds, settings, 8, static=False)
+    assert [generate(model, texts, seeds, settings, batch, static=True) for batch in (2, 6)] == [wanted] * 2
 
 
 class Watched:
-    """A model that remembers what it embedded, and has memory for so many canvases."""
+    """A model that remembers what it embedded, and has memory for so many images."""
 
     def __init__(self, model: Showo, room: int = 1000) -> None:
         self._model, self._room = model, room
@@ -68,7 +67,7 @@ class Watched:
 def test_no_pass_has_another_shape_than_the_others_of_its_kind(model: Showo, batch: int) -> None:
     watched = Watched(model)
     for prompts in (1, 4):
-        paint(
+        generate(
             watched,
             TEXTS[:prompts],
             [row[:5] for row in SEEDS[:prompts]],
@@ -86,20 +85,20 @@ def test_no_pass_has_another_shape_than_the_others_of_its_kind(model: Showo, bat
 def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(
     model: Showo, static: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings, kept = PaintSettings(steps=3), Kept()
-    wanted = paint(model, TEXTS, SEEDS, settings, 16, static=static)
-    assert paint(Watched(model, 5), TEXTS, SEEDS, settings, 16, kept, static) == wanted
+    settings, kept = PaintSettings(steps=3), SamplerCache()
+    wanted = generate(model, TEXTS, SEEDS, settings, 16, static=static)
+    assert generate(Watched(model, 5), TEXTS, SEEDS, settings, 16, kept, static) == wanted
     assert capsys.readouterr().err.splitlines() == [
         "painting 16 images at a time does not fit into the GPU's memory; going on with 8",
         "painting 8 images at a time does not fit into the GPU's memory; going on with 4",
     ]
-    assert paint(Watched(model, 5), TEXTS, SEEDS, settings, 16, kept, static) == wanted
+    assert generate(Watched(model, 5), TEXTS, SEEDS, settings, 16, kept, static) == wanted
     assert capsys.readouterr().err == ""
 
 
 def test_memory_that_runs_out_in_the_middle_costs_no_image_painted_before(model: Showo) -> None:
     settings = PaintSettings(steps=3)
-    wanted = paint(model, TEXTS, SEEDS, settings, 10, static=True)
+    wanted = generate(model, TEXTS, SEEDS, settings, 10, static=True)
     watched, painted = Watched(model), 0
 
     class Filling(Watched):
@@ -111,7 +110,7 @@ def test_memory_that_runs_out_in_the_middle_costs_no_image_painted_before(model:
             return super().embed(ids)
 
     watched = Filling(model)
-    assert paint(watched, TEXTS, SEEDS, settings, 10, static=True) == wanted
+    assert generate(watched, TEXTS, SEEDS, settings, 10, static=True) == wanted
     rows = model.config.num_image_tokens + 2
     assert {(10, rows), (5, rows)} <= watched.shapes
 
@@ -120,12 +119,12 @@ def test_one_image_that_does_not_fit_is_one_clear_error(model: Showo) -> None:
     with pytest.raises(
         EngineError, match="painting 1 images at a time does not fit into the GPU's memory; lower"
     ):
-        paint(Watched(model, 0), TEXTS, SEEDS, PaintSettings(steps=3), 4)
+        generate(Watched(model, 0), TEXTS, SEEDS, PaintSettings(steps=3), 4)
 
 
 def test_processes_that_share_the_layers_do_not_halve_their_batches_apart(model: Showo) -> None:
     with pytest.raises(EngineError, match="painting 4 images"):
-        paint(Watched(model, 2), TEXTS, SEEDS, PaintSettings(steps=3), 4, Kept(halves=False))
+        generate(Watched(model, 2), TEXTS, SEEDS, PaintSettings(steps=3), 4, SamplerCache(halves=False))
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
@@ -133,23 +132,23 @@ def test_a_captured_step_is_replayed_for_other_texts_seeds_and_temperatures(
     model: Showo, guidance: float
 ) -> None:
     taping = Taping()
-    kept = Kept(taping)
+    kept = SamplerCache(taping)
     for steps, temperature in ((5, 8.0), (3, 1.0)):
         settings = PaintSettings(steps=steps, guidance=guidance, temperature=temperature)
-        wanted = paint(model, TEXTS, SEEDS, settings, 8, static=False)
+        wanted = generate(model, TEXTS, SEEDS, settings, 8, static=False)
         for prompts in (slice(0, 5), slice(1, 3)):
-            found = paint(model, TEXTS[prompts], SEEDS[prompts], settings, 8, kept, static=True)
+            found = generate(model, TEXTS[prompts], SEEDS[prompts], settings, 8, kept, static=True)
             assert found == wanted[prompts]
     assert taping.captures == 1
 
 
 def test_another_batch_or_guidance_is_captured_anew(model: Showo) -> None:
     taping = Taping()
-    kept = Kept(taping)
+    kept = SamplerCache(taping)
     for batch, guidance in ((8, 0.0), (8, 2.0), (4, 2.0)):
         settings = PaintSettings(steps=2, guidance=guidance)
-        wanted = paint(model, TEXTS, SEEDS, settings, 8, static=False)
-        assert paint(model, TEXTS, SEEDS, settings, batch, kept, static=True) == wanted
+        wanted = generate(model, TEXTS, SEEDS, settings, 8, static=False)
+        assert generate(model, TEXTS, SEEDS, settings, batch, kept, static=True) == wanted
     assert taping.captures == 3
 
 

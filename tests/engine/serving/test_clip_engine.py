@@ -18,7 +18,7 @@ from engine.models.clip_tower import ClipTower
 from engine.models.masks import feature_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, PaintSettings, Question, SampledCaption
-from engine.samplers.mask_predict import paint
+from engine.samplers.mask_predict import generate
 
 pytest.importorskip("vllm")
 
@@ -145,16 +145,16 @@ def test_answers_are_the_training_models_choices(
 
 def test_a_painted_image_is_seen_through_its_pixels(served: Engine, plain: Showo, ask: Asking) -> None:
     ((painted,),) = served.paint(["a red circle"], 1, ["x"], 4, PaintSettings())
-    ((plainly,),) = paint(
+    ((plainly,),) = generate(
         plain, [served.text.encode("a red circle")], [[painted.seed]], PaintSettings(), batch=2
     )
     assert list(painted.codes) == plainly
     pixels = served.decode([painted.codes])
     looked = ImageTokens(codes=painted.codes, features=served.encode(pixels)[0].features)
     assert len(looked.features) == 4 * 25 * 24
-    assert served.score([painted.tokens], ["a circle"]) == served.score([looked], ["a circle"])
+    assert served.score([painted], ["a circle"]) == served.score([looked], ["a circle"])
     asked = [[ask("how many?", "two", "three")]]
-    assert served.answer([painted.tokens], asked) == served.answer([looked], asked)
+    assert served.answer([painted], asked) == served.answer([looked], asked)
 
 
 def test_clip_sees_a_larger_image_as_it_is(served: Engine, clip_checkpoints: tuple[Path, Path]) -> None:

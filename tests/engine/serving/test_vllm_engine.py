@@ -18,7 +18,7 @@ from engine.errors import CheckpointError, EngineError
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, PaintSettings, Question, SampledCaption
-from engine.samplers.mask_predict import paint
+from engine.samplers.mask_predict import generate
 from engine.samplers.seeds import sample_seed
 
 pytest.importorskip("vllm")
@@ -147,7 +147,7 @@ def test_a_painted_image_is_the_same_alone_or_in_a_batch_and_equals_the_training
     assert alone == together
     seeds = [[one.seed for one in row] for row in together]
     texts = [engine.text.encode(prompt) for prompt in prompts]
-    plain = paint(model, texts, seeds, PaintSettings(), batch=8)
+    plain = generate(model, texts, seeds, PaintSettings(), batch=8)
     assert [[list(one.codes) for one in row] for row in together] == plain
 
 

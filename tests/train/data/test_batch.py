@@ -17,8 +17,7 @@ from engine.checkpoints.weights import load_model
 from engine.errors import DataError
 from engine.models.masks import mmu_mask, t2i_mask
 from engine.records import Preference
-from engine.samplers.canvas import Canvas
-from engine.samplers.text_prefix import text_prefixes
+from engine.samplers.masked_images import MaskedImages, text_prefixes
 from train.data.batch import IGNORE, Layout, Rows, pair_rows
 from train.data.image_mask import ImageDraw, draw_from_seed, image_mask, mask_from_uniforms
 from train.logps.row_logps import RowLogps
@@ -152,13 +151,13 @@ def test_winner_and_loser_hide_the_same_tokens(layout: Layout, preferences: list
 def test_a_dropped_text_gives_the_prompt_that_guidance_paints_without_text(
     layout: Layout, checkpoint: Path
 ) -> None:
-    """The row of no text continues the sampler's own prefix: its logits on a hidden canvas are the same."""
+    """The row of no text continues the sampler's own prefix: its logits on a masked image are the same."""
     model, words = load_model(checkpoint), layout.words
     row = layout.image_row("", range(9), np.ones(9, bool))
     assert row.ids[:3] == [words.t2i, words.bos, words.eos]
     assert row.first == layout.config.max_text_len + 1 - 3
-    canvas = Canvas(model, text_prefixes(model, [()]))
-    sampled = canvas.logits(torch.full((1, 9), -1), 0.0).log_softmax(-1)
+    images = MaskedImages(model, text_prefixes(model, [()]))
+    sampled = images.logits(torch.full((1, 9), -1), 0.0).log_softmax(-1)
     rows = layout.stack([row])
     with torch.no_grad():
         hidden = model(rows.ids_RT, rows.mask, rows.positions_RT)[0, 4:13]

@@ -1,4 +1,4 @@
-"""Captions grown from one stem: the training model's numbers, vLLM's own greedy tokens, seeds, settings."""
+"""Captions sampled from one prefix: the training model's numbers, vLLM's greedy tokens, seeds, settings."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from engine.errors import EngineError
 from engine.models.masks import feature_mask, mmu_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, SampledCaption
-from engine.samplers.branches import grow
+from engine.samplers.continuations import Prefix, sample
 from engine.samplers.setting import sampler_for
-from engine.samplers.stems import Stem
-from engine.samplers.token_rule import Rules, uniforms
+from engine.samplers.token_rule import TokenRules, uniforms
 
 pytest.importorskip("vllm")
 
@@ -124,13 +123,11 @@ def test_a_candidate_is_the_same_alone_and_in_company(engine: Engine, images: li
 
 
 def test_small_batches_give_what_large_ones_give(model: Showo, images: list[ImageTokens]) -> None:
-    stems = [Stem(model.config.vocabulary.mmu_prompt(image.codes, [1, 2])) for image in images]
+    prefixes = [Prefix(model.config.vocabulary.mmu_prompt(image.codes, [1, 2])) for image in images]
     seeds = [[10 * i + j for j in range(len(RAGGED))] for i in range(len(images))]
-    large = grow(model, stems, RAGGED, seeds)
-    for start in range(0, len(stems), 3):
-        part = slice(start, start + 3)
-        for one, other in zip(grow(model, stems[part], RAGGED, seeds[part]), large[part], strict=True):
-            assert [grown.ids for grown in one] == [grown.ids for grown in other]
+    large, small = (sample(model, prefixes, RAGGED, seeds, batch) for batch in (8, 3))
+    for one, other in zip(small, large, strict=True):
+        assert [sampled.ids for sampled in one] == [sampled.ids for sampled in other]
 
 
 def test_a_penalty_keeps_a_greedy_caption_from_repeating(
@@ -186,7 +183,7 @@ def test_more_uniform_numbers_begin_with_the_same(seed: int, few: int, more: int
 
 def choices(settings: CaptionSettings, logits: torch.Tensor, draws: int = 40_000) -> torch.Tensor:
     """Shares of the tokens that a rule chooses."""
-    rules = Rules([settings] * draws)
+    rules = TokenRules([settings] * draws)
     uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
     found = rules.choose(logits.expand(draws, -1), torch.arange(draws), uniform, None)
     return found.bincount(minlength=len(logits)) / draws
@@ -210,7 +207,7 @@ def test_choices_follow_the_cut_distribution() -> None:
 
 
 def test_rows_of_one_call_keep_to_their_own_settings() -> None:
-    rules = Rules([GREEDY, CaptionSettings(top_k=1), CaptionSettings(top_p=1e-6), CaptionSettings()])
+    rules = TokenRules([GREEDY, CaptionSettings(top_k=1), CaptionSettings(top_p=1e-6), CaptionSettings()])
     logits = torch.tensor([[0.0, 3.0, 1.0]]).expand(4, -1)
     found = rules.choose(logits, torch.arange(4), torch.full((4,), 0.9999), None)
     assert found.tolist() == [1, 1, 1, 2]
