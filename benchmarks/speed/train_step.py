@@ -145,7 +145,7 @@ def measure(given: StepSettings) -> Iterator[Timing]:
             sides = {side: Side(work.steps(side, losses[side])) for side in SIDES}
             timings = bench.contest(f"a step of {given.shape}", sides, given.repeats, given.warmups)
             source = work.source("stored")
-            batch = source.rows(source.visits(0))
+            batch = source.rows(source.samples(0))
         apart = max(abs(one - other) for one, other in zip(*losses.values(), strict=True))
         weights = sum(one.numel() for one in load_model(work.checkpoint).parameters())
         bits = torch.finfo(getattr(torch, given.dtype)).bits
