@@ -81,16 +81,18 @@ class CandidateSampler:
         keys = [f"{self._round}/{item.id}" for item in items]
         real = model.encode(pixels)
         captions = model.caption(real, keys, self._seed, caption_plan(config))
-        painted = model.paint([item.caption for item in items], config.n, keys, self._seed, config.paint)
-        asked = [item.questions for item, images in zip(items, painted, strict=True) for _ in images]
-        tokens = [image for images in painted for image in images]
+        generated = model.generate_images(
+            [item.caption for item in items], config.n, keys, self._seed, config.image
+        )
+        asked = [item.questions for item, images in zip(items, generated, strict=True) for _ in images]
+        tokens = [image for images in generated for image in images]
         if scorers.judge is None:
             told = model.answer(tokens, asked, config.answer)
         else:
             told = scorers.judge.answer(model.decode([one.codes for one in tokens]), asked)
         answered = iter(told)
         found = []
-        for item, image, written, images in zip(items, real, captions, painted, strict=True):
+        for item, image, written, images in zip(items, real, captions, generated, strict=True):
             scores = caption_scores(scorers.captions, item.caption, [one.text for one in written])
             replies = [next(answered) for _ in images]
             answers = [matched(item.questions, reply, scorers.choices) for reply in replies]

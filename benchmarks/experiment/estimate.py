@@ -23,10 +23,10 @@ def units(settings: CellSettings) -> dict[str, float]:
     """Stage -> how much there is to do in a round: candidates, preferences, rows trained on, images."""
     curate, train = settings.curate, settings.train.for_preferences(settings.curate.limit)
     return {
-        "curate": curate.limit * curate.n * curate.paint.steps / 18,
+        "curate": curate.limit * curate.n * curate.image.steps / 18,
         "reference": float(curate.limit),
         "train": train.steps * train.batch_size * sum(train.rows_on_average),
-        "eval": settings.eval.limit * settings.eval.images * settings.eval.paint.steps / 18,
+        "eval": settings.eval.limit * settings.eval.images * settings.eval.image.steps / 18,
     }
 
 

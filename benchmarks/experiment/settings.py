@@ -36,7 +36,7 @@ FIRST = frozenset(
             "image_margin",
             "judge",
         ),
-        *("limit", "min_margin", "n", "paint", "questions", "rules", "select", "similarity", "threshold"),
+        *("limit", "min_margin", "n", "image", "questions", "rules", "select", "similarity", "threshold"),
         *("tie_break", "batch", "beta", "caption_weight", "clip", "device", "dtype", "image_weight"),
         *("learning_rate", "lora_alpha", "lora_rank", "lora_targets"),
         *("mask_draws", "masks_per_step", "most_visits", "objective", "pairs_every", "real_caption_anchor"),

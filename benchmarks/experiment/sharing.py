@@ -133,7 +133,7 @@ def check_curation(run: Path, settings: CellSettings) -> None:
         ("round", origin.round, 1),
         ("origin's seed", origin.seed, settings.seed),
         ("origin's n", origin.n, config.n),
-        ("origin's paint", origin.paint, msgspec.to_builtins(config.paint)),
+        ("origin's image", origin.image, msgspec.to_builtins(config.image)),
         ("origin's answer", origin.answer, msgspec.to_builtins(config.answer)),
     ]
     if config.limit and settings.data == "shapes":

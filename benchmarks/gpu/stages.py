@@ -15,7 +15,7 @@ from benchmarks.gpu.place import Measure, NotRunError, Place
 from benchmarks.gpu.records import Figure, Outcome, Result
 from engine.files.atomic import write_file
 
-STAGES = ("painting", "logps", "training", "parity", "tokenizers", "engine", "graphs")
+STAGES = ("images", "logps", "training", "parity", "tokenizers", "engine", "graphs")
 """In the order in which they tell most."""
 SECONDS = 180.0
 """A stage starts no measurement after that."""

@@ -35,7 +35,7 @@ def captioning(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
     )
 
 
-def painting(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
+def text_to_image(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
     """case2: the text-to-image layout with left padding, with and without its text, its mask, its logits."""
     case, words, room = "case2_t2i", golden.config.vocabulary, golden.texts["case2_max_text_len"]
     text = golden.tokenizer()

@@ -29,7 +29,7 @@ from curate.shapes import world
 from curate.shapes.scene import render
 from engine.files.atomic import write_file
 from engine.files.layout import SHOWO_SHAPES
-from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question, Record
+from engine.records import AnswerSettings, CaptionSettings, ImageSettings, ImageTokens, Question, Record
 from engine.serving.engine import Engine
 
 MOST_QUESTIONS = 64
@@ -106,14 +106,14 @@ def random_work(engine: Engine) -> Source:
     return source
 
 
-def works(engine: Engine, caption: CaptionSettings, paint: PaintSettings) -> dict[str, Callable]:
+def works(engine: Engine, caption: CaptionSettings, image: ImageSettings) -> dict[str, Callable]:
     """Kind of work -> a function of (inputs, n)."""
 
     def captions(given: Inputs, n: int) -> object:
         return engine.caption(given.images, given.keys, 0, [caption] * n)
 
     def images(given: Inputs, n: int) -> object:
-        return engine.paint(given.prompts, n, given.keys, 0, paint)
+        return engine.generate_images(given.prompts, n, given.keys, 0, image)
 
     def answers(settings: AnswerSettings) -> Callable[[Inputs, int], object]:
         def work(given: Inputs, n: int) -> object:
@@ -164,12 +164,12 @@ def costs(
 
 def measure(given: argparse.Namespace, checkpoint: Path) -> Report:
     """Every kind of work at every n."""
-    caption, paint = CaptionSettings(), PaintSettings(steps=given.paint_steps, guidance=given.guidance)
+    caption, image = CaptionSettings(), ImageSettings(steps=given.image_steps, guidance=given.guidance)
     sizes = sorted({1, *given.sizes})
     rows: list[Cost] = []
     with Engine(checkpoint, dtype=given.dtype) as engine:
         source = random_work(engine) if given.shape else shapes_world(engine)
-        for name, work in works(engine, caption, paint).items():
+        for name, work in works(engine, caption, image).items():
             count = given.prompts if name == "images" else given.images
             found = costs(name, work, source, count, sizes, given.repeats, given.seed)
             print("\n".join(map(line, found)), flush=True)
@@ -179,7 +179,7 @@ def measure(given: argparse.Namespace, checkpoint: Path) -> Report:
         model=given.shape or str(given.model.name),
         repeats=given.repeats,
         seed=given.seed,
-        settings={"caption": caption, "paint": paint, "dtype": given.dtype, "layers": given.layers},
+        settings={"caption": caption, "image": image, "dtype": given.dtype, "layers": given.layers},
         rows=tuple(rows),
     )
 
@@ -205,8 +205,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32, help="images in flight")
     parser.add_argument("--prompts", type=int, default=4, help="prompts in flight")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--paint-steps", type=int, default=PaintSettings().steps)
-    parser.add_argument("--guidance", type=float, default=PaintSettings().guidance)
+    parser.add_argument("--image-steps", type=int, default=ImageSettings().steps)
+    parser.add_argument("--guidance", type=float, default=ImageSettings().guidance)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--to", type=Path, default=Path("runs/bench/candidates.json"))

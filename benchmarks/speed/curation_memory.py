@@ -101,7 +101,7 @@ def one_size(recorded: Path, data: Path, run: Path) -> Row:
     for number in (1, 2):
         origin = Origin(
             model="recorded", precision="float32", data=source.name, round=number, seed=0, n=8, captions=[],
-            paint={}, answer={}, similarity="", annotations=source.digest,
+            image={}, answer={}, similarity="", annotations=source.digest,
         )  # fmt: skip
         earlier = EarlierPairs(run / str(one) / "pairs.jsonl" for one in range(1, number))
         pool = LocalPool(Recorded(items))

@@ -27,7 +27,7 @@ from benchmarks.speed.timing import Machine, in_turns, machine
 from engine.files.atomic import write_file
 from engine.machine.kv_cache import token_bytes
 from engine.models.showo_config import ShowoConfig
-from engine.records import CaptionSettings, PaintSettings, Record
+from engine.records import CaptionSettings, ImageSettings, Record
 from engine.samplers.mask_predict_rule import left_masked
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
@@ -117,7 +117,7 @@ def decode_need(config: ShowoConfig, context: float, sequences: int, dtype: str)
     return Need(gflop=1e-9 * flops, gbyte=1e-9 * (weights * getattr(torch, dtype).itemsize + stored))
 
 
-def hidden_counts(config: ShowoConfig, settings: PaintSettings) -> list[int]:
+def hidden_counts(config: ShowoConfig, settings: ImageSettings) -> list[int]:
     """Positions of one canvas that each step finds hidden."""
     tokens = config.num_image_tokens
     found = [tokens]
@@ -127,8 +127,8 @@ def hidden_counts(config: ShowoConfig, settings: PaintSettings) -> list[int]:
     return found
 
 
-def paint_need(
-    config: ShowoConfig, texts: Sequence[int], n: int, settings: PaintSettings, batch: int, itemsize: int
+def image_need(
+    config: ShowoConfig, texts: Sequence[int], n: int, settings: ImageSettings, batch: int, itemsize: int
 ) -> Need:
     """n canvases of every prompt, whose texts have so many tokens.
 
@@ -152,7 +152,7 @@ def paint_need(
 class Paths:
     """The three paths on one engine; a round has images and prompts of its own."""
 
-    def __init__(self, engine: Engine, text: TextTokenizer, dtype: str, settings: PaintSettings) -> None:
+    def __init__(self, engine: Engine, text: TextTokenizer, dtype: str, settings: ImageSettings) -> None:
         self._engine, self._config, self._text = engine, engine.config, text
         self._dtype, self._settings = dtype, settings
         self._prompt = len(text.encode(engine.config.caption_prompt)) + 1
@@ -194,11 +194,11 @@ class Paths:
         drawn = workload.prompts(prompts, 0)
         texts = [len(words.t2i_text(self._text.encode(prompt), room)) for prompt in drawn]
         itemsize = getattr(torch, self._dtype).itemsize
-        need = paint_need(self._config, texts, n, self._settings, batch, itemsize)
+        need = image_need(self._config, texts, n, self._settings, batch, itemsize)
 
         def work(number: int) -> object:
             keys = [f"{number}/{i}" for i in range(prompts)]
-            return self._engine.paint(drawn, n, keys, 0, self._settings)
+            return self._engine.generate_images(drawn, n, keys, 0, self._settings)
 
         what = f"{prompts * n} images of {self._settings.steps} steps"
         return what, need, in_turns({"": work}, repeats)[""]
@@ -233,8 +233,8 @@ def measure(given: argparse.Namespace, folder: Path) -> Report:
     """Ceilings first, then the paths."""
     dtype = getattr(torch, given.dtype)
     checkpoint = make(folder, given.shape, dtype, given.layers)
-    settings = PaintSettings(steps=given.paint_steps, guidance=5.0)
-    with Engine(checkpoint, dtype=given.dtype, kv_cache_gib=given.kv_gib, paint_batch=given.batch) as engine:
+    settings = ImageSettings(steps=given.image_steps, guidance=5.0)
+    with Engine(checkpoint, dtype=given.dtype, kv_cache_gib=given.kv_gib, image_batch=given.batch) as engine:
         config = engine.config
         rows = 2 * given.batch * (config.num_image_tokens + 2)
         weights = layer_parameters(config) + config.hidden_size * config.vocab_size
@@ -290,7 +290,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--batch", type=int, default=16, help="canvases that share a forward pass")
-    parser.add_argument("--paint-steps", type=int, default=18)
+    parser.add_argument("--image-steps", type=int, default=18)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kv-gib", type=float, default=0.0, help="0 for the engine's own plan")
     parser.add_argument("--checkpoints", type=Path, help="keeps the random checkpoint in this folder")

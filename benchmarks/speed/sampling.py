@@ -6,9 +6,9 @@ side are all candidates of one prompt at once, which is also what the released c
 
 A side may time fewer samples than another, never less work a sample. The sides are timed in turns; a row
 holds the medians, and the smallest and largest ratio of a round. In the same run greedy captions and
-answers of all sides, and images painted with the same random numbers, are compared.
+answers of all sides, and images generated with the same random numbers, are compared.
 
-Images of a few steps (`--paint-steps`) stand for those of 50: a step of the baselines costs the same in
+Images of a few steps (`--image-steps`) stand for those of 50: a step of the baselines costs the same in
 both, one of the engine costs a little more in the shorter run, which finds more positions hidden on
 average.
 """
@@ -49,7 +49,7 @@ class Row(Record):
     n: int
     """Captions or images of one input, or questions about one image."""
     steps: int
-    """Painting steps, tokens of the longest caption, or tokens of a free text."""
+    """Image generation steps, tokens of the longest caption, or tokens of a free text."""
     ours_samples: int
     baseline_samples: int
     ours_tokens: float
@@ -144,14 +144,14 @@ def plan_of(given: argparse.Namespace) -> Plan:
     usual = QUICK if given.quick else Plan()
     names = {field.name for field in msgspec.structs.fields(Plan)}
     options = {name: value for name, value in vars(given).items() if name in names and value is not None}
-    if given.paint_steps:
-        options["steps"] = given.paint_steps
+    if given.image_steps:
+        options["steps"] = given.image_steps
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     return msgspec.structs.replace(usual, **options)
 
 
 def options() -> argparse.ArgumentParser:
-    """Every field of the plan, under its own name; `--paint-steps` for `steps`."""
+    """Every field of the plan, under its own name; `--image-steps` for `steps`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -171,7 +171,7 @@ def options() -> argparse.ArgumentParser:
         "warmups",
     ):
         parser.add_argument(f"--{name}", type=int)
-    for name in ("--check-tokens", "--check-steps", "--paint-steps", "--seed"):
+    for name in ("--check-tokens", "--check-steps", "--image-steps", "--seed"):
         parser.add_argument(name, type=int)
     parser.add_argument("--kv-gib", type=float, help="memory of the engine's paged keys and values")
     parser.add_argument("--quick", action="store_true", help="less work, for a first look")

@@ -16,7 +16,7 @@ from benchmarks.speed import batched_loop, official_loop, workload
 from benchmarks.speed.official_loop import Dice, EngineDice, FreeDice
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
-from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question, Record
+from engine.records import AnswerSettings, CaptionSettings, ImageSettings, ImageTokens, Question, Record
 from engine.samplers.vqa_prompts import ANSWER_TOKENS, format_question
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
@@ -46,7 +46,7 @@ class Plan(Record):
     questions: int = 8
     """Questions about an image."""
     prompts: int = 2
-    """Prompts that the engine paints; the batched side paints one, in one batch."""
+    """Prompts of the engine's images; the batched side has one, in one batch."""
     longest: int = 40
     """Tokens of the longest caption."""
     steps: int = 50
@@ -247,7 +247,7 @@ def _same(
 
 def images(models: Models, plan: Plan) -> Contest:
     """n images of every prompt, with guidance."""
-    settings = PaintSettings(steps=plan.steps, guidance=plan.guidance)
+    settings = ImageSettings(steps=plan.steps, guidance=plan.guidance)
     tokens = models.config.num_image_tokens
     counts = {"official": 1, "batched": plan.n}
 
@@ -256,13 +256,13 @@ def images(models: Models, plan: Plan) -> Contest:
 
     def ours(number: int) -> object:
         keys = [f"{number}/{i}" for i in range(plan.prompts)]
-        return models.engine.paint(prompts(number), plan.n, keys, plan.seed, settings)
+        return models.engine.generate_images(prompts(number), plan.n, keys, plan.seed, settings)
 
     def baseline(count: int) -> Side:
         def work(number: int) -> object:
             text = models.text.encode(prompts(number)[0])
             dice = FreeDice(generator(number, models.model.device), count, tokens)
-            return official_loop.paint(models.model, text, count, settings, dice)
+            return official_loop.generate(models.model, text, count, settings, dice)
 
         return Side(work, count, tokens)
 
@@ -278,19 +278,19 @@ def images(models: Models, plan: Plan) -> Contest:
 
 def check_images(models: Models, plan: Plan) -> dict[str, bool]:
     """Whether two images of one prompt are the engine's, code for code, when its random numbers are used."""
-    settings = PaintSettings(steps=min(plan.steps, plan.check_steps), guidance=plan.guidance)
+    settings = ImageSettings(steps=min(plan.steps, plan.check_steps), guidance=plan.guidance)
     (prompt,) = workload.prompts(1, plan.seed + CHECK_SEED)
     text, tokens = models.text.encode(prompt), models.config.num_image_tokens
-    (ours,) = models.engine.paint([prompt], CHECKED, ["check"], plan.seed, settings)
+    (ours,) = models.engine.generate_images([prompt], CHECKED, ["check"], plan.seed, settings)
     wanted, seeds = [list(image.codes) for image in ours], [image.seed for image in ours]
 
-    def painted(of: Sequence[int]) -> list[list[int]]:
+    def generated(of: Sequence[int]) -> list[list[int]]:
         dice: Dice = EngineDice(of, settings.steps, tokens, models.model.device)
-        return official_loop.paint(models.model, text, len(of), settings, dice).codes
+        return official_loop.generate(models.model, text, len(of), settings, dice).codes
 
     found = {}
     if "official" in plan.baselines:
-        found["official"] = [painted([seed])[0] for seed in seeds] == wanted
+        found["official"] = [generated([seed])[0] for seed in seeds] == wanted
     if "batched" in plan.baselines:
-        found["batched"] = painted(seeds) == wanted
+        found["batched"] = generated(seeds) == wanted
     return found

@@ -16,13 +16,13 @@ from benchmarks.speed.batched_loop import continue_texts
 from benchmarks.speed.candidates import costs, random_work, works
 from benchmarks.speed.cost_plot import draw
 from benchmarks.speed.fused import FusedShowo
-from benchmarks.speed.official_loop import EngineDice, FreeDice, continue_text, paint
+from benchmarks.speed.official_loop import EngineDice, FreeDice, continue_text, generate
 from benchmarks.speed.roofline import Paths, hidden_counts
 from benchmarks.speed.shapes import SHAPES, config_of, make
 from benchmarks.speed.sides import Models, Plan
 from engine.checkpoints.weights import load_model
 from engine.models.showo import Showo
-from engine.records import CaptionSettings, PaintSettings
+from engine.records import CaptionSettings, ImageSettings
 from engine.samplers import mask_predict
 from engine.tokenizers.text import TextTokenizer
 
@@ -108,21 +108,23 @@ def test_the_first_pairs_of_a_plan_are_as_long_as_all_of_it_on_average() -> None
 
 
 @pytest.mark.parametrize("steps", [1, 5, 40])
-def test_a_baselines_painting_hides_as_many_positions_as_the_rule_says(checkpoint: Path, steps: int) -> None:
-    model, settings = load_model(checkpoint), PaintSettings(steps=steps, guidance=2.0)
+def test_a_baselines_image_generation_hides_as_many_positions_as_the_rule_says(
+    checkpoint: Path, steps: int
+) -> None:
+    model, settings = load_model(checkpoint), ImageSettings(steps=steps, guidance=2.0)
     dice = FreeDice(sides.generator(4), 3, 36)
-    painted = paint(model, [1, 2, 3], 3, settings, dice)
-    assert painted.hidden == [[count] * 3 for count in hidden_counts(model.config, settings)]
-    assert all(0 <= code < 64 for codes in painted.codes for code in codes)
+    generated = generate(model, [1, 2, 3], 3, settings, dice)
+    assert generated.hidden == [[count] * 3 for count in hidden_counts(model.config, settings)]
+    assert all(0 <= code < 64 for codes in generated.codes for code in codes)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 3.0])
-def test_a_baselines_painting_is_the_samplers(checkpoint: Path, guidance: float) -> None:
+def test_a_baselines_image_generation_is_the_samplers(checkpoint: Path, guidance: float) -> None:
     model, seeds = load_model(checkpoint), [3, 4]
-    settings = PaintSettings(steps=6, guidance=guidance)
+    settings = ImageSettings(steps=6, guidance=guidance)
     (wanted,) = mask_predict.generate(model, [[1, 2, 3]], [seeds], settings, 2)
     dice = EngineDice(seeds, settings.steps, 36)
-    assert paint(model, [1, 2, 3], 2, settings, dice).codes == wanted
+    assert generate(model, [1, 2, 3], 2, settings, dice).codes == wanted
 
 
 def test_multinomial_draws_follow_the_codes_distribution() -> None:
@@ -165,14 +167,14 @@ def test_every_path_is_timed_against_every_baseline_and_gives_the_same(models: M
 
 
 def test_options_change_the_plan_that_they_name() -> None:
-    given = sampling.options().parse_args(["--quick", "--paths", "vqa", "--paint-steps", "5", "--n", "4"])
+    given = sampling.options().parse_args(["--quick", "--paths", "vqa", "--image-steps", "5", "--n", "4"])
     plan = sampling.plan_of(given)
     assert (plan.paths, plan.steps, plan.n) == (("vqa",), 5, 4)
     assert plan.images == sampling.QUICK.images
 
 
 def test_costs_of_candidates_start_at_one_and_are_drawn(models: Models, tmp_path: Path) -> None:
-    kinds = works(models.engine, CaptionSettings(max_tokens=4), PaintSettings(steps=2))
+    kinds = works(models.engine, CaptionSettings(max_tokens=4), ImageSettings(steps=2))
     source = random_work(models.engine)
     rows = {name: costs(name, work, source, 2, [1, 2], 2, 0) for name, work in kinds.items()}
     for found in rows.values():
@@ -185,11 +187,11 @@ def test_costs_of_candidates_start_at_one_and_are_drawn(models: Models, tmp_path
 
 
 def test_work_that_is_needed_grows_as_it_must(models: Models) -> None:
-    config, settings = models.config, PaintSettings(steps=4, guidance=2.0)
-    one = roofline.paint_need(config, [5], 1, settings, 16, 4)
-    assert roofline.paint_need(config, [5], 16, settings, 16, 4).gbyte == one.gbyte
-    assert 1 < roofline.paint_need(config, [5], 2, settings, 16, 4).gflop / one.gflop < 2
-    bare = roofline.paint_need(config, [5], 1, PaintSettings(steps=4, guidance=0.0), 16, 4)
+    config, settings = models.config, ImageSettings(steps=4, guidance=2.0)
+    one = roofline.image_need(config, [5], 1, settings, 16, 4)
+    assert roofline.image_need(config, [5], 16, settings, 16, 4).gbyte == one.gbyte
+    assert 1 < roofline.image_need(config, [5], 2, settings, 16, 4).gflop / one.gflop < 2
+    bare = roofline.image_need(config, [5], 1, ImageSettings(steps=4, guidance=0.0), 16, 4)
     assert 1.9 < one.gflop / bare.gflop < 2.1
     assert roofline.prefill_need(config, 9, 2, 4).gflop == 2 * roofline.prefill_need(config, 9, 1, 4).gflop
     near, far = (roofline.decode_need(config, context, 8, "float32") for context in (50, 100))
@@ -210,7 +212,7 @@ def test_needed_products_of_a_prefill_are_those_that_torch_counts(checkpoint: Pa
 def test_each_path_has_a_share_of_a_ceiling(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roofline, "DECODED", 3)
     limits = roofline.Ceilings({"float32": 50.0}, 40.0, 100, 10.0, 8.0, 9.0)
-    paths = Paths(models.engine, models.text, "float32", PaintSettings(steps=2, guidance=1.0))
+    paths = Paths(models.engine, models.text, "float32", ImageSettings(steps=2, guidance=1.0))
     for found in (paths.prefill(1), paths.decode(1), paths.images(1, 1, 2, 16)):
         row = roofline.row("path", found, limits, "tiny", "float32", 2)
         assert row.share == pytest.approx(max(row.of_products, row.of_bandwidth))
@@ -224,8 +226,8 @@ def test_a_checkpoint_that_is_there_is_kept(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_the_fused_model_paints_what_the_training_module_paints(checkpoint: Path, static: bool) -> None:
-    model, settings = load_model(checkpoint), PaintSettings(steps=6, guidance=3.0)
+def test_the_fused_model_generates_what_the_training_module_generates(checkpoint: Path, static: bool) -> None:
+    model, settings = load_model(checkpoint), ImageSettings(steps=6, guidance=3.0)
     texts, seeds = [[1, 2, 3], [4]], [[3, 4, 5], [6, 7]]
     wanted = mask_predict.generate(model, texts, seeds, settings, 4)
     assert mask_predict.generate(FusedShowo(model), texts, seeds, settings, 4, static=static) == wanted

@@ -17,7 +17,7 @@ from engine.files.layout import resolve_model
 
 
 def of(right: int) -> GapReport:
-    """Six items: all read rightly, so many of 8 answers about their paintings right."""
+    """Six items: all read rightly, so many of 8 answers about their images right."""
     return measured("a", [(8, IMAGES * right, 8)] * 6)
 
 

@@ -18,7 +18,7 @@ from engine.errors import StaleError
 
 
 def settings_of(**curate: object) -> CellSettings:
-    tree: Tree = {"curate": {"limit": 5, "chunk": 3, "paint": {"steps": 3}, "similarity": "minilm", **curate}}
+    tree: Tree = {"curate": {"limit": 5, "chunk": 3, "image": {"steps": 3}, "similarity": "minilm", **curate}}
     return settle(tree, "here")
 
 

@@ -230,7 +230,7 @@ def shared(tmp_path: Path) -> tuple[Path, CellSettings]:
         seed=0,
         n=2,
         captions=[],
-        paint=msgspec.to_builtins(config.paint),
+        image=msgspec.to_builtins(config.image),
         answer=msgspec.to_builtins(config.answer),
         similarity="minilm",
     )
@@ -281,7 +281,7 @@ def test_a_curation_from_before_the_sampler_was_the_engines_is_shared(
         ({"engine": {"dtype": "bfloat16"}}, "dtype"),
         ({"curate": {"n": 3}}, "curate, origin's n"),
         ({"curate": {"limit": 4}}, "curate, rows"),
-        ({"curate": {"paint": {"steps": 3}}}, "curate, origin's paint"),
+        ({"curate": {"image": {"steps": 3}}}, "curate, origin's image"),
         ({"curate": {"threshold": 0.5}}, "curate"),
     ],
 )

@@ -18,7 +18,7 @@ GRID = """
 [defaults.curate]
 n = 2
 limit = 4
-paint.steps = 2
+image.steps = 2
 
 [defaults.train]
 steps = 2
@@ -28,7 +28,7 @@ trackers = []
 [defaults.eval]
 limit = 4
 images = 1
-paint.steps = 2
+image.steps = 2
 
 [[row]]
 name = "base"

@@ -52,7 +52,7 @@ def evaluation(weights: str, rows: list[tuple[int, int, int]], config: EvalConfi
 
 
 def fill(task: Base | Cell | Final, seed: int, rounds: int) -> None:
-    """Measurements in a folder: each round answers one more right about painted images, seed 1 yet more."""
+    """Measurements in a folder: each round answers one more right about generated images, seed 1 yet more."""
     for number in range(rounds + 1):
         rows = [(3, 2 + bool(number) * (number + seed * (place % 2)), 4) for place in range(20)]
         save_evaluation(task.folder, number, evaluation(f"{seed}-{number}", rows, task.settings.eval))

@@ -197,7 +197,7 @@ def draw(report: Report, to: Path) -> None:
     kinds.set_yticks(places, [row.kind for row in report.kinds])
     kinds.invert_yaxis()
     kinds.set_xlim(0, 1)
-    kinds.set_title("painted images: answers that are right", fontsize=9, loc="left")
+    kinds.set_title("generated images: answers that are right", fontsize=9, loc="left")
     legend_below(kinds)
     start = [0.0] * len(report.pairs)
     for side, color in (("right", "#2c8a4b"), ("tied", "#c9c9c9"), ("wrong", "#c03a3a")):

@@ -1,7 +1,7 @@
 """How much guidance checkpoints want: generation under several weights w, on validation.
 
 A recipe is measured with the decoding that was best for its base. Training that makes images follow their
-captions does a part of what guidance did, and a trained model may then be painted with too much of it. The
+captions does a part of what guidance did, and a trained model may then be generated with too much of it. The
 first checkpoint is the base; of each other one stand beside it the generation gained and the share of the
 base's gap cut, once with the base's best weight for both and once with each one's own.
 """
@@ -26,7 +26,7 @@ from benchmarks.experiment.diagnosis.measuring import (
 from benchmarks.experiment.pairing import stacked
 from benchmarks.experiment.settings import CellSettings
 from curate.evaluation.records import GapReport
-from engine.records import PaintSettings, Record
+from engine.records import ImageSettings, Record
 
 
 class Point(Record):
@@ -61,7 +61,7 @@ class Report(Record):
 
     split: str
     limit: int
-    paint: PaintSettings
+    image: ImageSettings
     curves: tuple[Curve, ...]
 
 
@@ -115,15 +115,15 @@ def diagnose(
     return Report(
         split=like.eval.split,
         limit=like.eval.limit,
-        paint=like.eval.paint,
+        image=like.eval.image,
         curves=curves([title for title, _ in named], groups),
     )
 
 
 def under(weight: float, settings: CellSettings) -> CellSettings:
-    """The same, painted with another weight."""
-    paint = msgspec.structs.replace(settings.eval.paint, guidance=weight)
-    return msgspec.structs.replace(settings, eval=msgspec.structs.replace(settings.eval, paint=paint))
+    """The same, generated with another weight."""
+    image = msgspec.structs.replace(settings.eval.image, guidance=weight)
+    return msgspec.structs.replace(settings, eval=msgspec.structs.replace(settings.eval, image=image))
 
 
 def table(report: Report) -> str:

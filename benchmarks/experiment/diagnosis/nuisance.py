@@ -1,7 +1,7 @@
 """What differs between winner and loser beside the answers: what a reward might favour without being told.
 
-Each trait of a painted image is compared between winner and loser, of the pairs that the critic chose and of
-pairs that the pixel oracle would choose among the same candidates.
+Each trait of a generated image is compared between winner and loser, of the pairs that the critic chose and
+of pairs that the pixel oracle would choose among the same candidates.
 """
 
 from __future__ import annotations
