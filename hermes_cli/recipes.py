@@ -55,7 +55,7 @@ PAPER: Tree = merge(
     },
 )
 """HermesFlow (arXiv 2502.12148, section 4.1) with the released code's loss; Eq. 6 as printed is
-`train.objective=product`. How many candidates, and how they are painted, is a matter of the model."""
+`train.objective=product`. How many candidates, and how they are generated, is a matter of the model."""
 
 RECIPES: Mapping[str, Tree] = {"default": DEFAULT, "paper": PAPER}
 

@@ -179,6 +179,12 @@ def stored_tree(stored: Path) -> Tree:
     require_current(
         _train_names(tree), str(stored), "rename or remove them there, or begin a new run in another folder"
     )
+    if moved := [one for one in ("curate", "eval") if "image" in (tree.get(one) or {})]:
+        raise ConfigError(
+            f"{stored}: settings from an earlier version: "
+            f"{', '.join(f'{one}.image is now {one}.image' for one in moved)}; "
+            "rename them there, or begin a new run in another folder"
+        )
     return tree
 
 

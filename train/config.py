@@ -108,7 +108,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     masks_per_step: int = 1
     """How many of the K masks are averaged each time that a preference is taken; they rotate."""
     text_dropout: float = 0.0
-    """Share of masks under which an image is scored without its caption, as guidance paints; winner, loser,
+    """Share of masks under which an image is scored without its caption, as guidance does; winner, loser,
     policy and reference share the choice."""
     weight_averaging: float = 1.0
     """How far the published weights lie on the way from those that training started from (towards 0) to the

@@ -10,7 +10,7 @@ import msgspec
 from PIL import Image
 
 from curate.exchange.files import read_image
-from curate.exchange.incoming import ABSENT, Incoming, Painted, Picture, UnusableError, Written
+from curate.exchange.incoming import ABSENT, GeneratedImages, Incoming, Picture, UnusableError, Written
 from curate.sources.images import decode_rgb
 from engine.errors import DataError
 from engine.files.clip_features import save_features
@@ -117,7 +117,7 @@ class Encoder:
         except UnusableError as error:
             return str(error)
 
-    def _image_pair(self, pair: Painted) -> ImagePair:
+    def _image_pair(self, pair: GeneratedImages) -> ImagePair:
         win, lose = (self._tokenizers.image_tokens(self._open(one)).codes for one in (pair.win, pair.lose))
         if win == lose:
             raise UnusableError("winner and loser are the same image")

@@ -41,7 +41,7 @@ class Written(Record):
     scores: tuple[float, float]
 
 
-class Painted(Record):
+class GeneratedImages(Record):
     """Two images of one caption, and their scores."""
 
     win: Picture
@@ -57,7 +57,7 @@ class Incoming(Record):
     caption: str
     image: Picture | None
     captions: Written | str
-    images: Painted | str
+    images: GeneratedImages | str
     record: Preference | None = None
     """The native record, where the row holds it."""
     tokenizers: str = ""
@@ -76,7 +76,7 @@ def official(fields: Fields) -> Incoming:
     Image pairs that fail the script's own filter are not taken, unless the row was exported by Hermes.
     """
     found = _two_sided(fields)
-    if isinstance(found.images, Painted) and not is_picture_name(found.images.win.name):
+    if isinstance(found.images, GeneratedImages) and not is_picture_name(found.images.win.name):
         win, lose = found.images.scores
         if win == lose or win <= OFFICIAL_THRESHOLD:
             return msgspec.structs.replace(found, images=FILTERED)
@@ -125,7 +125,7 @@ def trl(fields: Fields) -> Incoming:
 def align_anything(fields: Fields) -> Incoming:
     """A row of either task of align-anything; `prompt` may stand for `question`."""
     if "better_image" in fields or "worse_image" in fields:
-        images = _painted(fields, "better_image", "worse_image")
+        images = _generated(fields, "better_image", "worse_image")
         return Incoming("", _text(fields.get("prompt"), "the prompt"), None, ABSENT, images)
     captions = _written(fields, "better_response", "worse_response")
     return Incoming("", "", picture(fields.get("image")), captions, ABSENT)
@@ -174,9 +174,9 @@ def _two_sided(fields: Fields) -> Incoming:
     captions: Written | str = ABSENT
     if _any(fields, "caption_win", "caption_lose"):
         captions = _side(lambda: _written(fields, "caption_win", "caption_lose", "bert_score"))
-    images: Painted | str = ABSENT
+    images: GeneratedImages | str = ABSENT
     if _any(fields, "image_win", "image_lose"):
-        images = _side(lambda: _painted(fields, "image_win", "image_lose", "vqa_score"))
+        images = _side(lambda: _generated(fields, "image_win", "image_lose", "vqa_score"))
     return Incoming(
         id=str(own) if isinstance(own, str | int) and not isinstance(own, bool) else "",
         caption=caption,
@@ -212,8 +212,8 @@ def _written(fields: Fields, win: str, lose: str, score: str = "") -> Written:
     return Written(sides[0], sides[1], _scores(fields, score))
 
 
-def _painted(fields: Fields, win: str, lose: str, score: str = "") -> Painted:
-    return Painted(picture(fields.get(win)), picture(fields.get(lose)), _scores(fields, score))
+def _generated(fields: Fields, win: str, lose: str, score: str = "") -> GeneratedImages:
+    return GeneratedImages(picture(fields.get(win)), picture(fields.get(lose)), _scores(fields, score))
 
 
 def _scores(fields: Fields, name: str) -> tuple[float, float]:

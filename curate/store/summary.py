@@ -26,7 +26,7 @@ class CurateSummary(Record):
     mean_similarity: float
     """Of all captions with their homologous one."""
     mean_self_vqa: float
-    """Of all painted images that were asked about; the judge's accuracy where there was a judge."""
+    """Of all generated images that were asked about; the judge's accuracy where there was a judge."""
     bad: int = 0
     """Rows in `quarantine.jsonl`."""
     quarantined: tuple[QuarantinedRow, ...] = ()

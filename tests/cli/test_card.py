@@ -8,7 +8,7 @@ import msgspec
 
 from engine.checkpoints.weights import fingerprint
 from engine.files.layout import SHOWO_SHAPES
-from engine.records import PaintSettings
+from engine.records import ImageSettings
 from hermes_cli.commands.card import gate, read_card, write_card
 from hermes_cli.commands.pretrain import PretrainPlan
 
@@ -24,11 +24,11 @@ def test_the_shipped_model_passes_its_gates_by_its_own_card() -> None:
     assert card.evaluation.judge == "pixel oracle"
 
 
-def test_the_card_describes_the_weights_and_the_painting_that_ship() -> None:
+def test_the_card_describes_the_weights_and_the_image_generation_that_ship() -> None:
     card = read_card(SHOWO_SHAPES)
     assert card.evaluation.fingerprint == fingerprint(SHOWO_SHAPES)
     best = max(card.trials, key=lambda trial: trial.gen)
-    assert card.evaluation.config.paint == PaintSettings() == PaintSettings(guidance=best.guidance)
+    assert card.evaluation.config.image == ImageSettings() == ImageSettings(guidance=best.guidance)
     assert sum(path.stat().st_size for path in SHOWO_SHAPES.rglob("*") if path.is_file()) <= 16 * MIB
 
 

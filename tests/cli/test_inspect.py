@@ -44,7 +44,7 @@ from hermes_cli.pages.render import render_page
 ITEMS, N = 24, 4
 UNPAIRED = "shapes-train-0-000003"
 MADE_FROM = Origin(
-    model="cafe", precision="float32", data="shapes", round=1, seed=0, n=N, captions=None, paint=None,
+    model="cafe", precision="float32", data="shapes", round=1, seed=0, n=N, captions=None, image=None,
     answer=None, similarity="",
 )  # fmt: skip
 

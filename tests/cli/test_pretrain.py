@@ -1,4 +1,4 @@
-"""Pretraining that goes on from a checkpoint, and captions that painting mishears."""
+"""Pretraining that goes on from a checkpoint, and captions with words that are wrong."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ def test_only_words_with_a_neighbour_are_misheard(caption: list[int], share: flo
         assert list(heard) == wanted
 
 
-def test_painting_hears_the_noise_and_understanding_does_not() -> None:
+def test_prompts_of_images_have_the_noise_and_texts_do_not() -> None:
     found = [PretrainExample(codes=(0,), caption=(1, 5, 1), texts=(((7,), (1, 5, 1)),)) for _ in range(64)]
     phase = PretrainPhase(
         steps=2, images=64, texts=64, learning_rate=1e-3, warmup=0, span=2, caption_noise=0.4
     )
     batch = batches_of(found, PretrainSettings(phases=(phase,)), {1: 2})
-    painted, told = batch(0)
-    wrong = [one == 2 for example in painted for one in (example.caption[0], example.caption[2])]
+    generated, told = batch(0)
+    wrong = [one == 2 for example in generated for one in (example.caption[0], example.caption[2])]
     assert 0.2 < np.mean(wrong) < 0.6
-    assert {example.caption[1] for example in painted} == {5}
+    assert {example.caption[1] for example in generated} == {5}
     assert {example.texts for example in told} == {found[0].texts}
-    assert batch(0) == (painted, told)
-    assert batch(1)[0] != painted
+    assert batch(0) == (generated, told)
+    assert batch(1)[0] != generated
 
 
 def test_a_plan_goes_on_from_the_embedded_model_and_resumes(tmp_path: Path) -> None:

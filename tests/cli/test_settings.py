@@ -44,5 +44,8 @@ def test_a_run_of_an_earlier_version_is_refused_by_name(tmp_path: Path) -> None:
             f"{path}: settings of train from an earlier version: most_visits is"
         )
         assert "image_anchor is gone; rename or remove them there, or begin a new run" in str(caught.value)
+    path.write_text('{"curate": {"image": {"steps": 9}}, "eval": {"image": {}}}')
+    with pytest.raises(ConfigError, match=r"curate\.image is now curate\.image, eval\.image is now .*; re"):
+        stored_settings(path)
     with pytest.raises(ConfigError, match=r"settings: .*clip is now max_grad_norm; rename or remove"):
         load_settings(tmp_path / "none.json", parse_assignment("train.clip=1"))

@@ -44,7 +44,7 @@ settings.train.objective = "und"
 
 
 def fill(grid: Grid, root: Path, name: str, seed: int, rounds: int) -> None:
-    """Measurements of a run: each round answers one more right about painted images, seed 1 yet more."""
+    """Measurements of a run: each round answers one more right about generated images, seed 1 yet more."""
     (row,) = grid.chosen(name)
     for number in range(rounds + 1):
         items = [(3, 2 + bool(number) * (number + seed * (place % 2)), 4) for place in range(20)]

@@ -118,12 +118,12 @@ def test_align_anything_has_a_file_for_each_task(
     tmp_path: Path, preferences: list[Preference], tokenizers: Tokenizers
 ) -> None:
     export(tmp_path / "out", "align-anything", preferences, tokenizers)
-    told, painted = (rows(tmp_path / "out" / f"{name}.json") for name in ("image_to_text", "text_to_image"))
+    told, generated = (rows(tmp_path / "out" / f"{name}.json") for name in ("image_to_text", "text_to_image"))
     assert all(set(row) == {"question", "image", "better_response", "worse_response"} for row in told)
-    assert all(set(row) == {"prompt", "better_image", "worse_image"} for row in painted)
-    assert (len(told), len(painted)) == (3, 3)
-    assert painted[1]["prompt"] == preferences[2].caption
-    assert (tmp_path / "out" / painted[1]["worse_image"]).is_file()
+    assert all(set(row) == {"prompt", "better_image", "worse_image"} for row in generated)
+    assert (len(told), len(generated)) == (3, 3)
+    assert generated[1]["prompt"] == preferences[2].caption
+    assert (tmp_path / "out" / generated[1]["worse_image"]).is_file()
 
 
 def test_the_table_opens_with_images_of_both_sides(
