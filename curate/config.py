@@ -131,10 +131,8 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     """Bad rows that a run may meet: a share, "1%", or a count, "20"; empty means any number."""
     threshold: float = 0.6
     """Self-VQA accuracy that the winning image must exceed (paper, section 3.2)."""
-    min_margin: float = 0.0
-    """Score difference that every pair must exceed."""
     caption_margin: float = 0.0
-    """Likewise of captions, where that is more: cosines and accuracies differ in scale."""
+    """Score difference that a pair of captions must exceed; cosines and accuracies differ in scale."""
     image_margin: float = 0.0
     """Likewise of images."""
     questions: str = ""
@@ -177,7 +175,7 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             ) from error
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"curate.threshold is {self.threshold}; it is an accuracy from 0 to 1")
-        for name in ("min_margin", "caption_margin", "image_margin"):
+        for name in ("caption_margin", "image_margin"):
             margin = getattr(self, name)
             if not margin >= 0:
                 raise ConfigError(f"curate.{name} is {margin}; it cannot be negative")

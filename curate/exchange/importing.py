@@ -13,9 +13,8 @@ import msgspec
 from curate.exchange.encoding import Encoder
 from curate.exchange.files import Found, row_files, rows
 from curate.exchange.incoming import READERS, UnusableError, told_format
-from curate.sources import Quarantined
+from curate.sources import RowProblem
 from curate.sources.digest import files_digest
-from curate.sources.seen import SeenIds
 from curate.store.files import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY
 from curate.store.summary import CurateSummary
 from engine.errors import ConfigError, DataError
@@ -147,7 +146,7 @@ def import_pairs(
                     kept, problems = intake.take(found, encoder)
                     counts.add(found, kept, problems)
                     for one in problems:
-                        write_problem(_line(Quarantined(where=found.where, reason=one)))
+                        write_problem(_line(RowProblem(where=found.where, reason=one)))
                     if kept is not None:
                         write_pair(_line(kept))
                         pair_digest.update(_line(kept))
@@ -180,7 +179,7 @@ class _Intake:
 
     def __init__(self, form: str) -> None:
         self._form = form
-        self._ids = SeenIds()
+        self._ids: set[str] = set()
         self.formats: set[str] = set()
 
     def take(self, found: Found, encoder: Encoder) -> tuple[Preference | None, tuple[str, ...]]:
@@ -192,8 +191,9 @@ class _Intake:
             if not form:
                 raise UnusableError("its fields are of no known format", ", ".join(sorted(found.value))[:80])
             kept, problems = encoder.preference(READERS[form](found.value), found.where.replace(":", "-"))
-            if not self._ids.add(kept.id):
+            if kept.id in self._ids:
                 raise UnusableError("its id occurred before", kept.id)
+            self._ids.add(kept.id)
         except UnusableError as error:
             return None, (str(error),)
         self.formats.add(form)

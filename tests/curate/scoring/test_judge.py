@@ -22,7 +22,7 @@ from PIL import Image
 from curate.config import CurateConfig, JudgeConfig
 from curate.scoring.judge import Judge, data_url, request
 from curate.scoring.scorers import Scorers, require_scorers
-from curate.sources import Row, Source
+from curate.sources import DataRow, Source
 from curate.store.files import ORIGIN, SUMMARY
 from curate.store.outcomes import Sampled
 from curate.store.shards import read_outcomes
@@ -286,9 +286,9 @@ class Three:
     def digest(self) -> str:
         return ""
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         for number, item in enumerate(self._items):
-            yield Row(position=number, where=f"row {number}", item=item)
+            yield DataRow(position=number, where=f"row {number}", item=item)
 
     def image(self, item: Item) -> Image.Image:
         return Image.fromarray(painted(0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -11,7 +10,6 @@ from engine.errors import DataError
 from engine.records import Record
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
-Stored = TypeVar("Stored", bound=Record)
 
 
 class _DataFile(Record):
@@ -33,13 +31,16 @@ def saved_files(folder: Path) -> list[Path]:
     Raises:
         DataError: state.json is damaged or names files elsewhere, or there is no train split.
     """
-    if (folder / SPLITS).is_file():
-        splits = _decoded(folder / SPLITS, _Splits).splits
-        if "train" not in splits:
-            listed = ", ".join(splits)
-            raise DataError(f"{folder}: no train split; name the folder of one of its splits ({listed})")
-        folder = folder / "train"
-    state = _decoded(folder / STATE, _State)
+    try:
+        if (folder / SPLITS).is_file():
+            splits = msgspec.json.decode((folder / SPLITS).read_bytes(), type=_Splits).splits
+            if "train" not in splits:
+                listed = ", ".join(splits)
+                raise DataError(f"{folder}: no train split; name the folder of one of its splits ({listed})")
+            folder = folder / "train"
+        state = msgspec.json.decode((folder / STATE).read_bytes(), type=_State)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DataError(f"{folder / STATE}: not as `save_to_disk` writes it: {error}") from error
     if state.indices:
         raise DataError(
             f"{folder}: its rows are chosen by a table of indices; "
@@ -48,13 +49,6 @@ def saved_files(folder: Path) -> list[Path]:
     names = [one.filename for one in state.files]
     if not names:
         raise DataError(f"{folder / STATE}: names no data files; the data set is empty")
-    if stray := [name for name in names if Path(name).name != name]:
-        raise DataError(f"{folder / STATE}: names a file outside its folder: {stray[0]!r}")
+    if outside := [name for name in names if Path(name).name != name]:
+        raise DataError(f"{folder / STATE}: names a file outside its folder: {outside[0]!r}")
     return [folder / name for name in names]
-
-
-def _decoded(path: Path, kind: type[Stored]) -> Stored:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise DataError(f"{path}: not as `save_to_disk` writes it: {error}") from error
