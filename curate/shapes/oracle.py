@@ -12,16 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from curate.shapes.questions import Query, read_question
-from curate.shapes.scene import (
-    BACKGROUND,
-    COLORS,
-    NUMBERS,
-    SHAPES,
-    Placed,
-    Scene,
-    relation_between,
-    silhouette,
-)
+from curate.shapes.scene import BACKGROUND, COLORS, NUMBERS, SHAPES, relation_between, silhouette
 from engine.records import Question, Record
 
 _PALETTE = np.array([BACKGROUND, *COLORS.values()], np.float32)
@@ -54,30 +45,19 @@ def see(image: NDArray[np.uint8]) -> tuple[Seen, ...]:
         area = int(mask.sum())
         if area < _MIN_AREA:
             continue
-        mask, offset = _trim(mask)
-        votes = np.bincount(nearest[box][labels[box] == label], minlength=len(_PALETTE))
+        votes = np.bincount(nearest[box][mask], minlength=len(_PALETTE))
         winner = int(votes.argmax())
         pure = votes[winner] >= _MIN_PURITY * votes.sum()
         seen.append(
             Seen(
                 shape=_best_shape(mask),
                 color=tuple(COLORS)[winner - 1] if pure else None,
-                x=box[1].start + offset[1] + mask.shape[1] / 2,
-                y=box[0].start + offset[0] + mask.shape[0] / 2,
+                x=box[1].start + mask.shape[1] / 2,
+                y=box[0].start + mask.shape[0] / 2,
                 area=area,
             )
         )
     return tuple(sorted(seen, key=lambda one: (one.y, one.x)))
-
-
-def _trim(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """The mask without border rows and columns that hold a single stray pixel, and what was cut before."""
-    rows = np.flatnonzero(mask.sum(1) >= 1)
-    columns = np.flatnonzero(mask.sum(0) >= 1)
-    return (
-        mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1],
-        (int(rows[0]), int(columns[0])),
-    )
 
 
 def _best_shape(mask: NDArray[np.bool_]) -> str | None:
@@ -142,8 +122,3 @@ def judge(image: NDArray[np.uint8], questions: tuple[Question, ...]) -> tuple[st
             raise ValueError(f"the pixel oracle cannot read the question {question.question!r}")
         answers.append(answer_query(query, seen))
     return tuple(answers)
-
-
-def describe(scene: Scene) -> tuple[Placed, ...]:
-    """The objects of a scene in the oracle's order, for comparison."""
-    return tuple(sorted(scene.objects, key=lambda one: (one.top + one.size / 2, one.left + one.size / 2)))
