@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from curate.config import CurateConfig, caption_plan
 from curate.protocol import UnifiedModel
 from curate.scoring.scorers import Scorers
-from curate.scoring.self_vqa import accuracy, compared, likelihood, matched
+from curate.scoring.self_vqa import accuracy, likelihood, matched
 from curate.scoring.similarity import caption_scores
 from curate.sources import Source
 from curate.store.outcomes import Outcome, QuarantinedRow, Sampled
@@ -92,7 +92,6 @@ class CandidateSampler:
         captions = model.caption(real, keys, self._seed, caption_plan(config))
         images = model.paint([item.caption for item in items], config.n, keys, self._seed, config.paint)
         answers = self._answers(items, images)
-        self._embed(items, captions, answers)
         every = zip(items, real, captions, images, answers, strict=True)
         return [self._scored(*one) for one in every]
 
@@ -108,25 +107,6 @@ class CandidateSampler:
         else:
             answers = iter(judge.answer(self._model.decode([one.codes for one in tokens]), questions))
         return [[next(answers) for _ in row] for row in images]
-
-    def _embed(
-        self,
-        items: Sequence[Item],
-        captions: Sequence[Sequence[SampledCaption]],
-        answers: Sequence[Sequence[Sequence[Answer]]],
-    ) -> None:
-        """Embeds all texts at once, for the batches; the scores then find the vectors kept."""
-        self._scorers.captions.embed(
-            [*(item.caption for item in items), *(one.text for row in captions for one in row)]
-        )
-        texts = [
-            text
-            for item, images in zip(items, answers, strict=True)
-            for replies in images
-            for text in compared(item.questions, replies)
-        ]
-        if texts:
-            self._scorers.choices.embed(texts)
 
     def _scored(
         self,

@@ -12,17 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.records import Candidates, ImageCandidate, Preference
+from engine.records import Candidates, ImagePair, Preference
 
 Decode = Callable[[Sequence[Sequence[int]]], NDArray[np.uint8]]
 
-TILE, GAP, FRAME, TEXT, LABEL = 96, 12, 4, 330, 20
+TILE, GAP, FRAME, TEXT, LABEL, HEAD = 96, 12, 4, 330, 20, 56
 _INK, _FAINT, _PAPER = (28, 30, 34), (120, 124, 130), (255, 255, 255)
 _WIN, _LOSE, _NONE = (24, 150, 84), (206, 52, 52), (222, 224, 228)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _write(
+    pen: ImageDraw.ImageDraw, left: int, top: int, text: str, colour: tuple[int, int, int], size: int = 13
+) -> None:
+    pen.text((left, top), text, colour, ImageFont.load_default(size))
 
 
 def _shorten(text: str, width: int) -> str:
@@ -36,82 +38,72 @@ def draw_sheet(
     title: str,
     most: int = 12,
 ) -> Image.Image:
-    """Rows of prompt, real image and candidates; the winner framed green, the loser red.
+    """Lines of prompt, real image and candidates; the winner framed green, the loser red.
 
-    Rows with an image pair come first. A loser that was sampled in an earlier round has no tile in its
-    row; the text says so.
+    Items with an image pair come first. A loser that was sampled in an earlier round has no tile in its
+    line; the text says so.
     """
     chosen = {preference.id: preference for preference in preferences}
     order = sorted(records, key=lambda record: chosen[record.id].images is None)[:most]
     columns = 1 + max((len(record.images) for record in order), default=0)
-    row_height = TILE + LABEL + 2 * GAP
-    width = TEXT + columns * (TILE + GAP) + 2 * GAP
-    sheet = Image.new("RGB", (width, 56 + row_height * len(order) + GAP), _PAPER)
+    height = TILE + LABEL + 2 * GAP
+    size = (TEXT + columns * (TILE + GAP) + 2 * GAP, HEAD + height * len(order) + GAP)
+    sheet = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, 10), title, _INK, _font(20))
-    pen.text(
-        (GAP, 35),
-        "real image, then candidates with self-VQA accuracy; green: winner, red: loser",
-        _FAINT,
-        _font(13),
-    )
-    for number, record in enumerate(order):
-        _draw_row(sheet, pen, 56 + number * row_height, record, chosen[record.id], decode)
+    _write(pen, GAP, 10, title, _INK, 20)
+    legend = "real image, then candidates with self-VQA accuracy; green: winner, red: loser"
+    _write(pen, GAP, 35, legend, _FAINT)
+    for place, record in enumerate(order):
+        top = HEAD + place * height
+        pen.line((GAP, top, sheet.width - GAP, top), _NONE)
+        _draw_text(pen, top + GAP // 2, record.caption, chosen[record.id])
+        _draw_tiles(sheet, pen, top + GAP, record, chosen[record.id].images, decode)
     return sheet
 
 
-def _draw_row(
+def _draw_tiles(
     sheet: Image.Image,
     pen: ImageDraw.ImageDraw,
     top: int,
     record: Candidates,
-    preference: Preference,
+    pair: ImagePair | None,
     decode: Decode,
 ) -> None:
-    pen.line((GAP, top, sheet.width - GAP, top), _NONE)
-    _draw_text(pen, top + GAP // 2, record, preference)
-    tiles = decode([record.image_codes, *(image.codes for image in record.images)])
-    for place, pixels in enumerate(tiles):
+    """The real image and the candidates, each with its score below."""
+    shown = [None, *record.images]
+    pixels = decode([record.image_codes, *(image.codes for image in record.images)])
+    for place, (image, picture) in enumerate(zip(shown, pixels, strict=True)):
         left = TEXT + place * (TILE + GAP)
-        tile = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.NEAREST)
-        sheet.paste(tile, (left, top + GAP))
-        if place == 0:
-            pen.text((left, top + GAP + TILE + 3), "real", _FAINT, _font(13))
+        tile = Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.NEAREST)
+        sheet.paste(tile, (left, top))
+        if image is None:
+            _write(pen, left, top + TILE + 3, "real", _FAINT)
             continue
-        image = record.images[place - 1]
-        color, name = _verdict(image, preference)
-        box = (left - 2, top + GAP - 2, left + TILE + 1, top + GAP + TILE + 1)
-        pen.rectangle(box, outline=color, width=FRAME if name else 1)
-        pen.text(
-            (left, top + GAP + TILE + 3), f"{image.score:.2f} {name}", color if name else _FAINT, _font(13)
-        )
+        colour, name = _NONE, ""
+        if pair is not None and image in (pair.win, pair.lose):
+            colour, name = (_WIN, "winner") if image == pair.win else (_LOSE, "loser")
+        box = (left - 2, top - 2, left + TILE + 1, top + TILE + 1)
+        pen.rectangle(box, outline=colour, width=FRAME if name else 1)
+        _write(pen, left, top + TILE + 3, f"{image.score:.2f} {name}", colour if name else _FAINT)
 
 
-def _verdict(image: ImageCandidate, preference: Preference) -> tuple[tuple[int, int, int], str]:
-    pair = preference.images
-    if pair is not None and image == pair.win:
-        return _WIN, "winner"
-    if pair is not None and image == pair.lose:
-        return _LOSE, "loser"
-    return _NONE, ""
-
-
-def _draw_text(pen: ImageDraw.ImageDraw, top: int, record: Candidates, preference: Preference) -> None:
-    lines = textwrap.wrap(record.caption, 40)[:3]
-    pen.multiline_text((GAP, top), "\n".join(lines), _INK, _font(15))
-    top += 20 * len(lines) + 4
-    captions = preference.captions
-    if captions is None:
-        pen.text((GAP, top), _shorten(f"captions: {preference.caption_reason}", 48), _FAINT, _font(12))
-        top += 17
+def _draw_text(pen: ImageDraw.ImageDraw, top: int, prompt: str, preference: Preference) -> None:
+    """The prompt, the pair of captions or why there is none, and what the tiles cannot say."""
+    lines = textwrap.wrap(prompt, 40)[:3]
+    pen.multiline_text((GAP, top), "\n".join(lines), _INK, ImageFont.load_default(15))
+    notes = []
+    if (captions := preference.captions) is None:
+        notes.append((_shorten(f"captions: {preference.caption_reason}", 48), _FAINT))
     else:
-        for candidate, color in ((captions.win, _WIN), (captions.lose, _LOSE)):
-            pen.text((GAP, top), f"{candidate.score:.2f}  {_shorten(candidate.text, 44)}", color, _font(12))
-            top += 17
-    if preference.images is None:
-        pen.text((GAP, top), _shorten(f"images: {preference.image_reason}", 48), _FAINT, _font(12))
-    elif preference.images.lose_round != preference.images.win_round:
-        pen.text((GAP, top), f"loser from round {preference.images.lose_round}", _FAINT, _font(12))
+        sides = ((captions.win, _WIN), (captions.lose, _LOSE))
+        notes += [(f"{one.score:.2f}  {_shorten(one.text, 44)}", colour) for one, colour in sides]
+    if (images := preference.images) is None:
+        notes.append((_shorten(f"images: {preference.image_reason}", 48), _FAINT))
+    elif images.lose_round != images.win_round:
+        notes.append((f"loser from round {images.lose_round}", _FAINT))
+    top += 20 * len(lines) + 4
+    for place, (text, colour) in enumerate(notes):
+        _write(pen, GAP, top + 17 * place, text, colour, 12)
 
 
 def save_images(

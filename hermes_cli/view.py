@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from rich.console import Console
@@ -19,7 +20,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from curate.evaluation.clustered import Estimate
 
 console = Console()
 if not console.is_terminal:
@@ -77,27 +82,66 @@ def printable(text: str) -> str:
     )
 
 
-def encode_pretty(record: object) -> bytes:
-    """Indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(record))
+def plain_table(*columns: str, title: str = "", headed: bool = True) -> Table:
+    """A table without lines: its first column to the left, the others, numbers, to the right."""
+    name = Text(printable(title), "bold") if title else None
+    table = Table(title=name, title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=headed)
+    for place, column in enumerate(columns):
+        table.add_column(
+            column, justify="right" if place else "left", header_style="dim", no_wrap=bool(place)
+        )
+    return table
 
 
-def moment(seconds: float) -> str:
-    """`2026-01-31 04:05:06`, in this machine's time."""
+def round_name(number: int) -> str:
+    """A round as tables and axes call it."""
+    return "base" if number == 0 else f"round {number}"
+
+
+def format_estimate(one: Estimate) -> str:
+    """`0.912 ± 0.004`; a dash where nothing was counted."""
+    return "-" if math.isnan(one.value) else f"{one.value:.3f} ± {one.se:.3f}"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference, with a minus sign as wide as the plus."""
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def signed_estimate(one: Estimate) -> str:
+    """A difference with its standard error."""
+    return f"{signed(one.value)} ± {one.se:.3f}"
+
+
+def format_duration(seconds: float) -> str:
+    """`48 s`, `12 min`, `3 h 05`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d}"
+
+
+def format_time(seconds: float) -> str:
+    """A moment since the epoch as `2026-01-31 04:05:06`, in this machine's time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
     """`0:48`, `12:30`, `3:05:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """Bytes with a unit: `640 B`, `7.2 MB`."""
     value, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
     unit = next(units)
     while value >= 999.5 and unit != "TB":
         value, unit = value / 1000, next(units)
     return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+
+
+def encode_pretty(record: object) -> bytes:
+    """Indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(record))

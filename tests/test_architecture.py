@@ -19,7 +19,7 @@ ALLOWED = {
 FLOORS = {
     "engine": (
         *("errors", "records", "devices", "files", "kernels", "metering"),
-        *("models", "machine", "checkpoints", "transport", "tokenizers", "samplers", "official", "serving"),
+        *("models", "machine", "checkpoints", "tokenizers", "samplers", "official", "serving"),
     ),
     "curate": (
         *(
@@ -31,18 +31,18 @@ FLOORS = {
             "config",
             "rules",
             "pairs",
-            "questions",
             "scoring",
+            "questions",
         ),
         *("store", "workers", "resume", "sampling", "pipeline", "exchange", "evaluation"),
     ),
     "train": (
-        *("config", "losses", "data", "logps", "distributed", "reference", "logging", "loop", "command"),
-        "pretraining",
+        *("config", "losses", "data", "logps", "distributed", "reference", "pair_source", "logging", "loop"),
+        *("command", "pretraining"),
     ),
     "hermes_cli": (
-        *("options", "settings", "recipes", "view", "run", "inspection", "reporting", "stages", "commands"),
-        *("plan", "main"),
+        *("options", "settings", "recipes", "view", "pages", "run", "inspection", "reporting", "stages"),
+        *("commands", "plan", "main"),
     ),
     "benchmarks": ("speed", "parity", "gpu", "objectives", "resilience", "experiment"),
 }

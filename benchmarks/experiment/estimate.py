@@ -25,7 +25,7 @@ def units(settings: CellSettings) -> dict[str, float]:
     return {
         "curate": curate.limit * curate.n * curate.paint.steps / 18,
         "reference": float(curate.limit),
-        "train": train.steps * train.batch * sum(train.rows_on_average),
+        "train": train.steps * train.batch_size * sum(train.rows_on_average),
         "eval": settings.eval.limit * settings.eval.images * settings.eval.paint.steps / 18,
     }
 

@@ -19,7 +19,7 @@ from engine.checkpoints.weights import fingerprint
 from engine.errors import DataError, StaleError
 from engine.files.atomic import write_file
 from engine.files.layout import WEIGHTS, resolve_model
-from train.logging.run_state import METRICS
+from train.config import METRICS
 
 KEPT = frozenset((EVALUATION, EVENTS, SECONDS, SUMMARY, METRICS))
 """Names of the files that results are made of."""

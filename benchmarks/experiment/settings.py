@@ -14,10 +14,15 @@ from curate.evaluation.config import EvalConfig
 from curate.scoring.model_folders import default_similarity
 from engine.errors import ConfigError
 from engine.records import Record
-from train.config import MEANS, TrainConfig
+from train.config import RENAMED, RUNTIME_FIELDS, TrainConfig
 
 Tree = dict[str, Any]
 
+RETIRED: Tree = {
+    "caption_anchor": 0.0, "image_anchor": 0.0, "image_normalise": False, "image_vocabulary": "full",
+    "joint_temperature": 1.0, "label_smoothing": 0.0, "least_hidden": 0.0,
+}  # fmt: skip
+"""Settings of training that are gone, at the values that every kept measurement had."""
 CURATION_MEANS = frozenset(("chunk", "workers", "ray", "max_bad", "fresh_prompts"))
 """Settings of a curation that round 1 does not depend on."""
 FIRST = frozenset(
@@ -32,9 +37,8 @@ FIRST = frozenset(
             "judge",
         ),
         *("limit", "min_margin", "n", "paint", "questions", "rules", "select", "similarity", "threshold"),
-        *("tie_break", "batch", "beta", "caption_anchor", "caption_weight", "clip", "device", "dtype"),
-        *("image_anchor", "image_normalise", "image_vocabulary", "image_weight", "joint_temperature"),
-        *("label_smoothing", "learning_rate", "least_hidden", "lora_alpha", "lora_rank", "lora_targets"),
+        *("tie_break", "batch", "beta", "caption_weight", "clip", "device", "dtype", "image_weight"),
+        *("learning_rate", "lora_alpha", "lora_rank", "lora_targets"),
         *("mask_draws", "masks_per_step", "most_visits", "objective", "pairs_every", "real_caption_anchor"),
         *("real_image_anchor", "save_every", "scale_rate", "schedule", "steps", "sum_steps", "text_dropout"),
         *("warmup", "weight_decay"),
@@ -43,7 +47,7 @@ FIRST = frozenset(
 """Settings of curation and training that there were when the first kept measurement was made. Later ones are
 in a digest only where they are not at their default, so that a new setting leaves old measurements valid; it
 must come with a default that changes nothing."""
-SCORED_UNDER = ("mask_draws", "seed", "least_hidden", "text_dropout", "dtype", "image_vocabulary")
+SCORED_UNDER = ("num_masks", "seed", "text_dropout", "dtype")
 """Training's settings that reference log-probs depend on."""
 
 
@@ -96,7 +100,7 @@ class CellSettings(Record, forbid_unknown_fields=True):
     @property
     def training_basis(self) -> Tree:
         """What decides the weights of every round, but for the seed of training."""
-        kept = _deciding(self.train, MEANS | {"seed"})
+        kept = {**_deciding(self.train, RUNTIME_FIELDS | {"seed"}), **RETIRED}
         reference = {name: value for name, value in self.reference.items() if name != "ranks"}
         return {
             "curation": self.curation_basis,
@@ -109,10 +113,12 @@ class CellSettings(Record, forbid_unknown_fields=True):
 def _deciding(config: CurateConfig | TrainConfig, means: frozenset[str]) -> Tree:
     """The settings that decide a result, as a tree."""
     plain, given = msgspec.to_builtins(type(config)()), msgspec.to_builtins(config)
+    # Under the names that they had: digests name folders, and must not move.
+    former = {new: old for old, new in RENAMED.items()} if isinstance(config, TrainConfig) else {}
     kept = {
-        name: value
+        former.get(name, name): value
         for name, value in given.items()
-        if name not in means and (name in FIRST or value != plain[name])
+        if name not in means and (former.get(name, name) in FIRST or value != plain[name])
     }
     if kept.get("device") == "auto":
         # Written as the first default was: the same measurement has the same digest on every machine.

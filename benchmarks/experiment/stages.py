@@ -13,8 +13,8 @@ from benchmarks.experiment.sharing import round_folder
 from benchmarks.experiment.statistics import short
 from curate.store.files import SUMMARY
 from curate.store.summary import CurateSummary
-from train.logging.metrics import SideMetrics, TrainStep
-from train.logging.run_state import METRICS, read_metrics
+from train.config import METRICS
+from train.logging.metrics import ModalityMetrics, TrainStep, read_metrics
 
 
 def pairs_of(runs: Sequence[Path], number: int) -> Pairs | None:
@@ -47,7 +47,7 @@ def training_of(runs: Sequence[Path], number: int) -> Trained | None:
     last = [step for steps in found for step in steps[-max(1, len(steps) // 10) :]]
 
     def side(name: str, field: str) -> float | None:
-        sides: list[SideMetrics | None] = [getattr(step, name) for step in last]
+        sides: list[ModalityMetrics | None] = [getattr(step, name) for step in last]
         known = [getattr(one, field) for one in sides if one is not None]
         return short(fmean(known)) if known else None
 

@@ -21,10 +21,12 @@ from benchmarks.speed.timing import Machine, machine
 from engine.files.atomic import write_file
 from engine.files.layout import resolve_model
 from engine.records import Preference, Record
-from train.command import precompute, run_training
+from train.command import precompute
 from train.config import TrainConfig
 from train.data.preferences import load_preferences
-from train.logging.metrics import SideMetrics, TrainStep
+from train.logging.metrics import ModalityMetrics, TrainStep
+from train.loop import run_training
+from train.reference.inputs import read_inputs
 
 
 class Plan(Record):
@@ -39,8 +41,6 @@ class Plan(Record):
     learning_rate: float
     sum_steps: int
     """Of the curves that begin with `sum`."""
-    anchor: float
-    """Weight of both winners' anchors in `sum + anchor`."""
     seed: int
 
 
@@ -75,11 +75,9 @@ def variants(plan: Plan) -> dict[str, dict[str, Any]]:
         "sum": {"objective": "sum"},
         "product": {"objective": "product"},
         f"product {after}": {"objective": "product", "sum_steps": plan.sum_steps},
-        "gated product": {"objective": "gated_product"},
         "softmin": {"objective": "softmin"},
         "und": {"objective": "und"},
         "gen": {"objective": "gen"},
-        "sum + anchor": {"objective": "sum", "caption_anchor": plan.anchor, "image_anchor": plan.anchor},
     }
 
 
@@ -88,14 +86,15 @@ def train_curve(plan: Plan, name: str, pairs: Path, checkpoint: Path, folder: Pa
     settings = variants(plan)[name]
     config = TrainConfig(
         steps=plan.steps,
-        batch=plan.batch,
+        batch_size=plan.batch,
         learning_rate=plan.learning_rate,
         seed=plan.seed,
         warmup=min(10, plan.steps // 10),
         save_every=plan.steps,
         **settings,
     )
-    store = precompute(pairs, checkpoint, folder / "reference.zarr", config)
+    inputs = read_inputs(pairs, checkpoint, config)
+    store = precompute(inputs, folder / "reference.zarr")
     steps: list[TrainStep] = []
 
     def report(step: TrainStep) -> None:
@@ -103,7 +102,7 @@ def train_curve(plan: Plan, name: str, pairs: Path, checkpoint: Path, folder: Pa
         if step.step % 20 == 0:
             print(f"{name}: step {step.step}, margin {step.margin:+.3f}", file=sys.stderr, flush=True)
 
-    run_training(pairs, checkpoint, folder / name.replace(" ", "-"), store, config, report)
+    run_training(inputs, folder / name.replace(" ", "-"), store, report)
     return Curve(
         name=name,
         settings=settings,
@@ -120,7 +119,7 @@ def train_curve(plan: Plan, name: str, pairs: Path, checkpoint: Path, folder: Pa
 
 
 def _series(steps: list[TrainStep], side: str, field: str) -> tuple[float, ...]:
-    found: list[SideMetrics | None] = [getattr(step, side) for step in steps]
+    found: list[ModalityMetrics | None] = [getattr(step, side) for step in steps]
     return tuple(round(getattr(one, field), 4) for one in found if one is not None)
 
 
@@ -168,7 +167,6 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--sum-steps", type=int, default=50)
-    parser.add_argument("--anchor", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of the curves")
     parser.add_argument("--to", type=Path, default=Path("runs/bench/margins.json"))
@@ -187,7 +185,6 @@ def main() -> None:
         batch=given.batch,
         learning_rate=given.learning_rate,
         sum_steps=given.sum_steps,
-        anchor=given.anchor,
         seed=given.seed,
     )
     curves = earlier(given.to, plan)

@@ -26,10 +26,7 @@ REACH = 3.0
 PANELS = {
     "sum": TrainConfig(objective="sum"),
     "product (Eq. 6)": TrainConfig(objective="product"),
-    "gated_product": TrainConfig(objective="gated_product"),
-    "softmin, temperature 1": TrainConfig(objective="softmin"),
-    "softmin, temperature 0.2": TrainConfig(objective="softmin", joint_temperature=0.2),
-    "sum, label_smoothing 0.1": TrainConfig(objective="sum", label_smoothing=0.1),
+    "softmin": TrainConfig(objective="softmin"),
 }
 
 
@@ -38,7 +35,7 @@ def field(config: TrainConfig, points: int) -> tuple[np.ndarray, ...]:
     line = torch.linspace(-REACH, REACH, points, dtype=torch.float64)
     images, captions = (grid.flatten().requires_grad_() for grid in torch.meshgrid(line, line, indexing="ij"))
     has = torch.ones(points**2, dtype=torch.bool)
-    loss = pair_dpo(Margins(captions, images, has, has), config).loss_P
+    loss, _ = pair_dpo(Margins(captions, images, has, has), config)
     loss.sum().backward()
     assert captions.grad is not None
     assert images.grad is not None
@@ -65,13 +62,11 @@ def panel(axes: Axes, name: str, config: TrainConfig) -> None:
 
 def draw(to: Path) -> None:
     """Writes the picture."""
-    figure, panels = plt.subplots(2, 3, figsize=(10.5, 7.2), layout="constrained", sharex=True, sharey=True)
-    for axes, (name, config) in zip(panels.flat, PANELS.items(), strict=True):
+    figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.8), layout="constrained", sharey=True)
+    for axes, (name, config) in zip(panels, PANELS.items(), strict=True):
         panel(axes, name, config)
-    for axes in panels[1]:
         axes.set_xlabel("caption margin")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("image margin")
+    panels[0].set_ylabel("image margin")
     to.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(to, dpi=130)
     plt.close(figure)

@@ -17,7 +17,8 @@ from benchmarks.parity.records import Differences, close, equal
 from train.data.batch import IGNORE
 from train.data.image_mask import mask_from_uniforms
 from train.logps.row_logps import RowLogps
-from train.losses.loss import dpo
+from train.losses.loss import dpo_margin
+from train.losses.objectives import preference_loss
 
 LOG_PROBS = 1e-4
 """Sums near 100 in float32: a step of the last digit is 8e-6."""
@@ -64,13 +65,12 @@ def preference(golden: Golden, arrays: dict[str, Tensor], case: str) -> Differen
         win, lose, reference_win, reference_lose = (
             sums[kind, side, who] for who in ("policy", "reference") for side in SIDES
         )
-        term = dpo(win, lose, reference_win, reference_lose, beta)
+        margin = dpo_margin(win, lose, reference_win, reference_lose, beta)
+        term = preference_loss(margin)
         stored = arrays[f"fixed_delta_{kind}"] * beta
-        yield close(case, f"margin {kind}", term.margin_P[0].detach(), stored, LOG_PROBS)
-        yield close(
-            case, f"loss {kind}", term.loss_P[0].detach(), arrays[f"fixed_dpo_loss_{kind}"], LOG_PROBS
-        )
-        loss = loss + term.loss_P.sum()
+        yield close(case, f"margin {kind}", margin[0].detach(), stored, LOG_PROBS)
+        yield close(case, f"loss {kind}", term[0].detach(), arrays[f"fixed_dpo_loss_{kind}"], LOG_PROBS)
+        loss = loss + term.sum()
     yield close(case, "loss", loss.detach(), arrays["fixed_loss"], LOG_PROBS)
     loss.backward()
     held = dict(policy.model.named_parameters())

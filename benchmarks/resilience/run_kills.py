@@ -28,8 +28,8 @@ from benchmarks.speed.timing import Machine, machine
 from engine.checkpoints.weights import fingerprint
 from engine.files.atomic import write_file
 from engine.records import Record
-from train.logging.metrics import timeless
-from train.logging.run_state import METRICS, read_metrics
+from train.config import METRICS
+from train.logging.metrics import read_metrics, timeless
 
 ROUNDS = 2
 STAGES = ("curate", "reference", "train", "swap", "eval")

@@ -31,10 +31,11 @@ from engine.checkpoints.weights import fingerprint, load_config
 from engine.files.atomic import write_file
 from engine.files.layout import SHOWO_SHAPES
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference, Record
-from train.command import precompute, run_training
-from train.config import TrainConfig
-from train.logging.metrics import TrainStep, timeless
-from train.logging.run_state import METRICS, read_metrics
+from train.command import precompute
+from train.config import METRICS, TrainConfig
+from train.logging.metrics import TrainStep, read_metrics, timeless
+from train.loop import run_training
+from train.reference.inputs import read_inputs
 
 TOUCHES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "shutil.rmtree")
 """Audit events of Python before an operation on a file."""
@@ -130,7 +131,7 @@ def work(job: Job, operation: int = 0) -> None:
     def report(step: TrainStep) -> None:
         os.write(log, f"{step.step}\n".encode())
 
-    run_training(*job[:4], job.config, report)
+    run_training(read_inputs(job.pairs, job.checkpoint, job.config), job.out, job.store, report)
 
 
 def attempt(job: Job, operation: int = 0, moment: float | None = None) -> tuple[bool, float]:
@@ -253,13 +254,13 @@ def synthetic_preferences(checkpoint: Path, count: int, seed: int) -> list[Prefe
 
 def measure(steps: int, save_every: int, kills: int, operations: int, seed: int) -> Report:
     """One run that is left alone, one that is not."""
-    config = TrainConfig(steps=steps, save_every=save_every, batch=2, keep=2, keep_best=True, mask_draws=2)
+    config = TrainConfig(steps=steps, save_every=save_every, batch_size=2, keep=2, num_masks=2)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         pairs = root / "pairs.jsonl"
         made = synthetic_preferences(SHOWO_SHAPES, 8, seed)
         pairs.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in made))
-        store = precompute(pairs, SHOWO_SHAPES, root / "reference.zarr", config)
+        store = precompute(read_inputs(pairs, SHOWO_SHAPES, config), root / "reference.zarr")
         whole, killed = (Job(pairs, SHOWO_SHAPES, root / name, store, config) for name in ("whole", "killed"))
         _, longest = attempt(whole)
         outcome = endure(killed, whole, kills, longest, operations, seed)

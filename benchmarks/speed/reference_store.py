@@ -14,22 +14,23 @@ import msgspec
 import numpy as np
 
 from benchmarks.speed.timing import Machine, machine
-from engine.files.atomic import write_file
+from engine.files.atomic import place_folder, write_file
 from engine.records import Record
 from train.data.image_mask import mask_seed
 from train.reference.reference import Reference, ReferenceBasis, open_reference, partial_of
-from train.reference.store import PartialStore, block_size, put_in_place
+from train.reference.store import PartialStore, block_size
 
 BASIS = ReferenceBasis(
     weights="0" * 16,
     pairs="0" * 16,
     mask_rule="cosine",
-    mask_draws=4,
+    num_masks=4,
     mask_seed=0,
     text_dropout=0.0,
     image_tokens=256,
     caption_prompt="",
     dtype="float32",
+    device="cpu",
 )
 
 
@@ -52,13 +53,13 @@ class Report(Record):
     """A run of this script."""
 
     machine: Machine
-    mask_draws: int
+    num_masks: int
     rows: tuple[Row, ...]
 
 
 def one_size(pairs: int, path: Path) -> Row:
     """Writes and reads a store."""
-    rng, draws = np.random.default_rng(0), BASIS.mask_draws
+    rng, draws = np.random.default_rng(0), BASIS.num_masks
     ids = [f"shapes-train-0-{number:08d}" for number in range(pairs)]
     begun = time.perf_counter()
     folder, block = partial_of(path), block_size(pairs)
@@ -69,7 +70,7 @@ def one_size(pairs: int, path: Path) -> Row:
         arrays = {name: -rng.random(count, np.float32) for name in ("caption_win", "caption_lose")}
         arrays |= {name: -rng.random((count, draws), np.float32) for name in ("image_win", "image_lose")}
         store.write(number, arrays | {"mask_seed": np.array(seeds, np.int64)})
-    put_in_place(folder, path)
+    place_folder(folder, path, replace=True)
     wrote = time.perf_counter()
     found: Reference = open_reference(path, BASIS)
     read = time.perf_counter()
@@ -105,7 +106,7 @@ def main() -> None:
             f"read in {row.read_s:5.2f} s, {row.memory_mib:.1f} MiB in memory",
             flush=True,
         )
-    report = Report(machine=machine(), mask_draws=BASIS.mask_draws, rows=tuple(rows))
+    report = Report(machine=machine(), num_masks=BASIS.num_masks, rows=tuple(rows))
     write_file(given.to, msgspec.json.format(msgspec.json.encode(report)))
     print(f"written to {given.to}")
 

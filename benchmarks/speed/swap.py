@@ -1,10 +1,9 @@
 """New weights for a running engine against a new engine: seconds of each, and memory over many swaps.
 
-Two random checkpoints of one shape take each other's place, with canaries: from their folders, whose files
-the system has in memory, or through shared memory, into which each is written before its swap, as a trainer
-does. A restart closes the engine and starts one on the other checkpoint in the same process, which spares it
-the imports of a new process. All sides must end with the same greedy captions. Memory is what the process
-holds after each swap, and what a sleep gives back.
+Two random checkpoints of one shape take each other's place, with probes, from files that the system has
+in memory. A restart closes the engine and starts one on the other checkpoint in the same process, which
+spares it the imports of a new process. Both must end with the same greedy captions. Memory is what the
+process holds after each swap, and what a sleep gives back.
 """
 
 from __future__ import annotations
@@ -21,12 +20,11 @@ from typing import Any
 
 import msgspec
 import torch
-from safetensors.torch import load_file
 
 from benchmarks.speed.load import resident_gib
 from benchmarks.speed.shapes import SHAPES, make
 from benchmarks.speed.timing import Machine, machine
-from engine.checkpoints.swap_probe import CANARY, Canaries, Canary, fixed_captions
+from engine.checkpoints.swap_probe import PROBES, Probe, ProbeSet, fixed_captions
 from engine.checkpoints.weights import load_config, load_model, save_checkpoint
 from engine.files.atomic import write_file
 from engine.files.layout import WEIGHTS
@@ -35,7 +33,6 @@ from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, Record
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
-from engine.transport.shared import offer_weights
 
 GREEDY = CaptionSettings(temperature=0.0, max_tokens=8)
 IDLE_SECONDS = 10.0
@@ -43,13 +40,10 @@ Captions = dict[int, set[tuple[int, ...]]]
 """Greedy captions by the checkpoint that gave them."""
 
 
-class Side(Record):
-    """Swaps by one transport."""
+class Swaps(Record):
+    """Swaps to and fro."""
 
-    transport: str
-    swap_seconds: tuple[float, ...]
-    offer_seconds: tuple[float, ...]
-    """What the publisher spent beside the checkpoint on disk; none by disk."""
+    seconds: tuple[float, ...]
     resident_mib: tuple[float, ...]
     """Memory of the process before the first swap and after each."""
     growth_mib: float
@@ -77,48 +71,48 @@ class Report(Record):
     shape: str
     layers: int
     weights_mib: float
-    sides: tuple[Side, ...]
+    swaps: Swaps
     restart_seconds: tuple[float, ...]
     ratio: float
-    """Median seconds of a restart over those of a swap from disk."""
+    """Median seconds of a restart over those of a swap."""
     same_results: bool
-    """Whether engines gave the same captions of the same weights, however those came."""
+    """Whether engines gave the same captions of the same weights, swapped in or started with."""
     sleeps: tuple[Sleep, ...]
     idle_cpu_seconds: float
     """Processor time of the process while its engine was awake and idle, over `IDLE_SECONDS`."""
 
 
-def pair(folder: Path, shape: str, layers: int, canaries: bool = True) -> tuple[Path, Path]:
+def pair(folder: Path, shape: str, layers: int, probes: bool = True) -> tuple[Path, Path]:
     """Two checkpoints of one shape that caption differently."""
     first = make(folder, shape, layers=layers)
     second = folder / "other"
     if not (second / WEIGHTS).is_file():
         model = load_model(first)
-        if canaries:
-            sing(model, first, first)
+        if probes:
+            write_probes(model, first, first)
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() > 1:
                     parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
         save_checkpoint(model, second, folder / "companions")
-        if canaries:
-            sing(model, first, second)
+        if probes:
+            write_probes(model, first, second)
     return first, second
 
 
 @torch.no_grad()
-def sing(model: Showo, companions: Path, to: Path) -> None:
-    """Writes the canaries of a model, as a trainer does."""
+def write_probes(model: Showo, companions: Path, to: Path) -> None:
+    """Writes the probes of a model, as a trainer does."""
     words = model.config.vocabulary
     prompt = TextTokenizer.load(companions / "tokenizer.json").encode(model.config.caption_prompt)
-    songs = []
+    probes = []
     for codes, ids in fixed_captions(model.config):
         start, tail = words.mmu_prompt(codes, prompt), [*ids, words.eos]
         row = torch.tensor([[*start, *tail]])
         logp = model.head(model(row, mmu_mask(row, words.eoi))).log_softmax(-1)[0, len(start) - 1 : -1]
-        songs.append(Canary(codes, ids, float(logp.gather(1, torch.tensor(tail)[:, None]).sum())))
-    write_file(to / CANARY, msgspec.json.encode(Canaries(dtype="float32", songs=tuple(songs))))
+        probes.append(Probe(codes, ids, float(logp.gather(1, torch.tensor(tail)[:, None]).sum())))
+    write_file(to / PROBES, msgspec.json.encode(ProbeSet(dtype="float32", probes=tuple(probes))))
 
 
 def caption(engine: Engine, tokens: int) -> tuple[int, ...]:
@@ -145,29 +139,20 @@ def resident_mib() -> float:
     return 1024 * resident_gib()
 
 
-def swaps_by(transport: str, checkpoints: tuple[Path, Path], swaps: int, given: Captions) -> Side:
-    """Swaps to and fro by one transport."""
+def swapped(checkpoints: tuple[Path, Path], count: int, given: Captions) -> Swaps:
+    """So many swaps to and fro."""
     tokens = load_config(checkpoints[0]).num_image_tokens
     spent: list[float] = []
-    offers: list[float] = []
-    with Engine(checkpoints[0], transport=transport) as engine:
+    with Engine(checkpoints[0]) as engine:
         given[0].add(caption(engine, tokens))
         held = [resident_mib()]
-        for number in range(1, swaps + 1):
-            following = checkpoints[number % 2]
-            if transport == "shared":
-                state = load_file(following / WEIGHTS)
-                with timed(offers):
-                    assert offer_weights(state, following)
-                del state
+        for number in range(1, count + 1):
             with timed(spent):
-                engine.swap(following)
+                engine.swap(checkpoints[number % 2])
             given[number % 2].add(caption(engine, tokens))
             held.append(resident_mib())
-    return Side(
-        transport=transport,
-        swap_seconds=tuple(spent),
-        offer_seconds=tuple(offers),
+    return Swaps(
+        seconds=tuple(spent),
         resident_mib=tuple(held),
         growth_mib=held[-1] - held[min(10, len(held) - 1)],
     )
@@ -207,11 +192,11 @@ def _worker(worker: Any) -> Any:
 
 
 def measure(shape: str, layers: int, swaps: int, restarts: int, folder: Path) -> Report:
-    """Swaps by each transport, then restarts to and fro, then sleeps."""
+    """Swaps, then restarts to and fro, then sleeps."""
     checkpoints = pair(folder, shape, layers)
     tokens = load_config(checkpoints[0]).num_image_tokens
     by_swap: Captions = {0: set(), 1: set()}
-    sides = tuple(swaps_by(transport, checkpoints, swaps, by_swap) for transport in ("disk", "shared"))
+    found = swapped(checkpoints, swaps, by_swap)
     by_restart: Captions = {0: set(), 1: set()}
     restart_seconds: list[float] = []
     engine = Engine(checkpoints[0])
@@ -233,9 +218,9 @@ def measure(shape: str, layers: int, swaps: int, restarts: int, folder: Path) ->
         shape=shape,
         layers=layers or SHAPES[shape].layers,
         weights_mib=(checkpoints[0] / WEIGHTS).stat().st_size / 2**20,
-        sides=sides,
+        swaps=found,
         restart_seconds=tuple(restart_seconds),
-        ratio=statistics.median(restart_seconds) / statistics.median(sides[0].swap_seconds),
+        ratio=statistics.median(restart_seconds) / statistics.median(found.seconds),
         same_results=by_swap == by_restart and by_swap[0] != by_swap[1],
         sleeps=slept,
         idle_cpu_seconds=idle,
@@ -246,15 +231,9 @@ def show(report: Report) -> None:
     """Prints a report as tables."""
     restart = statistics.median(report.restart_seconds)
     print(f"{report.shape}, {report.layers} layers, {report.weights_mib:.0f} MiB of weights")
-    print(f"{'':16}{'seconds':>9}{'restart over it':>17}{'publisher':>11}{'growth, MiB':>13}")
-    for side in report.sides:
-        seconds = statistics.median(side.swap_seconds)
-        beside = f"{statistics.median(side.offer_seconds):.3f}" if side.offer_seconds else "-"
-        print(
-            f"{'swap, ' + side.transport:16}{seconds:9.3f}{restart / seconds:17.1f}{beside:>11}"
-            f"{side.growth_mib:+13.1f}"
-        )
-    print(f"{'restart':16}{restart:9.3f}{1:17.1f}")
+    swap = statistics.median(report.swaps.seconds)
+    print(f"swap {swap:.3f} s, restart {restart:.3f} s, {report.ratio:.1f} times as long")
+    print(f"memory grew by {report.swaps.growth_mib:+.1f} MiB over the swaps")
     print(f"same captions: {'yes' if report.same_results else 'NO'}")
     for one in report.sleeps:
         print(

@@ -38,11 +38,12 @@ from train.command import precompute
 from train.config import TrainConfig
 from train.data.batch import Layout, PairRows
 from train.data.preferences import load_preferences
-from train.data.schedule import Visit
+from train.data.schedule import Sample
 from train.distributed.policy import Policy, process_group
 from train.logps.row_logps import RowLogps
-from train.loop import PairSource
 from train.losses.loss import batch_loss
+from train.pair_source import PairSource
+from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, ReferenceBasis, open_reference
 
 SIDES = ("stored", "live")
@@ -70,9 +71,9 @@ class Plan(Record):
         """The training run that the steps are from: every step has pairs of its own."""
         return TrainConfig(
             steps=self.warmups + self.repeats,
-            batch=self.batch,
+            batch_size=self.batch,
             warmup=0,
-            mask_draws=self.masks,
+            num_masks=self.masks,
             masks_per_step=self.masks,
             dtype=self.dtype,  # type: ignore[arg-type]
             seed=self.seed,
@@ -124,7 +125,7 @@ class LiveSource(PairSource):
         super().__init__(config, preferences, layout, reference)
         self._frozen = frozen
 
-    def reference_of(self, chosen: Sequence[Visit], batch: PairRows) -> Tensor:
+    def reference_of(self, samples: Sequence[Sample], batch: PairRows) -> Tensor:
         """The log-prob of each row under the frozen model."""
         return self._frozen.score(batch.rows)
 
@@ -140,7 +141,8 @@ class Work:
             count = plan.batch * (plan.warmups + plan.repeats)
             config = load_config(self.checkpoint)
             pair_work.write(self.pairs, pair_work.preferences(config, count, plan.longest, plan.seed))
-        self.store = precompute(self.pairs, self.checkpoint, folder / "reference.zarr", self.config)
+        inputs = read_inputs(self.pairs, self.checkpoint, self.config)
+        self.store = precompute(inputs, folder / "reference.zarr")
 
     def source(self, side: str) -> PairSource:
         """Rows and reference log-probs of one side."""
@@ -157,10 +159,10 @@ class Work:
         policy, source, config = Policy(self.config, self.checkpoint), self.source(side), self.config
 
         def step(number: int) -> None:
-            chosen = source.visits(number)
-            batch = source.rows(chosen)
-            sides = source.sides(chosen, batch, policy(batch.rows).cpu())
-            loss = batch_loss(*sides, config, number)
+            samples = source.samples(number)
+            batch = source.rows(samples)
+            logps = source.pair_logps(samples, batch, policy(batch.rows).cpu())
+            loss = batch_loss(*logps, config, number)
             losses.append(float(loss.total.detach()))
             policy.step([loss.total], config.learning_rate_at(number))
 
@@ -174,7 +176,7 @@ def measure(plan: Plan, folder: Path) -> Report:
     with process_group(plan.config):
         steps = {side: work.steps(side, losses[side]) for side in SIDES}
         seconds = in_turns(steps, plan.repeats, plan.warmups)
-        batch = (source := work.source("stored")).rows(source.visits(0))
+        batch = (source := work.source("stored")).rows(source.samples(0))
     ratios = [live / stored for stored, live in zip(seconds["stored"], seconds["live"], strict=True)]
     apart = max(abs(one - other) for one, other in zip(losses["stored"], losses["live"], strict=True))
     weights = [p.numel() for p in load_model(work.checkpoint).parameters()]

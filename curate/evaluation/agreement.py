@@ -1,6 +1,6 @@
-"""How far a critic's scores of painted images agree with the pixel oracle's.
+"""How far a judge's scores of generated images agree with the pixel oracle's.
 
-The critic is whoever scored the candidates of a curation: the model itself, or a judge. What matters of it is
+The judge is whoever scored the candidates of a curation: the model itself, or a judge. What matters of it is
 the order in which it puts an item's images, since winner and loser come from that order.
 
 Legend: N images of an item, Q questions.
@@ -22,15 +22,15 @@ Answers = tuple[str | None, ...]
 
 
 class Judged(Record):
-    """What critic and oracle said of the images of one item."""
+    """What judge and oracle said of the images of one item."""
 
     questions: tuple[Question, ...]
-    critic: tuple[Answers, ...]
+    judge: tuple[Answers, ...]
     """[N][Q]"""
     oracle: tuple[Answers, ...]
     """[N][Q]; None where the picture gives no answer."""
     scores: tuple[float, ...]
-    """The critic's, [N]."""
+    """The judge's, [N]."""
     likelihoods: tuple[float, ...] | None = None
     """What decides between equal scores, [N]; None where an image has none."""
     pair: tuple[float, float] | None = None
@@ -55,9 +55,9 @@ class AnswerAgreement(Record):
     """Answers about the images, one by one."""
 
     same: Estimate
-    """Share of the critic's answers that are the oracle's; never where the oracle has none."""
-    critic: Estimate
-    """Share that is right by the critic's answers."""
+    """Share of the judge's answers that are the oracle's; never where the oracle has none."""
+    judge: Estimate
+    """Share that is right by the judge's answers."""
     oracle: Estimate
     """Share that is right by the oracle's."""
     unclear: Estimate
@@ -74,16 +74,16 @@ class Choice(Record):
 
 
 class Order(Choice):
-    """What a critic's order of an item's images is worth."""
+    """What a judge's order of an item's images is worth."""
 
     rank_correlation: Estimate
     """Kendall's tau-b with the oracle's accuracies, mean over the items that have one."""
     without: int
-    """Items that have none, since critic or oracle finds all their images equal."""
+    """Items that have none, since judge or oracle finds all their images equal."""
 
 
 class Agreement(Record):
-    """What a critic's scores are worth by the oracle. Errors are clustered by item."""
+    """What a judge's scores are worth by the oracle. Errors are clustered by item."""
 
     items: int
     """With questions and at least two images."""
@@ -94,7 +94,7 @@ class Agreement(Record):
     by_chance: Choice
     """Of an image drawn evenly."""
     best: Choice
-    """Of the oracle's own best: no critic chooses better."""
+    """Of the oracle's own best: no judge chooses better."""
     pairs_right: Estimate
     """Share of the image pairs whose winner the oracle, too, finds better."""
     pairs_tied: Estimate
@@ -125,7 +125,7 @@ def judge_item(item: Candidates, pair: ImagePair | None, decode: Decode) -> Judg
     judged_pair = [_accuracy(item.questions, seen[one]) for one in sides if item.questions]
     return Judged(
         questions=item.questions,
-        critic=tuple(image.answers for image in item.images),
+        judge=tuple(image.answers for image in item.images),
         oracle=tuple(seen[one] for one in wanted),
         scores=tuple(image.score for image in item.images),
         likelihoods=likelihoods if len(likelihoods) == len(item.images) else None,
@@ -172,24 +172,24 @@ def _order(preferred: Sequence[Sequence[float]], truths: Sequence[Sequence[float
 
 def _answers(items: Sequence[Judged], kind: str | None) -> AnswerAgreement:
     """Agreement on all questions, or on those of one kind."""
-    same, critic, right, unclear, asked = [], [], [], [], []
+    same, judge, right, unclear, asked = [], [], [], [], []
     for item in items:
         picked = [i for i, question in enumerate(item.questions) if kind in (None, question.kind)]
         told = [
             (mine[i], theirs[i], item.questions[i].answer)
-            for mine, theirs in zip(item.critic, item.oracle, strict=True)
+            for mine, theirs in zip(item.judge, item.oracle, strict=True)
             for i in picked
         ]
         if not told:
             continue
         same.append(sum(mine == theirs for mine, theirs, _ in told))
-        critic.append(sum(mine == answer for mine, _, answer in told))
+        judge.append(sum(mine == answer for mine, _, answer in told))
         right.append(sum(theirs == answer for _, theirs, answer in told))
         unclear.append(sum(theirs is None for _, theirs, _ in told))
         asked.append(len(told))
     return AnswerAgreement(
         same=ratio(same, asked),
-        critic=ratio(critic, asked),
+        judge=ratio(judge, asked),
         oracle=ratio(right, asked),
         unclear=ratio(unclear, asked),
     )

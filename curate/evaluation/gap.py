@@ -15,12 +15,12 @@ from curate.evaluation.clustered import Ratio, contrast, ratio
 from curate.evaluation.config import EvalConfig
 from curate.evaluation.records import CategoryGap, GapReport, ItemScore, Score
 from curate.protocol import UnifiedModel
-from curate.scoring.self_vqa import compared, matched
+from curate.scoring.self_vqa import matched
 from curate.scoring.similarity import Similarity
 from curate.shapes import oracle
 from curate.sources import RowProblem, Source
 from engine.errors import DataError
-from engine.records import Answer, Item, Question, SampledImage
+from engine.records import Item, SampledImage
 
 Graded = list[list[bool]]
 """Items -> whether each of an item's questions was answered rightly, all its images in one list."""
@@ -116,7 +116,6 @@ def measure_gap(
         if items:
             measured += items
             told = model.answer(model.encode(pixels), [item.questions for item in items], config.answer)
-            _embed(similarity, [item.questions for item in items], told)
             for item, answers in zip(items, told, strict=True):
                 und.append(_grade(item, matched(item.questions, answers, similarity)))
             gen += _grade_painted(model, similarity, source, items, config, keep)
@@ -147,14 +146,6 @@ def _item_score(item: Item, und: list[bool], gen: list[bool]) -> ItemScore:
     return ItemScore(id=item.id, und=sum(und), und_asked=len(und), gen=sum(gen), gen_asked=len(gen))
 
 
-def _embed(
-    similarity: Similarity, asked: Sequence[Sequence[Question]], told: Sequence[Sequence[Answer]]
-) -> None:
-    """Embeds all texts that will be compared with choices, which is cheaper at once."""
-    if texts := [text for pair in zip(asked, told, strict=True) for text in compared(*pair)]:
-        similarity.embed(texts)
-
-
 def _grade(item: Item, answers: Sequence[str | None]) -> list[bool]:
     return [q.answer == answer for q, answer in zip(item.questions, answers, strict=True)]
 
@@ -177,7 +168,6 @@ def _grade_painted(
         else:
             asked = [item.questions] * len(images)
             told = model.answer(images, asked, config.answer)
-            _embed(similarity, asked, told)
             answers = [matched(item.questions, one, similarity) for one in told]
         graded.append([right for one in answers for right in _grade(item, one)])
         if keep is not None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
+
 from curate.evaluation.config import EvalConfig
 from curate.sources import RowProblem
+from engine.errors import DataError
 from engine.records import Record
 
 
@@ -37,8 +42,8 @@ class ItemScore(Record):
     gen_asked: int
 
 
-class GapReport(Record):
-    """What `hermes eval` finds."""
+class GapNumbers(Record):
+    """Understanding, generation and the gap between them, of one model."""
 
     und: float
     und_se: float
@@ -52,8 +57,36 @@ class GapReport(Record):
     by_objects: dict[str, CategoryGap]
     by_kind: dict[str, CategoryGap]
     fingerprint: str
+    """Of the weights that were measured."""
+
+
+class GapReport(GapNumbers):
+    """What `hermes eval` finds."""
+
     config: EvalConfig
     unreadable: tuple[RowProblem, ...] = ()
     """Items left out since their image cannot be read."""
     per_item: tuple[ItemScore, ...] = ()
     """What rounds are compared by, item by item; early measurements have none."""
+
+
+def read_gap(path: Path) -> GapReport | None:
+    """The measurement in a file; None where there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=GapReport)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); remove it and run `hermes eval`") from error
+
+
+def readable_gap(path: Path) -> GapReport | None:
+    """The measurement in a file; None also where it cannot be read."""
+    try:
+        return read_gap(path)
+    except DataError:
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -79,14 +80,12 @@ def questions_digest(file: str, combine: bool) -> str:
     """
     if not file:
         return ""
-    content = hashlib.blake2b(digest_size=8)
     try:
         with Path(file).open("rb") as stream:
-            while block := stream.read(1 << 20):
-                content.update(block)
+            digest = hashlib.file_digest(stream, partial(hashlib.blake2b, digest_size=8)).hexdigest()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error}; give a file of TIFA questions") from error
-    return f"{content.hexdigest()} and the data set's own" if combine else content.hexdigest()
+    return f"{digest} and the data set's own" if combine else digest
 
 
 def _plain(caption: str) -> str:

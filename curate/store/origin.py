@@ -13,7 +13,7 @@ from curate.questions.lookup import questions_digest
 from curate.scoring.scorers import Scorers
 from curate.sources import Source
 from curate.store.files import ORIGIN
-from engine.errors import StaleError
+from engine.errors import DataError, StaleError
 from engine.files.atomic import write_file
 from engine.records import Record
 
@@ -120,11 +120,11 @@ def claim(folder: Path, origin: Origin) -> None:
     Raises:
         StaleError: it holds another one; the message names what differs.
     """
-    path = folder / ORIGIN
-    if not path.is_file():
-        write_file(path, origin.encoded())
+    stored = read_origin(folder)
+    if stored is None:
+        write_file(folder / ORIGIN, origin.encoded())
         return
-    stored = _read(path, origin.similarity, origin.choices)
+    stored = _with_digests(stored, origin.similarity, origin.choices)
     changed = [
         line
         for name in Origin.__struct_fields__
@@ -167,9 +167,9 @@ def require_same_scorers(folders: Iterable[Path], scorers: Scorers) -> None:
         "judge": scorers.judge.origin if scorers.judge else None,
     }
     for folder in folders:
-        if not (folder / ORIGIN).is_file():
+        if (stored := read_origin(folder)) is None:
             continue
-        stored = _read(folder / ORIGIN, scorers.captions.name, scorers.choices.name)
+        stored = _with_digests(stored, scorers.captions.name, scorers.choices.name)
         changed = [
             f"{name} {getattr(stored, name)!r} -> {one!r}"
             for name, one in ours.items()
@@ -182,9 +182,21 @@ def require_same_scorers(folders: Iterable[Path], scorers: Scorers) -> None:
             )
 
 
-def _read(path: Path, similarity: str, choices: str) -> Origin:
-    """A stored origin. Early ones have no digest of the text model, which is then taken as today's."""
-    stored = msgspec.json.decode(path.read_bytes(), type=Origin)
+def read_origin(folder: Path) -> Origin | None:
+    """What a curation was made from; None where its folder does not say, as where pairs were imported.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = folder / ORIGIN
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Origin) if path.is_file() else None
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _with_digests(stored: Origin, similarity: str, choices: str) -> Origin:
+    """Early origins have no digest of the text model, which is then taken as today's."""
     if not stored.choices and stored.similarity == similarity.partition("@")[0]:
         return msgspec.structs.replace(stored, similarity=similarity, choices=choices)
     return stored

@@ -25,8 +25,8 @@ from engine.records import (
 NOT_PAIRED = "not paired yet"
 
 
-class Marks(Record):
-    """What became of one side of an item."""
+class PairMarks(Record):
+    """Which candidates of one side of an item, captions or images, make its pair."""
 
     win: int | None = None
     """Index of the candidate that won; None without a pair, or where it is of another round."""
@@ -35,8 +35,6 @@ class Marks(Record):
     lose_score: float | None = None
     lose_round: int = 0
     """Round in which the loser was sampled; 0 without a pair."""
-    tie: bool = False
-    """A pair whose sides score the same."""
     reason: str = ""
     """Why there is no pair."""
 
@@ -45,12 +43,21 @@ class Marks(Record):
         """Whether there is a pair."""
         return self.win_score is not None
 
+    @property
+    def tie(self) -> bool:
+        """Whether there is a pair whose sides score the same."""
+        return self.paired and self.win_score == self.lose_score
+
+    def role(self, index: int) -> str:
+        """What became of a candidate: `won`, `lost`, or nothing."""
+        return "won" if index == self.win else "lost" if index == self.lose else ""
+
 
 class ItemMarks(Record):
-    """What became of an item."""
+    """The same of both sides."""
 
-    captions: Marks = Marks(reason=NOT_PAIRED)
-    images: Marks = Marks(reason=NOT_PAIRED)
+    captions: PairMarks = PairMarks(reason=NOT_PAIRED)
+    images: PairMarks = PairMarks(reason=NOT_PAIRED)
 
 
 class Histogram(Record):
@@ -97,13 +104,13 @@ class SideOverview(Record):
     histogram: Histogram
 
 
-class Row(Record):
+class ListedItem(Record):
     """An item in the list of items."""
 
     id: str
     caption: str
-    captions: Marks
-    images: Marks
+    captions: PairMarks
+    images: PairMarks
     best_caption: float | None
     best_image: float | None
 
@@ -117,7 +124,7 @@ class Overview(Record):
     images: SideOverview
     quarantined: dict[str, int]
     """Reason -> rows."""
-    rows: tuple[Row, ...]
+    listed: tuple[ListedItem, ...]
     """The first items."""
 
 
@@ -134,31 +141,24 @@ def histogram(won: Sequence[float], lost: Sequence[float], rest: Sequence[float]
     return Histogram(low=low, width=width, won=counts(won), lost=counts(lost), rest=counts(rest))
 
 
-def marks_of(pair: CaptionPair | ImagePair | None, reason: str, number: int) -> Marks:
-    """The marks of one side of a preference of round `number`."""
+def item_marks(preference: Preference, number: int) -> ItemMarks:
+    """The marks of a preference of round `number`."""
+    return ItemMarks(
+        captions=_pair_marks(preference.captions, preference.caption_reason, number),
+        images=_pair_marks(preference.images, preference.image_reason, number),
+    )
+
+
+def _pair_marks(pair: CaptionPair | ImagePair | None, reason: str, number: int) -> PairMarks:
     if pair is None:
-        return Marks(reason=reason)
-    return Marks(
+        return PairMarks(reason=reason)
+    return PairMarks(
         win=pair.win.index if pair.win_round == number else None,
         lose=pair.lose.index if pair.lose_round == number else None,
         win_score=pair.win.score,
         lose_score=pair.lose.score,
         lose_round=pair.lose_round,
-        tie=pair.win.score == pair.lose.score,
     )
-
-
-def item_marks(preference: Preference, number: int) -> ItemMarks:
-    """The marks of both sides of a preference of round `number`."""
-    return ItemMarks(
-        captions=marks_of(preference.captions, preference.caption_reason, number),
-        images=marks_of(preference.images, preference.image_reason, number),
-    )
-
-
-def read_marks(folder: Path, number: int) -> dict[str, ItemMarks]:
-    """The marks of every paired item; none where the curation is not complete."""
-    return {one.id: item_marks(one, number) for one in read_preferences(folder)}
 
 
 def read_preferences(folder: Path) -> Iterator[Preference]:
@@ -172,87 +172,83 @@ def sampled_items(folder: Path) -> Iterator[Candidates]:
     return (one.item for one in read_outcomes(folder) if isinstance(one, Sampled))
 
 
-class _Side:
-    """Collects one side of the items."""
+class _SideCounter:
+    """Counts one side of the items."""
 
     def __init__(self) -> None:
-        self.won, self.lost, self.rest = array("d"), array("d"), array("d")
-        self.pairs = self.ties = self.shared_best = 0
-        self.reasons: Counter[str] = Counter()
+        # What became of a candidate -> scores, eight bytes each: a curation may have millions.
+        self._scores = {"won": array("d"), "lost": array("d"), "": array("d")}
+        self._pairs = self._ties = self._shared_best = 0
+        self._reasons: Counter[str] = Counter()
 
-    def add(self, scored: Sequence[tuple[int, float]], marks: Marks) -> float | None:
-        """Takes the (index, score) of an item's candidates; returns the best score."""
-        if marks.paired:
-            self.pairs += 1
-            self.ties += marks.tie
-        else:
-            self.reasons[marks.reason] += 1
-        for index, score in scored:
-            kept = self.won if index == marks.win else self.lost if index == marks.lose else self.rest
-            kept.append(score)
-        if not scored:
-            return None
-        best = max(score for _, score in scored)
-        self.shared_best += sum(score == best for _, score in scored) > 1
+    def add(
+        self, candidates: Sequence[CaptionCandidate] | Sequence[ImageCandidate], marks: PairMarks
+    ) -> float | None:
+        """Counts an item's scored candidates; returns the best score."""
+        self._pairs += marks.paired
+        self._ties += marks.tie
+        if not marks.paired:
+            self._reasons[marks.reason] += 1
+        for one in candidates:
+            self._scores[marks.role(one.index)].append(one.score)
+        best = max((one.score for one in candidates), default=None)
+        self._shared_best += sum(one.score == best for one in candidates) > 1
         return best
 
     def overview(self, whole_range: bool) -> SideOverview:
         """The side in numbers; `whole_range` bins from 0, whatever the lowest score."""
-        everything = np.concatenate([self.won, self.lost, self.rest])
-        low = float(everything.min()) if len(everything) else 0.0
+        won, lost, rest = self._scores.values()
+        scores = np.concatenate([won, lost, rest])
+        low = float(scores.min()) if len(scores) else 0.0
         low = min(0.0, low) if whole_range else min(low, 0.9)
         return SideOverview(
-            pairs=self.pairs,
-            ties=self.ties,
-            no_pair=dict(self.reasons.most_common()),
-            candidates=len(everything),
-            mean=float(everything.mean()) if len(everything) else None,
-            median=float(np.median(everything)) if len(everything) else None,
-            shared_best=self.shared_best,
-            histogram=histogram(self.won, self.lost, self.rest, float(np.floor(low * 10 + 1e-9) / 10)),
+            pairs=self._pairs,
+            ties=self._ties,
+            no_pair=dict(self._reasons.most_common()),
+            candidates=len(scores),
+            mean=float(scores.mean()) if len(scores) else None,
+            median=float(np.median(scores)) if len(scores) else None,
+            shared_best=self._shared_best,
+            histogram=histogram(won, lost, rest, float(np.floor(low * 10 + 1e-9) / 10)),
         )
 
 
-def read_overview(folder: Path, number: int, rows: int | None) -> Overview:
-    """Counts the curation in `folder`, of round `number`; lists the first `rows` items, all for None.
+def read_overview(folder: Path, number: int, listed: int | None) -> Overview:
+    """Counts the curation in `folder`, of round `number`; lists the first `listed` items, all for None.
 
     Raises:
         DataError: a stored line is no record of a curation.
     """
-    marked = read_marks(folder, number)
-    captions, images = _Side(), _Side()
+    marked = {one.id: item_marks(one, number) for one in read_preferences(folder)}
+    captions, images = _SideCounter(), _SideCounter()
     quarantined: Counter[str] = Counter()
-    listed: list[Row] = []
+    first: list[ListedItem] = []
     items = 0
     for one in read_outcomes(folder):
         if isinstance(one, QuarantinedRow):
             quarantined[one.reason] += 1
             continue
         items += 1
-        row = _count(one.item, marked.get(one.item.id, ItemMarks()), captions, images)
-        if rows is None or len(listed) < rows:
-            listed.append(row)
+        item, marks = one.item, marked.get(one.item.id, ItemMarks())
+        best_caption = captions.add(item.captions, marks.captions)
+        # Without questions there is no score, whatever is stored.
+        best_image = images.add(item.images if item.questions else (), marks.images)
+        if listed is None or len(first) < listed:
+            first.append(
+                ListedItem(
+                    id=item.id,
+                    caption=item.caption,
+                    captions=marks.captions,
+                    images=marks.images,
+                    best_caption=best_caption,
+                    best_image=best_image,
+                )
+            )
     return Overview(
         round=number,
         items=items,
         captions=captions.overview(whole_range=False),
         images=images.overview(whole_range=True),
         quarantined=dict(quarantined.most_common()),
-        rows=tuple(listed),
+        listed=tuple(first),
     )
-
-
-def _count(item: Candidates, marks: ItemMarks, captions: _Side, images: _Side) -> Row:
-    return Row(
-        id=item.id,
-        caption=item.caption,
-        captions=marks.captions,
-        images=marks.images,
-        best_caption=captions.add(_scored(item.captions), marks.captions),
-        # Without questions there is no score, whatever is stored.
-        best_image=images.add(_scored(item.images) if item.questions else [], marks.images),
-    )
-
-
-def _scored(candidates: Sequence[CaptionCandidate] | Sequence[ImageCandidate]) -> list[tuple[int, float]]:
-    return [(one.index, one.score) for one in candidates]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from curate.evaluation.config import EvalConfig
-from curate.evaluation.records import CategoryGap, GapReport
+from curate.evaluation.records import GapReport
 from engine.files.atomic import write_file
 from engine.records import PaintSettings, Record
 from hermes_cli.settings import EngineSettings, RunSettings
@@ -30,7 +29,7 @@ class GuidanceTrial(Record):
     gen_se: float
 
 
-class Card(Record):
+class ModelCard(Record):
     """What is known of a pretrained model."""
 
     parameters: int
@@ -59,7 +58,7 @@ def gate(report: GapReport) -> tuple[str, ...]:
     return tuple(problems)
 
 
-def measure_card(checkpoint: Path, limit: int = 400) -> Card:
+def measure_card(checkpoint: Path, limit: int = 400) -> ModelCard:
     """Measures a checkpoint through the engine, choosing the guidance on the validation split."""
     from curate.evaluation.gap import measure_gap
     from curate.scoring.similarity import load_similarity
@@ -87,7 +86,7 @@ def measure_card(checkpoint: Path, limit: int = 400) -> Card:
             say(f"guidance {guidance:g}: und {found.und:.3f}, gen {found.gen:.3f}")
         best = max(trials, key=lambda trial: trial.gen)
         evaluation = measure("evaluation", limit, best.guidance)
-    return Card(
+    return ModelCard(
         parameters=sum(p.numel() for p in load_model(checkpoint).parameters()),
         tokenizer_parameters=sum(
             p.numel() for p in load_image_tokenizer(checkpoint / "image_tokenizer").parameters()
@@ -98,53 +97,15 @@ def measure_card(checkpoint: Path, limit: int = 400) -> Card:
     )
 
 
-def _rows(groups: dict[str, CategoryGap]) -> Iterable[str]:
-    for name, one in groups.items():
-        yield (
-            f"| {name} | {one.und:.3f} +- {one.und_se:.3f} | {one.gen:.3f} +- {one.gen_se:.3f} "
-            f"| {one.gap:+.3f} | {one.items} |"
-        )
-
-
-def write_card(checkpoint: Path, card: Card) -> None:
+def write_card(checkpoint: Path, card: ModelCard) -> None:
     """`card.json` for programs and `README.md` for people, beside the weights."""
+    from hermes_cli.pages.render import templates
+
     write_file(checkpoint / "card.json", encode_pretty(card))
-    one = card.evaluation
-    lines = [
-        "# showo-shapes",
-        "",
-        f"A Show-o of {card.parameters:,} parameters (Phi blocks with QK layer norm) and a patch LFQ image "
-        f"tokenizer of {card.tokenizer_parameters:,}, trained from scratch on the embedded shapes world by "
-        "`hermes pretrain`. 48x48 images, 36 image tokens, float32. `plan.json` holds the settings and "
-        "`training.jsonl` the losses.",
-        "",
-        f"Measured on {one.items} held-out items, {one.config.images} images a prompt, "
-        f"{one.config.paint.steps} steps, guidance {one.config.paint.guidance:g}, temperature "
-        f"{one.config.paint.temperature:g}; +- is one standard error, "
-        "clustered by item. Generated images are judged by the pixel oracle.",
-        "",
-        "| | understanding | generation | gap | items |",
-        "|---|---|---|---|---|",
-        f"| all | {one.und:.3f} +- {one.und_se:.3f} | {one.gen:.3f} +- {one.gen_se:.3f} "
-        f"| {one.gap:+.3f} | {one.items} |",
-    ]
-    for title, groups in (
-        ("category", one.by_category),
-        ("question kind", one.by_kind),
-        ("objects", one.by_objects),
-    ):
-        lines += [f"| **by {title}** | | | | |", *_rows(groups)]
-    lines += [
-        "",
-        "Guidance, chosen on the validation split:",
-        "",
-        "| w | generation |",
-        "|---|---|",
-        *(f"| {t.guidance:g} | {t.gen:.3f} +- {t.gen_se:.3f} |" for t in card.trials),
-    ]
-    write_file(checkpoint / "README.md", ("\n".join(lines) + "\n").encode())
+    text = templates().get_template("model_card.md.j2").render(card=card, one=card.evaluation)
+    write_file(checkpoint / "README.md", text.encode())
 
 
-def read_card(checkpoint: Path) -> Card:
+def read_card(checkpoint: Path) -> ModelCard:
     """The card beside a checkpoint's weights."""
-    return msgspec.json.decode((checkpoint / "card.json").read_bytes(), type=Card)
+    return msgspec.json.decode((checkpoint / "card.json").read_bytes(), type=ModelCard)

@@ -12,7 +12,7 @@ from hermes_cli.options import Place, PlaceOption, named_run
 if TYPE_CHECKING:
     from curate.evaluation.agreement import Agreement
     from curate.store.overview import Overview
-    from hermes_cli.inspection.items import Shown
+    from hermes_cli.inspection.items import InspectedItem
     from hermes_cli.inspection.round import InspectedRound
 
 LISTED = 20
@@ -33,21 +33,23 @@ def inspect_curation(
         Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
 ) -> None:
-    """Look into a curation: scores, pairs, single items, and how far the critic agrees with the oracle."""
+    """Look into a curation: scores, pairs, single items, and how far the judge agrees with the oracle."""
     from engine.errors import ConfigError
 
     if item is not None and numbers is not None:
         raise ConfigError("--json writes the numbers of a whole curation; leave out --item")
+    from curate.store.overview import read_overview
     from hermes_cli.inspection.round import open_round
+    from hermes_cli.inspection.terminal import agreement_view, item_view, items_view, summary_view
+    from hermes_cli.view import console, progress_bar, say
 
     found = open_round(named_run(run, run_option), round_number)
     if item is not None:
-        _one_item(found, item, to)
+        one = found.one(item)
+        console.print(item_view(one))
+        if to is not None:
+            _write_page(found, read_overview(found.folder, found.number, 0), None, "One item", [one], to)
         return
-    from curate.store.overview import read_overview
-    from hermes_cli.inspection.terminal import agreement_view, indented, items_view, summary_view
-    from hermes_cli.view import console, progress_bar, say
-
     overview = read_overview(found.folder, found.number, None if everything else LISTED)
     console.print(summary_view(overview))
     compared = None
@@ -55,8 +57,9 @@ def inspect_curation(
         with progress_bar("oracle", overview.items) as advance:
             compared = found.agreement(advance)
     if compared is not None:
-        console.print(indented(agreement_view(compared, found.critic)))
-    console.print(indented(items_view(overview)))
+        console.print(agreement_view(compared, found.scored_by))
+    console.print()
+    console.print(items_view(overview))
     if numbers is not None:
         _write_numbers(numbers, overview, compared)
         say(f"numbers: {numbers}")
@@ -66,44 +69,35 @@ def inspect_curation(
         _write_page(found, overview, compared, heading, shown, to)
 
 
-def _one_item(found: InspectedRound, id_: str, to: Path | None) -> None:
-    from hermes_cli.inspection.terminal import item_view
-    from hermes_cli.view import console
-
-    shown = found.one(id_)
-    console.print(item_view(shown))
-    if to is not None:
-        from curate.store.overview import read_overview
-
-        overview = read_overview(found.folder, found.number, 0)
-        _write_page(found, overview, None, "One item", [shown], to)
-
-
 def _write_page(
     found: InspectedRound,
     overview: Overview,
     compared: Agreement | None,
     heading: str,
-    shown: list[Shown],
+    shown: list[InspectedItem],
     to: Path,
 ) -> None:
     from engine.files.atomic import write_file
-    from hermes_cli.inspection.cards import card
-    from hermes_cli.inspection.markup import Markup, join
-    from hermes_cli.inspection.page import agreement_part, items_part, overview_part, page
+    from hermes_cli.inspection.items import item_card
+    from hermes_cli.pages.render import render_page
     from hermes_cli.view import progress_bar, say
 
     cards = []
     with progress_bar("pictures", len(shown)) as advance:
-        for place, one in enumerate(shown):
-            cards.append(card(one, found.decode, opened=place == 0))
+        for one in shown:
+            cards.append(item_card(one, found.decode))
             advance(1)
-    body = join(
-        overview_part(overview),
-        agreement_part(compared, found.critic) if compared else Markup(""),
-        items_part(heading, cards),
+    page = render_page(
+        "curation.html.j2",
+        title=found.title,
+        about=found.about,
+        overview=overview,
+        compared=compared,
+        judge=found.scored_by,
+        heading=heading,
+        cards=cards,
     )
-    write_file(to, page(found.title, found.about, body).encode())
+    write_file(to, page)
     say(f"page: {to}")
 
 
@@ -113,6 +107,6 @@ def _write_numbers(path: Path, overview: Overview, compared: Agreement | None) -
     from engine.files.atomic import write_file
     from hermes_cli.view import encode_pretty
 
-    numbers: dict[str, Any] = msgspec.to_builtins(overview)
-    del numbers["rows"]
-    write_file(path, encode_pretty({**numbers, "agreement": compared}))
+    counts: dict[str, Any] = msgspec.to_builtins(overview)
+    del counts["listed"]
+    write_file(path, encode_pretty({**counts, "agreement": compared}))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli.options import Place, PlaceOption, named_run
-from hermes_cli.view import clock, moment, size
+from hermes_cli.view import format_clock, format_size, format_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,7 +48,7 @@ def status_view(found: RunStatus) -> RenderableType:
 
     from hermes_cli.view import printable
 
-    lines = [f"{size(found.bytes)} on disk"]
+    lines = [f"{format_size(found.bytes)} on disk"]
     if found.request is not None:
         lines.append(_goal(found.request, found.ended, found.eta_seconds))
     if found.last is not None:
@@ -65,13 +65,13 @@ def _goal(request: RunRequest, ended: str, left: float | None) -> str:
     if left is None:
         return f"asked for {request.words}; how long that takes is unknown until a round has run"
     most = " at most" if request.until or request.patience else ""
-    return f"asked for {request.words}: ~{clock(left)} left{most}"
+    return f"asked for {request.words}: ~{format_clock(left)} left{most}"
 
 
 def describe(one: Event) -> str:
     """A line of the run's log, in this machine's time."""
     place = "" if one.stage == "run" else "base " if one.round == 0 else f"round {one.round} "
-    said = f"{moment(one.time)} {place}{one.stage} {one.event}"
+    said = f"{format_time(one.time)} {place}{one.stage} {one.event}"
     said += f", weights {one.weights}" if one.weights else ""
     said += f", engine version {one.engine}" if one.engine is not None else ""
     return f"{said}: {one.reason}" if one.reason else said
@@ -95,9 +95,9 @@ def _table(rounds: tuple[RoundStatus, ...]) -> Table:
                 Text(stage.state, _STYLES[stage.state]),
                 _progress(stage),
                 Text(f"{stage.unit} {stage.note and f'({stage.note})'}".strip(), "dim"),
-                clock(stage.seconds) if stage.seconds else "-",
-                "" if stage.eta_seconds is None else f"~{clock(stage.eta_seconds)}",
-                size(one.bytes) if first and one.round else "",
+                format_clock(stage.seconds) if stage.seconds else "-",
+                "" if stage.eta_seconds is None else f"~{format_clock(stage.eta_seconds)}",
+                format_size(one.bytes) if first and one.round else "",
             )
     return table
 

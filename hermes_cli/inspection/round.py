@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from curate.store.files import ORIGIN
 from curate.store.shards import FOLDER
-from engine.errors import CheckpointError, ConfigError, DataError, StageOrderError
+from engine.errors import CheckpointError, ConfigError, StageOrderError
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import stored_settings
 
@@ -20,32 +18,44 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from curate.evaluation.agreement import Agreement
+    from engine.records import Candidates
     from engine.tokenizers.codec import Pixels
-    from hermes_cli.inspection.items import Shown
+    from hermes_cli.inspection.items import InspectedItem
 
 
 class InspectedRound:
-    """A curated round of a run; opens nothing to write."""
+    """A curated round of a run; opens nothing to write.
+
+    Raises:
+        DataError: what the curation was made from cannot be read.
+    """
 
     def __init__(self, run: RunFolder, number: int) -> None:
+        from curate.store.origin import read_origin
+
         self.run, self.number = run, number
         self.folder = run.curation(number)
-        self.origin = _read_origin(self.folder / ORIGIN)
+        self.origin = read_origin(self.folder)
 
     @property
     def oracle(self) -> bool:
         """Whether the pixel oracle can judge: it knows the embedded world's own questions alone."""
         from curate.sources.embedded import SHAPES
 
-        return self.origin.get("data") == SHAPES and not self.origin.get("questions")
+        return self.origin is not None and self.origin.data == SHAPES and not self.origin.questions
 
     @property
-    def critic(self) -> str:
-        """Who scored the images."""
-        judge = self.origin.get("judge")
-        if not judge:
-            return "self-VQA"
-        return f"judge {judge['model']}" if isinstance(judge, dict) and "model" in judge else "the judge"
+    def scored_by(self) -> str:
+        """Who scored the images; empty where nothing was sampled here."""
+        if self.origin is None:
+            return ""
+        match self.origin.judge:
+            case None:
+                return "self-VQA"
+            case {"model": model}:
+                return f"judge {model}"
+            case _:
+                return "the judge"
 
     @property
     def title(self) -> str:
@@ -55,14 +65,8 @@ class InspectedRound:
     @property
     def about(self) -> str:
         """What decided the candidates, in a line."""
-        phrases = {
-            "data": "data {}",
-            "n": "n {}",
-            "seed": "seed {}",
-            "model": "weights {}",
-        }
-        known = {name: value for name, value in self.origin.items() if name in phrases}
-        return " · ".join(phrase.format(known[name]) for name, phrase in phrases.items() if name in known)
+        one = self.origin
+        return f"data {one.data} · n {one.n} · seed {one.seed} · weights {one.model}" if one else ""
 
     @cached_property
     def _pixels(self) -> Pixels:
@@ -86,7 +90,7 @@ class InspectedRound:
             ) from error
 
     def agreement(self, hears: Callable[[int], None] = lambda done: None) -> Agreement | None:
-        """How far the critic agrees with the pixel oracle, on all items; `hears` of each that is judged."""
+        """How far the judge agrees with the pixel oracle, on all items; `hears` of each that is judged."""
         from curate.evaluation.agreement import agreement
         from hermes_cli.inspection.items import judged_items
 
@@ -96,23 +100,26 @@ class InspectedRound:
             hears(1)
         return agreement(judged)
 
-    def first(self, count: int) -> list[Shown]:
+    def first(self, count: int) -> list[InspectedItem]:
         """The first items."""
-        from hermes_cli.inspection.items import first_items, shown_items
+        from curate.store.overview import sampled_items
 
-        items = first_items(self.folder, count)
-        return list(shown_items(self.folder, items, self.decode if self.oracle else None))
+        return self._inspect(list(islice(sampled_items(self.folder), count)))
 
-    def one(self, id_: str) -> Shown:
+    def one(self, id_: str) -> InspectedItem:
         """The item of that id.
 
         Raises:
             DataError: there is none.
         """
-        from hermes_cli.inspection.items import find_item, shown_items
+        from hermes_cli.inspection.items import find_item
 
-        item = find_item(self.folder, id_)
-        return next(shown_items(self.folder, [item], self.decode if self.oracle else None))
+        return self._inspect([find_item(self.folder, id_)])[0]
+
+    def _inspect(self, items: list[Candidates]) -> list[InspectedItem]:
+        from hermes_cli.inspection.items import inspect_items
+
+        return list(inspect_items(self.folder, items, self.decode if self.oracle else None))
 
 
 def open_run(root: Path, whole: bool = False) -> RunFolder:
@@ -148,11 +155,3 @@ def open_round(root: Path, number: int | None) -> InspectedRound:
             f"run `hermes curate --run {root} --round {number}` first"
         )
     return InspectedRound(run, number or curated[-1])
-
-
-def _read_origin(path: Path) -> dict[str, Any]:
-    """What decided the samples; nothing where it was not kept."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.is_file() else {}
-    except msgspec.MsgspecError as error:
-        raise DataError(f"{path}: {error}") from error

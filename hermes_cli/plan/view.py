@@ -11,7 +11,7 @@ from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.evaluate import held_out_source
 from hermes_cli.stages.processes import plan_processes
-from hermes_cli.view import clock, console, say
+from hermes_cli.view import console, format_clock, say
 from train.config import TrainConfig
 
 
@@ -30,7 +30,11 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, request: RunRequest)
     plan_processes(settings, folder.checkpoint(0), samples=True, trains=True, ranks=request.ranks)
     say("")
     console.print(_table(plan))
-    known = f"~{clock(plan.seconds)}" if plan.seconds is not None else "unknown until the first round has run"
+    known = (
+        f"~{format_clock(plan.seconds)}"
+        if plan.seconds is not None
+        else "unknown until the first round has run"
+    )
     say(f"in all: time {known}")
     say("Every item counts as a preference until a round is curated. Times are those of this run's latest")
     say("finished stages; a goal may end it earlier. Nothing was started.")
@@ -46,7 +50,7 @@ def _about(folder: RunFolder, settings: RunSettings, request: RunRequest) -> lis
         f"model {folder.checkpoint(0)}, data {settings.data}, seed {settings.seed}",
         f"curate: n {curate.n}, {curate.limit or 'all'} items at most, {curate.paint.steps} painting steps, "
         f"scored with {curate.similarity}, sampled by {curate.workers}",
-        f"train: {train.steps} steps{_bound(train)} of {train.batch} at {train.learning_rate:.3g}, "
+        f"train: {train.steps} steps{_bound(train)} of {train.batch_size} at {train.learning_rate:.3g}, "
         f"objective {train.objective}, against {named}, "
         f"{request.ranks} rank{'' if request.ranks == 1 else 's'}",
         f"eval: {evaluation.limit} held-out items at most, {evaluation.images} images each",
@@ -54,7 +58,7 @@ def _about(folder: RunFolder, settings: RunSettings, request: RunRequest) -> lis
 
 
 def _bound(train: TrainConfig) -> str:
-    return f" at most ({train.most_visits:g} visits a preference)" if train.most_visits else ""
+    return f" at most ({train.max_epochs:g} epochs)" if train.max_epochs else ""
 
 
 def _table(plan: RunPlan) -> Table:
@@ -70,7 +74,7 @@ def _table(plan: RunPlan) -> Table:
             one.stage,
             Text({"stopped": "partly"}.get(one.state, one.state), "dim" if done else ""),
             work,
-            "" if done else "unknown" if one.seconds is None else f"~{clock(one.seconds)}",
+            "" if done else "unknown" if one.seconds is None else f"~{format_clock(one.seconds)}",
         )
         before = one.round
     return table

@@ -7,102 +7,91 @@ from collections.abc import Iterator
 
 import msgspec
 
-from curate.evaluation.agreement import Agreement
 from curate.evaluation.paired import Difference, not_paired, paired_difference
-from curate.evaluation.records import GapReport
-from curate.store.files import IMPORTED, SUMMARY
+from curate.evaluation.records import GapNumbers, GapReport, read_gap
+from curate.store.files import SUMMARY
 from curate.store.summary import CurateSummary
 from engine.checkpoints.weights import load_config
 from engine.errors import CheckpointError, ConfigError, DataError
 from engine.files.atomic import write_file
-from hermes_cli.reporting.records import Best, Report, RoundReport, Word
+from hermes_cli.reporting.agreement import JudgeAgreement, judge_agreement
+from hermes_cli.reporting.records import BestRound, RoundReport, RunReport
 from hermes_cli.reporting.reproduce import read_basis, run_command, trained_otherwise
-from hermes_cli.reporting.verdict import BEST_RULE, best_round, verdict
+from hermes_cli.reporting.verdict import BEST_RULE, best_round, round_verdict
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import settle, stored_tree
+from hermes_cli.view import encode_pretty
 from train.data.preferences import bounded
 
 
-def name_of(number: int) -> str:
-    """A round as it is called."""
+def _called(number: int) -> str:
+    """A round as a sentence calls it."""
     return "the base" if number == 0 else f"round {number}"
 
 
-class _Builder:
+class _ReportBuilder:
     """Collects rounds and notes."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
+        self.settings = stored_tree(folder.settings)
         self.notes: list[str] = []
         self.measured: dict[int, GapReport] = {}
         self.rounds: list[RoundReport] = []
 
-    def build(self) -> Report:
+    def build(self) -> RunReport:
         numbers = self.folder.begun()
-        settings = stored_tree(self.folder.settings)
         for number in numbers:
             if (found := self._evaluation(number)) is not None:
                 self.measured[number] = found
                 self.rounds.append(self._round(number, found))
-        self.notes += self._strangers(numbers, settings)
-        return Report(
+        for number in numbers[1:]:
+            self.notes += self._made_otherwise(number)
+        return RunReport(
             rounds=self.rounds,
             best=best_round(self.rounds),
             best_rule=BEST_RULE,
-            judge=self.measured[max(self.measured)].judge if self.measured else "",
             notes=self.notes,
-            commands=[run_command(settings, numbers[-1])] if numbers[-1] else [],
-            settings=settings,
+            commands=[run_command(self.settings, numbers[-1])] if numbers[-1] else [],
+            settings=self.settings,
         )
 
     def _evaluation(self, number: int) -> GapReport | None:
-        path = self.folder.evaluation(number)
-        if not path.is_file():
-            if self.folder.trained(number):
-                self.notes.append(f"{name_of(number)} has not been evaluated: run `hermes eval`")
-            else:
-                self.notes.append(f"{name_of(number)} has no weights yet: `hermes status` says how far it is")
-            return None
         try:
-            return msgspec.json.decode(path.read_bytes(), type=GapReport)
-        except msgspec.MsgspecError as error:
-            self.notes.append(
-                f"{path.name} of {name_of(number)} cannot be read ({error}): remove it and run `hermes eval`"
-            )
+            found = read_gap(self.folder.evaluation(number))
+        except DataError as error:
+            self.notes.append(f"the evaluation of {_called(number)}: {error}")
             return None
+        if found is None and self.folder.trained(number):
+            self.notes.append(f"{_called(number)} has not been evaluated: run `hermes eval`")
+        elif found is None:
+            self.notes.append(f"{_called(number)} has no weights yet: `hermes status` says how far it is")
+        return found
 
     def _round(self, number: int, found: GapReport) -> RoundReport:
         summary = self._summary(number)
         stages = self.folder.seconds(number)
         base = self._difference(0, number, found)
         previous = base if number == 1 else self._difference(number - 1, number, found)
-        word, why = self._verdict(number, previous)
-        critic, compared = self._critic(number) if number else ("", None)
+        verdict, why = round_verdict(previous) if previous else ("", "")
+        if number and previous is None:
+            verdict, why = "not comparable", f"it cannot be compared with {_called(number - 1)}"
+        judged = self._judged(number)
         basis = read_basis(self.folder.training(number) / "basis.json")
         started_from, reference = basis.weights if basis else ("", "")
         return RoundReport(
+            **{name: getattr(found, name) for name in GapNumbers.__struct_fields__},
             round=number,
-            und=found.und,
-            und_se=found.und_se,
-            gen=found.gen,
-            gen_se=found.gen_se,
-            gap=found.gap,
-            gap_se=found.gap_se,
-            items=found.items,
-            by_category=found.by_category,
-            by_objects=found.by_objects,
-            by_kind=found.by_kind,
             versus_base=base,
             versus_previous=previous,
-            verdict=word,
+            verdict=verdict,
             why=why,
             pairs=_pairs(summary),
-            critic=critic,
-            agreement=compared,
+            scored_by=judged.scored_by if judged else "",
+            agreement=judged.agreement if judged else None,
             seconds=sum(stages.values()),
             stages=stages,
             throughput=summary.throughput if summary else None,
-            fingerprint=found.fingerprint,
             started_from=started_from,
             reference=reference,
         )
@@ -112,16 +101,9 @@ class _Builder:
             return None
         reason = not_paired(self.measured[before], found)
         if reason:
-            self.notes.append(f"{name_of(number)} is not compared with {name_of(before)}: {reason}")
+            self.notes.append(f"{_called(number)} is not compared with {_called(before)}: {reason}")
             return None
         return paired_difference(self.measured[before], found)
-
-    def _verdict(self, number: int, previous: Difference | None) -> tuple[Word, str]:
-        if number == 0:
-            return "", ""
-        if previous is None:
-            return "not comparable", f"it cannot be compared with {name_of(number - 1)}"
-        return verdict(previous)
 
     def _summary(self, number: int) -> CurateSummary | None:
         path = self.folder.curation(number) / SUMMARY
@@ -130,47 +112,44 @@ class _Builder:
         try:
             return msgspec.json.decode(path.read_bytes(), type=CurateSummary)
         except msgspec.MsgspecError as error:
-            self.notes.append(f"{path.name} of {name_of(number)} cannot be read: {error}")
+            self.notes.append(f"{path.name} of {_called(number)} cannot be read: {error}")
             return None
 
-    def _critic(self, number: int) -> tuple[str, Agreement | None]:
+    def _judged(self, number: int) -> JudgeAgreement | None:
         """Who scored the candidates, and how far the oracle agrees."""
-        from hermes_cli.reporting.critic import criticism
-
         try:
-            found = criticism(self.folder, number)
+            return judge_agreement(self.folder, number) if number else None
         except (CheckpointError, DataError) as error:
-            self.notes.append(f"the candidates of {name_of(number)} cannot be judged: {error}")
-            return "", None
-        return (found.critic, found.agreement) if found else ("", None)
+            self.notes.append(f"the candidates of {_called(number)} cannot be judged: {error}")
+            return None
 
-    def _strangers(self, numbers: list[int], settings: dict[str, object]) -> Iterator[str]:
-        """Rounds that the run's settings alone do not give."""
-        for number in numbers[1:]:
-            if (self.folder.curation(number) / IMPORTED).is_file():
-                yield f"the pairs of {name_of(number)} were imported, so `hermes run` gives others"
-            basis = read_basis(self.folder.training(number) / "basis.json")
-            if basis is None:
-                continue
-            wanted = self._reference(number, settings)
-            if moved := trained_otherwise(basis, self._as_trained(number, settings), wanted):
-                yield f"{name_of(number)} was trained with other settings: {', '.join(moved)}"
+    def _made_otherwise(self, number: int) -> Iterator[str]:
+        """How a round was made otherwise than the run's settings would make it."""
+        if self.folder.imported(number):
+            yield f"the pairs of {_called(number)} were imported, so `hermes run` gives others"
+        basis = read_basis(self.folder.training(number) / "basis.json")
+        if basis is None:
+            return
+        moved = trained_otherwise(basis, self._as_trained(number), self._reference(number))
+        if moved:
+            yield f"{_called(number)} was trained with other settings: {', '.join(moved)}"
 
-    def _as_trained(self, number: int, settings: dict[str, object]) -> dict[str, object]:
+    def _as_trained(self, number: int) -> dict[str, object]:
         """The settings with the learning rate that the model's width makes of theirs and the steps that the
         round's pairs do, if those are known."""
         try:
-            config = settle(settings).train.for_width(load_config(self.folder.checkpoint(0)).hidden_size)
+            config = settle(self.settings).train
+            config = config.for_width(load_config(self.folder.checkpoint(0)).hidden_size)
             config = bounded(config, self.folder.pairs(number))
         except (CheckpointError, ConfigError, DataError):
-            return settings
+            return self.settings
         # As JSON gives it: a tuple does not equal its list.
-        return {**settings, "train": msgspec.json.decode(msgspec.json.encode(config))}
+        return {**self.settings, "train": msgspec.json.decode(msgspec.json.encode(config))}
 
-    def _reference(self, number: int, settings: dict[str, object]) -> str:
+    def _reference(self, number: int) -> str:
         """Fingerprint of the weights that the settings make a round's reference; empty where unknown."""
         try:
-            before = settle(settings).reference.round_before(number)
+            before = settle(self.settings).reference.round_before(number)
         except ConfigError:
             return ""
         return self.measured[before].fingerprint if before in self.measured else ""
@@ -186,28 +165,28 @@ def _pairs(summary: CurateSummary | None) -> dict[str, int]:
     }
 
 
-def build_report(folder: RunFolder) -> Report:
+def build_report(folder: RunFolder) -> RunReport:
     """The report of every round that has been evaluated.
 
     Raises:
         DataError: the run's settings cannot be read.
     """
-    return _Builder(folder).build()
+    return _ReportBuilder(folder).build()
 
 
-def write_report(folder: RunFolder) -> Report:
+def write_report(folder: RunFolder) -> RunReport:
     """Builds the report and stores it, and which round is the best."""
     report = build_report(folder)
-    write_file(folder.report, msgspec.json.format(msgspec.json.encode(report)))
+    write_file(folder.report, encode_pretty(report))
     if report.best is None:
         folder.best.unlink(missing_ok=True)
     else:
         best = next(one for one in report.rounds if one.round == report.best)
-        record = Best(
+        record = BestRound(
             round=report.best,
             checkpoint=os.path.relpath(folder.checkpoint(report.best), folder.root),
             fingerprint=best.fingerprint,
             rule=report.best_rule,
         )
-        write_file(folder.best, msgspec.json.format(msgspec.json.encode(record)))
+        write_file(folder.best, encode_pretty(record))
     return report

@@ -1,12 +1,11 @@
-"""The same few held-out prompts as every round paints them, with the same seeds.
+"""The same few held-out prompts as every round generates them, with the same seeds.
 
-The pictures are those that the evaluation paints and judges anyway: an item's id and `eval.seed` decide all
-that is random in them, so what differs between rounds is their weights' doing.
+The evaluation generates and judges these pictures anyway. An item's id and `eval.seed` decide all that is
+random in them, so only the weights differ between rounds.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import msgspec
 from engine.errors import DataError
 from engine.files.atomic import write_file
 from engine.records import Item, Record, SampledImage
+from hermes_cli.view import encode_pretty
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,12 +27,10 @@ if TYPE_CHECKING:
 
 INDEX = "gallery.json"
 PROMPTS = 6
-LARGEST = 256
-"""Pixels on a side to which pictures are reduced."""
 
 
 class GalleryImage(Record):
-    """One prompt and what was painted for it."""
+    """One prompt and what was generated for it."""
 
     id: str
     prompt: str
@@ -46,12 +44,12 @@ class Gallery(Record):
     """The pictures of one round, in the order of their files."""
 
     fingerprint: str
-    """Of the weights that painted."""
+    """Of the weights that generated them."""
     images: tuple[GalleryImage, ...]
 
 
-def painted_file(folder: Path, place: int) -> Path:
-    """The picture that was painted for prompt number `place`."""
+def generated_file(folder: Path, place: int) -> Path:
+    """The picture that was generated for prompt number `place`."""
     return folder / f"{place:02d}.png"
 
 
@@ -85,11 +83,13 @@ class GalleryKeeper:
 
     def write(self, folder: Path, fingerprint: str, decode: Decode, source: Source) -> None:
         """Writes pictures as PNG, and the index last."""
+        from hermes_cli.pages.pictures import encode_png
+
         found = [self._found[id_] for id_ in self._wanted if id_ in self._found]
         pixels = [*decode([image.codes for _, image, _ in found])] if found else []
-        for place, ((item, _, _), painted) in enumerate(zip(found, pixels, strict=True)):
-            write_file(painted_file(folder, place), _png(painted))
-            write_file(real_file(folder, place), _png(source.image(item)))
+        for place, ((item, _, _), generated) in enumerate(zip(found, pixels, strict=True)):
+            write_file(generated_file(folder, place), encode_png(generated))
+            write_file(real_file(folder, place), encode_png(source.image(item)))
         images = tuple(
             GalleryImage(
                 id=item.id,
@@ -101,7 +101,7 @@ class GalleryKeeper:
             for item, image, right in found
         )
         gallery = Gallery(fingerprint=fingerprint, images=images)
-        write_file(folder / INDEX, msgspec.json.format(msgspec.json.encode(gallery)))
+        write_file(folder / INDEX, encode_pretty(gallery))
 
 
 def read_gallery(folder: Path) -> Gallery | None:
@@ -117,14 +117,3 @@ def read_gallery(folder: Path) -> Gallery | None:
         return msgspec.json.decode(path.read_bytes(), type=Gallery)
     except msgspec.MsgspecError as error:
         raise DataError(f"{path}: {error}; remove the round's eval.json and run `hermes eval`") from error
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """A picture uint8 [H, W, 3] as PNG, at most LARGEST pixels on a side."""
-    from PIL import Image
-
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
-    return stream.getvalue()

@@ -1,124 +1,203 @@
-"""The page of a run: one HTML file that needs nothing else, in the design of `hermes inspect`'s."""
+"""The page of a run: one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from curate.sources.images import read_rgb
 from curate.store.shards import FOLDER
 from engine.errors import HermesError
 from engine.files.atomic import write_file
-from hermes_cli.inspection.markup import Markup, join, tag
-from hermes_cli.inspection.page import agreement_part, page
+from engine.records import Record
+from hermes_cli.inspection.items import InspectedItem, ItemCard, item_card
 from hermes_cli.inspection.round import InspectedRound
-from hermes_cli.reporting.groups import groups_part
-from hermes_cli.reporting.history import history_part
-from hermes_cli.reporting.origins import origins_part
-from hermes_cli.reporting.pictures import candidates_part, gallery_part
-from hermes_cli.reporting.records import Report
-from hermes_cli.reporting.rounds import rounds_part, short_name, summary_part
-from hermes_cli.reporting.training import read_training, training_part
-from hermes_cli.reporting.work import work_part
+from hermes_cli.pages.charts import Line, LineChart, Point, axis
+from hermes_cli.pages.pictures import EmbeddedPicture, embed
+from hermes_cli.pages.render import render_page
+from hermes_cli.reporting.gallery import GalleryImage, generated_file, read_gallery, real_file
+from hermes_cli.reporting.records import RoundReport, RunReport
+from hermes_cli.reporting.reproduce import changed_settings, flat_settings
+from hermes_cli.reporting.training import read_training, training_panels
+from hermes_cli.reporting.verdict import conclusion
 from hermes_cli.run.event_log import read_events
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.run.state import state
+from hermes_cli.view import round_name
+
+CARDS = 4
+_AMONG = 24
+"""Items from whose beginning the cards are chosen."""
+_FROM_ORIGIN = ("precision", "device", "data", "annotations", "questions", "similarity", "choices")
 
 
-def write_page(folder: RunFolder, report: Report, path: Path) -> None:
+def write_page(folder: RunFolder, report: RunReport, path: Path) -> None:
     """Writes the report as a page.
 
     Raises:
         DataError: the file cannot be written.
     """
     numbers = folder.begun()
-    style = Path(__file__).with_name("report.css").read_text()
-    title = folder.root.resolve().name
-    body = join(*_parts(folder, report, numbers))
-    write_file(path, page(title, _about(report), body, eyebrow="Hermes run", style=style).encode())
+    trained, training_notes = read_training(folder, numbers)
+    gallery, gallery_notes = _read_galleries(folder, numbers)
+    curated = [one for one in numbers if (folder.curation(one) / FOLDER).is_dir()]
+    cards, no_cards = _cards(folder, curated[-1] if curated else None)
+    page = render_page(
+        "report.html.j2",
+        title=folder.root.resolve().name,
+        about=_about(report),
+        report=report,
+        conclusion=conclusion(report),
+        gap_chart=_gap_chart(report),
+        sides_chart=_sides_chart(report),
+        gallery=gallery,
+        gallery_notes=gallery_notes,
+        stored_picture=_stored_picture,
+        trained=trained,
+        panels=training_panels(trained) if trained else [],
+        training_notes=training_notes,
+        cards=cards,
+        no_cards=no_cards,
+        curated=curated[-1] if curated else None,
+        history=state(read_events(folder.events)).attempts,
+        changed=_as_text(changed_settings(report.settings)),
+        settings=_as_text(flat_settings(report.settings)),
+        fingerprints=_fingerprints(report) | _origin(folder, curated),
+    )
+    write_file(path, page)
 
 
-def _parts(folder: RunFolder, report: Report, numbers: Sequence[int]) -> list[Markup]:
-    latest = _latest_curated(folder, numbers)
-    return [
-        summary_part(report),
-        rounds_part(report),
-        gallery_part(folder, numbers),
-        groups_part(report),
-        training_part(*read_training(folder, numbers)),
-        _critic(report),
-        candidates_part(latest),
-        work_part(report),
-        history_part(state(read_events(folder.events)).attempts),
-        origins_part(folder, report, numbers),
-    ]
-
-
-def _about(report: Report) -> str:
+def _about(report: RunReport) -> str:
     """Data, model and seed in a line."""
     settings = report.settings
-    said = [
-        f"data {settings.get('data', 'shapes')}",
-        f"model {settings.get('model') or 'embedded'}",
-        f"seed {settings.get('seed', 0)}",
-    ]
     trained = report.rounds[-1].round if report.rounds else 0
-    said.append(f"{trained} round{'' if trained == 1 else 's'} evaluated")
-    return " · ".join(said)
+    return (
+        f"data {settings.get('data', 'shapes')} · model {settings.get('model') or 'embedded'} · "
+        f"seed {settings.get('seed', 0)} · {trained} round{'' if trained == 1 else 's'} evaluated"
+    )
 
 
-def _latest_curated(folder: RunFolder, numbers: Sequence[int]) -> InspectedRound | None:
-    for number in reversed(numbers):
-        if (folder.curation(number) / FOLDER).is_dir():
-            try:
-                return InspectedRound(folder, number)
-            except HermesError:
-                continue
-    return None
+def _gap_chart(report: RunReport) -> LineChart:
+    line = _line(report, "gap", "ink", thin=True)
+    base = report.rounds[0] if report.rounds else None
+    level = base.gap if base and base.round == 0 and len(report.rounds) > 1 else None
+    return _rounds_chart(report, "The gap after each round, with standard errors", [line], level=level)
 
 
-def _critic(report: Report) -> Markup:
-    """The critic of the latest round against the oracle, and of every round in a line."""
-    judged = [one for one in report.rounds if one.agreement]
-    if not judged:
-        return Markup("")
-    head = ("", "random image", "critic's best", "oracle's best", "pairs right", "tied", "wrong way round")
-    rows = []
-    for one in judged:
-        found = one.agreement
-        if found is None:
+def _sides_chart(report: RunReport) -> LineChart:
+    lines = [_line(report, "und", "und"), _line(report, "gen", "gen", below=True)]
+    about = "Understanding and generation after each round, with standard errors"
+    return _rounds_chart(report, about, lines, band=True)
+
+
+def _places(report: RunReport) -> list[tuple[float, RoundReport]]:
+    """The rounds, each with its place across a chart."""
+    return [((place + 0.5) / len(report.rounds), one) for place, one in enumerate(report.rounds)]
+
+
+def _line(report: RunReport, side: str, colour: str, **style: bool) -> Line:
+    name = {"und": "understanding", "gen": "generation"}.get(side, side)
+    points = []
+    for x, one in _places(report):
+        value, se = getattr(one, side), getattr(one, f"{side}_se")
+        title = f"{round_name(one.round)}: {name} {value:.4f} ± {se:.4f}"
+        points.append(Point(x=x, y=value, se=se, title=title, ringed=one.round == report.best))
+    return Line(points=tuple(points), colour=colour, dots=True, **style)
+
+
+def _rounds_chart(report: RunReport, about: str, lines: list[Line], **more: Any) -> LineChart:
+    ends = [one.y + sign * 2 * one.se for line in lines for one in line.points for sign in (1, -1)]
+    across = tuple((x, round_name(one.round)) for x, one in _places(report))
+    return LineChart(about=about, lines=tuple(lines), axis=axis(ends), across=across, **more)
+
+
+class GalleryCell(Record):
+    """What one round generated for a prompt, and where the pictures lie."""
+
+    image: GalleryImage
+    generated: Path
+    real: Path
+
+
+def _read_galleries(
+    folder: RunFolder, numbers: Sequence[int]
+) -> tuple[dict[str, dict[int, GalleryCell]], list[str]]:
+    """Prompt's id -> round -> what that round generated; and what cannot be read."""
+    found: dict[str, dict[int, GalleryCell]] = {}
+    notes = []
+    for number in numbers:
+        pictures = folder.gallery(number)
+        try:
+            gallery = read_gallery(pictures)
+        except HermesError as error:
+            notes.append(str(error))
             continue
-        cells = (
-            found.by_chance.accuracy,
-            (found.by_likelihood or found.by_score).accuracy,
-            found.best.accuracy,
-            found.pairs_right,
-            found.pairs_tied,
-            found.pairs_wrong,
-        )
-        rows.append(
-            tag(
-                "tr",
-                tag("th", short_name(one.round)),
-                *(tag("td", f"{cell.value:.3f} ± {cell.se:.3f}", class_="number") for cell in cells),
+        for place, one in enumerate(gallery.images if gallery else ()):
+            cell = GalleryCell(
+                image=one, generated=generated_file(pictures, place), real=real_file(pictures, place)
             )
-        )
-    last = judged[-1]
-    note = (
-        "The oracle's accuracy of images that are chosen at random, by the critic, and by the oracle itself; "
-        "and what it finds of the pairs that trained the round."
-    )
-    table = tag(
-        "table", tag("tr", *(tag("th", one, class_="number") for one in head)), *rows, class_="figures-table"
-    )
-    every = tag(
-        "section",
-        tag("h2", "The critic, round by round"),
-        tag("div", table, class_="scroll"),
-        tag("p", note, class_="note"),
-        class_="card",
-        id="critic",
-    )
-    compared = last.agreement
-    return join(
-        every, agreement_part(compared, f"Round {last.round}: {last.critic}") if compared else Markup("")
-    )
+            found.setdefault(one.id, {})[number] = cell
+    return found, notes
+
+
+def _stored_picture(path: Path) -> EmbeddedPicture | None:
+    """A picture from a file; None where it is missing or cannot be read."""
+    try:
+        return embed(np.asarray(read_rgb(path)))
+    except HermesError:
+        return None
+
+
+def _cards(folder: RunFolder, number: int | None) -> tuple[list[ItemCard], str]:
+    """Cards of a few items of a curated round, or why there are none."""
+    if number is None:
+        return [], "No round is curated yet: `hermes curate` samples candidates."
+    try:
+        found = InspectedRound(folder, number)
+        return [item_card(one, found.decode) for one in choose(found.first(_AMONG))], ""
+    except HermesError as error:
+        return [], f"They cannot be shown: {error}"
+
+
+def choose(shown: Sequence[InspectedItem], count: int = CARDS) -> list[InspectedItem]:
+    """Items with pairs first, each category once before any comes twice; in their order."""
+    met: dict[str, int] = {}
+    ranked = []
+    for place, one in enumerate(shown):
+        paired = one.marks.images.paired
+        turn = met[one.item.category] = met.get(one.item.category, -1) + paired
+        ranked.append(((not paired, turn), place))
+    return [shown[place] for place in sorted(place for _, place in sorted(ranked)[:count])]
+
+
+def _as_text(values: dict[str, Any]) -> dict[str, str]:
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+
+
+def _fingerprints(report: RunReport) -> dict[str, str]:
+    """What was measured, and what each round started from and was held against, by its round where known."""
+    names = {one.fingerprint: f" ({round_name(one.round)})" for one in reversed(report.rounds)}
+    found = {f"weights, {round_name(one.round)}": one.fingerprint for one in report.rounds}
+    for one in report.rounds:
+        for what, weights in (("started from", one.started_from), ("reference", one.reference)):
+            if weights:
+                found[f"{what}, {round_name(one.round)}"] = weights + names.get(weights, "")
+    return found
+
+
+def _origin(folder: RunFolder, curated: Sequence[int]) -> dict[str, str]:
+    """What went into the latest curation that says so."""
+    from curate.store.origin import read_origin
+
+    for number in reversed(curated):
+        try:
+            origin = read_origin(folder.curation(number))
+        except HermesError:
+            continue
+        if origin is not None:
+            return {name: str(value) for name in _FROM_ORIGIN if (value := getattr(origin, name))}
+    return {}

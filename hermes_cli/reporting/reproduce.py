@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +17,40 @@ AGAIN = "runs/again"
 """Folder that the commands name: the run's own would be found complete."""
 
 
-def flat(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of every setting."""
+def flat_settings(tree: Tree, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of every setting."""
+    found: dict[str, Any] = {}
     for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+        nested = isinstance(value, dict) and value
+        found |= flat_settings(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return found
 
 
-def changed(settings: Tree) -> dict[str, Any]:
+def changed_settings(settings: Tree) -> dict[str, Any]:
     """Dotted name -> value of the settings that a new run does not begin with."""
     # All as JSON gives them: a tuple does not equal its list. What is not stored is as the records have it.
     begun, plain, stored = (
         msgspec.json.decode(msgspec.json.encode(one)) for one in (settle(DEFAULT), RunSettings(), settings)
     )
-    defaults, values = dict(flat(begun)), dict(flat(merge(plain, stored)))
+    defaults, values = flat_settings(begun), flat_settings(merge(plain, stored))
     return {name: value for name, value in values.items() if name not in defaults or defaults[name] != value}
 
 
 def assignment(name: str, value: Any) -> str:
     """`--set` with a setting, quoted for a shell; it is read back as this very value."""
     for text in (value if isinstance(value, str) else json.dumps(value), json.dumps(value)):
-        if dict(flat(parse_assignment(f"{name}={text}"))) == {name: value}:
+        if flat_settings(parse_assignment(f"{name}={text}")) == {name: value}:
             break
     return f"--set {shlex.quote(f'{name}={text}')}"
 
 
 def run_command(settings: Tree, rounds: int) -> str:
     """`hermes run` in a new folder, with every setting that it would not begin with."""
-    words = [f"hermes run --rounds {rounds} --run {AGAIN}"]
-    return " ".join([*words, *(assignment(name, value) for name, value in changed(settings).items())])
+    given = (assignment(name, value) for name, value in changed_settings(settings).items())
+    return " ".join([f"hermes run --rounds {rounds} --run {AGAIN}", *given])
 
 
-class Basis(Record):
+class TrainingBasis(Record):
     """What of a training's `basis.json` the report tells."""
 
     config: dict[str, Any]
@@ -65,15 +64,15 @@ class Basis(Record):
         return self.start or reference, reference
 
 
-def read_basis(path: Path) -> Basis | None:
+def read_basis(path: Path) -> TrainingBasis | None:
     """A training's basis; None where there is none that can be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Basis)
+        return msgspec.json.decode(path.read_bytes(), type=TrainingBasis)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def trained_otherwise(basis: Basis, settings: Tree, wanted: str) -> list[str]:
+def trained_otherwise(basis: TrainingBasis, settings: Tree, wanted: str) -> list[str]:
     """How what trained a round differs from the run's present settings, as `name was value`.
 
     `wanted` is the fingerprint of the weights that these settings make the round's reference; empty where

@@ -9,52 +9,41 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from curate.evaluation.clustered import Estimate
-from hermes_cli.reporting.records import Report, RoundReport
-from hermes_cli.view import printable
+from hermes_cli.reporting.records import RoundReport, RunReport
+from hermes_cli.view import plain_table, printable, round_name, signed, signed_estimate
 
 _STYLES = {"better": "green", "worse": "red"}
 
 
-def report_view(report: Report, written: Iterable[Path]) -> RenderableType:
+def report_view(report: RunReport, written: Iterable[Path]) -> RenderableType:
     """Tables, verdicts, notes, and where the report lies."""
     parts: list[RenderableType] = []
     if report.rounds:
-        parts += [_gaps(report), Text(), *map(_verdict, report.rounds[1:])]
-        parts += [Text(_best(report)), _categories(report.rounds[-1])]
-        parts.append(
-            Text(
-                f"judge of generated images: {report.judge}; ± is one standard error, clustered by item",
-                "dim",
-            )
-        )
+        last = report.rounds[-1]
+        judged = f"judge of generated images: {last.judge}; ± is one standard error, clustered by item"
+        parts += [_gaps(report), Text(), *map(_verdict, report.rounds[1:]), _best(report)]
+        parts += [Text(), _categories(last), Text(judged, "dim")]
     parts += [Text(f"note: {printable(note)}", "yellow") for note in report.notes]
     parts += [Text(f"report: {path}", no_wrap=True, overflow="ignore") for path in written]
     return Group(*parts)
 
 
-def _gaps(report: Report) -> Table:
+def _gaps(report: RunReport) -> Table:
     """Understanding, generation and gap of each round, and how far they moved since the round before."""
-    table = Table(title="gap: VQA accuracy on real images minus the judge's on generated ones")
-    table.title_justify = "left"
-    for column in ("round", "understanding", "generation", "gap", "gap since the last", "pairs", "minutes"):
-        table.add_column(column, justify="left" if column == "round" else "right", no_wrap=True)
+    columns = ("round", "understanding", "generation", "gap", "gap since the last", "pairs", "minutes")
+    title = "gap: VQA accuracy on real images minus the judge's on generated ones"
+    table = plain_table(*columns, title=title)
     for one in report.rounds:
         table.add_row(
-            ("base" if one.round == 0 else str(one.round)) + (" *" if one.round == report.best else ""),
+            round_name(one.round) + (" *" if one.round == report.best else ""),
             f"{one.und:.3f} ± {one.und_se:.3f}",
             f"{one.gen:.3f} ± {one.gen_se:.3f}",
-            f"{one.gap:+.3f} ± {one.gap_se:.3f}",
-            signed(one.versus_previous.gap) if one.versus_previous else "-",
+            f"{signed(one.gap)} ± {one.gap_se:.3f}",
+            signed_estimate(one.versus_previous.gap) if one.versus_previous else "-",
             f"{one.pairs['captions']}/{one.pairs['images']}" if one.pairs else "-",
             f"{one.seconds / 60:.1f}",
         )
     return table
-
-
-def signed(one: Estimate) -> str:
-    """A difference with its standard error."""
-    return f"{one.value:+.3f} ± {one.se:.3f}"
 
 
 def _verdict(one: RoundReport) -> Text:
@@ -66,24 +55,22 @@ def _verdict(one: RoundReport) -> Text:
     return Text(f"round {one.round} {words} {before}: {one.why}", style)
 
 
-def _best(report: Report) -> str:
+def _best(report: RunReport) -> Text:
     best = next(one for one in report.rounds if one.round == report.best)
     name = "the base" if best.round == 0 else f"round {best.round}"
-    return f"best: {name} (*), gap {best.gap:+.3f}"
+    return Text(f"best: {name} (*), gap {signed(best.gap)}")
 
 
 def _categories(last: RoundReport) -> Table:
     """The latest round by category."""
-    table = Table(title=f"round {last.round} by category" if last.round else "the base by category")
-    table.title_justify = "left"
-    for column in ("category", "understanding", "generation", "gap", "items"):
-        table.add_column(column, justify="left" if column == "category" else "right", no_wrap=True)
+    columns = ("category", "understanding", "generation", "gap", "items")
+    table = plain_table(*columns, title=f"{round_name(last.round)} by category")
     for name, group in last.by_category.items():
         table.add_row(
             Text(printable(name)),
             f"{group.und:.3f} ± {group.und_se:.3f}",
             f"{group.gen:.3f} ± {group.gen_se:.3f}",
-            f"{group.gap:+.3f}",
+            signed(group.gap),
             str(group.items),
         )
     return table

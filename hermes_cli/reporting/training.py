@@ -1,31 +1,45 @@
-"""Training curves: the steps of all rounds one after the other."""
+"""Training curves of the report: the steps of all rounds one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import DataError
 from engine.records import Record
-from hermes_cli.inspection.markup import Markup, join, tag
-from hermes_cli.reporting.plots import Line, Point, axis, chart, smooth, thinned
-from hermes_cli.reporting.rounds import prose
+from hermes_cli.pages.charts import Line, LineChart, Point, axis
 from hermes_cli.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from train.logging.metrics import TrainStep
 
+MOST_POINTS = 400
+"""What a line has at most: more are averaged."""
 
-class Trained(Record):
+
+class RoundTraining(Record):
     """The steps of one round."""
 
     round: int
     steps: tuple[TrainStep, ...]
 
 
-def read_training(folder: RunFolder, numbers: Sequence[int]) -> tuple[list[Trained], list[str]]:
+class TrainingPanel(Record):
+    """One chart of the training curves."""
+
+    title: str
+    unit: str
+    chart: LineChart
+
+
+def read_training(folder: RunFolder, numbers: Sequence[int]) -> tuple[list[RoundTraining], list[str]]:
     """The steps of every round that has any, and what cannot be read."""
-    from train.logging.run_state import METRICS, read_metrics
+    from train.config import METRICS
+    from train.logging.metrics import read_metrics
 
     found, notes = [], []
     for number in numbers:
@@ -38,115 +52,80 @@ def read_training(folder: RunFolder, numbers: Sequence[int]) -> tuple[list[Train
             notes.append(f"Round {number}: {error}.")
         else:
             if steps:
-                found.append(Trained(round=number, steps=tuple(steps)))
+                found.append(RoundTraining(round=number, steps=tuple(steps)))
     return found, notes
 
 
-Read = Callable[["TrainStep"], float | None]
+def training_panels(trained: Sequence[RoundTraining]) -> list[TrainingPanel]:
+    """Loss, margin, pair accuracy and the winner's gain over all rounds."""
 
+    def of_both(field: str) -> dict[str, str]:
+        return {"und": f"captions.{field}", "gen": f"images.{field}"}
 
-def _side(side: str, name: str) -> Read:
-    def read(step: TrainStep) -> float | None:
-        found = getattr(step, side)
-        return None if found is None else float(getattr(found, name))
-
-    return read
-
-
-_BOTH = ("captions", "images")
-_COLOURS = {"captions": "und", "images": "gen", "": "ink"}
-
-
-def _panels() -> Iterator[tuple[str, str, tuple[tuple[str, Read], ...], float | None]]:
-    """(title, unit, (side, reader) of each line, level)."""
-    yield "Loss", "as minimised, nats", (("", lambda step: step.loss),), None
-    yield (
-        "Margin",
-        "β times the log-ratio difference, nats",
-        tuple((one, _side(one, "margin")) for one in _BOTH),
-        0.0,
-    )
-    yield "Pair accuracy", "share of margins above 0", (("", lambda step: step.accuracy),), 0.5
-    yield (
-        "Winner's gain",
-        "log-likelihood over the reference's, nats",
-        tuple((one, _side(one, "win_gain")) for one in _BOTH),
-        0.0,
-    )
-
-
-def training_part(trained: Sequence[Trained], notes: Sequence[str]) -> Markup:
-    """Four panels; rounds are divided by lines."""
-    said = [tag("p", prose(note), class_="note") for note in notes]
-    if not trained:
-        content = join(
-            tag("p", prose("No training steps yet: `hermes train` writes them."), class_="note"), *said
-        )
-        return tag("section", tag("h2", "Training"), content, class_="card", id="training")
-    total = sum(len(one.steps) for one in trained)
-    legend = tag(
-        "div",
-        tag("span", tag("i", class_="und"), "captions"),
-        tag("span", tag("i", class_="gen"), "images"),
-        tag("span", tag("i", class_="ink"), "both"),
-        class_="legend",
-    )
-    panels = [_panel(trained, total, *one) for one in _panels()]
-    rounds = (
-        "round" if len(trained) == 1 else "rounds, one after the other; each starts anew from its reference"
-    )
-    note = f"{total} steps of {len(trained)} {rounds}. Thin lines are steps, bold ones a running mean."
-    return tag(
-        "section",
-        tag("div", tag("h2", "Training"), legend, class_="heading"),
-        tag("div", *panels, class_="columns panels"),
-        tag("p", prose(note), class_="note"),
-        *said,
-        class_="card",
-        id="training",
-    )
-
-
-def _panel(
-    trained: Sequence[Trained],
-    total: int,
-    title: str,
-    unit: str,
-    lines: Sequence[tuple[str, Read]],
-    level: float | None,
-) -> Markup:
-    drawn: list[Line] = []
-    starts, start = [], 0
-    for one in trained:
-        starts.append(start)
-        for side, read in lines:
-            drawn += _curve(one.steps, start, total, read, _COLOURS[side])
-        start += len(one.steps)
-    values = [point.y for line in drawn for point in line.points]
-    scale = axis([*values, *([level] if level is not None else [])], parts=3, least=1e-3)
-    middles = [
-        ((begin + len(one.steps) / 2) / total, f"round {one.round}")
-        for begin, one in zip(starts, trained, strict=True)
+    # Title, unit, colour -> field of a step, level.
+    panels: list[tuple[str, str, dict[str, str], float | None]] = [
+        ("Loss", "as minimised, nats", {"ink": "loss"}, None),
+        ("Margin", "β times the log-ratio difference, nats", of_both("margin"), 0.0),
+        ("Pair accuracy", "share of margins above 0", {"ink": "accuracy"}, 0.5),
+        ("Winner's gain", "log-likelihood over the reference's, nats", of_both("win_gain"), 0.0),
     ]
-    figure = chart(
-        drawn,
-        scale,
-        middles,
-        f"{title} over the steps",
+    return [
+        TrainingPanel(title=title, unit=unit, chart=_chart(trained, title, fields, level))
+        for title, unit, fields, level in panels
+    ]
+
+
+def _chart(
+    trained: Sequence[RoundTraining], title: str, fields: dict[str, str], level: float | None
+) -> LineChart:
+    total = sum(len(one.steps) for one in trained)
+    lines: list[Line] = []
+    across, dividers, start = [], [], 0
+    for one in trained:
+        for colour, field in fields.items():
+            lines += _curve(one.steps, start, total, field, colour)
+        across.append(((start + len(one.steps) / 2) / total, f"round {one.round}"))
+        dividers.append(start / total)
+        start += len(one.steps)
+    values = [point.y for line in lines for point in line.points]
+    return LineChart(
+        about=f"{title} over the steps",
+        lines=tuple(lines),
+        axis=axis([*values, *([] if level is None else [level])], parts=3, least=1e-3),
+        across=tuple(across),
         level=level,
-        dividers=[one / total for one in starts[1:]],
+        dividers=tuple(dividers[1:]),
     )
-    return tag("figure", tag("figcaption", tag("h3", title), tag("small", unit)), figure)
 
 
-def _curve(steps: Sequence[TrainStep], start: int, total: int, read: Read, class_: str) -> Iterator[Line]:
-    """The steps thinly, and their running mean."""
-    found = [((start + place + 0.5) / total, read(step)) for place, step in enumerate(steps)]
-    known = [(x, y) for x, y in found if y is not None]
-    if not known:
-        return
-    raw = [Point(x=x, y=y) for x, y in known]
-    mean = smooth([y for _, y in known], max(3, len(known) // 8))
-    smoothed = [Point(x=x, y=y) for (x, _), y in zip(known, mean, strict=True)]
-    yield Line(points=tuple(thinned(raw)), class_=class_, thin=True)
-    yield Line(points=tuple(thinned(smoothed)), class_=class_)
+def _curve(steps: Sequence[TrainStep], start: int, total: int, field: str, colour: str) -> Iterator[Line]:
+    """The steps thinly, and their running mean; nothing where no step has the field."""
+    known, values = step_values(steps, field)
+    if known:
+        places = (np.array(known) + start + 0.5) / total
+        yield Line(points=_thinned(places, values), colour=colour, thin=True)
+        yield Line(points=_thinned(places, smooth(values, max(3, len(known) // 8))), colour=colour)
+
+
+def step_values(steps: Sequence[TrainStep], field: str) -> tuple[list[int], NDArray[np.float64]]:
+    """Places of the steps that have a field, and its values; `captions.loss` is a field of one side."""
+    side = field.rpartition(".")[0]
+    known = [place for place, step in enumerate(steps) if not side or getattr(step, side) is not None]
+    return known, np.array([attrgetter(field)(steps[place]) for place in known], float)
+
+
+def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Mean over a centred window that shrinks at the ends."""
+    sums = np.concatenate(([0.0], values.cumsum()))
+    places = np.arange(len(values))
+    low, high = np.maximum(places - width // 2, 0), np.minimum(places + width // 2 + 1, len(values))
+    smoothed: NDArray[np.float64] = (sums[high] - sums[low]) / (high - low)
+    return smoothed
+
+
+def _thinned(places: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[Point, ...]:
+    """No more than MOST_POINTS points: means of as many neighbours as that takes."""
+    starts = np.arange(0, len(values), -(-len(values) // MOST_POINTS))
+    counts = np.diff([*starts, len(values)])
+    means = (np.add.reduceat(one, starts) / counts for one in (places, values))
+    return tuple(Point(x=float(x), y=float(y)) for x, y in zip(*means, strict=True))

@@ -1,4 +1,4 @@
-"""Whether a round got better, in plain words, and which round is the best."""
+"""Whether a round got better, in plain words, which round is the best, and the run in a sentence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from curate.evaluation.clustered import Estimate
 from curate.evaluation.paired import Difference
-from hermes_cli.reporting.records import RoundReport, Word
+from hermes_cli.reporting.records import RoundReport, RunReport, Verdict
 
 BEST_RULE = (
     "the smallest gap among the base and those rounds whose understanding and generation both lie no more "
@@ -15,7 +15,7 @@ BEST_RULE = (
 _NAMES = {"und": "understanding", "gen": "generation", "gap": "the gap"}
 
 
-def verdict(found: Difference) -> tuple[Word, str]:
+def round_verdict(found: Difference) -> tuple[Verdict, str]:
     """What a round's difference from the one before says, in a word and in a sentence.
 
     Worse: understanding or generation fell by more than two standard errors, or the gap grew; "perhaps" where
@@ -23,7 +23,7 @@ def verdict(found: Difference) -> tuple[Word, str]:
     """
     fell = [name for name in ("und", "gen") if _fell(getattr(found, name))]
     if fell or (found.gap.value > 0 and found.gap.clear):
-        word: Word = "worse"
+        word: Verdict = "worse"
     elif found.gap.value > 1e-9:
         word = "perhaps worse"
     elif found.gap.value < -1e-9:
@@ -59,3 +59,24 @@ def best_round(rounds: Sequence[RoundReport]) -> int | None:
         or (one.versus_base and not _fell(one.versus_base.und) and not _fell(one.versus_base.gen))
     ]
     return min(fit, key=lambda one: (one.gap, one.round)).round if fit else None
+
+
+def conclusion(report: RunReport) -> str:
+    """The run in a sentence."""
+    if report.best is None:
+        return "Nothing has been evaluated yet, so there is no gap to show."
+    best = next(one for one in report.rounds if one.round == report.best)
+    gap = f"{best.gap:.3f} ± {best.gap_se:.3f}"
+    if len(report.rounds) == 1:
+        return f"The base model's gap is {gap}; no trained round has been evaluated yet."
+    if best.versus_base is None:
+        return (
+            f"The base is still the best: its gap is {gap}, and no round has a smaller one "
+            "without losing understanding or generation."
+        )
+    moved = best.versus_base.gap
+    clear = "" if moved.clear else ", which is within twice its error"
+    return (
+        f"Round {best.round} is the best: its gap is {gap}, smaller than the base's by "
+        f"{-moved.value:.3f} ± {moved.se:.3f}{clear}."
+    )

@@ -64,9 +64,9 @@ class RunFolder:
         """What a round painted for a few held-out prompts."""
         return self.round(number) / "gallery"
 
-    def criticism(self, number: int) -> Path:
-        """How far a round's critic agrees with the oracle."""
-        return self.round(number) / "critic.json"
+    def agreement(self, number: int) -> Path:
+        """How far a round's judge agrees with the oracle."""
+        return self.round(number) / "agreement.json"
 
     @property
     def settings(self) -> Path:

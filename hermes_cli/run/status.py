@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from curate.evaluation.config import EvalConfig
 from engine.errors import ConfigError
 from engine.records import Record
@@ -134,8 +132,7 @@ def _stage(folder: RunFolder, settings: RunSettings, number: int, stage: str, ru
     complete = _is_done(folder, number, stage, settings.eval)
     # The files of a stage that is told to be done may have been removed, or be of other settings.
     begun = found is not None and found.end != "done"
-    seconds = found.last.seconds if found else 0.0
-    done = found.last.done if found and (complete or begun) else 0
+    done, seconds = (found.last.done, found.last.seconds) if found and (complete or begun) else (0, 0.0)
     if complete and not done and stage in ("curate", "reference"):
         done = pairs_in(folder, number)
     total = found.last.total if found and begun else None
@@ -170,11 +167,10 @@ def _is_done(folder: RunFolder, number: int, stage: str, evaluation: EvalConfig)
         return folder.reference(number).is_dir()
     if stage == "train":
         return folder.trained(number)
-    try:
-        found = msgspec.json.decode(folder.evaluation(number).read_bytes(), type=dict)
-    except (OSError, msgspec.MsgspecError):
-        return False
-    return bool(found.get("per_item")) and found.get("config") == msgspec.to_builtins(evaluation)
+    from curate.evaluation.records import readable_gap
+
+    found = readable_gap(folder.evaluation(number))
+    return found is not None and bool(found.per_item) and found.config == evaluation
 
 
 def _total(folder: RunFolder, settings: RunSettings, number: int, stage: str) -> int | None:
@@ -184,7 +180,7 @@ def _total(folder: RunFolder, settings: RunSettings, number: int, stage: str) ->
     if stage == "reference":
         return pairs_in(folder, number) or None
     if stage == "train":
-        # Items without a pair count here, so where most_visits bounds the steps this is the most they can be.
+        # Items without a pair count here, so where max_epochs bounds the steps this is the most they can be.
         count = pairs_in(folder, number) or settings.curate.limit or settings.curate.select
         try:
             return settings.train.for_preferences(count).steps if count else settings.train.steps

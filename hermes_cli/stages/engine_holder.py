@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from engine.errors import EngineError, HermesError
 from hermes_cli.run.event_log import Event, log_event, log_failure, one_line
@@ -48,7 +45,7 @@ class LazyEngine:
     def serving(self, number: int) -> Engine:
         """The engine on the weights of a round.
 
-        Weights that no evaluation has been made with come by a swap, which listens to their canaries.
+        Weights that no evaluation has been made with come by a swap, which verifies their probes.
 
         Raises:
             CheckpointError, EngineError: the engine cannot start, or refuses the swap; the log says so.
@@ -62,15 +59,13 @@ class LazyEngine:
 
     def _has_served(self, number: int) -> bool:
         """Whether an evaluation tells that these very weights served."""
+        from curate.evaluation.records import readable_gap
         from engine.checkpoints.weights import fingerprint
 
         if number == 0:
             return True
-        try:
-            found = msgspec.json.decode(self._folder.evaluation(number).read_bytes(), type=dict)
-        except (OSError, msgspec.MsgspecError):
-            return False
-        return found.get("fingerprint") == fingerprint(self._folder.checkpoint(number))
+        found = readable_gap(self._folder.evaluation(number))
+        return found is not None and found.fingerprint == fingerprint(self._folder.checkpoint(number))
 
     def _open(self, number: int) -> Engine:
         from hermes_cli.stages.evaluate import start_engine
@@ -115,11 +110,3 @@ class LazyEngine:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from curate.sources import Source
     from engine.machine.plan import Plan
     from engine.serving.engine import Engine
-    from hermes_cli.reporting.records import Report
+    from hermes_cli.reporting.records import RunReport
 
 
 def start_engine(settings: EngineSettings, checkpoint: Path, plan: Plan | None = None) -> Engine:
@@ -36,7 +36,6 @@ def start_engine(settings: EngineSettings, checkpoint: Path, plan: Plan | None =
         max_sequences=settings.max_sequences,
         kv_cache_gib=cache_gib(settings, plan),
         tensor_parallel=settings.tensor_parallel,
-        transport=settings.transport,
         sampler=settings.sampler,
         deterministic=settings.deterministic,
     )
@@ -112,21 +111,16 @@ def evaluate_round(
 
 def evaluated(folder: RunFolder, config: EvalConfig, number: int) -> bool:
     """Whether a round's measurement exists, is of these weights and settings, and kept its items."""
-    from curate.evaluation.records import GapReport
+    from curate.evaluation.records import readable_gap
     from engine.checkpoints.weights import fingerprint
 
-    path = folder.evaluation(number)
-    if not path.is_file():
+    found = readable_gap(folder.evaluation(number))
+    if found is None or found.config != config or not found.per_item:
         return False
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=GapReport)
-    except msgspec.MsgspecError:
-        return False
-    fits = found.config == config and bool(found.per_item)
-    return fits and found.fingerprint == fingerprint(folder.checkpoint(number))
+    return found.fingerprint == fingerprint(folder.checkpoint(number))
 
 
-def finish(folder: RunFolder, page: Path | None = None) -> Report:
+def finish(folder: RunFolder, page: Path | None = None) -> RunReport:
     """Writes the report as JSON and as a page, and shows it."""
     from hermes_cli.reporting.build import write_report
     from hermes_cli.reporting.page import write_page

@@ -46,9 +46,7 @@ def test_random_pairs_fit_their_shape_and_are_those_of_their_seed() -> None:
 def test_a_curve_has_a_number_a_step_and_an_earlier_one_is_found_again(tmp_path: Path) -> None:
     checkpoint = make(tmp_path / "tiny", "tiny")
     pairs = pair_work.write(tmp_path / "pairs.jsonl", pair_work.preferences(config_of("tiny"), 6, 10, 0))
-    plan = margins.Plan(
-        pairs="x", count=6, steps=3, batch=2, learning_rate=1e-3, sum_steps=2, anchor=0.1, seed=0
-    )
+    plan = margins.Plan(pairs="x", count=6, steps=3, batch=2, learning_rate=1e-3, sum_steps=2, seed=0)
     names = list(margins.variants(plan))
     curve = margins.train_curve(plan, names[2], pairs, checkpoint, tmp_path)
     assert curve.settings == {"objective": "product", "sum_steps": 2}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from engine.checkpoints.weights import fingerprint
 from engine.files.layout import SHOWO_SHAPES
 from engine.records import PaintSettings
-from hermes_cli.commands.card import gate, read_card
+from hermes_cli.commands.card import gate, read_card, write_card
 from hermes_cli.commands.pretrain import PretrainPlan
 
 MIB = 2**20
@@ -28,6 +30,13 @@ def test_the_card_describes_the_weights_and_the_painting_that_ship() -> None:
     best = max(card.trials, key=lambda trial: trial.gen)
     assert card.evaluation.config.paint == PaintSettings() == PaintSettings(guidance=best.guidance)
     assert sum(path.stat().st_size for path in SHOWO_SHAPES.rglob("*") if path.is_file()) <= 16 * MIB
+
+
+def test_the_readme_beside_the_weights_says_what_the_card_does(tmp_path: Path) -> None:
+    card = read_card(SHOWO_SHAPES)
+    write_card(tmp_path, card)
+    assert read_card(tmp_path) == card
+    assert (tmp_path / "README.md").read_bytes() == (SHOWO_SHAPES / "README.md").read_bytes()
 
 
 def test_the_shipped_plan_is_the_default_plan() -> None:

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 
 from curate.shapes import oracle, world
 from curate.store.files import ORIGIN, PAIRS, write_records
+from curate.store.origin import Origin
 from curate.store.outcomes import QuarantinedRow, Sampled
-from curate.store.overview import ItemMarks, Marks, read_overview
+from curate.store.overview import ItemMarks, PairMarks, read_overview
 from curate.store.shards import ShardStore
 from engine.files.atomic import write_file
 from engine.files.layout import SHOWO_SHAPES
@@ -35,19 +36,21 @@ from engine.records import (
     Question,
 )
 from engine.tokenizers.codec import Pixels
-from hermes_cli.inspection.cards import card
-from hermes_cli.inspection.items import Shown
-from hermes_cli.inspection.markup import join
-from hermes_cli.inspection.page import items_part, overview_part, page
+from hermes_cli.inspection.items import InspectedItem, item_card
 from hermes_cli.inspection.terminal import item_view, items_view, summary_view
 from hermes_cli.main import app
+from hermes_cli.pages.render import render_page
 
 ITEMS, N = 24, 4
 UNPAIRED = "shapes-train-0-000003"
+MADE_FROM = Origin(
+    model="cafe", precision="float32", data="shapes", round=1, seed=0, n=N, captions=None, paint=None,
+    answer=None, similarity="",
+)  # fmt: skip
 
 
 def candidates(pixels: Pixels) -> list[Candidates]:
-    """Items whose images are those of this item and the next, and whose critic answers as the oracle does."""
+    """Items whose images are those of this item and the next, and whose judge answers as the oracle does."""
     items = [world.item("train", 0, number)[0] for number in range(ITEMS)]
     codes = [pixels.codes(world.image_of(item.id)[None])[0] for item in items]
     pictures = pixels.images(codes)
@@ -93,7 +96,7 @@ def save(folder: Path, items: list[Candidates], bad: list[QuarantinedRow], pairs
     with ShardStore(folder) as shards:
         shards.append([*(Sampled(number=i, item=one) for i, one in enumerate(items)), *bad])
     write_records(folder / PAIRS, pairs)
-    write_file(folder / ORIGIN, json.dumps({"data": "shapes", "seed": 0, "n": N, "model": "cafe"}).encode())
+    write_file(folder / ORIGIN, msgspec.json.encode(MADE_FROM))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +156,7 @@ def test_one_item_shows_every_candidate_and_every_answer(run: Path, made: list[C
     right = sum(
         a == q.answer for one in item.images for a, q in zip(one.answers, item.questions, strict=True)
     )
-    # The critic is the oracle, so each mark stands twice, but for answers that the oracle does not have.
+    # The judge is the oracle, so each mark stands twice, but for answers that the oracle does not have.
     assert "".join(marks).count("✓") == 2 * right
     assert "".join(marks).count("✗") >= N * len(item.questions) - right
 
@@ -211,7 +214,7 @@ def test_the_page_holds_the_pictures_and_nothing_from_elsewhere(run: Path, tmp_p
     assert picture.size == (48, 48)
     assert "http" not in text.replace("http-equiv", "")
     assert "First 3 of 24 items" in text
-    assert "Does the critic choose well?" in text
+    assert "Does the judge choose well?" in text
 
 
 def test_the_page_of_one_item_holds_that_item(run: Path, made: list[Candidates], tmp_path: Path) -> None:
@@ -254,12 +257,18 @@ def rendered(folder: Path, text: str) -> str:
     item, chosen, bad = hostile(text)
     save(folder, [item], [bad], [chosen])
     overview = read_overview(folder, 1, None)
-    marks = ItemMarks(captions=Marks(win=0, lose=1, win_score=1, lose_score=0), images=Marks(reason=text))
-    shown = Shown(
+    marks = ItemMarks(
+        captions=PairMarks(win=0, lose=1, win_score=1, lose_score=0), images=PairMarks(reason=text)
+    )
+    shown = InspectedItem(
         item=item, preference=chosen, marks=marks, oracle=((text,), (None,)), oracle_scores=(1.0, 0.0)
     )
     decode = Pixels(SHOWO_SHAPES / "image_tokenizer").images
-    return page(text, text, join(overview_part(overview), items_part(text, [card(shown, decode)])))
+    page = render_page(
+        "curation.html.j2", title=text, about=text, overview=overview, compared=None, judge=text,
+        heading=text, cards=[item_card(shown, decode)],
+    )  # fmt: skip
+    return page.decode()
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -281,7 +290,7 @@ def test_no_text_reaches_the_terminal_as_a_command(tmp_path: Path) -> None:
     item, chosen, bad = hostile(text)
     save(tmp_path, [item], [bad], [chosen])
     overview = read_overview(tmp_path, 1, None)
-    shown = Shown(item=item, preference=chosen, marks=ItemMarks(), oracle=((text,), (None,)))
+    shown = InspectedItem(item=item, preference=chosen, marks=ItemMarks(), oracle=((text,), (None,)))
     for view in (summary_view(overview), items_view(overview), item_view(shown)):
         seen = terminal(view, 200)
         assert "[bold]no" in seen
@@ -291,11 +300,11 @@ def test_no_text_reaches_the_terminal_as_a_command(tmp_path: Path) -> None:
 def test_eighty_columns_are_enough(run: Path, made: list[Candidates]) -> None:
     overview = read_overview(run / "round-1/curate", 1, 5)
     item = made[4]
-    shown = Shown(item=item, preference=preference(item), marks=ItemMarks())
+    shown = InspectedItem(item=item, preference=preference(item), marks=ItemMarks())
     for view in (summary_view(overview), items_view(overview), item_view(shown)):
         lines = terminal(view).splitlines()
         assert max(map(len, lines)) <= 80
-    assert all(row.id in terminal(items_view(overview)) for row in overview.rows), (
+    assert all(one.id in terminal(items_view(overview)) for one in overview.listed), (
         "ids are there to be copied"
     )
 
@@ -314,18 +323,20 @@ def test_a_loser_of_an_earlier_round_is_shown_with_its_round(made: list[Candidat
     assert "an older caption" in shown
     assert "round 1" in shown
     text = (tmp_path / "page.html").read_text()
-    assert Elements(text).found.count(("img", ("src", "alt", "class", "title"))) == N + 1
+    assert Elements(text).found.count(("img", ("src", "alt", "title", "class"))) == 1 + N + 1
     assert "from round 1" in text
 
 
-@pytest.mark.parametrize(
-    "origin", [{"data": "photos"}, {"data": "shapes", "questions": "a file's digest"}, {}]
-)
+@pytest.mark.parametrize("changed", [{"data": "photos"}, {"questions": "a file's digest"}, None])
 def test_other_images_and_other_questions_have_no_oracle(
-    origin: dict[str, str], made: list[Candidates], tmp_path: Path
+    changed: dict[str, str] | None, made: list[Candidates], tmp_path: Path
 ) -> None:
     save(tmp_path / "round-1/curate", made[:2], [], [])
-    write_file(tmp_path / "round-1/curate" / ORIGIN, json.dumps(origin).encode())
+    path = tmp_path / "round-1/curate" / ORIGIN
+    if changed is None:
+        path.unlink()
+    else:
+        write_file(path, msgspec.json.encode(msgspec.structs.replace(MADE_FROM, **changed)))
     shown = inspect(tmp_path, "--json", tmp_path / "numbers.json")
     assert "oracle" not in shown
     assert json.loads((tmp_path / "numbers.json").read_text())["agreement"] is None

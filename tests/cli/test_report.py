@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 from curate.evaluation.clustered import Estimate
 from curate.evaluation.paired import Difference
 from hermes_cli.main import app
+from hermes_cli.pages.charts import Axis, axis
 from hermes_cli.recipes import DEFAULT
-from hermes_cli.reporting.plots import Axis, axis
-from hermes_cli.reporting.reproduce import assignment, flat, run_command
-from hermes_cli.reporting.verdict import verdict
+from hermes_cli.reporting.reproduce import assignment, flat_settings, run_command
+from hermes_cli.reporting.verdict import round_verdict
 from hermes_cli.settings import RunSettings, merge, parse_assignment, settle
 
 
@@ -117,7 +117,7 @@ def change(und: float, gen: float, gap: float, se: float = 0.01) -> Difference:
     ],
 )
 def test_the_word_for_a_change_follows_its_errors(moved: tuple[float, float, float], word: str) -> None:
-    assert verdict(change(*moved))[0] == word
+    assert round_verdict(change(*moved))[0] == word
 
 
 def test_the_base_is_best_where_a_smaller_gap_costs_understanding(tmp_path: Path) -> None:
@@ -268,15 +268,15 @@ def test_the_device_that_auto_has_found_is_no_other_setting(run: Path) -> None:
 def test_steps_that_a_rounds_pairs_leave_are_its_settings(run: Path) -> None:
     """Three pairs, each visited twice at most, are six steps of one."""
     tree = json.loads((run / "run.json").read_text())
-    tree["train"] |= {"steps": 400, "most_visits": 2.0, "batch": 1}
+    tree["train"] |= {"steps": 400, "max_epochs": 2.0, "batch_size": 1}
     (run / "run.json").write_text(json.dumps(tree))
     for number, steps in ((1, 6), (2, 5)):
-        basis = {"config": {"steps": steps, "most_visits": 0.0, "batch": 1}, "reference": {}}
+        basis = {"config": {"steps": steps, "max_epochs": 0.0, "batch_size": 1}, "reference": {}}
         (run / f"round-{number}/checkpoint.training/basis.json").write_text(json.dumps(basis))
     printed = report(run)
     assert "round 1 was trained with other settings" not in printed
     assert "round 2 was trained with other settings: train.steps was 5" in printed
-    assert "most_visits was" not in printed
+    assert "max_epochs was" not in printed
 
 
 def test_the_command_leads_to_the_same_settings(run: Path) -> None:
@@ -303,13 +303,13 @@ VALUES = st.one_of(
 def test_a_setting_survives_the_shell_and_toml(value: Any) -> None:
     flag, text = shlex.split(assignment("curate.thing", value))
     assert flag == "--set"
-    assert dict(flat(parse_assignment(text))) == {"curate.thing": value}
+    assert flat_settings(parse_assignment(text)) == {"curate.thing": value}
 
 
 def test_the_defaults_need_no_settings() -> None:
     assert run_command(msgspec.to_builtins(settle(DEFAULT)), 1) == "hermes run --rounds 1 --run runs/again"
     told = run_command(msgspec.to_builtins(RunSettings()), 1)
-    assert "--set train.batch=4" in told
+    assert "--set train.batch_size=4" in told
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=9))
@@ -359,7 +359,7 @@ def test_no_run_is_one_line(tmp_path: Path, name: str) -> None:
 
 def test_what_was_judged_once_is_kept_until_its_candidates_change(run: Path) -> None:
     report(run)
-    kept = run / "round-1/critic.json"
+    kept = run / "round-1/agreement.json"
     before = kept.read_bytes(), kept.stat().st_mtime_ns
     report(run)
     assert (kept.read_bytes(), kept.stat().st_mtime_ns) == before

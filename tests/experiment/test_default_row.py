@@ -18,11 +18,11 @@ def test_the_levers_have_the_default_recipe_at_other_weights_of_its_pairs() -> N
     grid, levers = load_grid(SHIPPED), load_grid(SHIPPED.with_name("levers.toml"))
     row = grid.settled(grid.default)
     trials = [levers.settled(levers.find(name)) for name in ("long-fifth", "long-none")]
-    free = {name: getattr(row.train, name) for name in ("caption_weight", "image_weight", "interpolation")}
+    free = {name: getattr(row.train, name) for name in ("caption_weight", "image_weight", "weight_averaging")}
     for trial in trials:
         assert msgspec.structs.replace(trial.train, **free) == row.train
         assert trial.curate == row.curate
-    assert len({trial.train.interpolation for trial in trials}) == 1
+    assert len({trial.train.weight_averaging for trial in trials}) == 1
     assert [trial.train.image_weight for trial in trials] == [0.2, 1e-9]
 
 
@@ -31,7 +31,9 @@ def test_the_levers_have_the_row_of_1000_steps_and_the_same_without_its_pairs() 
     row = grid.settled(grid.find("scale"))
     lever, without = (levers.settled(levers.find(name)) for name in ("scale", "scale-likelihood"))
     assert (lever.train, lever.curate) == (row.train, row.curate)
-    pairs = {name: getattr(lever.train, name) for name in ("pairs_every", "caption_weight", "image_weight")}
+    pairs = {
+        name: getattr(lever.train, name) for name in ("dpo_every_n_epochs", "caption_weight", "image_weight")
+    }
     assert msgspec.structs.replace(without.train, **pairs) == lever.train
     assert without.curate == lever.curate
 

@@ -30,7 +30,7 @@ from engine.files.atomic import write_file
 from engine.files.layout import resolve_model
 from engine.records import Candidates, ImageCandidate, ImagePair, Preference
 from engine.tokenizers.codec import Pixels
-from train.logging.run_state import read_metrics
+from train.logging.metrics import read_metrics
 
 ITEMS = 10
 

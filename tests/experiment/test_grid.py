@@ -11,7 +11,7 @@ from benchmarks.experiment import settings
 from benchmarks.experiment.cells import Base, Cell, Curation, Final
 from benchmarks.experiment.grid import SHIPPED, Grid, chosen_rows, chosen_seeds, load_grid
 from benchmarks.experiment.planning import Plan, plan
-from benchmarks.experiment.settings import FIRST, CellSettings, as_toml, digest, merge, settle
+from benchmarks.experiment.settings import FIRST, RETIRED, CellSettings, as_toml, digest, merge, settle
 from engine.errors import ConfigError
 from hermes_cli.settings import RunSettings
 
@@ -125,7 +125,7 @@ def test_other_settings_have_other_folders_and_means_do_not_matter(tmp_path: Pat
         return {one.folder for one in planned(grid_of(tmp_path, DEFAULT + more), tmp_path).tasks}
 
     plain = folders("")
-    assert folders("[defaults.train]\nmicro_batch = 2\n[defaults.curate]\nchunk = 3\n") == plain
+    assert folders("[defaults.train]\nmicro_batch_size = 2\n[defaults.curate]\nchunk = 3\n") == plain
     assert not folders("[defaults.train]\nbeta = 0.3\n") >= plain
     assert len(folders("[defaults.eval]\nlimit = 7\n") & plain) == len(plain) - 1
     assert not folders("seed = 0\n[defaults]\nseed = 5\n".removeprefix("seed = 0\n")) & plain - {
@@ -159,13 +159,13 @@ def test_a_setting_that_is_new_leaves_old_measurements_valid_until_it_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = settle({"train": {"beta": 0.3}}, "here").training_basis
-    assert set(before["train"]) <= FIRST
-    monkeypatch.setattr(settings, "FIRST", FIRST - {"least_hidden", "image_margin"})
+    assert set(before["train"]) <= FIRST | RETIRED.keys()
+    monkeypatch.setattr(settings, "FIRST", FIRST - {"text_dropout", "image_margin"})
     plain = settle({}, "here")
-    assert "least_hidden" not in plain.training_basis["train"]
+    assert "text_dropout" not in plain.training_basis["train"]
     assert "image_margin" not in plain.curation_basis["curate"]
-    used = settle({"train": {"least_hidden": 0.5}, "curate": {"image_margin": 0.1}}, "here")
-    assert used.training_basis["train"]["least_hidden"] == 0.5
+    used = settle({"train": {"text_dropout": 0.5}, "curate": {"image_margin": 0.1}}, "here")
+    assert used.training_basis["train"]["text_dropout"] == 0.5
     assert used.curation_basis["curate"]["image_margin"] == 0.1
 
 

@@ -22,7 +22,7 @@ paint.steps = 2
 
 [defaults.train]
 steps = 2
-batch = 2
+batch_size = 2
 trackers = []
 
 [defaults.eval]

@@ -14,6 +14,7 @@ from PIL import Image
 from curate.evaluation.config import EvalConfig
 from curate.evaluation.records import CategoryGap, GapReport, ItemScore
 from curate.store.files import ORIGIN, PAIRS, write_records
+from curate.store.origin import Origin
 from curate.store.outcomes import Sampled
 from curate.store.shards import ShardStore
 from engine.files.atomic import write_file
@@ -26,9 +27,9 @@ from engine.records import (
     Preference,
     Question,
 )
-from hermes_cli.reporting.gallery import INDEX, Gallery, GalleryImage, painted_file, real_file
+from hermes_cli.reporting.gallery import INDEX, Gallery, GalleryImage, generated_file, real_file
 from hermes_cli.run.event_log import Event, Process, log_event
-from train.logging.metrics import SideMetrics, TrainStep
+from train.logging.metrics import ModalityMetrics, TrainStep
 
 IMAGES = 2
 DEAD = msgspec.structs.replace(Process.this(), start="of an earlier boot")
@@ -63,7 +64,7 @@ def save_evaluation(run: Path, number: int, report: GapReport, text: str = "plai
     write_file(folder / "eval.json", msgspec.json.encode(report))
     stream = io.BytesIO()
     Image.fromarray(np.full((48, 48, 3), 40 * number, np.uint8)).save(stream, "PNG")
-    for path in (painted_file(folder / "gallery", 0), real_file(folder / "gallery", 0)):
+    for path in (generated_file(folder / "gallery", 0), real_file(folder / "gallery", 0)):
         write_file(path, stream.getvalue())
     image = GalleryImage(id="item-0", prompt=text, seed=7, questions=(text, text), right=(True, False))
     gallery = Gallery(fingerprint=report.fingerprint, images=(image,))
@@ -104,7 +105,8 @@ def save_curation(run: Path, number: int, text: str = "plain", items: int = 3) -
         shards.append([Sampled(number=place, item=item) for place, item in enumerate(found)])
         shards.seal(0)
     write_records(folder / PAIRS, pairs)
-    write_file(folder / ORIGIN, json.dumps({"data": "photos", "similarity": text, "n": 2}).encode())
+    origin = required(Origin, model="weights", precision="float32", data="photos", similarity=text, n=2)
+    write_file(folder / ORIGIN, json.dumps(origin).encode())
     summary = {
         "items": items, "caption_pairs": items, "image_pairs": items, "no_caption_pair": {},
         "no_image_pair": {}, "mean_similarity": 0.5, "mean_self_vqa": 0.5,
@@ -114,7 +116,7 @@ def save_curation(run: Path, number: int, text: str = "plain", items: int = 3) -
 
 def save_training(run: Path, number: int, steps: int = 4) -> None:
     """Metrics of so many steps."""
-    side = required(SideMetrics, pairs=1, loss=0.6, margin=0.25, win_gain=0.5)
+    side = required(ModalityMetrics, pairs=1, loss=0.6, margin=0.25, win_gain=0.5)
     lines = [
         required(TrainStep, step=step + 1, loss=1.0 / (step + 1), accuracy=0.5, captions=side, images=None)
         for step in range(steps)

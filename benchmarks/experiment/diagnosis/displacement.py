@@ -24,14 +24,14 @@ from benchmarks.experiment.sharing import measurement, round_folder, stored_sett
 from curate.evaluation.records import GapReport
 from engine.errors import ConfigError, DataError
 from engine.records import Record
-from train.logging.metrics import SideMetrics, TrainStep
-from train.logging.run_state import METRICS, read_metrics
+from train.config import METRICS
+from train.logging.metrics import ModalityMetrics, TrainStep, read_metrics
 
 WINDOWS = 10
 
 
 class SideWindow(Record):
-    """Means over a window's steps, nats; see `train.logging.metrics.SideMetrics`."""
+    """Means over a window's steps, nats; see `train.logging.metrics.ModalityMetrics`."""
 
     margin: float
     accuracy: float
@@ -80,7 +80,7 @@ def windows(steps: Sequence[TrainStep], count: int = WINDOWS) -> tuple[Window, .
     )
 
 
-def _side(found: Sequence[SideMetrics | None]) -> SideWindow | None:
+def _side(found: Sequence[ModalityMetrics | None]) -> SideWindow | None:
     known = [one for one in found if one is not None]
     if not known:
         return None

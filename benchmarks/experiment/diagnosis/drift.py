@@ -20,7 +20,8 @@ from benchmarks.experiment.sharing import round_folder
 from curate.evaluation.agreement import Agreement, agreement, judge_item
 from engine.errors import DataError
 from engine.records import Record
-from train.logging.run_state import METRICS, read_metrics
+from train.config import METRICS
+from train.logging.metrics import read_metrics
 
 TAIL = 0.2
 """Share of a round's steps, its last ones, whose mean tells where training ended."""

@@ -1,7 +1,7 @@
 """What lies between a base and what training made of it: understanding and generation along the line.
 
 A model that is trained to paint forgets some of what it knew about reading images. Weights part of the way
-(WiSE-FT, arXiv 2109.01903) may keep nearly all of the one and give back the other; `train.interpolation`
+(WiSE-FT, arXiv 2109.01903) may keep nearly all of the one and give back the other; `train.weight_averaging`
 publishes such. alpha is 0 at the base and 1 at a checkpoint; beyond 1 the line goes on, so that a checkpoint
 published under `interpolation` a has the trained weights at alpha = 1 / a.
 """

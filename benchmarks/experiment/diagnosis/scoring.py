@@ -17,7 +17,7 @@ from engine.checkpoints.weights import load_model
 from engine.records import ImageCandidate, ImagePair, Preference
 from train.config import TrainConfig
 from train.data.batch import Layout
-from train.data.image_mask import mask_from_seed
+from train.data.image_mask import image_mask
 from train.logps.row_logps import RowLogps
 from train.reference.reference import ReferenceBasis, score_block
 
@@ -44,14 +44,12 @@ def score_pairs(
     checkpoint: Path, preferences: Sequence[Preference], draws: int, config: TrainConfig
 ) -> PairScores:
     """Scores pairs of images under K draws, as training's reference pass does, text always given."""
-    used = msgspec.structs.replace(
-        config, mask_draws=draws, masks_per_step=1, text_dropout=0.0, least_hidden=0.0
-    )
+    used = msgspec.structs.replace(config, num_masks=draws, masks_per_step=1, text_dropout=0.0)
     basis = ReferenceBasis.of(checkpoint, preferences, used)
-    model = RowLogps(load_model(checkpoint).eval(), used.image_vocabulary)
+    model = RowLogps(load_model(checkpoint).eval())
     found = score_block(preferences, basis, Layout.load(checkpoint), model)
     tokens = basis.image_tokens
-    hidden = [[mask_from_seed(int(seed), tokens).mean() for seed in row] for row in found["mask_seed"]]
+    hidden = [[image_mask(int(seed), tokens).masked.mean() for seed in row] for row in found["mask_seed"]]
     return PairScores(
         found["image_win"].astype(float), found["image_lose"].astype(float), np.array(hidden, float)
     )

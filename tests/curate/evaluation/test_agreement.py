@@ -1,4 +1,4 @@
-"""What a critic's scores are worth by the oracle: known critics, and what must not matter."""
+"""What a judge's scores are worth by the oracle: known judges, and what must not matter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ("count", "color")
 
 @st.composite
 def judged(draw: st.DrawFn, unclear: bool = True) -> Judged:
-    """An item as some critic and the oracle judge it; its pair is the critic's best and worst."""
+    """An item as some judge and the oracle see it; its pair is the judge's best and worst."""
     asked = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4))
     questions = tuple(
         Question(question=f"{i}?", choices=CHOICES, answer=draw(st.sampled_from(CHOICES)), kind=kind)
@@ -38,7 +38,7 @@ def judged(draw: st.DrawFn, unclear: bool = True) -> Judged:
     scores = tuple(draw(st.sampled_from((0.0, 0.25, 0.5, 1.0))) for _ in range(images))
     return Judged(
         questions=questions,
-        critic=answers(*CHOICES),
+        judge=answers(*CHOICES),
         oracle=answers(*CHOICES, *([None] if unclear else [])),
         scores=scores,
         likelihoods=tuple(draw(st.sampled_from((-2.0, -1.0, -0.5))) for _ in range(images)),
@@ -50,10 +50,10 @@ ITEMS = st.lists(judged(), min_size=1, max_size=6)
 
 
 def with_scores(item: Judged, scores: tuple[float, ...]) -> Judged:
-    """The same item, judged by a critic that gives these scores; best against worst is its pair."""
+    """The same item, of a judge that gives these scores; best against worst is its pair."""
     best, worst = scores.index(max(scores)), scores.index(min(scores))
     pair = (item.truth[best], item.truth[worst]) if scores[best] > scores[worst] else None
-    return Judged(questions=item.questions, critic=item.oracle, oracle=item.oracle, scores=scores, pair=pair)
+    return Judged(questions=item.questions, judge=item.oracle, oracle=item.oracle, scores=scores, pair=pair)
 
 
 def estimates(found: Record, path: str = "") -> dict[str, Estimate]:
@@ -79,7 +79,7 @@ def assert_alike(one: Agreement, other: Agreement) -> None:
 
 @RELAXED
 @given(st.lists(judged(unclear=False), min_size=1, max_size=6))
-def test_a_critic_that_is_the_oracle_agrees_fully(items: list[Judged]) -> None:
+def test_a_judge_that_is_the_oracle_agrees_fully(items: list[Judged]) -> None:
     found = agreement([with_scores(item, item.truth) for item in items])
     assert found is not None
     assert found.by_score.selection.value == 1
@@ -95,7 +95,7 @@ def test_a_critic_that_is_the_oracle_agrees_fully(items: list[Judged]) -> None:
 
 @RELAXED
 @given(ITEMS)
-def test_a_critic_in_reversed_order_chooses_the_worst(items: list[Judged]) -> None:
+def test_a_judge_in_reversed_order_chooses_the_worst(items: list[Judged]) -> None:
     items = [item for item in items if len(set(item.truth)) > 1]
     assume(items)
     found = agreement([with_scores(item, tuple(-one for one in item.truth)) for item in items])
@@ -108,7 +108,7 @@ def test_a_critic_in_reversed_order_chooses_the_worst(items: list[Judged]) -> No
 
 @RELAXED
 @given(ITEMS)
-def test_a_critic_that_scores_all_the_same_chooses_by_chance(items: list[Judged]) -> None:
+def test_a_judge_that_scores_all_the_same_chooses_by_chance(items: list[Judged]) -> None:
     found = agreement([with_scores(item, (0.5,) * len(item.scores)) for item in items])
     assert found is not None
     assert found.by_score.selection.value == pytest.approx(found.by_chance.selection.value)
@@ -126,7 +126,7 @@ def test_the_order_of_items_and_of_images_does_not_matter(items: list[Judged], r
         random.shuffle(order)  # type: ignore[attr-defined]
         moved = {
             name: tuple(getattr(item, name)[i] for i in order)
-            for name in ("critic", "oracle", "scores", "likelihoods")
+            for name in ("judge", "oracle", "scores", "likelihoods")
         }
         shuffled.append(Judged(questions=item.questions, pair=item.pair, **moved))
     random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -190,17 +190,17 @@ def test_rank_correlation_is_scipys_tau_b(pairs: list[tuple[int, int]]) -> None:
 def test_an_image_without_an_answer_agrees_with_nothing() -> None:
     question = Question(question="how many?", choices=CHOICES, answer="two", kind="count")
     item = Judged(
-        questions=(question,), critic=(("two",), ("one",)), oracle=((None,), ("one",)), scores=(1, 0)
+        questions=(question,), judge=(("two",), ("one",)), oracle=((None,), ("one",)), scores=(1, 0)
     )
     found = agreement([item])
     assert found is not None
     assert (found.answers.same.value, found.answers.unclear.value) == (0.5, 0.5)
-    assert (found.answers.critic.value, found.answers.oracle.value) == (0.5, 0)
+    assert (found.answers.judge.value, found.answers.oracle.value) == (0.5, 0)
 
 
 def test_items_that_say_nothing_are_left_out() -> None:
     assert agreement([]) is None
-    bare = Judged(questions=(), critic=((), ()), oracle=((), ()), scores=(0, 0))
+    bare = Judged(questions=(), judge=((), ()), oracle=((), ()), scores=(0, 0))
     assert agreement([bare]) is None
 
 

@@ -88,10 +88,10 @@ def test_an_overview_counts_pairs_reasons_ties_and_scores(tmp_path: Path) -> Non
     # Without questions there are no scores of images.
     assert found.images.candidates == 4
     assert found.images.mean == pytest.approx(np.mean([1.0, 1.0, 0.5, 0.0]))
-    assert [row.id for row in found.rows] == ["a", "b", "c"]
-    assert found.rows[1].captions.lose_score == 0.2
-    assert (found.rows[2].best_caption, found.rows[2].best_image) == (0.8, None)
-    assert [row.id for row in read_overview(tmp_path, 2, 1).rows] == ["a"]
+    assert [row.id for row in found.listed] == ["a", "b", "c"]
+    assert found.listed[1].captions.lose_score == 0.2
+    assert (found.listed[2].best_caption, found.listed[2].best_image) == (0.8, None)
+    assert [row.id for row in read_overview(tmp_path, 2, 1).listed] == ["a"]
 
 
 def test_a_curation_that_is_not_complete_has_no_pairs_yet(tmp_path: Path) -> None:
