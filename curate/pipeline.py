@@ -39,7 +39,7 @@ def curate(
     config: CurateConfig,
     folder: Path,
     origin: Origin,
-    earlier: PairHistory,
+    history: PairHistory,
     progress: Progress,
     retry_failed: bool = False,
     on_pair: Callable[[Candidates, Preference], None] | None = None,
@@ -62,7 +62,7 @@ def curate(
         work = MissingRows(store, source, config, progress)
         speed = _sample(open_pool, work)
         counting = Counting()
-        write_records(folder / PAIRS, _paired(store, work.rows, config, origin, earlier, counting, on_pair))
+        write_records(folder / PAIRS, _paired(store, work.rows, config, origin, history, counting, on_pair))
         write_records(folder / QUARANTINE, counting.quarantined)
         summary = msgspec.structs.replace(
             counting.summary(),
@@ -97,7 +97,7 @@ def _paired(
     rows: int,
     config: CurateConfig,
     origin: Origin,
-    earlier: PairHistory,
+    history: PairHistory,
     counting: Counting,
     on_pair: Callable[[Candidates, Preference], None] | None,
 ) -> Iterator[Preference]:
@@ -109,7 +109,7 @@ def _paired(
             counting.quarantined.append(outcome)
             continue
         item = outcome.item
-        preference = pair_item(item, earlier.of(item.id), config, origin)
+        preference = pair_item(item, history.of(item.id), config, origin)
         asked = [one.score for one in item.images if one.answers]
         counting.add(preference, [one.score for one in item.captions], asked)
         if on_pair is not None:
@@ -118,13 +118,13 @@ def _paired(
 
 
 def pair_item(
-    candidates: Candidates, earlier: PreviousPairs, config: CurateConfig, origin: Origin
+    candidates: Candidates, previous: PreviousPairs, config: CurateConfig, origin: Origin
 ) -> Preference:
     """The item's preference under the rules that the settings name, and where it comes from."""
     rules = rules_of(config)
     (captions, caption_reason), (images, image_reason) = choose_pairs(
-        choose_caption_pair(candidates.captions, origin.round, earlier.captions, rules),
-        choose_image_pair(candidates.images, origin.round, earlier.images, rules),
+        choose_caption_pair(candidates.captions, origin.round, previous.captions, rules),
+        choose_image_pair(candidates.images, origin.round, previous.images, rules),
         rules,
     )
     return Preference(

@@ -123,7 +123,7 @@ def curate_round(
         deterministic=settings.engine.deterministic or device.type == "cpu",
     )
     origin = origin_of(serving, source, settings.curate, scorers, number, settings.seed)
-    earlier = PairHistory(folder.pairs(one) for one in range(1, number))
+    history = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
     total = source.counts.rows
@@ -142,7 +142,7 @@ def curate_round(
                 stage.advance(count)
 
             summary = curate(
-                pool, source, settings.curate, target, origin, earlier, progress, retry_failed, keep
+                pool, source, settings.curate, target, origin, history, progress, retry_failed, keep
             )
         _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.config import CurateConfig, caption_plan, renamed
+from curate.config import CurateConfig, caption_plan
 from engine.records import CaptionSettings
 
 
@@ -18,9 +18,3 @@ def test_the_official_plan_is_greedy_and_then_a_grid() -> None:
     grid = {(one.top_k, one.temperature) for one in plan[1:]}
     assert grid == {(k, t) for k in (2, 3, 4) for t in (0.1, 0.7, 2.0)}
     assert {one.max_tokens for one in plan} == {100}
-
-
-def test_an_early_margin_of_both_modalities_is_kept_as_one_of_each() -> None:
-    stored = {"curate": {"n": 4, "min_margin": 0.2, "image_margin": 0.3}}
-    assert renamed(stored) == {"curate": {"n": 4, "caption_margin": 0.2, "image_margin": 0.3}}
-    assert renamed({"curate": {"min_margin": 0.0}}) == {"curate": {}}
