@@ -48,7 +48,7 @@ _OPEN = {
 """Layout -> how its tool opens it."""
 
 
-class Exported(Record):
+class ExportedPairs(Record):
     """What an export wrote."""
 
     counts: dict[str, int]
@@ -76,7 +76,7 @@ def export_pairs(
     tokenizers: Tokenizers,
     curation: Path,
     progress: Callable[[int], None] = lambda count: None,
-) -> Exported:
+) -> ExportedPairs:
     """Writes preferences into the new folder `to`; `curation` is the folder that CLIP features lie in.
 
     One preference and its images are in memory at a time; of Parquet, one row group.
@@ -112,7 +112,7 @@ def export_pairs(
             _write_rows(rows(folder), folder)
         if layout == "llama-factory":
             (folder / "dataset_info.json").write_bytes(_formatted(llama_factory_info()))
-        exported = Exported(counts=dict(counts), left_out=dict(sorted(left_out.items())))
+        exported = ExportedPairs(counts=dict(counts), left_out=dict(sorted(left_out.items())))
         (folder / "README.md").write_text(_card(layout, exported, tokenizers.question), "utf-8")
     return exported
 
@@ -173,7 +173,7 @@ def _formatted(fields: Fields) -> bytes:
     return msgspec.json.format(msgspec.json.encode(fields), indent=4)
 
 
-def _card(layout: str, exported: Exported, question: str) -> str:
+def _card(layout: str, exported: ExportedPairs, question: str) -> str:
     """README.md, a data set card."""
     counts = "\n".join(f"| {what} | {count} |" for what, count in exported.counts.items())
     left_out = "".join(f"\nLeft out: {count} {reason}." for reason, count in exported.left_out.items())

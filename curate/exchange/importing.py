@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from curate.exchange.tokenizers import Tokenizers
 
 
-class Imported(Record):
+class ImportedPairs(Record):
     """Where a round's pairs came from, in place of a curation's origin."""
 
     source: str
@@ -74,7 +74,7 @@ def import_pairs(
     form: str = "",
     images: Sequence[Path] = (),
     progress: Callable[[int], None] = lambda count: None,
-) -> Imported:
+) -> ImportedPairs:
     """Writes the pairs of a file or folder into `folder`, a round's curation.
 
     Images are looked for in the folders `images`, by default beside their rows. Without `form`, the fields of
@@ -102,7 +102,7 @@ def import_pairs(
         summary = replace(intake.counting.summary(), bad=intake.quarantined)
         if not summary.items:
             raise DataError(f"{source}: no row can be used; the first: {intake.first_problem}")
-        imported = Imported(
+        imported = ImportedPairs(
             source=source.name,
             files=tuple(file.name for file in files),
             digest=files_digest(files),

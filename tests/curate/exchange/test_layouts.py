@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
-from curate.exchange.export import FORMATS, Exported, export_pairs
+from curate.exchange.export import FORMATS, ExportedPairs, export_pairs
 from curate.exchange.tokenizers import Tokenizers, caption_question
 from engine.errors import ConfigError, DataError
 from engine.records import Preference
@@ -20,7 +20,7 @@ from engine.records import Preference
 datasets = pytest.importorskip("datasets")
 
 
-def export(to: Path, layout: str, preferences: list[Preference], tokenizers: Tokenizers) -> Exported:
+def export(to: Path, layout: str, preferences: list[Preference], tokenizers: Tokenizers) -> ExportedPairs:
     return export_pairs(preferences, to, layout, tokenizers, to.parent)
 
 
