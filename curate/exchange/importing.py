@@ -135,7 +135,8 @@ class _Intake:
 
     def take(self, row: SourceRow, encoder: Encoder) -> tuple[Preference | None, list[str]]:
         """The preference of a row, and what of it cannot be used."""
-        preference, problems = None, []
+        preference: Preference | None = None
+        problems: list[str] = []
         try:
             preference, problems = self._preference(row, encoder)
         except UnusableError as error:
