@@ -24,7 +24,7 @@ _MIN_PURITY = 0.6
 """Share of an object's pixels that its colour must have."""
 
 
-class Seen(Record):
+class SeenObject(Record):
     """One object as found in the pixels; shape or color is None where the picture is unclear."""
 
     shape: str | None
@@ -34,7 +34,7 @@ class Seen(Record):
     area: int
 
 
-def see(image: NDArray[np.uint8]) -> tuple[Seen, ...]:
+def see(image: NDArray[np.uint8]) -> tuple[SeenObject, ...]:
     """All objects of an image [H, W, 3], in reading order of their centres."""
     distance = ((image.astype(np.float32)[:, :, None] - _PALETTE) ** 2).sum(-1)
     nearest = distance.argmin(-1)
@@ -49,7 +49,7 @@ def see(image: NDArray[np.uint8]) -> tuple[Seen, ...]:
         winner = int(votes.argmax())
         pure = votes[winner] >= _MIN_PURITY * votes.sum()
         seen.append(
-            Seen(
+            SeenObject(
                 shape=_best_shape(mask),
                 color=tuple(COLORS)[winner - 1] if pure else None,
                 x=box[1].start + mask.shape[1] / 2,
@@ -72,7 +72,7 @@ def _best_shape(mask: NDArray[np.bool_]) -> str | None:
     return best if fits[best] >= _MIN_FIT else None
 
 
-def _matching(seen: tuple[Seen, ...], thing: tuple[str | None, str | None]) -> list[Seen]:
+def _matching(seen: tuple[SeenObject, ...], thing: tuple[str | None, str | None]) -> list[SeenObject]:
     color, shape = thing
     return [
         one for one in seen if (color is None or one.color == color) and (shape is None or one.shape == shape)
@@ -84,14 +84,7 @@ def _common(values: list[str | None]) -> str | None:
     return values[0] if len(set(values)) == 1 else None
 
 
-def _relation(query: Query, seen: tuple[Seen, ...]) -> str | None:
-    first, second = _matching(seen, query.subject), _matching(seen, query.other)
-    if len(first) != 1 or len(second) != 1:
-        return None
-    return relation_between(first[0].x - second[0].x, first[0].y - second[0].y)
-
-
-def answer_query(query: Query, seen: tuple[Seen, ...]) -> str | None:
+def answer_query(query: Query, seen: tuple[SeenObject, ...]) -> str | None:
     """The answer that the objects give; None where they give none."""
     found = _matching(seen, query.subject)
     if query.kind == "existence":
@@ -102,7 +95,10 @@ def answer_query(query: Query, seen: tuple[Seen, ...]) -> str | None:
         return _common([one.shape for one in found])
     if query.kind == "color":
         return _common([one.color for one in found])
-    relation = _relation(query, seen)
+    other = _matching(seen, query.other)
+    if len(found) != 1 or len(other) != 1:
+        return None
+    relation = relation_between(found[0].x - other[0].x, found[0].y - other[0].y)
     if query.kind == "where" or relation is None:
         return relation
     return "yes" if relation == query.relation else "no"

@@ -78,8 +78,8 @@ class Engine:
         `dtype` is as in `engine.machine.precision`. `kv_cache_gib` is what each process gets for the keys and
         values of the sampler that serves; 0 is planned from the model's sizes. `tensor_parallel` is the
         number of processes that share every layer. `sampler` is as in `engine.samplers.setting`.
-        `deterministic` takes kernels on a GPU whose results do not depend on what else is in a batch; on a CPU
-        it changes nothing.
+        `deterministic` takes kernels on a GPU whose results do not depend on what else is in a batch; on
+        a CPU it changes nothing.
         """
         self._device = compute_device()
         self._sampler = sampler_for(sampler, self._device)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from curate.exchange.export import export_pairs
 from curate.exchange.importing import import_pairs
-from curate.exchange.table import FILE, schema
+from curate.exchange.table import FILE, SCHEMA
 from curate.exchange.tokenizers import Tokenizers
 from curate.store.files import PAIRS, read_records, write_records
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference, Provenance
@@ -135,7 +135,7 @@ def changed(path: Path, **columns: Any) -> None:
     """Rewrites a table with other values in its first row."""
     rows = pq.read_table(path).to_pylist()
     rows[0] |= columns
-    pq.write_table(pa.Table.from_pylist(rows, schema()), path)
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
 
 
 def test_a_row_whose_text_was_edited_is_encoded_anew(
