@@ -39,7 +39,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     objective: Objective = "sum"
     """`sum` adds a caption and an image DPO loss (the released code); `product` is the paper's Eq. 6, one
     sigmoid of the two margins' product; `softmin` is one sigmoid of the margins' soft minimum; `und` is the
-    caption loss alone, `gen` the image loss alone (docs/objectives.md)."""
+    caption loss alone, `gen` the image loss alone."""
     sum_steps: int = 0
     """Steps of `sum` before a joint objective (product, softmin) takes over."""
     beta: float = 0.2
@@ -59,7 +59,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Optimizer steps; the paper trains for 3,000."""
     max_epochs: float = 0.0
     """Takes fewer than `steps` where they would pass over the preferences more often than this; 0 takes them
-    all. Too many passes over few pairs undo what the first ones taught (docs/method.md)."""
+    all. Too many passes over few pairs undo what the first ones taught."""
     batch_size: int = 4
     """Preferences a step, over all ranks."""
     micro_batch_size: int = 0

@@ -24,7 +24,7 @@ from curate.store.outcomes import QuarantinedRow, Sampled
 from curate.store.overview import ItemMarks, PairMarks, read_overview
 from curate.store.shards import ShardStore
 from engine.files.atomic import write_file
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.records import (
     Candidates,
     CaptionCandidate,
@@ -101,7 +101,7 @@ def save(folder: Path, items: list[Candidates], bad: list[QuarantinedRow], pairs
 
 @pytest.fixture(scope="module")
 def made() -> list[Candidates]:
-    return candidates(Pixels(SHOWO_SHAPES / "image_tokenizer"))
+    return candidates(Pixels(EMBEDDED_MODEL / "image_tokenizer"))
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def rendered(folder: Path, text: str) -> str:
     shown = InspectedItem(
         item=item, preference=chosen, marks=marks, oracle=((text,), (None,)), oracle_scores=(1.0, 0.0)
     )
-    decode = Pixels(SHOWO_SHAPES / "image_tokenizer").images
+    decode = Pixels(EMBEDDED_MODEL / "image_tokenizer").images
     page = render_page(
         "curation.html.j2", title=text, about=text, overview=overview, compared=None, judge=text,
         heading=text, cards=[item_card(shown, decode)],
