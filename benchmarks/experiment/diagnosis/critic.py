@@ -70,10 +70,10 @@ def restricted(item: Judged, kind: str) -> Judged:
     """The item as if questions of one kind alone had been asked, and their answers alone scored it."""
     places = [place for place, question in enumerate(item.questions) if question.kind == kind]
     questions = tuple(item.questions[place] for place in places)
-    critic = tuple(tuple(answers[place] for place in places) for answers in item.critic)
+    critic = tuple(tuple(answers[place] for place in places) for answers in item.judge)
     return Judged(
         questions=questions,
-        critic=critic,
+        judge=critic,
         oracle=tuple(tuple(answers[place] for place in places) for answers in item.oracle),
         scores=tuple(
             sum(question.answer == one for question, one in zip(questions, answers, strict=True))
@@ -159,7 +159,7 @@ def table(report: Report) -> str:
         *((row.kind, row.answers, row.best, row.by_chance) for row in report.kinds),
         ("all", whole.answers, whole.by_score, whole.by_chance),
     ):
-        cells = [_pm(one) for one in (answers.same, answers.critic, answers.oracle, answers.unclear)]
+        cells = [_pm(one) for one in (answers.same, answers.judge, answers.oracle, answers.unclear)]
         chosen = f"{best.selection.value:12.3f} {chance.selection.value:10.3f}" if best and chance else "-"
         lines.append(f"{name:12} {' '.join(cells)} {chosen}")
     lines += ["", f"{'score difference':18} pairs {'right':>14} {'tied':>14} {'wrong':>14} {'gained':>14}"]

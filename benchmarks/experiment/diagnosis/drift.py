@@ -102,7 +102,7 @@ def drift(run: Path, number: int) -> Drift:
     seen = judged(run, number)
     return Drift(
         round=number,
-        critic=round(seen.answers.critic.value, 5),
+        critic=round(seen.answers.judge.value, 5),
         oracle=round(seen.answers.oracle.value, 5),
         right=round(seen.pairs_right.value, 5),
         wrong=round(seen.pairs_wrong.value, 5),
