@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from curate.bad_rows import parse_max_bad
@@ -11,55 +11,71 @@ from engine.errors import ConfigError
 from engine.records import AnswerSettings, CaptionSettings, PaintSettings, Record
 
 
-class JudgeConfig(Record, forbid_unknown_fields=True):
-    """A vision-language model behind an OpenAI-compatible endpoint that scores images instead of self-VQA."""
+class EndpointConfig(Record, forbid_unknown_fields=True):
+    """A model behind an OpenAI-compatible endpoint, such as `vllm serve` opens."""
+
+    setting: ClassVar[str] = "endpoint"
+    """What messages call it."""
 
     url: str = ""
-    """Base of the endpoint, such as http://127.0.0.1:8000/v1; empty is no judge."""
+    """Base of the endpoint, such as http://127.0.0.1:8000/v1; empty is none."""
     model: str = ""
-    """Name under which the endpoint serves it."""
+    """Name under which the endpoint serves the model."""
     api_key_env: str = ""
     """Name of the environment variable that holds the key; empty where the endpoint wants none."""
-    max_tokens: int = 16
-    """Tokens of an answer; a model that reasons first needs more."""
     timeout: float = 60.0
     """Seconds that a request may take."""
     retries: int = 4
-    """Further tries after a status 408, 429 or 5xx, or no connection."""
+    """Further tries after a status 408, 409, 429 or 5xx, or no connection."""
     concurrency: int = 8
     """Requests in flight."""
 
     def __post_init__(self) -> None:
         if not self.url:
             return
-        _check_url(self.url)
+        _check_url(self.setting, self.url)
         if not self.model:
-            raise ConfigError("curate.judge.url is given without curate.judge.model; name the model to ask")
+            raise ConfigError(
+                f"{self.setting}.url is given without {self.setting}.model; name the model to ask"
+            )
         if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
-            raise ConfigError("curate.judge.api_key_env is no variable's name; give the name, not the key")
+            raise ConfigError(f"{self.setting}.api_key_env is no variable's name; give the name, not the key")
         if not 0 < self.timeout < float("inf"):
-            raise ConfigError(f"curate.judge.timeout is {self.timeout}; give seconds above 0")
+            raise ConfigError(f"{self.setting}.timeout is {self.timeout}; give seconds above 0")
         if self.retries < 0:
-            raise ConfigError(f"curate.judge.retries is {self.retries}; it cannot be negative")
-        for name in ("max_tokens", "concurrency"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"curate.judge.{name} is {getattr(self, name)}; it must be at least 1")
+            raise ConfigError(f"{self.setting}.retries is {self.retries}; it cannot be negative")
+        if self.concurrency < 1:
+            raise ConfigError(f"{self.setting}.concurrency is {self.concurrency}; it must be at least 1")
 
 
-def _check_url(url: str) -> None:
+class JudgeConfig(EndpointConfig, forbid_unknown_fields=True):
+    """A vision-language model that scores images instead of self-VQA."""
+
+    setting: ClassVar[str] = "curate.judge"
+
+    max_tokens: int = 16
+    """Tokens of an answer; a model that reasons first needs more."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_tokens < 1:
+            raise ConfigError(f"{self.setting}.max_tokens is {self.max_tokens}; it must be at least 1")
+
+
+def _check_url(setting: str, url: str) -> None:
     """What is refused is not repeated where it may hold a password."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ConfigError(f"curate.judge.url cannot be read: {error}") from error
+        raise ConfigError(f"{setting}.url cannot be read: {error}") from error
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ConfigError(
-            "curate.judge.url holds a user, password, query or fragment, and is stored with the results; "
-            "give a plain base, and the key through curate.judge.api_key_env"
+            f"{setting}.url holds a user, password, query or fragment, and is stored with the results; "
+            f"give a plain base, and the key through {setting}.api_key_env"
         )
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"curate.judge.url is {url!r}; it starts with http:// or https:// and names a host")
+        raise ConfigError(f"{setting}.url is {url!r}; it starts with http:// or https:// and names a host")
 
 
 class RayConfig(Record, forbid_unknown_fields=True):
@@ -115,10 +131,8 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     """Bad rows that a run may meet: a share, "1%", or a count, "20"; empty means any number."""
     threshold: float = 0.6
     """Self-VQA accuracy that the winning image must exceed (paper, section 3.2)."""
-    min_margin: float = 0.0
-    """Score difference that every pair must exceed."""
     caption_margin: float = 0.0
-    """Likewise of captions, where that is more: cosines and accuracies differ in scale."""
+    """Score difference that a pair of captions must exceed; cosines and accuracies differ in scale."""
     image_margin: float = 0.0
     """Likewise of images."""
     questions: str = ""
@@ -161,7 +175,7 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             ) from error
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"curate.threshold is {self.threshold}; it is an accuracy from 0 to 1")
-        for name in ("min_margin", "caption_margin", "image_margin"):
+        for name in ("caption_margin", "image_margin"):
             margin = getattr(self, name)
             if not margin >= 0:
                 raise ConfigError(f"curate.{name} is {margin}; it cannot be negative")
@@ -171,16 +185,6 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             raise ConfigError("curate.combine_questions needs a file to combine with: set curate.questions")
         if self.chunk < 1:
             raise ConfigError(f"curate.chunk is {self.chunk}; it must be at least 1")
-
-
-def renamed(tree: dict[str, Any]) -> dict[str, Any]:
-    """A run's stored settings under today's names: early ones name the sampler with the captions."""
-    match tree:
-        case {"curate": {"caption": {"sampler": sampler} as caption}}:
-            del caption["sampler"]
-            if sampler == "paged":
-                tree.setdefault("engine", {})["sampler"] = sampler
-    return tree
 
 
 OFFICIAL_PLAN = (

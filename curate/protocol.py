@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from engine.records import (
     Question,
     SampledCaption,
     SampledImage,
-    TextPrompt,
 )
 
 
@@ -68,28 +67,13 @@ class UnifiedModel(Protocol):
 
 
 class TextModel(Protocol):
-    """Goes on from texts."""
+    """Answers requests with texts."""
 
     @property
-    def fingerprint(self) -> str:
-        """Digest of what decides its texts: weights, configuration, tokenizer, arithmetic."""
+    def origin(self) -> object:
+        """Who answers."""
         ...
 
-    @property
-    def reserved(self) -> tuple[str, ...]:
-        """Texts that its tokenizer takes for control tokens; data must not contain them."""
-        ...
-
-    def generate(
-        self,
-        prompts: Sequence[TextPrompt],
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[str]:
-        """What follows each prompt, up to `max_tokens` tokens or the first text of `stop`, which is cut off.
-
-        Greedy at temperature 0; else seed and prompt decide every draw. Empty for a prompt that is too long.
-        """
+    def texts(self, requests: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The text that answers each request, the body of an OpenAI-compatible completion."""
         ...

@@ -216,11 +216,3 @@ class SampledImage(ImageTokens, kw_only=True):
     """An image as the engine returns it: to be looked at by its codes, it never goes through pixels."""
 
     seed: int
-
-
-class TextPrompt(Record):
-    """What a text model is asked to go on from."""
-
-    text: str
-    chat: bool = True
-    """Whether the model's chat template, where it has one, is put around the text."""

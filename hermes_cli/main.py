@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -194,7 +195,7 @@ def evaluate(
     from hermes_cli.stages.evaluate import evaluate_round, evaluated, finish, held_out_source
 
     source = held_out_source(settings)
-    with LazyEngine(folder, settings) as engine:
+    with closing(LazyEngine(folder, settings)) as engine:
         for number in folder.rounds():
             if not evaluated(folder, settings.eval, number):
                 evaluate_round(engine.serving(number), folder, settings, number, source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +13,13 @@ from typing import Any, Literal
 import msgspec
 from msgspec import inspect
 
-from curate.config import CurateConfig, renamed
+from curate.config import CurateConfig
 from curate.evaluation.config import EvalConfig
 from curate.scoring.model_folders import default_similarity
 from engine.errors import ConfigError
 from engine.files.atomic import write_file
 from engine.records import Record
-from train.config import TrainConfig
+from train.config import TrainConfig, require_current
 
 Tree = dict[str, Any]
 
@@ -33,11 +33,9 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     max_sequences: int = 256
     """Sequences in flight."""
     kv_cache_gib: float = 0.0
-    """Memory for keys and values; 0 plans it from the model's sizes."""
+    """Memory for the keys and values of the sampler that serves; 0 plans it from the model's sizes."""
     tensor_parallel: int = 1
     """Processes that share every layer; it divides the attention heads."""
-    transport: Literal["disk", "shared", "ipc", "nccl"] = "disk"
-    """How trained weights come to the running engine; the last two need GPUs (docs/processes.md)."""
     sampler: Literal["auto", "branched", "paged"] = "auto"
     """Who samples captions, and answers that no choice settles: branched, which grows them from one stem an
     image, on a CPU alone; or paged, vLLM's scheduler. auto: branched on a CPU, paged on a GPU. The draws of a
@@ -139,6 +137,7 @@ def settle(tree: Tree) -> RunSettings:
     Raises:
         ConfigError: a name is unknown, or a value is of the wrong type or out of range.
     """
+    require_current(_train_names(tree), "settings", "rename or remove them")
     try:
         return msgspec.convert(tree, RunSettings)
     except msgspec.ValidationError as error:
@@ -168,15 +167,24 @@ def _parts(kind: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def stored_tree(stored: Path) -> Tree:
-    """A run's settings as its file has them, under today's names; nothing where there is none.
+    """A run's settings as its file has them; nothing where there is none.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: it cannot be read, or an earlier version wrote it.
     """
     try:
-        return renamed(msgspec.json.decode(stored.read_bytes(), type=Tree)) if stored.is_file() else {}
+        tree = msgspec.json.decode(stored.read_bytes(), type=Tree) if stored.is_file() else {}
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{stored}: {error}") from error
+    require_current(
+        _train_names(tree), str(stored), "rename or remove them there, or begin a new run in another folder"
+    )
+    return tree
+
+
+def _train_names(tree: Tree) -> Iterable[str]:
+    train = tree.get("train")
+    return train if isinstance(train, dict) else ()
 
 
 def stored_settings(stored: Path) -> RunSettings:

@@ -19,7 +19,7 @@ ALLOWED = {
 FLOORS = {
     "engine": (
         *("errors", "records", "devices", "files", "kernels", "metering"),
-        *("models", "machine", "checkpoints", "transport", "tokenizers", "samplers", "official", "serving"),
+        *("models", "machine", "checkpoints", "tokenizers", "samplers", "official", "serving"),
     ),
     "curate": (
         *(
@@ -31,20 +31,20 @@ FLOORS = {
             "config",
             "rules",
             "pairs",
-            "questions",
             "scoring",
+            "questions",
         ),
         *("store", "workers", "resume", "sampling", "pipeline", "exchange", "evaluation"),
     ),
     "train": (
-        *("config", "losses", "data", "logps", "distributed", "reference", "logging", "loop", "command"),
-        "pretraining",
+        *("config", "losses", "data", "logps", "distributed", "reference", "pair_source", "logging", "loop"),
+        *("command", "pretraining"),
     ),
     "hermes_cli": (
         *("options", "settings", "recipes", "view", "pages", "run", "inspection", "reporting", "stages"),
         *("commands", "plan", "main"),
     ),
-    "benchmarks": ("speed", "parity", "gpu", "objectives", "resilience", "experiment"),
+    "benchmarks": ("speed", "parity", "gpu", "resilience", "experiment"),
 }
 """The rooms of each package from the ground up: a room imports only rooms before it."""
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

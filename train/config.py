@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
 
 from engine.errors import ConfigError
 
-Objective = Literal["sum", "product", "gated_product", "softmin", "und", "gen"]
+Objective = Literal["sum", "product", "softmin", "und", "gen"]
 
-JOINT = ("product", "gated_product", "softmin")
+JOINT = ("product", "softmin")
 """Objectives that join both margins in one sigmoid, and may follow steps of `sum`."""
-ANCHORS = ("caption_anchor", "image_anchor", "real_caption_anchor", "real_image_anchor")
-"""Weights of likelihoods that the loss adds to that of the pairs."""
-ImageVocabulary = Literal["full", "codes"]
+METRICS = "metrics.jsonl"
+"""File in `<out>.training`: a `TrainStep` a line."""
+RENDEZVOUS = "HERMES_RENDEZVOUS"
+"""Environment variable: file through which the ranks of one machine find each other, without a port."""
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 LINEARS = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
 """The linear layers of a Phi block, under their names in `engine.models.showo`: what LoRA can adapt."""
 SCALED_FROM = 2048
-"""Width of the model whose learning rate `scale_rate` scales: the paper's."""
-MEANS = frozenset(
-    ("micro_batch", "checkpointing", "zero_stage", "offload", "offload_dir", "keep", "keep_best", "trackers")
+"""Width of the model whose learning rate `mup_lr` scales: the paper's."""
+RENAMED = {
+    "batch": "batch_size",
+    "checkpointing": "gradient_checkpointing",
+    "clip": "max_grad_norm",
+    "interpolation": "weight_averaging",
+    "mask_draws": "num_masks",
+    "micro_batch": "micro_batch_size",
+    "most_visits": "max_epochs",
+    "pairs_every": "dpo_every_n_epochs",
+    "real_caption_anchor": "caption_sft_weight",
+    "real_image_anchor": "image_sft_weight",
+    "scale_rate": "mup_lr",
+}
+"""Former name -> name of settings, for those who still write the former one."""
+RETIRED = frozenset(
+    (
+        *("caption_anchor", "image_anchor", "image_normalise", "image_vocabulary", "joint_temperature"),
+        *("keep_best", "label_smoothing", "least_hidden", "offload_dir"),
+    )
+)
+"""Former settings that there are no more."""
+RUNTIME_FIELDS = frozenset(
+    ("micro_batch_size", "gradient_checkpointing", "zero_stage", "offload", "keep", "trackers")
 )
 """Settings that say how a run is carried out, not what it learns: a resumed run may change them."""
 
@@ -36,16 +59,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     objective: Objective = "sum"
     """`sum` adds a caption and an image DPO loss (the released code); `product` is the paper's Eq. 6, one
-    sigmoid of the two margins' product; `gated_product` is that for pairs whose margins have both reached 1
-    and `sum` for all others; `softmin` is one sigmoid of the margins' soft minimum; `und` is the caption loss
-    alone, `gen` the image loss alone (docs/objectives.md)."""
+    sigmoid of the two margins' product; `softmin` is one sigmoid of the margins' soft minimum; `und` is the
+    caption loss alone, `gen` the image loss alone (docs/objectives.md)."""
     sum_steps: int = 0
-    """Steps of `sum` before a joint objective (product, gated_product, softmin) takes over."""
-    joint_temperature: float = 1.0
-    """Of `softmin`, in units of the margins: near 0 the weaker side alone is trained, large values train both
-    alike."""
-    label_smoothing: float = 0.0
-    """Share of pairs whose winner and loser are taken to be the wrong way round (cDPO), below 0.5."""
+    """Steps of `sum` before a joint objective (product, softmin) takes over."""
     beta: float = 0.2
     """Scale of the policy-to-reference log-ratio, the strength of the pull towards the reference."""
     caption_weight: float = 1.0
@@ -53,32 +70,25 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     margins in one sigmoid leave it aside."""
     image_weight: float = 1.0
     """Weight of the image loss, likewise: in `sum` and `gen`."""
-    caption_anchor: float = 0.0
-    """Weight of the preferred caption's negative log-likelihood per token, added to the loss."""
-    image_anchor: float = 0.0
-    """Weight of the preferred image's negative log-likelihood per masked token, added to the loss."""
-    real_caption_anchor: float = 0.0
-    """Weight of the negative log-likelihood per token of the item's own caption, given its image: the
-    homologous pair as an anchor, which needs no candidate, so that und and gen have it too."""
-    real_image_anchor: float = 0.0
+    caption_sft_weight: float = 0.0
+    """Weight of the negative log-likelihood per token of the item's own caption, given its image: supervised
+    fine-tuning on the homologous pair, which needs no candidate, so that und and gen have it too."""
+    image_sft_weight: float = 0.0
     """Weight of the negative log-likelihood per masked token of the item's own image, given its caption,
     each time under masks of its own."""
-    image_normalise: bool = False
-    """Divides image log-probs, of policy and reference alike, by the number of hidden tokens: a margin is
-    then per token whatever the mask hides, and wants a larger beta."""
     steps: int = 100
     """Optimizer steps; the paper trains for 3,000."""
-    most_visits: float = 0.0
-    """Takes fewer than `steps` where a preference would be visited more often than this, on average; 0 takes
-    them all. Too many visits of few pairs undo what the first ones taught (docs/method.md)."""
-    batch: int = 4
+    max_epochs: float = 0.0
+    """Takes fewer than `steps` where they would pass over the preferences more often than this; 0 takes them
+    all. Too many passes over few pairs undo what the first ones taught (docs/method.md)."""
+    batch_size: int = 4
     """Preferences a step, over all ranks."""
-    micro_batch: int = 0
+    micro_batch_size: int = 0
     """Preferences of one forward and backward pass on each rank; a step sums its passes' gradients. 0 is
     the rank's whole share of the batch. Results depend on it only through the order of sums."""
     learning_rate: float = 2e-5
     """Peak of the schedule."""
-    scale_rate: bool = False
+    mup_lr: bool = False
     """Takes learning_rate as that of a model 2,048 wide, Show-o's 1.3B, and multiplies it by 2,048 / width:
     Adam's step on a matrix keeps its effect across widths that way (arXiv 2203.03466)."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -87,23 +97,20 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Warm-up steps, fewer than `steps`; unset, a tenth of `steps` and at most 10."""
     weight_decay: float = 0.01
     """On matrices only: never on LayerNorm, biases or embeddings."""
-    clip: float = 1.0
-    """Largest 2-norm of the whole gradient."""
-    pairs_every: int = 1
-    """One visit in so many of a preference brings its pairs, which then count so many times as much; the
-    others bring its anchors alone, which take fewer rows and no candidates. Where the item's own image has
-    no codes, as of imported pairs, there is nothing to anchor, and every visit brings the pairs."""
-    mask_draws: int = 4
+    max_grad_norm: float = 1.0
+    """Largest 2-norm of the whole gradient, to which it is clipped."""
+    dpo_every_n_epochs: int = 1
+    """A preference brings its pairs in one epoch of so many, and they then count so many times as much; in
+    the others it brings its real image and caption alone, which take fewer rows and no candidates. Where the
+    item's own image has no codes, as of imported pairs, every epoch brings the pairs."""
+    num_masks: int = 4
     """K: image masks that each preference owns, each with its own reference log-probs."""
     masks_per_step: int = 1
-    """How many of the K masks are averaged each time that a preference is visited; visits rotate."""
-    least_hidden: float = 0.0
-    """Least share of the codes that masks hide of winners and losers, below 1; an item's own image is seen
-    under all shares."""
+    """How many of the K masks are averaged each time that a preference is taken; they rotate."""
     text_dropout: float = 0.0
     """Share of masks under which an image is scored without its caption, as guidance paints; winner, loser,
     policy and reference share the choice."""
-    interpolation: float = 1.0
+    weight_averaging: float = 1.0
     """How far the published weights lie on the way from those that training started from (towards 0) to the
     trained ones (1): WiSE-FT's alpha (arXiv 2109.01903), which gives back what else the model knew."""
     seed: int = 0
@@ -112,9 +119,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Steps between two resumable states."""
     keep: int = 1
     """How many of the latest states are kept."""
-    keep_best: bool = False
-    """Exports the weights after the `save_every` steps of the lowest mean training loss to
-    `<out>.training/best`. There is no validation set: low loss is what was minimised, no more."""
     trackers: tuple[Tracker, ...] = ("tensorboard",)
     """Who gets the metrics besides metrics.jsonl; wandb and trackio must be installed."""
     lora_rank: int = 0
@@ -123,62 +127,68 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Scale of the adapters: lora_alpha / lora_rank times their product is added to a weight."""
     lora_targets: tuple[str, ...] = LINEARS
     """Which linear layers of every block are adapted."""
-    checkpointing: bool = False
+    gradient_checkpointing: bool = False
     """Keeps only each block's input for the backward pass and computes the rest of it again."""
     zero_stage: Literal[0, 1, 2, 3] = 3
     """What ranks share out: 1 the optimizer's state, 2 also gradients, 3 also parameters, 0 nothing."""
-    offload: Literal["none", "cpu", "nvme"] = "none"
-    """Where the optimizer's state lies: the device, the host's memory, or files under `offload_dir`."""
-    offload_dir: str = ""
-    """Folder on a local disk for offload nvme."""
+    offload: Literal["none", "cpu"] = "none"
+    """Where the optimizer's state lies: the device, or the host's memory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model trains; auto is the GPU where there is one, else the CPU."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the model; log-probs, losses and the optimizer stay in float32."""
-    image_vocabulary: ImageVocabulary = "full"
-    """Over which ids the softmax of a hidden code runs: the whole vocabulary, as in the official loss, or
-    the image codes alone, as in painting. `codes` is another normaliser: log-probs and losses are not the
-    official ones, and no gradient takes probability from text ids at image positions."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "pairs_every", "mask_draws", "masks_per_step", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train: {name} is {getattr(self, name)}, it must be at least 1")
-        for name in ("beta", "learning_rate", "clip", "joint_temperature"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"train: {name} is {value}, it must be a positive number")
-        for name in ("weight_decay", "caption_weight", "image_weight", "most_visits", *ANCHORS):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"train: {name} is {value}, it must be zero or a positive number")
-        for name, limit in (("label_smoothing", 0.5), ("least_hidden", 1.0), ("text_dropout", 1.0)):
-            value = getattr(self, name)
-            if not 0 <= value < limit:
-                raise ConfigError(f"train: {name} is {value}, it must be at least 0 and below {limit:g}")
-        if not 0 < self.interpolation <= 1:
-            raise ConfigError(
-                f"train: interpolation is {self.interpolation}, it must be above 0 and at most 1"
-            )
+        self._check_values()
         self._check_relations()
         self._check_objective()
         self._check_sharding()
-        self._check_adapters()
+
+    def _check_values(self) -> None:
+        limits: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+            (
+                "steps batch_size dpo_every_n_epochs num_masks masks_per_step save_every keep",
+                lambda v: v >= 1,
+                "at least 1",
+            ),
+            (
+                "beta learning_rate max_grad_norm lora_alpha",
+                lambda v: math.isfinite(v) and v > 0,
+                "a positive number",
+            ),
+            (
+                "weight_decay caption_weight image_weight max_epochs caption_sft_weight image_sft_weight",
+                lambda v: math.isfinite(v) and v >= 0,
+                "zero or a positive number",
+            ),
+            ("text_dropout", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+            ("weight_averaging", lambda v: 0 < v <= 1, "above 0 and at most 1"),
+            ("lora_rank", lambda v: v >= 0, "at least 0; 0 is off"),
+        )
+        for names, holds, limit in limits:
+            for name in names.split():
+                value = getattr(self, name)
+                if not holds(value):
+                    raise ConfigError(f"train: {name} is {value}, it must be {limit}")
+        unknown = [name for name in self.lora_targets if name not in LINEARS]
+        if unknown or not self.lora_targets:
+            raise ConfigError(
+                f"train: lora_targets is {list(self.lora_targets)}, it must name some of {', '.join(LINEARS)}"
+            )
 
     def _check_relations(self) -> None:
         if not 0 <= self.warmup_steps < self.steps:
             raise ConfigError(
                 f"train: warmup is {self.warmup}, it must be at least 0 and below steps, {self.steps}"
             )
-        if self.masks_per_step > self.mask_draws:
+        if self.masks_per_step > self.num_masks:
             raise ConfigError(
-                f"train: masks_per_step is {self.masks_per_step}, there are only {self.mask_draws} mask_draws"
+                f"train: masks_per_step is {self.masks_per_step}, there are only {self.num_masks} num_masks"
             )
-
-        if self.pairs_every > 1 and not self.real_caption_anchor + self.real_image_anchor:
+        if self.dpo_every_n_epochs > 1 and not self.caption_sft_weight + self.image_sft_weight:
             raise ConfigError(
-                f"train: pairs_every is {self.pairs_every}, but visits without pairs have nothing to bring; "
-                "set real_caption_anchor or real_image_anchor"
+                f"train: dpo_every_n_epochs is {self.dpo_every_n_epochs}, but epochs without pairs have "
+                "nothing to bring; set caption_sft_weight or image_sft_weight"
             )
 
     def _check_objective(self) -> None:
@@ -192,10 +202,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 )
         if self.objective == "sum" and self.caption_weight == self.image_weight == 0:
             raise ConfigError("train: caption_weight and image_weight are both 0, nothing would be learned")
-        if self.objective != "softmin" and self.joint_temperature != 1.0:
-            raise ConfigError(
-                f"train: joint_temperature applies to objective softmin, this one is {self.objective}"
-            )
         if not 0 <= self.sum_steps < self.steps:
             raise ConfigError(
                 f"train: sum_steps is {self.sum_steps}, it must be at least 0 and below steps, {self.steps}"
@@ -206,36 +212,18 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
 
     def _check_sharding(self) -> None:
-        if not 0 <= self.micro_batch <= self.batch or (self.micro_batch and self.batch % self.micro_batch):
+        micro, whole = self.micro_batch_size, self.batch_size
+        if not 0 <= micro <= whole or (micro and whole % micro):
             raise ConfigError(
-                f"train: micro_batch is {self.micro_batch}, it must be 0 or divide batch, {self.batch}"
+                f"train: micro_batch_size is {micro}, it must be 0 or divide batch_size, {whole}"
             )
         if self.zero_stage == 0 and self.dtype == "bfloat16":
             raise ConfigError(
                 "train: dtype bfloat16 at zero_stage 0 would accumulate gradients in bfloat16; "
                 "use zero_stage 1 to 3, also on one rank"
             )
-        needed = {"none": 0, "cpu": 1, "nvme": 3}[self.offload]
-        if self.zero_stage < needed:
-            raise ConfigError(
-                f"train: offload {self.offload} needs zero_stage {needed} or more, it is {self.zero_stage}"
-            )
-        if (self.offload == "nvme") != bool(self.offload_dir):
-            raise ConfigError(
-                f"train: offload is {self.offload} and offload_dir {self.offload_dir!r}; "
-                "nvme needs a folder, none and cpu take none"
-            )
-
-    def _check_adapters(self) -> None:
-        if self.lora_rank < 0:
-            raise ConfigError(f"train: lora_rank is {self.lora_rank}, it must be at least 0; 0 is off")
-        if not (math.isfinite(self.lora_alpha) and self.lora_alpha > 0):
-            raise ConfigError(f"train: lora_alpha is {self.lora_alpha}, it must be a positive number")
-        unknown = [name for name in self.lora_targets if name not in LINEARS]
-        if unknown or not self.lora_targets:
-            raise ConfigError(
-                f"train: lora_targets is {list(self.lora_targets)}, it must name some of {', '.join(LINEARS)}"
-            )
+        if self.offload == "cpu" and self.zero_stage == 0:
+            raise ConfigError("train: offload cpu needs zero_stage 1 or more, it is 0")
 
     @property
     def device_type(self) -> str:
@@ -250,11 +238,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         from engine.devices import compute_device
 
         return compute_device().type
-
-    @property
-    def saves_states(self) -> bool:
-        """Whether a killed run can go on: what DeepSpeed keeps in offload_dir ends with its process."""
-        return self.offload != "nvme"
 
     @property
     def warmup_steps(self) -> int:
@@ -272,21 +255,21 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.objective != "und" and self.image_weight > 0
 
     @property
-    def rows_of_visit(self) -> tuple[int, int]:
-        """(caption rows, image rows) of a preference that has both pairs, each time that it is visited with
+    def rows_of_sample(self) -> tuple[int, int]:
+        """(caption rows, image rows) of a preference that has both pairs, each time that it brings
         them."""
-        captions = 2 * self.uses_captions + (self.real_caption_anchor > 0)
-        images = self.masks_per_step * (2 * self.uses_images + (self.real_image_anchor > 0))
+        captions = 2 * self.uses_captions + (self.caption_sft_weight > 0)
+        images = self.masks_per_step * (2 * self.uses_images + (self.image_sft_weight > 0))
         return captions, images
 
     @property
     def rows_on_average(self) -> tuple[float, float]:
-        """The same over all visits."""
-        captions, images = self.rows_of_visit
-        anchors = (self.real_caption_anchor > 0, self.masks_per_step * (self.real_image_anchor > 0))
+        """The same over all epochs."""
+        captions, images = self.rows_of_sample
+        real = (self.caption_sft_weight > 0, self.masks_per_step * (self.image_sft_weight > 0))
         one, other = (
-            anchor + (rows - anchor) / self.pairs_every
-            for rows, anchor in zip((captions, images), anchors, strict=True)
+            alone + (rows - alone) / self.dpo_every_n_epochs
+            for rows, alone in zip((captions, images), real, strict=True)
         )
         return one, other
 
@@ -297,10 +280,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def for_width(self, width: int) -> TrainConfig:
         """The same for a model whose hidden states are so wide, its learning rate no longer to be scaled."""
-        if not self.scale_rate:
+        if not self.mup_lr:
             return self
         rate = self.learning_rate * SCALED_FROM / width
-        return msgspec.structs.replace(self, learning_rate=rate, scale_rate=False)
+        return msgspec.structs.replace(self, learning_rate=rate, mup_lr=False)
 
     def for_preferences(self, count: int) -> TrainConfig:
         """The same for so many preferences that the objective can learn from, its steps no longer bounded.
@@ -308,14 +291,14 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Raises:
             ConfigError: `warmup` or `sum_steps` do not fit into the steps that are left.
         """
-        if not self.most_visits:
+        if not self.max_epochs:
             return self
-        steps = min(self.steps, max(1, math.ceil(self.most_visits * count / self.batch)))
+        steps = min(self.steps, max(1, math.ceil(self.max_epochs * count / self.batch_size)))
         try:
-            return msgspec.structs.replace(self, steps=steps, most_visits=0.0)
+            return msgspec.structs.replace(self, steps=steps, max_epochs=0.0)
         except ConfigError as error:
             raise ConfigError(
-                f"{error} (most_visits {self.most_visits:g} leaves so many for {count} preferences)"
+                f"{error} (max_epochs {self.max_epochs:g} leaves so many for {count} preferences)"
             ) from error
 
     def objective_at(self, step: int) -> Objective:
@@ -330,3 +313,18 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return self.learning_rate
         done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def require_current(names: Iterable[str], where: str, remedy: str) -> None:
+    """Refuses former names of settings, all at once.
+
+    Raises:
+        ConfigError: says where they stand, what they are now, and the remedy.
+    """
+    given = set(names)
+    former = [f"{name} is now {RENAMED[name]}" for name in sorted(given & RENAMED.keys())]
+    former += [f"{name} is gone" for name in sorted(given & RETIRED)]
+    if former:
+        raise ConfigError(
+            f"{where}: settings of train from an earlier version: {', '.join(former)}; {remedy}"
+        )

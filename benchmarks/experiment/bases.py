@@ -17,17 +17,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from engine.checkpoints.weights import (
-    FORMAT,
-    check_tensors,
-    load_config,
-    load_model,
-    save_state,
-    tensor_layout,
-)
+from engine.checkpoints.weights import FORMAT, load_config, load_model, save_state
 from engine.errors import CheckpointError, HermesError
 from engine.files.layout import SHOWO_SHAPES, WEIGHTS
-from engine.files.tensors import save_tensors
+from engine.files.tensors import check_tensors, save_tensors, tensor_layout
 
 NAMES = ("careless", "careful")
 SHIPPED = Path(__file__).parent

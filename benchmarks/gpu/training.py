@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from benchmarks.gpu.place import Found, Measure, Place
 from benchmarks.speed import pair_work
-from benchmarks.speed.shapes import make
+from benchmarks.speed.model_sizes import make
 from engine.checkpoints.weights import load_model
 from train.config import TrainConfig
 from train.data.batch import Layout, PairRows, pair_rows
-from train.data.image_mask import draw_from_seed
+from train.data.image_mask import image_mask
 from train.logps.row_logps import RowLogps
 
 RATE = 1e-6
@@ -34,11 +34,11 @@ class Work:
         self.place = place
         self.checkpoint = make(folder, place.pick("showo-1.3b", "tiny"), torch.bfloat16, device=place.device)
         pairs = place.pick(4, 2)
-        self.config = TrainConfig(batch=pairs, dtype="bfloat16", checkpointing=True)
+        self.config = TrainConfig(batch_size=pairs, dtype="bfloat16", gradient_checkpointing=True)
         layout = Layout.load(self.checkpoint)
         found = pair_work.preferences(layout.config, pairs, place.pick(40, 8), seed=0)
-        draws = [[draw_from_seed(number, layout.config.num_image_tokens)] for number in range(pairs)]
-        self.batch: PairRows = pair_rows(layout, found, draws)
+        masks = [[image_mask(number, layout.config.num_image_tokens)] for number in range(pairs)]
+        self.batch: PairRows = pair_rows(layout, found, masks)
         self.tokens = int((self.batch.rows.ids_RT != layout.words.pad).sum())
 
     def loss(self, logp_R: Tensor) -> Tensor:

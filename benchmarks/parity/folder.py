@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.checkpoints.weights import check_tensors, save_checkpoint, tensor_layout
+from engine.checkpoints.weights import save_checkpoint
 from engine.errors import ConfigError
+from engine.files.tensors import check_tensors, tensor_layout
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer

@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.evaluation.clustered import Ratio, contrast, ratio
+from curate.evaluation.clustered import Estimate, Ratio, contrast, ratio
 from curate.evaluation.config import EvalConfig
-from curate.evaluation.records import CategoryGap, GapReport, ItemScore, Score
+from curate.evaluation.records import CategoryGap, GapReport, ItemScore
 from curate.protocol import UnifiedModel
-from curate.scoring.self_vqa import compared, matched
+from curate.scoring.self_vqa import matched
 from curate.scoring.similarity import Similarity
 from curate.shapes import oracle
-from curate.sources import Quarantined, Source
+from curate.sources import RowProblem, Source
 from engine.errors import DataError
-from engine.records import Answer, Item, Question, SampledImage
+from engine.records import Item, SampledImage
 
 Graded = list[list[bool]]
 """Items -> whether each of an item's questions was answered rightly, all its images in one list."""
@@ -28,10 +28,9 @@ Keep = Callable[[Item, SampledImage, Sequence[bool]], None]
 """Takes an item, the first image painted for it, and whether each of its questions was answered rightly."""
 
 
-def clustered(graded: Graded) -> Score:
+def clustered(graded: Graded) -> Estimate:
     """Accuracy over all questions; the error of a ratio of sums over items."""
-    found = ratio(map(sum, graded), map(len, graded))
-    return Score(value=found.value, se=found.se, questions=int(found.count))
+    return ratio(map(sum, graded), map(len, graded))
 
 
 def gap_error(und: Graded, gen: Graded) -> float:
@@ -107,7 +106,7 @@ def measure_gap(
     und: Graded = []
     gen: Graded = []
     measured: list[Item] = []
-    unreadable: list[Quarantined] = []
+    unreadable: list[RowProblem] = []
     everything = source.items()
     for start in range(0, len(everything), config.chunk):
         chunk = everything[start : start + config.chunk]
@@ -116,20 +115,19 @@ def measure_gap(
         if items:
             measured += items
             told = model.answer(model.encode(pixels), [item.questions for item in items], config.answer)
-            _embed(similarity, [item.questions for item in items], told)
             for item, answers in zip(items, told, strict=True):
                 und.append(_grade(item, matched(item.questions, answers, similarity)))
             gen += _grade_painted(model, similarity, source, items, config, keep)
         progress(len(chunk))
     if not measured:
         raise DataError(f"{source.name}: no held-out item has both a question and an image that can be read")
-    first, second = clustered(und), clustered(gen)
+    whole = compare(und, gen)
     return GapReport(
-        und=first.value,
-        und_se=first.se,
-        gen=second.value,
-        gen_se=second.se,
-        gap=first.value - second.value,
+        und=whole.und,
+        und_se=whole.und_se,
+        gen=whole.gen,
+        gen_se=whole.gen_se,
+        gap=whole.gap,
         gap_se=gap_error(und, gen),
         judge="pixel oracle" if source.oracle else "self-VQA (no independent judge for this data set)",
         items=len(measured),
@@ -145,14 +143,6 @@ def measure_gap(
 
 def _item_score(item: Item, und: list[bool], gen: list[bool]) -> ItemScore:
     return ItemScore(id=item.id, und=sum(und), und_asked=len(und), gen=sum(gen), gen_asked=len(gen))
-
-
-def _embed(
-    similarity: Similarity, asked: Sequence[Sequence[Question]], told: Sequence[Sequence[Answer]]
-) -> None:
-    """Embeds all texts that will be compared with choices, which is cheaper at once."""
-    if texts := [text for pair in zip(asked, told, strict=True) for text in compared(*pair)]:
-        similarity.embed(texts)
 
 
 def _grade(item: Item, answers: Sequence[str | None]) -> list[bool]:
@@ -177,7 +167,6 @@ def _grade_painted(
         else:
             asked = [item.questions] * len(images)
             told = model.answer(images, asked, config.answer)
-            _embed(similarity, asked, told)
             answers = [matched(item.questions, one, similarity) for one in told]
         graded.append([right for one in answers for right in _grade(item, one)])
         if keep is not None:

@@ -16,8 +16,8 @@ from curate.exchange.layouts import LAYOUTS, Layout, LeftOut
 from curate.exchange.pictures import codes_of, drawn, picture_name
 from curate.exchange.row_files import RowFiles
 from engine.errors import ConfigError, DataError
+from engine.files.atomic import atomic_folder, check_free
 from engine.files.clip_features import FEATURES
-from engine.official.whole_folder import check_free, whole_folder
 from engine.records import Preference, Record
 
 PARQUET = "parquet"
@@ -57,7 +57,7 @@ def check_layout(layout: str, to: Path) -> None:
     """
     if layout not in FORMATS:
         raise ConfigError(f"--format {layout}: not known; known are {', '.join(FORMATS)}")
-    check_free(to, DataError)
+    check_free(to)
 
 
 class _Tally:
@@ -101,7 +101,7 @@ def export_pairs(
     """
     check_layout(layout, to)
     tally = _Tally()
-    with whole_folder(to, DataError) as folder:
+    with atomic_folder(to) as folder:
         if layout == PARQUET:
             _write_table(preferences, folder, model, curation, tally, progress)
         else:

@@ -65,16 +65,14 @@ def _json_rows(file: Path) -> Iterator[Found]:
 
 
 def _table_rows(file: Path) -> Iterator[Found]:
-    from curate.sources.parquet import ParquetShard
-    from curate.sources.tables import DAMAGE, one_line
+    from curate.sources.table_files import DAMAGE, one_line, open_parquet, parts
 
-    shard = ParquetShard(file)
     try:
-        columns = shard.schema().names
+        table = open_parquet(file)
     except DAMAGE as error:
         raise DataError(f"{file}: cannot be read as Parquet: {one_line(error)}") from error
-    for part in shard.parts(0, columns, _BATCH):
-        if part.problem:
+    for part in parts(table, table.schema.names, _BATCH):
+        if part.batch is None:
             yield Found(file.name + part.where, None, part.problem)
             continue
         for place, value in enumerate(part.batch.to_pylist(), part.first + 1):

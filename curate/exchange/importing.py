@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +13,12 @@ import msgspec
 from curate.exchange.encoding import Encoder
 from curate.exchange.files import Found, row_files, rows
 from curate.exchange.incoming import READERS, UnusableError, told_format
-from curate.sources import Quarantined
+from curate.sources import RowProblem
 from curate.sources.digest import files_digest
-from curate.sources.seen import SeenIds
 from curate.store.files import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY
 from curate.store.summary import CurateSummary
 from engine.errors import ConfigError, DataError
-from engine.files.atomic import write_file, writing
+from engine.files.atomic import atomic_file, write_file
 from engine.files.clip_features import FEATURES
 from engine.records import Preference, Record
 
@@ -141,15 +138,15 @@ def import_pairs(
     files = check_import(source, folder, form)
     intake, counts = _Intake(form), _Counts()
     pair_digest = blake2b(digest_size=16)
-    with _beside(folder / PAIRS) as write_pair:
-        with _beside(folder / QUARANTINE) as write_problem:
+    with atomic_file(folder / PAIRS) as write_pair:
+        with atomic_file(folder / QUARANTINE) as write_problem:
             for file in files:
                 encoder = Encoder(tokenizers, images or (file.parent,), folder / FEATURES, round_number)
                 for found in rows(file):
                     kept, problems = intake.take(found, encoder)
                     counts.add(found, kept, problems)
                     for one in problems:
-                        write_problem(_line(Quarantined(where=found.where, reason=one)))
+                        write_problem(_line(RowProblem(where=found.where, reason=one)))
                     if kept is not None:
                         write_pair(_line(kept))
                         pair_digest.update(_line(kept))
@@ -182,7 +179,7 @@ class _Intake:
 
     def __init__(self, form: str) -> None:
         self._form = form
-        self._ids = SeenIds()
+        self._ids: set[str] = set()
         self.formats: set[str] = set()
 
     def take(self, found: Found, encoder: Encoder) -> tuple[Preference | None, tuple[str, ...]]:
@@ -194,8 +191,9 @@ class _Intake:
             if not form:
                 raise UnusableError("its fields are of no known format", ", ".join(sorted(found.value))[:80])
             kept, problems = encoder.preference(READERS[form](found.value), found.where.replace(":", "-"))
-            if not self._ids.add(kept.id):
+            if kept.id in self._ids:
                 raise UnusableError("its id occurred before", kept.id)
+            self._ids.add(kept.id)
         except UnusableError as error:
             return None, (str(error),)
         self.formats.add(form)
@@ -204,28 +202,3 @@ class _Intake:
 
 def _line(record: Record) -> bytes:
     return msgspec.json.encode(record) + b"\n"
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """Writes a file beside its place, which it takes when the block ends well.
-
-    Raises:
-        DataError: the file system refuses.
-    """
-    beside = path.with_name(path.name + ".new")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = beside.open("wb")
-
-    def write(data: bytes) -> None:
-        with writing(path):
-            stream.write(data)
-
-    with stream:
-        yield write
-        with writing(path):
-            stream.flush()
-            os.fsync(stream.fileno())
-    with writing(path):
-        beside.replace(path)

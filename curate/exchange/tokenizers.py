@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +99,5 @@ def _digest(checkpoint: Path, has_tower: bool) -> str:
     for file in files:
         digest.update(f"{file}\0".encode())
         with (checkpoint / file).open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
+            file_digest(stream, lambda: digest)
     return digest.hexdigest()

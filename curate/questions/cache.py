@@ -1,7 +1,7 @@
 """What a language model said, kept in a file, so that an interrupted run does not ask again.
 
-One JSON object a line: {"key", "text"}. The key digests all that decides the text: the model's fingerprint,
-the whole prompt (its wording, examples and caption), and the sampling settings.
+One JSON object a line: {"key", "text"}. The key digests all that is known to decide the text: the endpoint,
+the model's name there, and the whole request.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from curate.protocol import TextModel
+from curate.scoring.endpoint import Request
 from engine.errors import DataError
-from engine.records import Record, TextPrompt
+from engine.records import Record
 
 
 class Said(Record):
@@ -85,50 +86,29 @@ class TextCache:
 
 
 class Remembering:
-    """A text model that is asked only what the cache does not hold; it counts both.
-
-    It serves what is in the cache after its model was closed.
-    """
+    """A text model that is asked only what the cache does not hold; it counts both."""
 
     def __init__(self, model: TextModel, cache: TextCache) -> None:
         self._model, self._cache = model, cache
         self.asked = 0
-        """Prompts that the model went on from."""
+        """Requests that the model answered."""
         self.cached = 0
 
-    @property
-    def fingerprint(self) -> str:
-        """The model's."""
-        return self._model.fingerprint
-
-    @property
-    def reserved(self) -> tuple[str, ...]:
-        """The model's."""
-        return self._model.reserved
-
-    def generate(
-        self,
-        prompts: Sequence[TextPrompt],
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[str]:
-        """`TextModel.generate`; equal prompts are asked once."""
-        settings = (max_tokens, tuple(stop), temperature, seed if temperature else 0)
-        keys = [_key(self.fingerprint, prompt, settings) for prompt in prompts]
+    def texts(self, requests: Sequence[Request]) -> list[str]:
+        """`TextModel.texts`; equal requests are sent once."""
+        keys = [_key(self._model.origin, request) for request in requests]
         found = {key: self._cache.get(key) for key in keys}
-        waiting = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if found[key] is None}
+        waiting = {key: one for key, one in zip(keys, requests, strict=True) if found[key] is None}
         if waiting:
-            texts = self._model.generate(list(waiting.values()), max_tokens, stop, temperature, seed)
+            texts = self._model.texts(list(waiting.values()))
             said = [Said(key=key, text=text) for key, text in zip(waiting, texts, strict=True)]
             self._cache.add(said)
             found.update((one.key, one.text) for one in said)
         self.asked += len(waiting)
-        self.cached += len(prompts) - len(waiting)
+        self.cached += len(requests) - len(waiting)
         return [found[key] or "" for key in keys]
 
 
-def _key(fingerprint: str, prompt: TextPrompt, settings: object) -> str:
-    whole = msgspec.msgpack.encode((fingerprint, prompt, settings))
+def _key(origin: object, request: Request) -> str:
+    whole = msgspec.msgpack.encode((origin, request))
     return hashlib.blake2b(whole, digest_size=16).hexdigest()

@@ -1,8 +1,4 @@
-"""Questions for captions: the data set's own, those that a language model writes, or both; only what passes.
-
-The model that writes and the one that reads need not be in memory together: `ask_all` goes through all
-captions with the first and leaves what it said in the cache, `Maker.questions` then needs the second alone.
-"""
+"""Questions for captions: the data set's own, a language model's, or both; only what passes is kept."""
 
 from __future__ import annotations
 
@@ -10,16 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
+from curate.config import EndpointConfig
 from curate.questions.cache import Remembering
-from curate.questions.layout import Style
-from curate.questions.parsing import parse
-from curate.questions.prompting import reading_prompt, writing_prompt, writing_stops
+from curate.questions.parsing import Style, parse
+from curate.questions.prompting import reading_request, writing_request
 from curate.questions.validation import UNREADABLE, answered, sifted
+from curate.scoring.endpoint import Request
 from engine.errors import ConfigError
 from engine.records import Item, Question, Record
+from engine.samplers.seeds import sample_seed
 
-READ_TOKENS = 48
-"""A reader's answer ends here at the latest."""
+READING: Request = {"max_tokens": 48, "temperature": 0, "seed": 0}
+"""How a reader answers."""
 
 
 class WritingSettings(Record, forbid_unknown_fields=True):
@@ -44,6 +42,13 @@ class WritingSettings(Record, forbid_unknown_fields=True):
             raise ConfigError(f"temperature {self.temperature}: it cannot be negative; 0 is greedy")
 
 
+class QuestionModels(Record, forbid_unknown_fields=True):
+    """Who writes questions, and who answers them from the captions; without a URL, nobody does."""
+
+    writer: EndpointConfig = EndpointConfig()
+    reader: EndpointConfig = EndpointConfig()
+
+
 class QuestionReport(Record):
     """What became of the questions of some items."""
 
@@ -63,15 +68,6 @@ class QuestionReport(Record):
 
 
 Progress = Callable[[int], None]
-
-
-def ask_all(
-    items: Iterable[Item], author: Remembering, settings: WritingSettings, progress: Progress
-) -> None:
-    """Has a model write about every caption, batch by batch; what it says stays in the cache."""
-    for chunk in _chunks(items, settings.batch):
-        _drafts(chunk, author, settings)
-        progress(len(chunk))
 
 
 class Maker:
@@ -97,7 +93,7 @@ class Maker:
     ) -> Iterator[tuple[Item, tuple[Question, ...]]]:
         """Each item with its questions that pass, in order; of two that ask the same, the first."""
         for chunk in _chunks(items, self._settings.batch):
-            found = [self._sifted(item, text) for item, text in zip(chunk, self._texts(chunk), strict=True)]
+            found = [self._sifted(item, text) for item, text in zip(chunk, self._drafts(chunk), strict=True)]
             for item, kept in zip(chunk, self._answerable(chunk, found), strict=True):
                 self._items += 1
                 self._kept += len(kept)
@@ -120,8 +116,20 @@ class Maker:
             without=self._without,
         )
 
-    def _texts(self, items: Sequence[Item]) -> Sequence[str | None]:
-        return _drafts(items, self._author, self._settings) if self._author else [None] * len(items)
+    def _drafts(self, items: Sequence[Item]) -> Sequence[str | None]:
+        """What the author writes about each caption."""
+        if self._author is None:
+            return [None] * len(items)
+        return self._author.texts([self._writing(item.caption) for item in items])
+
+    def _writing(self, caption: str) -> Request:
+        settings = self._settings
+        return {
+            **writing_request(settings.style, caption),
+            "max_tokens": settings.max_tokens,
+            "temperature": settings.temperature,
+            "seed": sample_seed(settings.seed, caption, "text", 0) if settings.temperature else 0,
+        }
 
     def _sifted(self, item: Item, text: str | None) -> tuple[Question, ...]:
         """What passes the pure rules."""
@@ -141,25 +149,18 @@ class Maker:
         reader = self._reader
         if reader is None:
             return questions
-        prompts = [
-            reading_prompt(item.caption, question, reader.reserved)
+        requests = [
+            {**reading_request(item.caption, question), **READING}
             for item, asked in zip(items, questions, strict=True)
             for question in asked
         ]
-        texts = iter(reader.generate(prompts, READ_TOKENS))
+        texts = iter(reader.texts(requests))
         kept = []
         for asked in questions:
             right = tuple(question for question in asked if answered(question, next(texts)))
             self._rejected.update({UNREADABLE: len(asked) - len(right)})
             kept.append(right)
         return kept
-
-
-def _drafts(items: Sequence[Item], author: Remembering, settings: WritingSettings) -> list[str]:
-    prompts = [writing_prompt(settings.style, item.caption, author.reserved) for item in items]
-    return author.generate(
-        prompts, settings.max_tokens, writing_stops(settings.style), settings.temperature, settings.seed
-    )
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -46,6 +47,10 @@ class Lookup:
         found: Sifted | None = self._named.get((item.id, caption)) or self._named.get((item.id, ""))
         return found.kept if found else self._captioned.get(caption, ())
 
+    def covers(self, item: Item) -> bool:
+        """Whether the file has a question about an item."""
+        return bool(self.of(item))
+
 
 def questions_from(path: Path) -> Lookup:
     """A file written by `hermes questions`, or any in TIFA's format.
@@ -67,7 +72,7 @@ def with_questions(item: Item, lookup: Lookup, combine: bool) -> Item:
     return msgspec.structs.replace(item, questions=questions)
 
 
-def asked_digest(file: str, combine: bool) -> str:
+def questions_digest(file: str, combine: bool) -> str:
     """Which questions a curation asks: sixteen hex digits of the file; empty where there is none.
 
     Raises:
@@ -75,14 +80,12 @@ def asked_digest(file: str, combine: bool) -> str:
     """
     if not file:
         return ""
-    content = hashlib.blake2b(digest_size=8)
     try:
         with Path(file).open("rb") as stream:
-            while block := stream.read(1 << 20):
-                content.update(block)
+            digest = hashlib.file_digest(stream, partial(hashlib.blake2b, digest_size=8)).hexdigest()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error}; give a file of TIFA questions") from error
-    return f"{content.hexdigest()} and the data set's own" if combine else content.hexdigest()
+    return f"{digest} and the data set's own" if combine else digest
 
 
 def _plain(caption: str) -> str:

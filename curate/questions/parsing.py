@@ -1,20 +1,29 @@
-"""Reads what a language model wrote: questions, and a reason for each block that is none.
+"""Reads what a language model wrote: questions, and a reason for each that is none. Nothing is guessed.
 
-A block begins with its question and ends with its answer. Nothing is guessed: a block with a line that does
-not belong, or without one that does, is no question. Lines outside of blocks are the model's lists.
+`instruct` is ours, for any model that follows instructions: JSON, as `SCHEMA` says. `tifa` is what TIFA's
+released generator (a fine-tuned Llama 2) writes: lines, where a block begins with its question and ends with
+its answer.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
+from typing import Any, Literal
 
-from curate.questions.layout import LAYOUTS, Layout, Style
-from curate.questions.tifa import LIVING, TYPES, stored_kind
+import msgspec
+
+from curate.questions.tifa import LIVING, TYPES, Value, stored_kind
 from engine.records import Question, Record
+
+Style = Literal["instruct", "tifa"]
 
 MOST_TEXT = 20_000
 """Characters that are read; the rest is dropped."""
 MOST_CHOICES = 16
+ELEMENT, QUESTION, CHOICES, ANSWER = LINES = ("About", "Q:", "Choices:", "A:")
+"""The words that begin the lines of TIFA's generator."""
 
 NOTHING = "the model wrote no question"
 ASTRAY = "a line between question and answer does not belong"
@@ -23,6 +32,26 @@ UNKNOWN = "the element's type is unknown"
 CUT_SHORT = "the question has no answer"
 NO_CHOICES = "the question has no choices"
 TOO_MANY = f"more than {MOST_CHOICES} choices"
+MALFORMED = "a field of the question is missing or of the wrong kind"
+
+_STRING = {"type": "string"}
+_FIELDS: dict[str, Any] = {
+    "element": _STRING,
+    "type": {"type": "string", "enum": list(TYPES)},
+    "question": _STRING,
+    "choices": {"type": "array", "items": _STRING},
+    "answer": _STRING,
+}
+
+
+def _object(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object", "properties": fields, "required": list(fields), "additionalProperties": False,
+    }  # fmt: skip
+
+
+SCHEMA = _object({"questions": {"type": "array", "items": _object(_FIELDS)}})
+"""What a model that follows instructions writes about a caption."""
 
 
 class Parsed(Record):
@@ -30,7 +59,94 @@ class Parsed(Record):
 
     questions: tuple[Question, ...]
     problems: tuple[str, ...]
-    """The reason for each block that is no question."""
+    """The reason for each question that cannot be read."""
+
+
+def parse(style: Style, text: str) -> Parsed:
+    """The questions of one caption, as a model of this style wrote them; takes any text."""
+    text = text[:MOST_TEXT]
+    found = [*(_from_lines(text) if style == "tifa" else map(_from_object, _objects(text)))]
+    return Parsed(
+        questions=tuple(one for one in found if isinstance(one, Question)),
+        problems=tuple(one for one in found if isinstance(one, str)) if found else (NOTHING,),
+    )
+
+
+class _Written(msgspec.Struct):
+    """A question of `SCHEMA`."""
+
+    element: str
+    type: str
+    question: str
+    choices: list[Value]
+    answer: Value
+
+
+def _objects(text: str) -> Iterator[object]:
+    """The questions in a text; words around them, and an end that was cut off, do not matter."""
+    decoder = json.JSONDecoder()
+    place = text.find("{")
+    while place >= 0:
+        try:
+            value, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            end = place + 1
+        else:
+            listed = value.get("questions")
+            yield from listed if isinstance(listed, list) else [value]
+        place = text.find("{", end)
+
+
+def _from_object(value: object) -> Question | str:
+    try:
+        # Refuses what could not be written into a file, such as half surrogates.
+        msgspec.json.encode(value)
+        row = msgspec.convert(value, _Written)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return MALFORMED
+    kind = row.type if row.type in (*TYPES, LIVING) else ""
+    return _checked(row.question, [str(one) for one in row.choices], str(row.answer), row.element, kind)
+
+
+def _checked(question: str, choices: list[str], answer: str, element: str, kind: str) -> Question | str:
+    if not choices:
+        return NO_CHOICES
+    if len(choices) > MOST_CHOICES:
+        return TOO_MANY
+    if not element:
+        return UNNAMED
+    if not kind:
+        return UNKNOWN
+    return Question(
+        question=question, choices=tuple(choices), answer=answer, kind=stored_kind(kind), element=element
+    )
+
+
+def _from_lines(text: str) -> Iterator[Question | str]:
+    """Lines outside of blocks are the model's lists of elements."""
+    element = kind = ""
+    block: _Block | None = None
+    for line in map(str.strip, text.split("\n")):
+        word = next((one for one in LINES if line.startswith(one)), "")
+        rest = line[len(word) :].strip()
+        if word in (ELEMENT, QUESTION) and block is not None:
+            yield block.problem or CUT_SHORT
+            block = None
+        if word == ELEMENT:
+            element, kind = _element(rest)
+        elif word == QUESTION:
+            block = _Block(rest)
+        elif block is None:
+            continue
+        elif word == CHOICES and not block.choices:
+            block.choices = [one.strip() for one in rest.split(",")]
+        elif word == ANSWER:
+            yield block.problem or _checked(block.question, block.choices, rest, element, kind)
+            block = None
+        elif rest:
+            block.problem = block.problem or ASTRAY
+    if block is not None:
+        yield block.problem or CUT_SHORT
 
 
 class _Block:
@@ -38,55 +154,11 @@ class _Block:
 
     def __init__(self, question: str) -> None:
         self.question = question
-        self.choices: tuple[str, ...] | None = None
+        self.choices: list[str] = []
         self.problem = ""
 
 
 _ELEMENT = re.compile(r"(?P<name>.*\S) ?\((?P<kind>[a-z/ ]+)\) ?:?")
-
-
-def parse(style: Style, text: str) -> Parsed:
-    """The questions of one caption, as a model of this style wrote them; takes any text."""
-    layout = LAYOUTS[style]
-    questions: list[Question] = []
-    problems: list[str] = []
-    element = kind = ""
-    block: _Block | None = None
-    for line in text[:MOST_TEXT].split("\n"):
-        word, rest = _begins(layout, line.strip())
-        if word in (layout.element, layout.question) and block is not None:
-            problems.append(block.problem or CUT_SHORT)
-            block = None
-        if word == layout.element:
-            element, kind = _element(rest)
-        elif word == layout.question:
-            block = _Block(rest)
-        elif block is None:
-            continue
-        elif word == layout.choices and block.choices is None:
-            block.choices = tuple(one.strip() for one in rest.split(layout.between.strip()))
-        elif word == layout.answer:
-            found = _closed(block, element, kind, rest)
-            if isinstance(found, Question):
-                questions.append(found)
-            else:
-                problems.append(found)
-            block = None
-        elif rest:
-            block.problem = block.problem or ASTRAY
-    if block is not None:
-        problems.append(block.problem or CUT_SHORT)
-    return Parsed(
-        questions=tuple(questions), problems=tuple(problems if questions or problems else [NOTHING])
-    )
-
-
-def _begins(layout: Layout, line: str) -> tuple[str, str]:
-    """The layout's word that a line begins with, and what follows it; or no word and the line."""
-    for word in (layout.element, layout.question, layout.choices, layout.answer):
-        if line.startswith(word):
-            return word, line[len(word) :].strip()
-    return "", line
 
 
 def _element(text: str) -> tuple[str, str]:
@@ -95,18 +167,4 @@ def _element(text: str) -> tuple[str, str]:
     if match is None:
         return text, ""
     kind = match["kind"].strip()
-    return match["name"], stored_kind(kind) if kind in (*TYPES, LIVING) else ""
-
-
-def _closed(block: _Block, element: str, kind: str, answer: str) -> Question | str:
-    if block.problem:
-        return block.problem
-    if block.choices is None:
-        return NO_CHOICES
-    if len(block.choices) > MOST_CHOICES:
-        return TOO_MANY
-    if not element:
-        return UNNAMED
-    if not kind:
-        return UNKNOWN
-    return Question(question=block.question, choices=block.choices, answer=answer, kind=kind, element=element)
+    return match["name"], kind if kind in (*TYPES, LIVING) else ""

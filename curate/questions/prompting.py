@@ -1,25 +1,29 @@
 """What a language model is asked: to write questions about a caption, and to answer one from it.
 
 Captions, questions and choices come from data that nobody vouches for. Each becomes one line of bounded
-length without the model's control tokens, so that it can neither leave its place nor add lines of its own;
-what the model then writes is read strictly (`parsing.py`).
+length without what a model could take for control tokens, so that it can neither leave its place nor add
+lines of its own; what the model then writes is read strictly (`parsing.py`).
 """
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
 from collections.abc import Iterable
 
-from curate.questions.layout import LAYOUTS, Style, written
+from curate.questions.parsing import SCHEMA, Style
 from curate.questions.tifa import TYPES
-from engine.records import Question, TextPrompt
+from curate.scoring.endpoint import Request
+from engine.records import Question
 
 MOST_CAPTION = 1000
 """Characters of a caption that a model gets to see."""
 BREAKS = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories that become blanks: control characters, half surrogates, line separators."""
-TIFA_MARKS = ("<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
-"""Control texts of Llama 2's chat format, which TIFA's generator knows as plain text."""
+CONTROL = re.compile(r"<<?/?[^<>\s]+>>?|\[/?\w+\]")
+"""Texts in the form of control tokens: <s>, <|im_end|>, <<SYS>>, [INST]. The tokenizer is the endpoint's, so
+none is known for certain."""
 # The input that TIFA's generator was trained on, to the letter: with other words it is another model.
 TIFA_SYSTEM = (
     "Given an image description, generate one or two multiple-choice questions that verifies if the image"
@@ -74,11 +78,11 @@ EXAMPLES = (
 
 TASK = f"""\
 Write multiple-choice questions that check whether a picture shows what its caption says.
-First list the elements of the caption: things, actions, and properties. Then ask one or two questions about
-each element. A question must be answerable from the caption alone. Give two to four choices that exclude
-each other, and repeat the right one as the answer, in the same words.
+Ask one or two questions about each element of the caption: things, actions, and properties. A question must
+be answerable from the caption alone. Give two to four choices that exclude each other, and repeat the right
+one as the answer, in the same words.
 The type of an element is one of: {", ".join(TYPES)}.
-Write the lines exactly as in these examples, and nothing else.
+Write JSON exactly as in these examples, and nothing else.
 """
 
 READING = """\
@@ -86,50 +90,46 @@ Answer the question from the caption alone. Repeat one of the choices, in the sa
 """
 
 
-def one_line(text: str, most: int, reserved: Iterable[str]) -> str:
-    """Text from data as one line of at most `most` characters without any `reserved` text."""
-    marks = sorted((mark for mark in reserved if mark.strip()), key=len, reverse=True)
+def one_line(text: str, most: int) -> str:
+    """Text from data as one line of at most `most` characters without anything like a control token."""
     shown = (" " if unicodedata.category(one) in BREAKS else one for one in text[: 4 * most])
     line = " ".join("".join(shown).split())
-    while any(mark in line for mark in marks):
-        for mark in marks:
-            line = line.replace(mark, " ")
-        line = " ".join(line.split())
+    while CONTROL.search(line):
+        line = " ".join(CONTROL.sub(" ", line).split())
     return line[:most].rstrip()
 
 
-def writing_prompt(style: Style, caption: str, reserved: Iterable[str]) -> TextPrompt:
+def writing_request(style: Style, caption: str) -> Request:
     """Asks for the questions of a caption.
 
     `tifa` is the input of TIFA's generator as its authors' script builds it, and takes no chat template.
     """
-    line = one_line(caption, MOST_CAPTION, (*reserved, *TIFA_MARKS))
+    line = one_line(caption, MOST_CAPTION)
     if style == "tifa":
         text = f"<s>[INST] <<SYS>>\n{TIFA_SYSTEM}\n<</SYS>>\n\nDescription: {line} [/INST] Entities:"
-        return TextPrompt(text=text, chat=False)
-    shown = "\n".join(f"Caption: {told}\n{written('instruct', _asked(rows))}" for told, rows in EXAMPLES)
-    return TextPrompt(text=f"{TASK}\n{shown}\nCaption: {line}\n")
+        return {"prompt": text, "stop": ["\n\n"]}
+    shown = "\n".join(f"Caption: {told}\n{written(rows)}\n" for told, rows in EXAMPLES)
+    schema = {"name": "questions", "schema": SCHEMA, "strict": True}
+    return {
+        **_chat(f"{TASK}\n{shown}\nCaption: {line}\n"),
+        "response_format": {"type": "json_schema", "json_schema": schema},
+    }
 
 
-def writing_stops(style: Style) -> tuple[str, ...]:
-    """Texts with which the questions of one caption end."""
-    return ("\n\n",) if style == "tifa" else ("\nCaption:",)
+def written(rows: Iterable[tuple[str, str, str, tuple[str, ...], str]]) -> str:
+    """Questions, each as (element, type, question, choices, answer), as a model writes them."""
+    names = ("element", "type", "question", "choices", "answer")
+    return json.dumps({"questions": [dict(zip(names, row, strict=True)) for row in rows]})
 
 
-def reading_prompt(caption: str, question: Question, reserved: Iterable[str]) -> TextPrompt:
+def reading_request(caption: str, question: Question) -> Request:
     """Asks for the answer to a question from the caption and the choices, as TIFA's filter does."""
-    marks = (*reserved, *TIFA_MARKS)
-    choices = LAYOUTS["instruct"].between.join(
-        one_line(choice, MOST_CAPTION, marks) for choice in question.choices
-    )
-    return TextPrompt(
-        text=f"{READING}\nCaption: {one_line(caption, MOST_CAPTION, marks)}\n"
-        f"Question: {one_line(question.question, MOST_CAPTION, marks)}\nChoices: {choices}\nAnswer:"
+    choices = " | ".join(one_line(choice, MOST_CAPTION) for choice in question.choices)
+    return _chat(
+        f"{READING}\nCaption: {one_line(caption, MOST_CAPTION)}\n"
+        f"Question: {one_line(question.question, MOST_CAPTION)}\nChoices: {choices}\nAnswer:"
     )
 
 
-def _asked(rows: Iterable[tuple[str, str, str, tuple[str, ...], str]]) -> list[Question]:
-    return [
-        Question(question=text, choices=choices, answer=answer, kind=kind, element=element)
-        for element, kind, text, choices, answer in rows
-    ]
+def _chat(text: str) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": text}]}

@@ -7,8 +7,6 @@ import importlib.util
 import os
 from pathlib import Path
 
-import msgspec
-
 from engine.errors import DataError
 from engine.files.layout import WEIGHTS
 
@@ -89,30 +87,9 @@ def checked(folder: Path, where: str) -> Path:
 def folder_digest(folder: Path) -> str:
     """Sixteen hex digits of everything in a model's folder that decides a vector."""
     digest = hashlib.blake2b(digest_size=8)
-    for part in (folder, *_module_folders(folder)):
-        for path in sorted(part.iterdir()) if part.is_dir() else ():
-            if path.suffix in _DECISIVE and path.is_file():
-                name = path.relative_to(folder).as_posix()
-                digest.update(f"{name}\0{path.stat().st_size}\0".encode())
-                with path.open("rb") as stream:
-                    while block := stream.read(1 << 22):
-                        digest.update(block)
+    deciding = (path for path in folder.rglob("*") if path.suffix in _DECISIVE and path.is_file())
+    for path in sorted(deciding, key=lambda path: (path.parent, path)):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as stream:
+            hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
-
-
-class _Module(msgspec.Struct):
-    """One line of a sentence-transformers modules.json; other fields are ignored."""
-
-    path: str = ""
-
-
-def _module_folders(folder: Path) -> list[Path]:
-    listing = folder / "modules.json"
-    if not listing.is_file():
-        return []
-    try:
-        modules = msgspec.json.decode(listing.read_bytes(), type=list[_Module])
-    except msgspec.MsgspecError as error:
-        raise DataError(f"{listing}: not a list of modules: {error}") from error
-    inside = [folder / one.path for one in modules if one.path]
-    return sorted(one for one in inside if one.resolve().is_relative_to(folder.resolve()))

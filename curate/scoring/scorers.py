@@ -42,6 +42,6 @@ def require_scorers(config: CurateConfig) -> None:
     for name in (config.similarity, matcher_name(config.similarity)):
         model_folder(name)
     if config.judge.url:
-        from curate.scoring.judge import api_key
+        from curate.scoring.endpoint import api_key
 
         api_key(config.judge)

@@ -23,16 +23,6 @@ def match_choice(text: str, choices: Sequence[str], similarity: Similarity) -> s
     return choices[int(cosines(similarity.embed([plain, *choices])).argmax())]
 
 
-def compared(questions: Sequence[Question], answers: Sequence[Answer]) -> list[str]:
-    """The texts that `matched` will embed; embedding those of many images at once is cheaper."""
-    found: list[str] = []
-    for question, answer in zip(questions, answers, strict=True):
-        plain = _plain(answer.text)
-        if plain and plain not in (choice.lower() for choice in question.choices):
-            found += [plain, *question.choices]
-    return found
-
-
 def _plain(text: str) -> str:
     return text.strip().strip(".").lower()
 
@@ -56,11 +46,11 @@ def likelihood(questions: Sequence[Question], answers: Sequence[Answer]) -> floa
 
     A choice's log-prob counts all its tokens and its end, so that the softmax is over whole answers.
     """
-    told = list(zip(questions, answers, strict=True))
-    if not told or not all(a.choice_logps and q.answer in q.choices for q, a in told):
+    pairs = list(zip(questions, answers, strict=True))
+    if not pairs or not all(a.choice_logps and q.answer in q.choices for q, a in pairs):
         return None
-    mean = sum(a.choice_logps[q.choices.index(q.answer)] - _logsumexp(a.choice_logps) for q, a in told)
-    return round(mean / len(told), LIKELIHOOD_DIGITS) + 0.0 if math.isfinite(mean) else None
+    mean = sum(a.choice_logps[q.choices.index(q.answer)] - _logsumexp(a.choice_logps) for q, a in pairs)
+    return round(mean / len(pairs), LIKELIHOOD_DIGITS) + 0.0 if math.isfinite(mean) else None
 
 
 def _logsumexp(values: Sequence[float]) -> float:

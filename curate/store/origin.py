@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from curate.config import CurateConfig, caption_plan
-from curate.questions.lookup import asked_digest
+from curate.questions.lookup import questions_digest
 from curate.scoring.scorers import Scorers
 from curate.sources import Source
 from curate.store.files import ORIGIN
@@ -106,7 +106,7 @@ def origin_of(
         choices=scorers.choices.name,
         judge=scorers.judge.origin if scorers.judge else None,
         annotations=source.digest,
-        questions=asked_digest(config.questions, config.combine_questions),
+        questions=questions_digest(config.questions, config.combine_questions),
         select=config.select,
         skip=source.skip,
         device=serving.device,

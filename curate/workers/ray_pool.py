@@ -17,8 +17,8 @@ from typing import Any, Self
 import msgspec
 
 from curate.config import RayConfig
-from curate.store.outcomes import Bad, Outcome
-from curate.workers.pool import Chunk, Numbered, Sampler
+from curate.store.outcomes import Outcome, QuarantinedRow
+from curate.workers.pool import Chunk, NumberedItem, Sampler
 from engine.errors import ConfigError, EngineError, HermesError
 from engine.machine.plan import dealt
 from engine.machine.probe import gpu_count
@@ -30,13 +30,13 @@ DEATHS = 2
 STARTS = 3
 """Workers that may die in a row before they have sampled anything."""
 _OUTCOMES: msgspec.json.Decoder[list[Outcome]] = msgspec.json.Decoder(list[Outcome])
-_ROWS: msgspec.json.Decoder[list[Numbered]] = msgspec.json.Decoder(list[Numbered])
+_ROWS: msgspec.json.Decoder[list[NumberedItem]] = msgspec.json.Decoder(list[NumberedItem])
 
 
 class _Task(Record):
     """A chunk on its way."""
 
-    rows: tuple[Numbered, ...]
+    rows: tuple[NumberedItem, ...]
     deaths: int = 0
 
 
@@ -221,7 +221,7 @@ def _after_death(task: _Task) -> tuple[list[_Task], list[Outcome]]:
         return [_Task(rows=(row,)) for row in task.rows], []
     (row,) = task.rows
     reason = f"{DEATHS} workers died while they sampled it"
-    return [], [Bad(number=row.number, where=row.where, id=row.item.id, reason=reason)]
+    return [], [QuarantinedRow(number=row.number, where=row.where, id=row.item.id, reason=reason)]
 
 
 def _translated(error: Any) -> HermesError:

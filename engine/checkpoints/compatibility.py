@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from engine.checkpoints.weights import TensorLayout, check_tensors, load_config
+from engine.checkpoints.weights import load_config
 from engine.errors import CheckpointError
 from engine.files.layout import CLIP_FOLDER, WEIGHTS
+from engine.files.tensors import check_tensors, tensor_layout
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 
@@ -21,20 +21,17 @@ COMPANIONS = (
 IGNORED = {"transformers_version", "dtype", "_name_or_path", "architectures"}
 
 
-def check_swap(
-    new: Path, tokenizers: Path, config: ShowoConfig, manifest: Callable[[], TensorLayout]
-) -> None:
+def check_swap(new: Path, tokenizers: Path, config: ShowoConfig) -> None:
     """Compares `new` with what serves: configuration, the tokenizers in `tokenizers`, layout of the tensors.
 
-    `manifest` gives the layout of the tensors that will come, by whatever way. A checkpoint without
-    tokenizers is fine: they do not change while a model improves.
+    A checkpoint without tokenizers is fine: they do not change while a model improves.
 
     Raises:
         CheckpointError: lists every difference at once.
     """
     problems = [*_config_problems(load_config(new), config), *_companion_problems(new, tokenizers)]
     try:
-        check_weights(new, config, manifest())
+        check_weights(new, config)
     except CheckpointError as error:
         problems.append(str(error).removeprefix(f"{new}: "))
     if problems:
@@ -43,15 +40,15 @@ def check_swap(
         )
 
 
-def check_weights(folder: Path, config: ShowoConfig, manifest: TensorLayout) -> None:
+def check_weights(folder: Path, config: ShowoConfig) -> None:
     """Compares names, shapes and types of a folder's tensors with the configuration's.
 
     Raises:
-        CheckpointError: lists every difference at once.
+        CheckpointError: lists every difference at once, or the file cannot be read.
     """
     with torch.device("meta"):
         model = Showo(config)
-    check_tensors(manifest, model, folder)
+    check_tensors(tensor_layout(folder / WEIGHTS), model, folder)
 
 
 def _config_problems(new: ShowoConfig, old: ShowoConfig) -> list[str]:

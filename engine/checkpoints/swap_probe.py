@@ -1,6 +1,6 @@
 """What a trainer's model gives for fixed captions: a served copy of its weights must give the same.
 
-A checkpoint's `canary.json` is written from the policy in the trainer's memory, before its weights are
+A checkpoint's `probes.json` is written from the policy in the trainer's memory, before its weights are
 gathered, stored and packed for serving. Whatever goes wrong on that way shows in the log-probs.
 """
 
@@ -16,14 +16,15 @@ from engine.errors import CheckpointError
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
 
-CANARY = "canary.json"
+PROBES, FORMER = "probes.json", "canary.json"
+"""The file of a checkpoint, and the name that it had once."""
 COUNT = 2
 TOKENS = 4
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 """Largest difference of a token's log-prob, by the coarser arithmetic of the two sides."""
 
 
-class Canary(Record):
+class Probe(Record):
     """One fixed caption of one fixed image."""
 
     codes: tuple[int, ...]
@@ -33,16 +34,16 @@ class Canary(Record):
     """Sum over the tokens and the end."""
 
 
-class Canaries(Record):
-    """The content of `canary.json`."""
+class ProbeSet(Record):
+    """The content of `probes.json`."""
 
     dtype: str
     """The trainer's arithmetic."""
-    songs: tuple[Canary, ...]
+    probes: tuple[Probe, ...]
 
 
 def fixed_captions(config: ShowoConfig) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """(codes, token ids) of each canary: pseudo-random, the same for all checkpoints of a configuration."""
+    """(codes, token ids) of each probe: pseudo-random, the same for all checkpoints of a configuration."""
     rng = np.random.default_rng(0)
     words = config.vocabulary
     texts = [one for one in range(min(config.text_vocab_size, 1000)) if one != words.eos]
@@ -55,31 +56,33 @@ def fixed_captions(config: ShowoConfig) -> list[tuple[tuple[int, ...], tuple[int
     ]
 
 
-def read_canaries(checkpoint: Path) -> Canaries | None:
-    """A checkpoint's canaries; None where whoever wrote it left none.
+def read_probes(checkpoint: Path) -> ProbeSet | None:
+    """A checkpoint's probes; None where whoever wrote it left none.
 
     Raises:
-        CheckpointError: the file is damaged.
+        CheckpointError: the file is damaged, or of an earlier version.
     """
-    path = checkpoint / CANARY
+    path = checkpoint / PROBES
+    if (old := checkpoint / FORMER).is_file():
+        raise CheckpointError(f"{old}: of an earlier version of Hermes; remove it to swap without its probes")
     if not path.is_file():
         return None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Canaries)
+        return msgspec.json.decode(path.read_bytes(), type=ProbeSet)
     except msgspec.MsgspecError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}; remove it to swap without it") from error
 
 
-def check_songs(canaries: Canaries, served: Sequence[float], precision: str, where: Path) -> None:
+def check_probe_logps(probes: ProbeSet, served: Sequence[float], precision: str, where: Path) -> None:
     """Compares what is served, a summed log-prob each, with what the trainer's model gave.
 
     Raises:
         CheckpointError: they differ by more than rounding.
     """
-    tolerance = max(TOLERANCES[canaries.dtype], TOLERANCES[precision]) * (TOKENS + 1)
-    for song, found in zip(canaries.songs, served, strict=True):
-        if not abs(song.logp - found) <= tolerance:
+    tolerance = max(TOLERANCES[probes.dtype], TOLERANCES[precision]) * (TOKENS + 1)
+    for probe, found in zip(probes.probes, served, strict=True):
+        if not abs(probe.logp - found) <= tolerance:
             raise CheckpointError(
                 f"{where}: the served weights give a fixed caption the log-prob {found:.4f}, the trainer's "
-                f"model gave {song.logp:.4f}; the weights from before still serve"
+                f"model gave {probe.logp:.4f}; the weights from before still serve"
             )

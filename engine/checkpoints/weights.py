@@ -6,31 +6,22 @@ understanding sees CLIP features.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 import shutil
-import time
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.errors import CheckpointError
 from engine.files.layout import CLIP_FOLDER, WEIGHTS
-from engine.files.tensors import save_tensors
+from engine.files.tensors import check_tensors, file_fingerprint, save_tensors, tensor_layout
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 
-TensorLayout = dict[str, tuple[tuple[int, ...], torch.dtype]]
-"""Shape and type of every tensor by its name."""
 FORMAT = {"format": "pt"}
 """Metadata of weights; with the same tensors it makes the same bytes."""
-SETTLED = 10**9
-"""Nanoseconds after which a second change of a file has another time than the first, whatever its clock."""
-_digests: dict[tuple[int, ...], str] = {}
 
 
 def fingerprint(folder: Path) -> str:
@@ -43,32 +34,6 @@ def fingerprint(folder: Path) -> str:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {WEIGHTS} in this folder; is it a Hermes checkpoint?")
     return file_fingerprint(path)
-
-
-def file_fingerprint(path: Path) -> str:
-    """`fingerprint` of weights that lie elsewhere.
-
-    Digesting gigabytes takes longer than a GPU takes for the rest of a swap, so a file that has not changed
-    since this process read it is not read again.
-
-    Raises:
-        CheckpointError: there is no such file.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    try:
-        with path.open("rb") as stream:
-            found = os.fstat(stream.fileno())
-            identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-            if identity in _digests:
-                return _digests[identity]
-            begun = time.time_ns()
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    if begun - found.st_ctime_ns > SETTLED:
-        _digests[identity] = digest.hexdigest()
-    return digest.hexdigest()
 
 
 def save_checkpoint(model: Showo, folder: Path, companions: Path | None = None) -> None:
@@ -106,29 +71,6 @@ def load_config(folder: Path) -> ShowoConfig:
     return config
 
 
-def check_tensors(found: TensorLayout, model: nn.Module, where: Path) -> None:
-    """Compares names and shapes with the model's.
-
-    Raises:
-        CheckpointError: names every unknown, missing and mis-shaped tensor at once.
-    """
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    problems = [f"unknown {name}" for name in sorted(found.keys() - wanted.keys())]
-    problems += [f"missing {name}" for name in sorted(wanted.keys() - found.keys())]
-    problems += [
-        f"{name} has shape {list(found[name][0])}, the model {list(wanted[name])}"
-        for name in sorted(found.keys() & wanted.keys())
-        if found[name][0] != wanted[name]
-    ]
-    problems += [
-        f"{name} is {dtype}, not a floating type"
-        for name, (_, dtype) in sorted(found.items())
-        if not dtype.is_floating_point
-    ]
-    if problems:
-        raise CheckpointError(f"{where}: the weights do not fit: {'; '.join(problems)}")
-
-
 def weight_bytes(folder: Path, dtype: str) -> int:
     """What a checkpoint's weights take in memory in a floating-point type; reads none of them.
 
@@ -137,20 +79,6 @@ def weight_bytes(folder: Path, dtype: str) -> int:
     """
     shapes = [shape for shape, _ in tensor_layout(folder / WEIGHTS).values()]
     return sum(map(math.prod, shapes)) * getattr(torch, dtype).itemsize
-
-
-def tensor_layout(path: Path) -> TensorLayout:
-    """Name -> (shape, dtype) of a safetensors file, without reading the values.
-
-    Raises:
-        CheckpointError: the file is missing or broken.
-    """
-    try:
-        with safe_open(path, "pt") as stored:
-            parts = {name: stored.get_slice(name) for name in stored.offset_keys()}
-            return {name: (tuple(part.get_shape()), part[:0].dtype) for name, part in parts.items()}
-    except Exception as error:  # safetensors raises its own, and OSError
-        raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
 def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> Showo:

@@ -1,12 +1,18 @@
-"""Files and folders that appear whole or not at all, also after a power loss."""
+"""Files and folders that appear whole or not at all, also after a power loss.
+
+What is written lies beside its place, with the suffix .new, until the disk holds all of it; then it is
+renamed. A killed process leaves that behind, and the next try begins with its removal.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from engine.errors import DataError
 
@@ -22,14 +28,62 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{path}: cannot be written: {error.strerror}; make room or mend it, and the same command goes on"
+            f"{path}: cannot be written: {reason}; make room or mend it, and the same command goes on"
         ) from error
 
 
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes the name `path` when the block ends well; makes its folder.
+
+    Raises:
+        DataError: the file system refuses.
+    """
+    beside = path.with_name(path.name + NEW)
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with writing(path):
+            sync(beside)
+            beside.replace(path)
+            sync(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """A function that writes the next part of a file, which appears when the block ends well.
+
+    Raises:
+        DataError: the file system refuses.
+    """
+    with atomic_path(path) as beside:
+        with writing(path):
+            stream = beside.open("wb")
+
+        def write(part: bytes) -> None:
+            with writing(path):
+                stream.write(part)
+
+        try:
+            yield write
+            with writing(path):
+                stream.flush()
+        finally:
+            # On a full disk closing fails too, and would hide the error that says so.
+            with suppress(OSError):
+                stream.close()
+
+
 def write_file(path: Path, content: bytes) -> None:
-    """Writes beside and renames: a reader sees all of the file or none of it, also after a power loss.
+    """A file whose content is in memory.
 
     Raises:
         DataError: the file system refuses.
@@ -39,29 +93,28 @@ def write_file(path: Path, content: bytes) -> None:
 
 def write_parts(path: Path, parts: Iterable[bytes]) -> None:
     """`write_file` for content that need not be in memory at once."""
-    beside = path.with_name(path.name + NEW)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = beside.open("wb")
-    with stream:
+    with atomic_file(path) as write:
         for part in parts:
-            with writing(path):
-                stream.write(part)
-        with writing(path):
-            stream.flush()
-            os.fsync(stream.fileno())
-    with writing(path):
-        beside.replace(path)
-        sync(path.parent)
+            write(part)
 
 
-def sync(path: Path) -> None:
-    """Has the disk hold a file's content, or the names in a folder."""
-    handle = os.open(path, os.O_RDONLY)
+@contextmanager
+def atomic_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
+    """A hidden folder to fill, which takes the name `folder` when the block ends well (`place_folder`).
+
+    Raises:
+        DataError: the file system refuses, also in the block, or a folder with files in it has the name.
+    """
+    folder = folder.absolute()
+    beside = folder.with_name(f".{folder.name}{NEW}")
     try:
-        os.fsync(handle)
+        with writing(folder):
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            yield beside
+        place_folder(beside, folder, replace)
     finally:
-        os.close(handle)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def place_folder(beside: Path, folder: Path, replace: bool = False) -> None:
@@ -78,6 +131,27 @@ def place_folder(beside: Path, folder: Path, replace: bool = False) -> None:
             remove_folder(folder)
         beside.rename(folder)
         sync(folder.parent)
+
+
+def check_free(folder: Path) -> None:
+    """Whether a new folder may be written, before any work is done.
+
+    Raises:
+        DataError: something is there already.
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists() or folder.is_symlink():
+        raise DataError(f"{folder}: is there already and is left alone; name a new folder with --to")
+
+
+def sync(path: Path) -> None:
+    """Has the disk hold a file's content, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def remove_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import DataError
+from engine.files.atomic import write_file
 from engine.records import ImageTokens
 
 FEATURES = "features"
@@ -19,15 +20,12 @@ SUFFIX = ".f32"
 
 
 def save_features(folder: Path, image: ImageTokens) -> str:
-    """Writes an image's features into `folder`, beside and renamed; returns the name, empty without any."""
+    """Writes an image's features into `folder`; returns the name, empty without any."""
     if not image.features:
         return ""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / (image.salt() + SUFFIX)
     if not path.is_file():
-        beside = path.with_name(path.name + ".new")
-        beside.write_bytes(image.features)
-        beside.replace(path)
+        write_file(path, image.features)
     return path.name
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from engine.errors import BusyError
 
 
-def take(path: Path, mode: int = 0o644) -> int | None:
+def take(path: Path) -> int | None:
     """The handle of a lock file that is now held, until it is closed; None where another holds it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

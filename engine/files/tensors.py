@@ -1,20 +1,100 @@
-"""Writes safetensors files whole or not at all, readable like any other file."""
+"""Safetensors files: written whole or not at all, their layout, and their fingerprint."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from engine.errors import CheckpointError
+from engine.files.atomic import atomic_path, writing
+
+TensorLayout = dict[str, tuple[tuple[int, ...], torch.dtype]]
+"""Shape and type of every tensor by its name."""
+SETTLED = 10**9
+"""Nanoseconds after which a second change of a file has another time than the first, whatever its clock."""
+_digests: dict[tuple[int, ...], str] = {}
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes beside and renames; the format's own writer would leave the file to its owner alone."""
-    beside = path.with_name(path.name + ".new")
-    save_file(dict(tensors), beside, metadata=metadata)
-    umask = os.umask(0)
-    os.umask(umask)
-    beside.chmod(0o666 & ~umask)
-    beside.replace(path)
+    """Writes a file that appears whole or not at all.
+
+    Raises:
+        DataError: the file system refuses.
+    """
+    with atomic_path(path) as beside, writing(path):
+        save_file(dict(tensors), beside, metadata=metadata)
+        # The format's own writer leaves the file to its owner alone.
+        umask = os.umask(0)
+        os.umask(umask)
+        beside.chmod(0o666 & ~umask)
+
+
+def tensor_layout(path: Path) -> TensorLayout:
+    """Name -> (shape, dtype) of a safetensors file, without reading the values.
+
+    Raises:
+        CheckpointError: the file is missing or broken.
+    """
+    try:
+        with safe_open(path, "pt") as stored:
+            parts = {name: stored.get_slice(name) for name in stored.offset_keys()}
+            return {name: (tuple(part.get_shape()), part[:0].dtype) for name, part in parts.items()}
+    except Exception as error:  # safetensors raises its own, and OSError
+        raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def check_tensors(found: TensorLayout, model: nn.Module, where: Path) -> None:
+    """Compares names and shapes with the model's.
+
+    Raises:
+        CheckpointError: names every unknown, missing and mis-shaped tensor at once.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    problems = [f"unknown {name}" for name in sorted(found.keys() - wanted.keys())]
+    problems += [f"missing {name}" for name in sorted(wanted.keys() - found.keys())]
+    problems += [
+        f"{name} has shape {list(found[name][0])}, the model {list(wanted[name])}"
+        for name in sorted(found.keys() & wanted.keys())
+        if found[name][0] != wanted[name]
+    ]
+    problems += [
+        f"{name} is {dtype}, not a floating type"
+        for name, (_, dtype) in sorted(found.items())
+        if not dtype.is_floating_point
+    ]
+    if problems:
+        raise CheckpointError(f"{where}: the weights do not fit: {'; '.join(problems)}")
+
+
+def file_fingerprint(path: Path) -> str:
+    """Sixteen hex digits of a file's content.
+
+    Digesting gigabytes takes longer than a GPU takes for the rest of a swap, so a file that has not changed
+    since this process read it is not read again.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    try:
+        with path.open("rb") as stream:
+            found = os.fstat(stream.fileno())
+            identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            if identity in _digests:
+                return _digests[identity]
+            begun = time.time_ns()
+            digest = hashlib.file_digest(stream, partial(hashlib.blake2b, digest_size=8)).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    # A younger file may change once more without another time, so its digest is not remembered.
+    if begun - found.st_ctime_ns > SETTLED:
+        _digests[identity] = digest
+    return digest

@@ -35,11 +35,11 @@ class EngineNeeds(Record):
 
     weights: int
     cache: int
-    """Keys and values that it would like to have."""
+    """Keys and values that its sampler would like to have."""
     least: int
     """Fewer keys and values do not hold one sequence."""
-    branches: int = 0
-    """Keys and values of the branched sampler; 0 where vLLM samples."""
+    probes: int = 0
+    """vLLM's keys and values beside the branched sampler's, for the probes after a swap."""
     processes: int = 1
     """Those that share every layer."""
     copies: int = 1
@@ -142,8 +142,8 @@ def plan(machine: Machine, engine: EngineNeeds | None, training: TrainingNeeds |
         beside = " beside the sleeping engine" if engine is not None else ""
         raise ConfigError(
             f"training needs about {needed / GIB:.1f} GiB{beside}, and "
-            f"{max(0, machine.memory - total + needed) / GIB:.1f} GiB are free; lower train.micro_batch or "
-            "--ranks, or set train.checkpointing or train.lora_rank"
+            f"{max(0, machine.memory - total + needed) / GIB:.1f} GiB are free; lower train.micro_batch_size "
+            "or --ranks, or set train.gradient_checkpointing or train.lora_rank"
         )
     return replace(found, training=shares(machine, training.ranks), sleep=sleep, training_memory=total)
 
@@ -165,7 +165,8 @@ def _with_training_on_gpus(found: Plan, machine: Machine, training: TrainingNeed
         raise ConfigError(
             f"training needs about {needed / GIB:.1f} GiB of each GPU"
             f"{' beside the sleeping engine' if beside else ''}, and {max(0, free - beside) / GIB:.1f} GiB "
-            "are free; lower train.micro_batch, set train.checkpointing, train.offload or train.lora_rank, "
+            "are free; lower train.micro_batch_size, set train.gradient_checkpointing, train.offload or "
+            "train.lora_rank, "
             "or end what else runs there (`nvidia-smi` lists it)"
         )
     both = max(training.ranks, len(found.engine))
@@ -204,9 +205,9 @@ def _cache(machine: Machine, engine: EngineNeeds) -> int:
 
 
 def _fixed(machine: Machine, engine: EngineNeeds) -> int:
-    """What an engine takes beside vLLM's keys and values, over all of its processes."""
+    """What an engine takes beside its sampler's keys and values, over all of its processes."""
     work = engine.processes * (engine.work if machine.gpus else PROCESS)
-    return work + 2 * engine.weights + engine.branches
+    return work + 2 * engine.weights + engine.probes
 
 
 def describe(found: Plan, serving: str = "") -> list[str]:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from engine.checkpoints.weights import load_config, save_state
 from engine.errors import CheckpointError
+from engine.files.atomic import atomic_folder, check_free
 from engine.files.layout import CLIP_FOLDER, WEIGHTS
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
@@ -31,7 +32,6 @@ from engine.official.clip_layout import read_clip, write_clip
 from engine.official.magvit_layout import read_magvit, write_magvit
 from engine.official.tensor_files import check_shapes, open_file, open_tensors
 from engine.official.text_tokenizer import read_text_tokenizer, write_text_tokenizer
-from engine.official.whole_folder import check_free, whole_folder
 from engine.records import Record
 from engine.tokenizers.image import load_image_tokenizer, save_image_tokenizer
 from engine.tokenizers.magvit_v2 import MagvitV2
@@ -74,6 +74,7 @@ def import_showo(
 
     Raises:
         CheckpointError: says what does not fit, naming every unknown, missing and mis-shaped tensor at once.
+        DataError: `to` is there already, or cannot be written.
     """
     check_free(to)
     path = weights / "config.json"
@@ -107,7 +108,7 @@ def import_showo(
             f"{vq}: has {2**image.config.bits} codes, the release in {weights} was trained with"
             f" {config.codebook_size}; give its own image tokenizer with --vq"
         )
-    with whole_folder(to) as folder:
+    with atomic_folder(to) as folder:
         text.save(str(folder / "tokenizer.json"))
         save_image_tokenizer(image, folder / "image_tokenizer")
         if tower is not None:
@@ -130,6 +131,7 @@ def export_showo(checkpoint: Path, to: Path) -> None:
 
     Raises:
         CheckpointError: the checkpoint is incomplete, or the official code has no model of its kind.
+        DataError: `to` is there already, or cannot be written.
     """
     check_free(to)
     config = load_config(checkpoint)
@@ -140,7 +142,7 @@ def export_showo(checkpoint: Path, to: Path) -> None:
             f"{checkpoint}: its image tokenizer is a {image.config.kind}, and the official scripts load"
             " MAGVIT-v2 only; export a checkpoint that came from `hermes import`"
         )
-    with whole_folder(to) as folder:
+    with atomic_folder(to) as folder:
         shutil.copyfile(checkpoint / WEIGHTS, folder / "pytorch_model.safetensors")
         _write_json(folder / "config.json", layout.to_official(config, _llm(config, to)))
         _write_json(folder / WORDING, layout.wording(config))

@@ -10,7 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 from engine.errors import EngineError
-from engine.machine.kv_cache import MOST, WORKSPACE, gpu_room, paged_head, planned_gib
+from engine.machine.kv_cache import MOST, WORKSPACE, block_size, gpu_room, paged_head, planned_gib
 from engine.models.showo_config import ShowoConfig
 
 GIB = 2**30
@@ -115,12 +115,3 @@ def device_arguments(card: Card | None, weights: float, cache: float) -> dict[st
         "compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"},
         "gpu_memory_utilization": fraction,
     }
-
-
-def block_size(prefix: int) -> int:
-    """The KV block size, a multiple of 32 for the CPU kernel: the largest that caches most of the prefix.
-
-    Only whole blocks are cached: blocks of 128, vLLM's default, would never hold a prefix of 39 tokens.
-    """
-    reachable = prefix // 32 * 32
-    return next((size for size in (128, 96, 64) if reachable and prefix // size * size == reachable), 32)

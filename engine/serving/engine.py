@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from engine.checkpoints.compatibility import check_weights
-from engine.checkpoints.swap_probe import Canaries, check_songs
+from engine.checkpoints.swap_probe import ProbeSet, check_probe_logps
 from engine.checkpoints.weights import fingerprint, load_config
 from engine.devices import compute_device, enough_memory
 from engine.errors import EngineError
-from engine.machine.kv_cache import branched_gib
+from engine.machine.kv_cache import branched_gib, least_gib, paged_head
 from engine.machine.precision import serving_dtype
 from engine.metering.counters import CallKind, EngineWork, Tally
 from engine.models.showo_config import ShowoConfig
@@ -42,15 +42,13 @@ from engine.samplers.continuations import Limits
 from engine.samplers.setting import sampler_for
 from engine.serving.answers import Answers
 from engine.serving.captions import Captions
-from engine.serving.exclusive import Gate
+from engine.serving.exclusive import ExclusiveAccess
 from engine.serving.images import Images
 from engine.serving.prompts import FeaturePrompts, open_prompts
 from engine.serving.server import Server
 from engine.serving.swap import ServedWeights
-from engine.serving.vllm_transport import Client, Sender, require_transport
 from engine.tokenizers.codec import Pixels
 from engine.tokenizers.text import TextTokenizer
-from engine.transport.delivery import from_disk
 
 FREE_TEXT = AnswerSettings()
 
@@ -60,7 +58,7 @@ class Engine:
 
     Raises (constructor):
         CheckpointError: files are missing or unreadable, or the weights do not fit the configuration.
-        EngineError: vLLM could not start, or the transport is not for this machine.
+        EngineError: vLLM could not start.
     """
 
     def __init__(
@@ -72,24 +70,22 @@ class Engine:
         kv_cache_gib: float = 0.0,
         paint_batch: int | None = None,
         tensor_parallel: int = 1,
-        transport: str = "disk",
         sampler: str = "auto",
         deterministic: bool = True,
     ) -> None:
         """`paint_batch` is the number of images that share a forward pass (planned where None).
 
-        `dtype` is as in `engine.machine.precision`. A `kv_cache_gib` of 0 is planned
-        from the model's sizes. `tensor_parallel` is the number of processes that share every layer.
-        `transport` is how a swap's weights come where they are offered so: disk, shared (`transport.shared`),
-        or one of vLLM's (`vllm_transport`). A checkpoint that nobody offers is read from its folder.
+        `dtype` is as in `engine.machine.precision`. `kv_cache_gib` is what each process gets for the keys
+        and values
+        of the sampler that serves; 0 is planned from the model's sizes. `tensor_parallel` is the number of
+        processes that share every layer.
         `sampler` is as in `engine.samplers.setting`. `deterministic` takes kernels on a GPU whose results do
         not depend on what else is in a batch; on a CPU it changes nothing.
         """
-        require_transport(transport)
         self._device = compute_device()
         self._sampler = sampler_for(sampler, self._device)
         self._config = load_config(checkpoint)
-        check_weights(checkpoint, self._config, from_disk(checkpoint).manifest())
+        check_weights(checkpoint, self._config)
         self.text = TextTokenizer.load(checkpoint / "tokenizer.json")
         with enough_memory(f"{checkpoint}: the tokenizers could not be loaded"):
             self._pixels = Pixels(checkpoint / "image_tokenizer", self._device)
@@ -98,12 +94,16 @@ class Engine:
             )
         found = fingerprint(checkpoint)
         self._precision = serving_dtype(dtype)
+        # None where vLLM samples, which has limits of its own.
         limits = None
         if self._sampler == "branched":
-            own = kv_cache_gib or branched_gib(self._config, self._precision, max_sequences)
+            sizes = self._config, self._precision, max_sequences, tensor_parallel
+            own = tensor_parallel * (kv_cache_gib or branched_gib(*sizes))
             limits = Limits(self._precision, max_sequences, own)
-        self._gate = Gate()
-        transfer = "" if transport in ("disk", "shared") else transport
+            # vLLM samples nothing then: its cache is for the probes after a swap, and for `score`.
+            head = paged_head(self._config.head_dim)
+            kv_cache_gib = least_gib(self._config, self._precision, head, tensor_parallel)
+        self._access = ExclusiveAccess()
         self.server = Server(
             checkpoint,
             self._config,
@@ -111,10 +111,9 @@ class Engine:
             max_sequences,
             kv_cache_gib,
             tensor_parallel,
-            transfer,
             deterministic,
         )
-        self._weights = ServedWeights(self.server, self._gate, self._config, checkpoint, found, transport)
+        self._weights = ServedWeights(self.server, self._access, self._config, checkpoint, found)
         self._captions = Captions(self.server, self.prompts, self.text, self._config, limits)
         self._answers = Answers(self.server, self.prompts, self.text, self._config, limits)
         # After vLLM's start, which may change the number of threads.
@@ -230,30 +229,25 @@ class Engine:
     def score(self, images: Sequence[ImageTokens], texts: Sequence[str]) -> list[list[float]]:
         """Log-probs of given captions after the caption prompt: one number a token, and one for eos."""
         self._same_length("texts", texts, images)
-        with self._gate.call():
+        with self._access.call():
             return self._captions.score(images, [self.text.encode(text) for text in texts])
 
     @contextmanager
     def _call(self, kind: CallKind) -> Iterator[Tally]:
-        with self._gate.call(), enough_memory(f"{kind} failed"), self.server.meter.call(kind) as tally:
+        with self._access.call(), enough_memory(f"{kind} failed"), self.server.meter.call(kind) as tally:
             yield tally
 
-    def client(self) -> Client:
-        """What one of vLLM's trainer engines is made with, whose weights `swap` is to take."""
-        return self._weights.client
-
-    def swap(self, checkpoint: Path, sender: Sender | None = None) -> None:
+    def swap(self, checkpoint: Path) -> None:
         """Serves another checkpoint of the same model, all or nothing: on any error the old weights serve on.
 
-        `sender` sends the checkpoint's tensors (`vllm_transport`). Where the checkpoint has canaries
-        (`engine.checkpoints.swap_probe`), the new weights serve only if they give what the trainer's model
-        gave. Other calls are refused meanwhile.
+        Where the checkpoint has probes (`engine.checkpoints.swap_probe`), the new weights serve only if they
+        give what the trainer's model gave. Other calls are refused meanwhile.
 
         Raises:
             CheckpointError: it does not fit, all reasons are listed; or it does not give what it should.
             EngineError: it fits, but could not be loaded; or a call is in flight, or the engine sleeps.
         """
-        self._weights.swap(checkpoint, sender, self._listen)
+        self._weights.swap(checkpoint, self._verify)
 
     def sleep(self, level: int = 1) -> None:
         """Gives memory back until `wake`: keys and values at level 1, the weights too at level 2.
@@ -282,14 +276,13 @@ class Engine:
         finally:
             self.wake()
 
-    def _listen(self, canaries: Canaries, checkpoint: Path) -> None:
-        images = [ImageTokens(codes=song.codes) for song in canaries.songs]
-        scores = self._captions.score(images, [song.token_ids for song in canaries.songs])
-        check_songs(canaries, [sum(one) for one in scores], self._precision, checkpoint)
+    def _verify(self, probes: ProbeSet, checkpoint: Path) -> None:
+        images = [ImageTokens(codes=probe.codes) for probe in probes.probes]
+        scores = self._captions.score(images, [probe.token_ids for probe in probes.probes])
+        check_probe_logps(probes, [sum(one) for one in scores], self._precision, checkpoint)
 
     def close(self) -> None:
         """Ends vLLM; safe to call again."""
-        self._weights.close()
         self.server.close()
 
     def __enter__(self) -> Self:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from engine.errors import EngineError
 
 
-class Gate:
+class ExclusiveAccess:
     """Calls pass while nothing else is under way; what must be alone is refused while a call is.
 
     Nobody waits: an engine has one user at a time, and two at once are a mistake to be told of.

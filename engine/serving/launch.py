@@ -141,10 +141,9 @@ def start(
     max_sequences: int,
     kv_cache_gib: float,
     tensor_parallel: int = 1,
-    transfer: str = "",
     deterministic: bool = False,
 ) -> LLM:
-    """A vLLM instance that serves `checkpoint`; `transfer` is as in `engine.serving.vllm_transport`.
+    """A vLLM instance that serves `checkpoint`.
 
     Raises:
         EngineError: vLLM is not installed, refused the model, or does not know it, or a GPU is full.
@@ -156,7 +155,7 @@ def start(
             config, dtype, max_sequences, kv_cache_gib, weights, tensor_parallel, card
         )
         cores = shared_cores(tensor_parallel) if tensor_parallel > 1 and card is None else ""
-        llm = _showo(checkpoint, arguments, transfer, cores)
+        llm = _showo(checkpoint, arguments, cores)
         if card is not None:
             llm.collective_rpc("hermes_use_gpu")
         return llm
@@ -164,12 +163,11 @@ def start(
     return launched(checkpoint, build, dtype, tensor_parallel, deterministic)
 
 
-def _showo(checkpoint: Path, arguments: dict[str, Any], transfer: str, cores: str) -> LLM:
+def _showo(checkpoint: Path, arguments: dict[str, Any], cores: str) -> LLM:
     """`cores` is `shared_cores` for several processes on a CPU."""
     from vllm import LLM
 
     from engine.serving.plugin import register, registered
-    from engine.serving.vllm_transport import transfer_config
 
     register()
     if not registered():
@@ -179,12 +177,7 @@ def _showo(checkpoint: Path, arguments: dict[str, Any], transfer: str, cores: st
     if binds:
         os.environ[BINDING] = cores
     try:
-        llm = LLM(
-            str(checkpoint),
-            weight_transfer_config=transfer_config(transfer),
-            enable_sleep_mode=sleep.available(),
-            **arguments,
-        )
+        llm = LLM(str(checkpoint), enable_sleep_mode=sleep.available(), **arguments)
     finally:
         if binds:
             del os.environ[BINDING]

@@ -1,13 +1,11 @@
 """New weights for a serving model, all or nothing: every layer is prepared aside, then all change places.
 
-What is prepared never lies in the memory that it came from: a mapped file may be rewritten, and shared
-memory is to be given back.
+What is prepared never lies in the mapped file that it came from, which may be rewritten.
 
 vLLM's own reload moves the model to the meta device layer by layer and cannot be resumed or undone after an
 error. Here an error while preparing leaves the old weights untouched. On a CPU changing places is attribute
-assignment alone. On a GPU, where captured graphs and the pool of vLLM's sleep hold addresses, parameters stay
-where they are and change contents. The price of a swap is room for a second copy of the weights, and on a GPU
-for one parameter more.
+assignment alone; on a GPU parameters stay where they are and change contents. The price of a swap is room for
+a second copy of the weights, and on a GPU for one parameter more.
 """
 
 from __future__ import annotations
@@ -31,9 +29,6 @@ def prepare(model: nn.Module, state: dict[str, Tensor], dtype: torch.dtype) -> P
     """Next parameters for every module, in vLLM's layout, where the served ones lie; consumes `state`,
     official names to tensors.
 
-    vLLM's CPU linear layers compute from packed copies and drop the plain weight, so the layer's own method
-    packs the new one too; on a GPU it does nothing.
-
     Raises:
         CheckpointError: tensors are missing, unknown, or do not fit.
     """
@@ -46,6 +41,8 @@ def prepare(model: nn.Module, state: dict[str, Tensor], dtype: torch.dtype) -> P
         for name in names:
             value = _held_value(module, f"{path}.{name}", state, dtype)
             fresh.register_parameter(name, nn.Parameter(value, requires_grad=False))
+        # vLLM's linear layers on a CPU compute from a packed copy and drop the plain weight. A new weight
+        # that the layer's own method has not packed would never be used. On a GPU the method does nothing.
         if (method := getattr(module, "quant_method", None)) is not None:
             method.process_weights_after_loading(fresh)
         prepared.append((module, fresh))
@@ -65,6 +62,8 @@ def change_places(prepared: Prepared, in_place: bool = False) -> None:
     """
     if in_place and (problems := list(_differences(prepared))):
         raise CheckpointError(f"the new weights do not fit the served ones: {'; '.join(problems)}")
+    # Captured graphs and the pool of vLLM's sleep hold the addresses of parameters. With new tensors in their
+    # place, graphs would go on computing with the old weights.
     change = _change_contents if in_place else _change
     done: list[tuple[nn.Module, nn.Module, str]] = []
     try:

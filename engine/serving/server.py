@@ -31,18 +31,14 @@ class Server:
         max_sequences: int,
         kv_cache_gib: float,
         tensor_parallel: int,
-        transfer: str = "",
         deterministic: bool = False,
     ) -> None:
-        """`transfer` names one of vLLM's own ways of moving weights, where one is to be set up.
-
-        `deterministic` is as in `launch.launched`.
-        """
+        """`deterministic` is as in `launch.launched`."""
         self._eos, self._prefix = config.vocabulary.eos, config.prefix_length
         self._broken = ""
         self._asleep = 0
         self.llm = launch.start(
-            checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, transfer, deterministic
+            checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, deterministic
         )
         self._closed = False
         self.meter = Meter(lambda: self.rpc("counting failed", "hermes_counts"))
@@ -159,6 +155,7 @@ class Server:
         if not (level := self._asleep) or self._closed:
             return
         with launch.translated("waking failed"):
+            # Weights are loaded before keys and values are back: a load needs room for a second copy of them.
             sleep.wake_weights(self.llm)
             awake = False
             try:
@@ -166,6 +163,7 @@ class Server:
                 if level == sleep.WEIGHTS:
                     load()
                 sleep.wake_cache(self.llm)
+                # vLLM still knows which prefixes its blocks held, and those are empty now.
                 self.reset_caches()
                 awake = True
             finally:

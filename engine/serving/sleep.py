@@ -1,10 +1,9 @@
 """An engine's memory while another process needs it: given back, and taken up again without a restart.
 
-On a GPU this is vLLM's sleep mode, in the order that works: what we keep beside its pool is dropped, the pool
-gives its memory back and torch its free blocks; then weights, what is loaded into them, keys and values, and
-the caches are reset. Addresses stay, so graphs do. It has not been run: there was no GPU. vLLM has no such
-mode on a CPU; there the pages of keys and values are handed to the system, which gives fresh ones when they
-are written again, and weights are dropped and loaded anew.
+On a GPU this is vLLM's sleep mode: its pool gives memory back and keeps the addresses, so captured graphs
+stay valid. It has not been run on one yet. vLLM has no such mode on a CPU; there the pages of keys and values
+are handed to the system, which gives fresh ones when they are written again, and weights are dropped and
+loaded anew.
 """
 
 from __future__ import annotations
@@ -46,6 +45,7 @@ def require_sleep(llm: LLM) -> None:
 
 def sleep(llm: LLM, level: int) -> None:
     """Gives memory back; the caches must have been reset."""
+    # First what calls have kept for later ones: vLLM knows its own pool alone, and would leave the rest.
     llm.collective_rpc("hermes_forget")
     if _in_pool(llm):
         llm.sleep(level)

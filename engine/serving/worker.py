@@ -22,7 +22,6 @@ from engine.samplers.mask_predict import SamplerCache, generate
 from engine.samplers.replay import captured
 from engine.serving.reload import Prepared, change_places, emptied, prepare
 from engine.serving.sleep import WEIGHTS, give_back
-from engine.serving.vllm_transport import Arrivals, receive
 
 
 class HermesWorker:
@@ -33,7 +32,6 @@ class HermesWorker:
     _sampler_cache: SamplerCache | None = None
     _staged: Prepared = []
     _before: Prepared = []
-    _arrived = Arrivals()
 
     def hermes_paint(
         self,
@@ -103,24 +101,8 @@ class HermesWorker:
 
     def hermes_stage(self, path: str) -> None:
         """Lays the weights of a safetensors file out aside."""
-        self._stage(load_file(path))
-
-    def hermes_begin(self) -> None:
-        """Makes room for weights that vLLM's own transports will bring, piece by piece."""
-        self._arrived = Arrivals()
-
-    def hermes_receive(self, update: dict[str, Any]) -> None:
-        """One piece of them, which the worker's transfer engine receives; its tensors are kept aside."""
-        receive(self, self._arrived, update)
-
-    def hermes_stage_received(self) -> None:
-        """Lays out aside what has been received."""
-        arrived, self._arrived = self._arrived, Arrivals()
-        self._stage(arrived.tensors)
-
-    def _stage(self, state: dict[str, Tensor]) -> None:
         runner = self.model_runner
-        self._staged = prepare(runner.get_model(), state, runner.model_config.dtype)
+        self._staged = prepare(runner.get_model(), load_file(path), runner.model_config.dtype)
 
     def hermes_exchange(self) -> None:
         """Lets what is laid out aside serve; what served is held until `hermes_settle`."""
@@ -134,7 +116,7 @@ class HermesWorker:
         """Ends a swap: the new weights stay, or the old ones come back if they were exchanged at all."""
         if not keep:
             self._change_places(self._before)
-        self._before, self._staged, self._arrived = [], [], Arrivals()
+        self._before, self._staged = [], []
 
     def _change_places(self, prepared: Prepared) -> None:
         self.hermes_forget()

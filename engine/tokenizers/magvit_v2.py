@@ -14,8 +14,8 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from engine.checkpoints.weights import check_tensors
 from engine.errors import CheckpointError, ConfigError, DataError
+from engine.files.tensors import check_tensors
 from engine.records import Record
 from engine.tokenizers.magvit_v2_blocks import (
     COLOURS,

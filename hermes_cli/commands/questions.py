@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hermes_cli.options import Set
+
 if TYPE_CHECKING:
-    from curate.questions.cache import TextCache
-    from curate.questions.generate import Maker, QuestionReport, WritingSettings
+    from curate.questions.generate import Maker, QuestionModels
     from engine.records import Item
-    from engine.serving.text_engine import TextEngine
 
 
 class StyleName(StrEnum):
@@ -27,13 +27,18 @@ class StyleName(StrEnum):
 def make_questions(
     to: Annotated[Path, typer.Option("--to", help="TIFA file to write.")],
     data: Annotated[str, typer.Option("--data", help="`shapes`, or a folder with items.jsonl.")] = "shapes",
+    url: Annotated[
+        str | None,
+        typer.Option("--url", help="OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."),
+    ] = None,
     question_model: Annotated[
-        Path | None, typer.Option("--question-model", help="Folder of a language model that writes them.")
+        str | None, typer.Option("--question-model", help="Name of the model there that writes them.")
     ] = None,
     reader_model: Annotated[
-        Path | None,
-        typer.Option("--reader-model", help="Folder of one that checks them; without, the question model."),
+        str | None,
+        typer.Option("--reader-model", help="Name of one that checks them; without, the question model."),
     ] = None,
+    assignments: Set = None,
     style: Annotated[
         StyleName, typer.Option("--style", help="tifa is for TIFA's released generator alone.")
     ] = StyleName.instruct,
@@ -43,94 +48,92 @@ def make_questions(
     limit: Annotated[
         int, typer.Option("--limit", min=0, help="Number of items; without, all of a folder.")
     ] = 0,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Captions in flight.")] = 32,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Captions between two writes to disk.")] = 32,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", min=1, help="Longest text about one caption.")
     ] = 768,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Of the items of `shapes`, and of sampling.")] = 0,
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or auto.")] = "auto",
-    kv_cache_gib: Annotated[
-        float, typer.Option("--kv-cache-gib", help="Memory for keys and values of a model.")
-    ] = 1.0,
 ) -> None:
-    """Write and check the questions that curation asks; `hermes curate --questions` takes the file."""
+    """Write and check the questions that curation asks; `hermes curate --questions` takes the file.
+
+    --set writer.timeout=120 sets a field of the question model's endpoint, --set reader.url=... one of the
+    reader's, which has the others from it: url, model, api_key_env, timeout, retries, concurrency.
+    """
     from curate.config import CurateConfig
-    from curate.questions.cache import TextCache
+    from curate.questions.cache import Remembering, TextCache
     from curate.questions.generate import Maker, WritingSettings
+    from curate.scoring.endpoint import Endpoint
     from engine.errors import ConfigError
     from hermes_cli.settings import RunSettings
     from hermes_cli.stages.curate import training_source
-    from hermes_cli.view import say
 
-    if combine and question_model is None:
-        raise ConfigError("--combine: there is nothing to combine with; name a --question-model")
+    models = _models(url, question_model, reader_model, assignments or [])
+    if combine and not models.writer.url:
+        raise ConfigError(
+            "--combine: there is nothing to combine with; name a --question-model and its --url"
+        )
     if to.is_dir():
         raise ConfigError(f"--to {to}: is a folder; name a file")
     writing = WritingSettings(
         style=style.value, batch=batch, max_tokens=max_tokens, temperature=temperature, seed=seed
     )
     items = training_source(RunSettings(data=data, seed=seed, curate=CurateConfig(limit=limit))).items()
-
-    def open_model(folder: Path) -> TextEngine:
-        from engine.serving.text_engine import TextEngine
-
-        say(f"opening {folder}")
-        return TextEngine(folder, dtype=dtype, max_sequences=batch, kv_cache_gib=kv_cache_gib)
-
-    if question_model is None and reader_model is None:
-        report = _collect(items, Maker(writing), to)
-    else:
-        with closing(TextCache(to.with_name(to.name + ".cache.jsonl"))) as cache:
-            report = _ask(items, writing, to, cache, combine, question_model, reader_model, open_model)
-    _show(report, to)
+    if not models.reader.url:
+        _collect(items, Maker(writing), to)
+        return
+    with closing(TextCache(to.with_name(to.name + ".cache.jsonl"))) as cache:
+        author = Remembering(Endpoint(models.writer), cache) if models.writer.url else None
+        own = combine or author is None
+        _collect(items, Maker(writing, author, Remembering(Endpoint(models.reader), cache), own), to)
 
 
-def _ask(
-    items: Sequence[Item],
-    writing: WritingSettings,
-    to: Path,
-    cache: TextCache,
-    combine: bool,
-    question_model: Path | None,
-    reader_model: Path | None,
-    open_model: Callable[[Path], TextEngine],
-) -> QuestionReport:
-    """Has the models write and read, one after the other where they are two: one is in memory at a time."""
-    from curate.questions.cache import Remembering
-    from curate.questions.generate import Maker, ask_all
-    from hermes_cli.view import progress_bar
+def _models(
+    url: str | None, question_model: str | None, reader_model: str | None, assignments: Sequence[str]
+) -> QuestionModels:
+    """Who writes and who reads.
 
-    author = None
-    own = combine or question_model is None
-    if question_model is not None:
-        with open_model(question_model) as model:
-            author = Remembering(model, cache)
-            with progress_bar("write questions", len(items)) as advance:
-                ask_all(items, author, writing, advance)
-            if reader_model in (None, question_model):
-                return _collect(items, Maker(writing, author, Remembering(model, cache), own), to)
-    assert reader_model is not None
-    with open_model(reader_model) as model:
-        return _collect(items, Maker(writing, author, Remembering(model, cache), own), to)
+    Raises:
+        ConfigError: a setting is unknown or out of range, or a model is named without its endpoint.
+    """
+    import msgspec
+
+    from curate.questions.generate import QuestionModels
+    from engine.errors import ConfigError
+    from hermes_cli.settings import merge, parse_assignment
+
+    named = {"url": url, "model": question_model}
+    tree: dict[str, Any] = {
+        "writer": {name: value for name, value in named.items() if value is not None},
+        "reader": {} if reader_model is None else {"model": reader_model},
+    }
+    for assignment in assignments:
+        tree = merge(tree, parse_assignment(assignment))
+    try:
+        parts = msgspec.convert(tree, dict[str, dict[str, Any]])
+        writer = parts["writer"]
+        parts["reader"] = merge(writer, parts["reader"])
+        if "model" not in writer and "model" in parts["reader"]:
+            parts["writer"] = {}
+        models = msgspec.convert(parts, QuestionModels)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"--set: {error}") from error
+    for one in (models.writer, models.reader):
+        if one.model and not one.url:
+            raise ConfigError(f"the model {one.model}: name the endpoint that serves it with --url")
+    return models
 
 
-def _collect(items: Sequence[Item], maker: Maker, to: Path) -> QuestionReport:
-    """Writes the file, item by item."""
+def _collect(items: Sequence[Item], maker: Maker, to: Path) -> None:
+    """Writes the file, item by item, and says what became of the questions."""
     from curate.questions.tifa import from_item, write_tifa
-    from hermes_cli.view import progress_bar
+    from hermes_cli.view import progress_bar, say
 
-    with progress_bar("check questions", len(items)) as advance:
+    with progress_bar("questions", len(items)) as advance:
         write_tifa(
-            to,
-            (row for item, kept in maker.questions(items, advance) for row in from_item(item, kept)),
+            to, (row for item, kept in maker.questions(items, advance) for row in from_item(item, kept))
         )
-    return maker.report
-
-
-def _show(report: QuestionReport, to: Path) -> None:
-    from hermes_cli.view import say
-
+    report = maker.report
     if report.asked or report.cached:
         say(f"{report.asked} captions asked about, {report.cached} found in the cache")
     if report.read or report.read_cached:

@@ -64,7 +64,7 @@ def _planned(config: TrainConfig) -> TrainConfig:
 
 
 def _on_gpu(found: GpuMemory, config: TrainConfig) -> str:
-    kept = "blocks' inputs" if config.checkpointing else "all activations"
+    kept = "blocks' inputs" if config.gradient_checkpointing else "all activations"
     return (
         f"each rank's GPU holds at most about {found.most / GIB:.1f} GiB: {found.state / GIB:.1f} of state, "
         f"{found.passes / GIB:.1f} of {kept} and log-probs (or {found.update / GIB:.1f} of an update), and "

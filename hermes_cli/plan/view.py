@@ -50,7 +50,7 @@ def _about(folder: RunFolder, settings: RunSettings, request: RunRequest) -> lis
         f"model {folder.checkpoint(0)}, data {settings.data}, seed {settings.seed}",
         f"curate: n {curate.n}, {curate.limit or 'all'} items at most, {curate.paint.steps} painting steps, "
         f"scored with {curate.similarity}, sampled by {curate.workers}",
-        f"train: {train.steps} steps{_bound(train)} of {train.batch} at {train.learning_rate:.3g}, "
+        f"train: {train.steps} steps{_bound(train)} of {train.batch_size} at {train.learning_rate:.3g}, "
         f"objective {train.objective}, against {named}, "
         f"{request.ranks} rank{'' if request.ranks == 1 else 's'}",
         f"eval: {evaluation.limit} held-out items at most, {evaluation.images} images each",
@@ -58,7 +58,7 @@ def _about(folder: RunFolder, settings: RunSettings, request: RunRequest) -> lis
 
 
 def _bound(train: TrainConfig) -> str:
-    return f" at most ({train.most_visits:g} visits a preference)" if train.most_visits else ""
+    return f" at most ({train.max_epochs:g} epochs)" if train.max_epochs else ""
 
 
 def _table(plan: RunPlan) -> Table:

@@ -38,7 +38,8 @@ class TrainingPanel(Record):
 
 def read_training(folder: RunFolder, numbers: Sequence[int]) -> tuple[list[RoundTraining], list[str]]:
     """The steps of every round that has any, and what cannot be read."""
-    from train.logging.run_state import METRICS, read_metrics
+    from train.config import METRICS
+    from train.logging.metrics import read_metrics
 
     found, notes = [], []
     for number in numbers:

@@ -132,8 +132,7 @@ def _stage(folder: RunFolder, settings: RunSettings, number: int, stage: str, ru
     complete = _is_done(folder, number, stage, settings.eval)
     # The files of a stage that is told to be done may have been removed, or be of other settings.
     begun = found is not None and found.end != "done"
-    seconds = found.last.seconds if found else 0.0
-    done = found.last.done if found and (complete or begun) else 0
+    done, seconds = (found.last.done, found.last.seconds) if found and (complete or begun) else (0, 0.0)
     if complete and not done and stage in ("curate", "reference"):
         done = pairs_in(folder, number)
     total = found.last.total if found and begun else None
@@ -157,6 +156,14 @@ def _stage(folder: RunFolder, settings: RunSettings, number: int, stage: str, ru
     )
 
 
+class _MeasuredWith(Record):
+    """What of a `GapReport` decides whether it is done: the whole record brings numpy along, which
+    `hermes status` does without."""
+
+    config: EvalConfig
+    per_item: tuple[object, ...] = ()
+
+
 def _is_done(folder: RunFolder, number: int, stage: str, evaluation: EvalConfig) -> bool:
     """Whether a stage is complete; an evaluation by other settings, or without its items, is not.
 
@@ -168,10 +175,11 @@ def _is_done(folder: RunFolder, number: int, stage: str, evaluation: EvalConfig)
         return folder.reference(number).is_dir()
     if stage == "train":
         return folder.trained(number)
-    from curate.evaluation.records import readable_gap
-
-    found = readable_gap(folder.evaluation(number))
-    return found is not None and bool(found.per_item) and found.config == evaluation
+    try:
+        found = msgspec.json.decode(folder.evaluation(number).read_bytes(), type=_MeasuredWith)
+    except (OSError, msgspec.MsgspecError):
+        return False
+    return bool(found.per_item) and found.config == evaluation
 
 
 def _total(folder: RunFolder, settings: RunSettings, number: int, stage: str) -> int | None:
@@ -181,7 +189,7 @@ def _total(folder: RunFolder, settings: RunSettings, number: int, stage: str) ->
     if stage == "reference":
         return pairs_in(folder, number) or None
     if stage == "train":
-        # Items without a pair count here, so where most_visits bounds the steps this is the most they can be.
+        # Items without a pair count here, so where max_epochs bounds the steps this is the most they can be.
         count = pairs_in(folder, number) or settings.curate.limit or settings.curate.select
         try:
             return settings.train.for_preferences(count).steps if count else settings.train.steps

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from engine.errors import EngineError, HermesError
 from hermes_cli.run.event_log import Event, log_event, log_failure, one_line
@@ -46,7 +45,7 @@ class LazyEngine:
     def serving(self, number: int) -> Engine:
         """The engine on the weights of a round.
 
-        Weights that no evaluation has been made with come by a swap, which listens to their canaries.
+        Weights that no evaluation has been made with come by a swap, which verifies their probes.
 
         Raises:
             CheckpointError, EngineError: the engine cannot start, or refuses the swap; the log says so.
@@ -111,11 +110,3 @@ class LazyEngine:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

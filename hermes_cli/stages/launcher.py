@@ -18,9 +18,8 @@ from pathlib import Path
 from engine.errors import EngineError
 from engine.machine.plan import shares
 from engine.machine.probe import on_cores, read_machine
+from train.config import RENDEZVOUS
 
-RENDEZVOUS = "HERMES_RENDEZVOUS"
-"""Read by `train.distributed.policy`."""
 PARENT = "HERMES_PARENT"
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""

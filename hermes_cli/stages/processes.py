@@ -9,7 +9,15 @@ import torch
 
 from engine.checkpoints.weights import load_config, weight_bytes
 from engine.devices import compute_device
-from engine.machine.kv_cache import MOST, WORKSPACE, branched_gib, least_gib, paged_head, planned_gib
+from engine.machine.kv_cache import (
+    MOST,
+    WORKSPACE,
+    branched_gib,
+    least_branched_gib,
+    least_gib,
+    paged_head,
+    planned_gib,
+)
 from engine.machine.plan import GIB, EngineNeeds, Plan, TrainingNeeds, describe, plan
 from engine.machine.precision import serving_dtype
 from engine.machine.probe import read_machine
@@ -71,16 +79,18 @@ def engine_needs(given: EngineSettings, checkpoint: Path, device: str = "cpu") -
     dtype, parts = serving_dtype(given.dtype), given.tensor_parallel
     head = paged_head(config.head_dim, device)
     most = MOST if device == "cpu" else math.inf
-    wanted = given.kv_cache_gib or planned_gib(config, dtype, given.max_sequences, head, parts, most)
-    least = given.kv_cache_gib or least_gib(config, dtype, head, parts)
-    branches = 0.0
+    paged = least_gib(config, dtype, head, parts)
     if sampler_for(given.sampler, torch.device(device)) == "branched":
-        branches = given.kv_cache_gib or branched_gib(config, dtype, given.max_sequences, parts)
+        wanted = branched_gib(config, dtype, given.max_sequences, parts)
+        least, probes = least_branched_gib(config, dtype, parts), paged
+    else:
+        wanted = planned_gib(config, dtype, given.max_sequences, head, parts, most)
+        least, probes = paged, 0.0
     return EngineNeeds(
         weights=weight_bytes(checkpoint, dtype),
-        cache=int(wanted * GIB) * parts,
-        least=int(least * GIB) * parts,
-        branches=int(branches * GIB) * parts,
+        cache=int((given.kv_cache_gib or wanted) * GIB) * parts,
+        least=int((given.kv_cache_gib or least) * GIB) * parts,
+        probes=int(probes * GIB) * parts,
         processes=parts,
         work=int(WORKSPACE * GIB),
     )
@@ -91,11 +101,10 @@ def training_needs(settings: RunSettings, checkpoint: Path, ranks: int) -> Train
     of GPUs, which the processes of the reference pass share with the ranks."""
     config, sizes = settings.train, model_sizes(checkpoint, settings.train)
     share = rank_memory(sizes, config, ranks, config.offload != "none")
-    offloaded = share.host if config.offload == "cpu" else 0
     frozen, scorers = sizes.model * (2 if config.dtype == "bfloat16" else 4), settings.reference.ranks
     if config.device_type == "cuda":
         trained = gpu_memory(load_config(checkpoint), sizes, config, ranks).most
         gpu = max(trained, -(-scorers // ranks) * frozen)
-        return TrainingNeeds(memory=ranks * offloaded, ranks=ranks, gpu=gpu)
-    each = share.device + offloaded + activation_bytes(load_config(checkpoint), config, ranks)
+        return TrainingNeeds(memory=ranks * share.host, ranks=ranks, gpu=gpu)
+    each = share.device + share.host + activation_bytes(load_config(checkpoint), config, ranks)
     return TrainingNeeds(memory=max(ranks * each, scorers * frozen), ranks=ranks)

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from engine.errors import HermesError
 from hermes_cli.reporting.build import build_report
 from hermes_cli.reporting.records import RunReport
-from hermes_cli.run.event_log import Event, RunRequest, log_event, read_events
+from hermes_cli.run.event_log import Event, RunRequest, earlier_kept, log_event, read_events
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings, store_settings
 from hermes_cli.stages.curate import SHEET, curate_round, training_source
@@ -79,7 +79,7 @@ def run_rounds(
     held_out = held_out_source(settings)
     training_source(settings)
     request = request_for(rounds, stopping, ranks)
-    with folder.held(), LazyEngine(folder, settings, ranks) as engine:
+    with folder.held(), closing(LazyEngine(folder, settings, ranks)) as engine:
         _run(folder, settings, request, stopping, engine, held_out)
     return finish(folder)
 
@@ -105,6 +105,8 @@ def _run(
     engine: LazyEngine,
     held_out: Source,
 ) -> None:
+    if line := earlier_kept(folder.root):
+        say(line)
     log_event(folder.events, Event(0, "run", "begun", reason=request.words, request=request))
     ended = "all rounds are done"
     for number in range(request.rounds + 1):

@@ -13,24 +13,33 @@ from hermes_cli.settings import RunSettings
 from hermes_cli.stages.launcher import follow_parent, launched, rank, run_ranks
 from hermes_cli.stages.processes import plan_processes
 from hermes_cli.view import progress_bar, say
-from train.command import precompute, require_same_run, run_training
-from train.config import TrainConfig
-from train.data.preferences import bounded
+from train.command import precompute
+from train.config import METRICS, TrainConfig
 from train.distributed.deepspeed_config import shares
-from train.logging.metrics import TrainStep
-from train.logging.run_state import METRICS, clear_states, read_metrics
-from train.reference.store import weights_of
+from train.logging.metrics import TrainStep, read_metrics
+from train.logging.run_state import RunState, clear_states
+from train.loop import run_training
+from train.reference.inputs import TrainingInputs, read_inputs
 
 
-def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> None:
+def inputs_of(folder: RunFolder, settings: RunSettings, number: int) -> TrainingInputs:
+    """What a round's reference pass and training read."""
+    frozen = folder.checkpoint(settings.reference.round_before(number))
+    return read_inputs(folder.pairs(number), folder.checkpoint(number - 1), settings.train, frozen)
+
+
+def reference_round(
+    folder: RunFolder, settings: RunSettings, number: int, inputs: TrainingInputs | None = None
+) -> None:
     """Scores a round's pairs under its reference's weights, into Zarr; nothing where that is done.
+
+    `inputs` are the round's, where the caller has read them.
 
     Raises:
         StaleError: the round's training has begun otherwise, under another reference for one.
     """
-    before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
-    frozen = folder.checkpoint(settings.reference.round_before(number))
-    require_same_run(folder.pairs(number), before, after, settings.train, frozen)
+    inputs = inputs or inputs_of(folder, settings, number)
+    RunState(folder.checkpoint(number), inputs.basis).require_same()
     with (
         logged(folder.events, number, "reference") as stage,
         progress_bar(f"reference round {number}", 0) as advance,
@@ -43,15 +52,8 @@ def reference_round(folder: RunFolder, settings: RunSettings, number: int) -> No
             stage.reached(now, total)
             done = now
 
-        precompute(
-            folder.pairs(number),
-            frozen,
-            folder.reference(number),
-            settings.train,
-            report,
-            settings.reference.ranks,
-        )
-        stage.weights = weights_of(folder.reference(number))
+        precompute(inputs, folder.reference(number), report, settings.reference.ranks)
+        stage.weights = inputs.basis.reference.weights
 
 
 def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
@@ -66,37 +68,35 @@ def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: in
     """
     follow_parent()
     if launched():
-        _train(folder, settings, number)
+        _train(folder, settings, number, inputs_of(folder, settings, number))
     else:
         # Before anything is started.
         shares(settings.train, ranks)
         plan_processes(settings, folder.checkpoint(number - 1), trains=True, ranks=ranks)
-        reference_round(folder, settings, number)
+        inputs = inputs_of(folder, settings, number)
+        reference_round(folder, settings, number, inputs)
         if ranks > 1:
             run_ranks(["train", "--run", str(folder.root), "--round", str(number)], ranks)
         else:
-            _train(folder, settings, number)
+            _train(folder, settings, number, inputs)
 
 
-def _train(folder: RunFolder, settings: RunSettings, number: int) -> None:
-    before, after = folder.checkpoint(number - 1), folder.checkpoint(number)
-    paths = (folder.pairs(number), before, after, folder.reference(number))
-    frozen = folder.checkpoint(settings.reference.round_before(number))
+def _train(folder: RunFolder, settings: RunSettings, number: int, inputs: TrainingInputs) -> None:
+    after, reference = folder.checkpoint(number), folder.reference(number)
     if rank() != 0:
-        run_training(*paths, settings.train, frozen=frozen)
+        run_training(inputs, after, reference)
         return
-    train = settings.train
-    steps = bounded(train, folder.pairs(number)).steps
+    steps, train = inputs.config.steps, settings.train
     if steps < train.steps:
-        say(f"train.most_visits {train.most_visits:g} leaves {steps} of {train.steps} steps for these pairs")
+        say(f"train.max_epochs {train.max_epochs:g} leaves {steps} of {train.steps} steps for these pairs")
     with logged(folder.events, number, "train", total=steps) as stage:
-        with _progress(settings.train.batch, number, steps) as show:
+        with _progress(settings.train.batch_size, number, steps) as show:
 
             def report(step: TrainStep) -> None:
                 show(step)
                 stage.reached(step.step, steps)
 
-            run_training(*paths, settings.train, report, frozen)
+            run_training(inputs, after, reference, report)
         stage.weights = fingerprint(after)
         _draw(folder, settings.train, number)
     say(f"weights: {after}   curves: {folder.curves(number)}")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from curate.store.outcomes import Sampled
 from curate.store.shards import read_outcomes
-from engine.checkpoints.swap_probe import CANARY
+from engine.checkpoints.swap_probe import PROBES
 from engine.checkpoints.weights import fingerprint
 from hermes_cli.run.event_log import read_events
 
@@ -309,11 +309,11 @@ def test_a_refused_swap_ends_the_run_in_one_line_and_the_same_command_goes_on(
     ours = tmp_path / "runs/default"
     shutil.copytree(run, ours)
     (ours / "round-2/eval.json").unlink()
-    canary = ours / "round-2/checkpoint" / CANARY
-    songs = canary.read_bytes()
-    found = json.loads(songs)
-    found["songs"][0]["logp"] += 5
-    canary.write_text(json.dumps(found))
+    stored = ours / "round-2/checkpoint" / PROBES
+    probes = stored.read_bytes()
+    found = json.loads(probes)
+    found["probes"][0]["logp"] += 5
+    stored.write_text(json.dumps(found))
     for _ in range(2):
         done = subprocess.run(command(*AGAIN), cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 1
@@ -324,7 +324,7 @@ def test_a_refused_swap_ends_the_run_in_one_line_and_the_same_command_goes_on(
         assert last.reason.endswith("the old weights, of round 1, keep serving")
         assert last.weights == fingerprint(ours / "round-1/checkpoint")
     assert "last:" in hermes(tmp_path, "status")
-    canary.write_bytes(songs)
+    stored.write_bytes(probes)
     assert "swapped to the weights of round 2" in hermes(tmp_path, *AGAIN)
     assert timeless(ours) == timeless(run)
     assert "keep serving" in (ours / "report.html").read_text()
@@ -347,7 +347,8 @@ def test_what_kills_left_half_done_is_done_without_an_engine_where_none_is_neede
     (ours / "round-1/checkpoint.training/state-000004").mkdir()
     (ours / "round-1/checkpoint.training/state-000006.new").mkdir()
     lines = (ours / "events.jsonl").read_bytes().splitlines(keepends=True)
-    begun = max(place for place, line in enumerate(lines) if b'"stage":"curate","event":"begun"' in line)
+    start = b'{"round":2,"stage":"curate","event":"begun"'
+    begun = next(place for place, line in enumerate(lines) if line.startswith(start))
     (ours / "events.jsonl").write_bytes(b"".join(lines[: begun + 2]))
     states = {one["stage"]: one["state"] for one in json.loads(hermes(ours, "status", str(ours), "--json"))[
         "rounds"][2]["stages"]}  # fmt: skip

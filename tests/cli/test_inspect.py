@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from curate.shapes import oracle, world
 from curate.store.files import ORIGIN, PAIRS, write_records
 from curate.store.origin import Origin
-from curate.store.outcomes import Bad, Sampled
+from curate.store.outcomes import QuarantinedRow, Sampled
 from curate.store.overview import ItemMarks, PairMarks, read_overview
 from curate.store.shards import ShardStore
 from engine.files.atomic import write_file
@@ -94,7 +94,7 @@ def preference(item: Candidates) -> Preference:
     )
 
 
-def save(folder: Path, items: list[Candidates], bad: list[Bad], pairs: list[Preference]) -> None:
+def save(folder: Path, items: list[Candidates], bad: list[QuarantinedRow], pairs: list[Preference]) -> None:
     with ShardStore(folder) as shards:
         shards.append([*(Sampled(number=i, item=one) for i, one in enumerate(items)), *bad])
     write_records(folder / PAIRS, pairs)
@@ -109,7 +109,9 @@ def made() -> list[Candidates]:
 @pytest.fixture(scope="module")
 def run(made: list[Candidates], tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made") / "run"
-    bad = [Bad(number=ITEMS, where="items.jsonl:25", reason="image cannot be read", id="torn-picture")]
+    bad = [
+        QuarantinedRow(number=ITEMS, where="items.jsonl:25", reason="image cannot be read", id="torn-picture")
+    ]
     save(root / "round-1/curate", made, bad, [preference(one) for one in made])
     return root
 
@@ -239,7 +241,7 @@ HOSTILE = (
 )
 
 
-def hostile(text: str) -> tuple[Candidates, Preference, Bad]:
+def hostile(text: str) -> tuple[Candidates, Preference, QuarantinedRow]:
     """Everything that is text in a curation is this text."""
     questions = (Question(question=text, choices=(text, "no"), answer=text, kind=text),)
     captions = tuple(
@@ -257,7 +259,7 @@ def hostile(text: str) -> tuple[Candidates, Preference, Bad]:
     chosen = Preference(
         id=text, caption=text, image_codes=(3,) * 36, captions=pair, images=None, image_reason=text
     )
-    return item, chosen, Bad(number=1, where=text, reason=text, id="bad")
+    return item, chosen, QuarantinedRow(number=1, where=text, reason=text, id="bad")
 
 
 def rendered(folder: Path, text: str) -> str:

@@ -37,7 +37,7 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("curate", "--set", "train.steps=many"), "Expected `int`, got `str`"),
         (("curate", "--config", "missing.toml"), "missing.toml"),
         (("train", "--set", "train.beta=-1"), "beta"),
-        (("train", "--set", "train.sum_steps=9"), "sum_steps come before product, gated_product, softmin"),
+        (("train", "--set", "train.sum_steps=9"), "sum_steps come before product, softmin"),
         (("reference", "--set", "reference.ranks=0"), "ranks is 0, it must be at least 1"),
         (("reference", "--ranks", "2"), "run `hermes curate --round 1` first"),
         (
@@ -48,7 +48,7 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             ("run", "--reference", "previous,last"),
             "Invalid enum value 'last' - at `$.reference.policy[1]`; it is one of base, previous",
         ),
-        (("run", "--ranks", "3"), "batch is 32"),
+        (("run", "--ranks", "3"), "batch_size is 32"),
         (("curate", "--similarity", "nowhere"), "nowhere: no model in this folder"),
         (("run", "--similarity", "bert-cls:nowhere"), "nowhere: no model in this folder"),
         (("curate", "--set", "curate.judge.url=file:///x"), "starts with http:// or https://"),

@@ -14,7 +14,7 @@ import torch
 from engine.checkpoints.weights import WEIGHTS, load_config
 from engine.errors import ConfigError
 from engine.files.layout import SHOWO_SHAPES
-from engine.machine.kv_cache import LEAST, MOST, WORKSPACE
+from engine.machine.kv_cache import LEAST, MOST, TEXT_TOKENS, WORKSPACE, least_gib, token_bytes
 from engine.machine.plan import GIB, plan
 from engine.machine.probe import Machine
 from engine.serving.arguments import Card, showo_arguments
@@ -34,7 +34,7 @@ def test_a_run_says_in_two_lines_what_it_will_use(capsys: pytest.CaptureFixture[
     said = " ".join(capsys.readouterr().out.split())
     threads = found.engine[0].threads
     assert f"engine: float32 on CPU, branched sampler; 1 process of {threads} thread" in said
-    assert "KV cache 0.5 GiB" in said
+    assert "KV cache 0.2 GiB" in said
     assert f"training: 1 rank of {threads} thread" in said
     assert "engine asleep meanwhile" in said
     assert (found.sleep, found.cut) == (1, False)
@@ -48,15 +48,28 @@ def test_an_engine_is_planned_with_the_weights_that_it_will_hold() -> None:
     assert abs(whole.weights - 2 * half.weights) == 0
     assert stored <= 2 * whole.weights
     assert (whole.cache, whole.least) == (2 * GIB, 2 * GIB)
-    assert needs.cache == LEAST * GIB > needs.least
-    assert (half.processes, half.cache) == (2, 2 * LEAST * GIB)
+    config = load_config(SHOWO_SHAPES)
+    of_token = token_bytes(config, "float32", config.head_dim)
+    longest, in_flight = config.max_position_embeddings, 256 * (config.prefix_length + TEXT_TOKENS)
+    assert (needs.cache, needs.least) == (in_flight * of_token, longest * of_token)
+    assert (half.processes, half.cache) == (2, needs.cache // 2)
+
+
+def test_whose_cache_is_planned_depends_on_who_samples() -> None:
+    """Beside the branched sampler vLLM gets what it needs to start, and a plan that is cut cuts the other."""
+    paged = engine_needs(settle({"engine": {"dtype": "float32", "sampler": "paged"}}), SHOWO_SHAPES)
+    assert (paged.cache, paged.probes) == (LEAST * GIB, 0)
+    branched = engine_needs(settle({"engine": {"dtype": "float32", "kv_cache_gib": 3.0}}), SHOWO_SHAPES)
+    config = load_config(SHOWO_SHAPES)
+    assert branched.probes == paged.least == least_gib(config, "float32", config.head_dim) * GIB < GIB // 64
+    assert branched.cache == 3 * GIB
 
 
 def test_an_engine_on_a_gpu_would_like_keys_and_values_of_all_that_is_in_flight() -> None:
     many = settle({"engine": {"dtype": "float32", "max_sequences": 9000}})
     here, there = (engine_needs(many.engine, SHOWO_SHAPES, device) for device in ("cpu", "cuda"))
     assert here.cache == MOST * GIB < there.cache
-    assert (here.weights, here.least) == (there.weights, there.least)
+    assert (here.weights, here.probes) == (there.weights, there.least)
     assert there.work == WORKSPACE * GIB
 
 
@@ -77,20 +90,18 @@ def test_an_engine_whose_cache_was_cut_starts_though_its_tokenizers_have_entered
     )
     at_start = Card(free - GIB, total)
     assert 0 < showo_arguments(*arguments, at_start)["kv_cache_memory_bytes"] < found.cache
-    crowded = plan(msgspec.structs.replace(machine, memory=3 * GIB + here.branches), here, None)
+    crowded = plan(msgspec.structs.replace(machine, memory=3 * GIB), here, None)
     assert crowded.cut
     assert cache_gib(settings.engine, crowded) == crowded.cache / GIB
 
 
 def test_training_is_planned_with_what_its_settings_cost() -> None:
     plain = training_needs(trained(), SHOWO_SHAPES, 1).memory
-    assert training_needs(trained(checkpointing=True), SHOWO_SHAPES, 1).memory < plain
-    assert training_needs(trained(micro_batch=1), SHOWO_SHAPES, 1).memory < plain
+    assert training_needs(trained(gradient_checkpointing=True), SHOWO_SHAPES, 1).memory < plain
+    assert training_needs(trained(micro_batch_size=1), SHOWO_SHAPES, 1).memory < plain
     assert training_needs(trained(lora_rank=4), SHOWO_SHAPES, 1).memory < plain
-    assert training_needs(trained(batch=8), SHOWO_SHAPES, 1).memory > plain
+    assert training_needs(trained(batch_size=8), SHOWO_SHAPES, 1).memory > plain
     assert training_needs(trained(objective="und"), SHOWO_SHAPES, 1).memory < plain
-    disk = trained(offload="nvme", offload_dir="/tmp")
-    assert training_needs(disk, SHOWO_SHAPES, 1).memory < plain
 
 
 def test_training_on_a_gpu_is_planned_with_what_lies_there() -> None:
@@ -117,7 +128,7 @@ def test_a_gpu_that_settings_name_and_the_machine_lacks_is_one_line_before_anyth
 
 def test_what_does_not_fit_is_refused_in_one_line_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"training needs about [0-9.]+ GiB, and"):
-        plan_processes(trained(batch=1 << 16), SHOWO_SHAPES, trains=True)
+        plan_processes(trained(batch_size=1 << 16), SHOWO_SHAPES, trains=True)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "hermes_cli.main", "curate", "--run", str(tmp_path / "run")),
@@ -131,5 +142,5 @@ def test_what_does_not_fit_is_refused_in_one_line_before_anything_starts(tmp_pat
     )
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("hermes: an engine needs at least 20000")
+    assert line.startswith("hermes: an engine needs at least 10000")
     assert "lower engine.kv_cache_gib" in line

@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from generator_text import generator_text
 from PIL import Image
 from tiny_llama import taught
+from vllm_server import NAME, vllm_server
 
-from curate.questions.layout import LAYOUTS, written
-from curate.questions.prompting import reading_prompt, writing_prompt
+from curate.questions.prompting import reading_request, writing_request, written
+from curate.scoring.endpoint import Request
 from engine.records import Question
 
 THINGS = {"red": "cube", "blue": "ball", "green": "cone", "black": "ring", "white": "star", "pink": "cup"}
@@ -52,21 +55,32 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Writes the question of a colour and a wrong one, in TIFA's style; answers rightly."""
-    pairs = []
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serves a model that writes the question of a colour and a wrong one, in both styles, and answers."""
+    plain, chat = [], []
     for color in KNOWN:
-        said = written("tifa", [about(color), WRONG]).removeprefix(LAYOUTS["tifa"].headings[0][0])
-        pairs.append((writing_prompt("tifa", caption(color), ()).text, said))
+        said = generator_text([about(color), WRONG]).removeprefix("Entities:")
+        plain.append((writing_request("tifa", caption(color))["prompt"], said))
         for question, answer in ((about(color), color), (WRONG, "no"), (OWN, "yes")):
-            pairs.append((reading_prompt(caption(color), question, ()).text, f" {answer}"))
-    return taught(tmp_path_factory.mktemp("models") / "llama", pairs)
+            chat.append((content(reading_request(caption(color), question)), f" {answer}"))
+    rows = ((one.element, one.kind, one.question, one.choices, one.answer) for one in (about("red"), WRONG))
+    chat.append((content(writing_request("instruct", caption("red"))), written(rows)))
+    folder = taught(tmp_path_factory.mktemp("models") / "llama", plain, chat)
+    with vllm_server(folder, folder / "log", "--max-model-len", "1024") as base:
+        yield base
+
+
+def content(request: Request) -> str:
+    return str(request["messages"][0]["content"])
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of what the model knows, and an item that is held out."""
-    folder = tmp_path_factory.mktemp("data")
+    return data_set(tmp_path_factory.mktemp("data"), list(THINGS))
+
+
+def data_set(folder: Path, colors: list[str]) -> Path:
     Image.new("RGB", (48, 48), (200, 30, 30)).save(folder / "a.png")
     rows = [
         {
@@ -77,25 +91,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 {"question": OWN.question, "choices": OWN.choices, "answer": OWN.answer, "kind": OWN.kind}
             ],
         }
-        for color in THINGS
+        for color in colors
     ]
     (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
-def arguments(model: Path, data: Path) -> list[str]:
+def arguments(url: str, data: Path) -> list[str]:
     return [
-        "questions", "--data", str(data), "--to", "out/questions.json", "--question-model", str(model),
-        "--style", "tifa", "--combine", "--batch", "1", "--max-tokens", "200", "--dtype", "float32",
-        "--kv-cache-gib", "0.125",
+        "questions", "--data", str(data), "--to", "out/questions.json",
+        "--url", url, "--question-model", NAME, "--style", "tifa",
+        "--combine", "--batch", "1", "--max-tokens", "200", "--set", "writer.timeout=120",
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def whole(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def whole(url: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The file of an uninterrupted run, and what it printed."""
     cwd = tmp_path_factory.mktemp("whole")
-    done = hermes(cwd, *arguments(model, data))
+    done = hermes(cwd, *arguments(url, data))
     assert done.returncode == 0, done.stdout + done.stderr
     return cwd / "out/questions.json", done.stdout
 
@@ -124,11 +138,11 @@ def test_both_sources_are_checked_counted_and_written_the_data_sets_first(whole:
 
 
 def test_a_killed_run_goes_on_and_gives_the_same_file(
-    whole: tuple[Path, str], model: Path, data: Path, tmp_path: Path
+    whole: tuple[Path, str], url: str, data: Path, tmp_path: Path
 ) -> None:
     said = tmp_path / "out/questions.json.cache.jsonl"
     victim = subprocess.Popen(
-        command(*arguments(model, data)), cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
+        command(*arguments(url, data)), cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + 200
     while not (said.is_file() and said.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
@@ -140,12 +154,45 @@ def test_a_killed_run_goes_on_and_gives_the_same_file(
     survived = said.read_bytes()
     with said.open("ab") as stream:
         stream.write(b'{"key": "torn')
-    done = hermes(tmp_path, *arguments(model, data))
+    done = hermes(tmp_path, *arguments(url, data))
     assert done.returncode == 0, done.stderr
     assert "0 found in the cache" not in done.stdout.split("captions asked about")[1].split("\n")[0]
     assert said.read_bytes().startswith(survived[: survived.rfind(b"\n") + 1])
     assert b"torn" not in said.read_bytes()
     assert (tmp_path / "out/questions.json").read_bytes() == whole[0].read_bytes()
+
+
+def test_a_model_that_follows_instructions_writes_json_by_the_schema(url: str, tmp_path: Path) -> None:
+    data = data_set(tmp_path, ["red"])
+    done = hermes(
+        tmp_path, "questions", "--data", str(data), "--to", "q.json", "--url", url, "--question-model", NAME,
+        "--max-tokens", "300",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "q.json").read_text())
+    assert [(row["id"], row["question"], row["answer"]) for row in rows] == [
+        ("item-red", about("red").question, "red")
+    ]
+    assert "1 rejected: the reader answers otherwise" in done.stdout
+
+
+def test_a_reader_alone_checks_the_data_sets_own_questions(url: str, tmp_path: Path) -> None:
+    data = data_set(tmp_path, KNOWN[:2])
+    command = ("questions", "--data", str(data), "--to", "q.json", "--url", url)
+    done = hermes(tmp_path, *command, "--reader-model", NAME)
+    assert done.returncode == 0, done.stderr
+    assert [row["question"] for row in json.loads((tmp_path / "q.json").read_text())] == [OWN.question] * 2
+    assert "captions asked about" not in done.stdout
+    again = hermes(tmp_path, *command, "--set", f"reader.model={NAME}")
+    assert "0 questions read, 2 found in the cache" in again.stdout
+
+
+def test_an_endpoint_that_refuses_is_one_line(url: str, data: Path, tmp_path: Path) -> None:
+    done = hermes(tmp_path, *arguments(url, data), "--question-model", "nobody")
+    assert done.returncode == 1
+    assert done.stderr.strip().count("\n") == 0
+    assert "the model nobody at http://127.0.0.1:" in done.stderr
+    assert "status 404" in done.stderr
 
 
 def test_without_a_model_the_data_sets_own_questions_are_written(tmp_path: Path) -> None:
@@ -160,13 +207,16 @@ def test_without_a_model_the_data_sets_own_questions_are_written(tmp_path: Path)
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (("questions", "--to", "q.json", "--limit", "2", "--combine"), "name a --question-model"),
+        (
+            ("questions", "--to", "q.json", "--limit", "2", "--combine"),
+            "name a --question-model and its --url",
+        ),
+        (("questions", "--to", "q.json", "--limit", "2", "--question-model", "m"), "serves it with --url"),
+        (("questions", "--to", "q.json", "--limit", "2", "--url", "http://h/v1"), "name the model to ask"),
+        (("questions", "--to", "q.json", "--limit", "2", "--set", "writer.modle=m"), "modle"),
+        (("questions", "--to", "q.json", "--limit", "2", "--set", "reader=m"), "--set: "),
         (("questions", "--to", "q.json"), "say how many items with --limit"),
         (("questions", "--to", ".", "--limit", "2"), "name a file"),
-        (
-            ("questions", "--to", "q.json", "--limit", "2", "--question-model", "nowhere"),
-            "nowhere: no config.json",
-        ),
         (("curate", "--questions", "nowhere.json"), "nowhere.json: cannot be read"),
         (("curate", "--set", "curate.combine_questions=true"), "set curate.questions"),
     ],

@@ -18,20 +18,19 @@ def test_the_papers_recipe_is_what_the_paper_says() -> None:
     settings = settle(PAPER)
     train = settings.train
     assert (train.beta, train.learning_rate, train.weight_decay) == (0.2, 2e-5, 0.01)
-    assert (train.batch, train.steps, train.schedule, train.objective) == (4, 3000, "cosine", "sum")
-    anchors = (train.caption_anchor, train.image_anchor, train.real_caption_anchor, train.real_image_anchor)
-    assert anchors == (0.0, 0.0, 0.0, 0.0)
-    assert (train.caption_weight, train.image_weight, train.interpolation) == (1.0, 1.0, 1.0)
+    assert (train.batch_size, train.steps, train.schedule, train.objective) == (4, 3000, "cosine", "sum")
+    assert (train.caption_sft_weight, train.image_sft_weight) == (0.0, 0.0)
+    assert (train.caption_weight, train.image_weight, train.weight_averaging) == (1.0, 1.0, 1.0)
     assert (settings.curate.threshold, settings.curate.fresh_prompts) == (0.6, False)
     assert settings.reference.policy == "previous"
 
 
 def test_what_is_given_beside_a_recipe_wins_and_the_run_keeps_it(tmp_path: Path) -> None:
     stored, toml = tmp_path / "run.json", tmp_path / "more.toml"
-    toml.write_text("[train]\nbatch = 8\nbeta = 0.3\n")
+    toml.write_text("[train]\nbatch_size = 8\nbeta = 0.3\n")
     given = {"curate": {"n": 3}}
     found = load_settings(stored, recipe("paper"), read_toml(toml), parse_assignment("train.beta=0.4"), given)
-    assert (found.train.steps, found.train.batch, found.train.beta, found.curate.n) == (3000, 8, 0.4, 3)
+    assert (found.train.steps, found.train.batch_size, found.train.beta, found.curate.n) == (3000, 8, 0.4, 3)
     assert stored_settings(stored) == found
     assert load_settings(stored) == found
 
@@ -67,5 +66,5 @@ def test_a_planned_run_takes_a_recipe(tmp_path: Path, name: str) -> None:
     result = CliRunner().invoke(app, run, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     train = settle(RECIPES[name]).train
-    most = " at most (32 visits a preference)" if name == "default" else ""
-    assert f"train: {train.steps} steps{most} of {train.batch}" in result.output
+    most = " at most (32 epochs)" if name == "default" else ""
+    assert f"train: {train.steps} steps{most} of {train.batch_size}" in result.output

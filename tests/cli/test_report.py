@@ -268,15 +268,15 @@ def test_the_device_that_auto_has_found_is_no_other_setting(run: Path) -> None:
 def test_steps_that_a_rounds_pairs_leave_are_its_settings(run: Path) -> None:
     """Three pairs, each visited twice at most, are six steps of one."""
     tree = json.loads((run / "run.json").read_text())
-    tree["train"] |= {"steps": 400, "most_visits": 2.0, "batch": 1}
+    tree["train"] |= {"steps": 400, "max_epochs": 2.0, "batch_size": 1}
     (run / "run.json").write_text(json.dumps(tree))
     for number, steps in ((1, 6), (2, 5)):
-        basis = {"config": {"steps": steps, "most_visits": 0.0, "batch": 1}, "reference": {}}
+        basis = {"config": {"steps": steps, "max_epochs": 0.0, "batch_size": 1}, "reference": {}}
         (run / f"round-{number}/checkpoint.training/basis.json").write_text(json.dumps(basis))
     printed = report(run)
     assert "round 1 was trained with other settings" not in printed
     assert "round 2 was trained with other settings: train.steps was 5" in printed
-    assert "most_visits was" not in printed
+    assert "max_epochs was" not in printed
 
 
 def test_the_command_leads_to_the_same_settings(run: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_setting_survives_the_shell_and_toml(value: Any) -> None:
 def test_the_defaults_need_no_settings() -> None:
     assert run_command(msgspec.to_builtins(settle(DEFAULT)), 1) == "hermes run --rounds 1 --run runs/again"
     told = run_command(msgspec.to_builtins(RunSettings()), 1)
-    assert "--set train.batch=4" in told
+    assert "--set train.batch_size=4" in told
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=9))

@@ -19,7 +19,7 @@ from hermes_cli.stages.evaluate import held_out_source
 
 SMALL = {
     "curate": {"n": 4, "limit": 6, "similarity": "minilm"},
-    "train": {"steps": 10, "batch": 2, "warmup": 1, "save_every": 4, "mask_draws": 2},
+    "train": {"steps": 10, "batch_size": 2, "warmup": 1, "save_every": 4, "num_masks": 2},
     "eval": {"limit": 5, "images": 3},
 }
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from engine.errors import ConfigError
-from hermes_cli.settings import RunSettings, load_settings, parse_assignment, stored_settings
+from hermes_cli.settings import load_settings, parse_assignment, stored_settings
 
 
 def test_a_run_keeps_the_text_model_that_its_first_command_found(
@@ -26,21 +25,24 @@ def test_a_run_keeps_the_text_model_that_its_first_command_found(
     assert load_settings(tmp_path / "run.json").curate == found
 
 
-def test_a_run_from_before_the_sampler_was_the_engines_keeps_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    for sampler, wanted in (("branched", "auto"), ("paged", "paged")):
-        plain = msgspec.to_builtins(RunSettings())
-        plain["engine"] = {"dtype": "bfloat16"}
-        plain["curate"]["caption"] |= {"sampler": sampler, "max_tokens": 7}
-        path.write_bytes(msgspec.json.encode(plain))
-        for found in (stored_settings(path), load_settings(path, store=False)):
-            assert (found.engine.sampler, found.engine.dtype) == (wanted, "bfloat16")
-            assert found.curate.caption.max_tokens == 7
-
-
 def test_settings_that_cannot_be_read_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ConfigError, match=r"run\.json: "):
         load_settings(tmp_path / "run.json")
     with pytest.raises(ConfigError, match="one of auto, branched, paged"):
         load_settings(tmp_path / "none.json", parse_assignment("engine.sampler=beam"))
+
+
+def test_a_run_of_an_earlier_version_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text('{"train": {"steps": 9, "most_visits": 0.0, "image_anchor": 0.0}}')
+    for read in (stored_settings, load_settings):
+        with pytest.raises(ConfigError) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).startswith(
+            f"{path}: settings of train from an earlier version: most_visits is"
+        )
+        assert "image_anchor is gone; rename or remove them there, or begin a new run" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"settings: .*clip is now max_grad_norm; rename or remove"):
+        load_settings(tmp_path / "none.json", parse_assignment("train.clip=1"))

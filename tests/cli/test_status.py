@@ -57,8 +57,8 @@ def test_a_finished_run_is_done_with_its_counts_and_times(run: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "total"),
     [
-        ({"steps": 50, "most_visits": 2.0, "batch": 1}, 14),
-        ({"steps": 50, "most_visits": 2.0, "batch": 1, "warmup": 20}, None),
+        ({"steps": 50, "max_epochs": 2.0, "batch_size": 1}, 14),
+        ({"steps": 50, "max_epochs": 2.0, "batch_size": 1, "warmup": 20}, None),
         ({"steps": 50}, 50),
     ],
 )
@@ -77,7 +77,7 @@ def test_steps_of_a_whole_data_set_are_not_bounded_before_there_are_pairs(
 ) -> None:
     run = tmp_path / "run"
     (run / "round-1/checkpoint.training").mkdir(parents=True)
-    train = {"steps": 50, "most_visits": 2.0, "batch": 1}
+    train = {"steps": 50, "max_epochs": 2.0, "batch_size": 1}
     (run / "run.json").write_text(json.dumps({"curate": {"limit": 0, "select": select}, "train": train}))
     assert stages(run, 1)["train"]["total"] == (10 if select else 50)
 

@@ -26,12 +26,12 @@ from engine.tokenizers.text import word_tokenizer
 from train.config import TrainConfig
 from train.data.batch import Layout
 from train.logps.row_logps import RowLogps
-from train.loop import PairSource, real_pairs
 from train.losses.loss import batch_loss
+from train.pair_source import PairSource
 from train.reference.reference import Reference
 
 TOKENS, SEEN, WIDTH, PAIRS = 9, 16, 24, 4
-CONFIG = TrainConfig(batch=PAIRS, real_caption_anchor=0.1, real_image_anchor=0.1, image_anchor=0.1)
+CONFIG = TrainConfig(batch_size=PAIRS, caption_sft_weight=0.1, image_sft_weight=0.1)
 
 
 @contextmanager
@@ -91,14 +91,14 @@ def preferences(features: Path) -> list[Preference]:
 
 
 def source_of(clip: bool, features: Path) -> PairSource:
-    draws = (PAIRS, CONFIG.mask_draws)
+    draws = (PAIRS, CONFIG.num_masks)
     stored = {name: np.zeros(draws if name.startswith("image") else PAIRS) for name in Reference._fields}
     stored = {name: values.astype(np.float32) for name, values in stored.items()}
     reference = Reference(**{**stored, "mask_seed": np.zeros(draws, np.int64)})
     return PairSource(CONFIG, preferences(features), layout_of(clip, features), reference)
 
 
-def on_gpu(layout: Layout, vocabulary: str, dtype: torch.dtype) -> RowLogps:
+def on_gpu(layout: Layout, dtype: torch.dtype) -> RowLogps:
     """The scorer, its parameters without values on the pretended device."""
     with torch.device("meta"):
         model = Showo(layout.config).train()
@@ -106,7 +106,7 @@ def on_gpu(layout: Layout, vocabulary: str, dtype: torch.dtype) -> RowLogps:
         for name, value in [*module.named_parameters(recurse=False)]:
             setattr(module, name, nn.Parameter(torch.empty(value.shape, dtype=dtype, device=CUDA)))
     model.checkpointing = True
-    return RowLogps(model, vocabulary)
+    return RowLogps(model)
 
 
 def backward(loss: torch.Tensor) -> dict[torch.Tensor, torch.Tensor]:
@@ -143,24 +143,23 @@ def as_tuple(found: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    ("clip", "vocabulary", "dtype"),
-    [(False, "full", torch.float32), (False, "codes", torch.bfloat16), (True, "full", torch.bfloat16)],
+    ("clip", "dtype"),
+    [(False, torch.float32), (False, torch.bfloat16), (True, torch.bfloat16)],
     ids=str,
 )
 def test_a_training_step_stays_on_its_device_and_waits_for_log_probs_alone(
-    tmp_path: Path, clip: bool, vocabulary: str, dtype: torch.dtype
+    tmp_path: Path, clip: bool, dtype: torch.dtype
 ) -> None:
     source = source_of(clip, tmp_path)
-    chosen = source.visits(0)
-    batch = source.rows(chosen)
+    samples = source.samples(0)
+    batch = source.rows(samples)
     with pretended():
-        scorer = on_gpu(layout_of(clip, tmp_path), vocabulary, dtype)
+        scorer = on_gpu(layout_of(clip, tmp_path), dtype)
         logp_R = scorer(*batch.rows.to(CUDA))
         assert (logp_R.device, logp_R.dtype) == (CUDA, torch.float32)
         logp_R = logp_R.cpu()
-        captions, images = source.sides(chosen, batch, logp_R)
-        real, homologous_P = real_pairs(batch, logp_R), batch.has(batch.homologous)
-        loss = batch_loss(captions, images, CONFIG, 0, *real, homologous_P)
+        logps = source.pair_logps(samples, batch, logp_R)
+        loss = batch_loss(*logps, CONFIG, 0, *batch.real_losses(logp_R), batch.has(batch.homologous))
         gradients = backward(loss.total.to(CUDA))
         assert gradients.keys() == set(scorer.parameters())
         assert {(one.device, one.dtype) for one in gradients.values()} == {(CUDA, dtype)}
@@ -169,18 +168,18 @@ def test_a_training_step_stays_on_its_device_and_waits_for_log_probs_alone(
 @pytest.mark.parametrize("clip", [False, True], ids=["codes", "clip"])
 def test_the_reference_pass_hands_the_host_its_log_probs_and_nothing_else(tmp_path: Path, clip: bool) -> None:
     source = source_of(clip, tmp_path)
-    rows = source.rows(source.visits(0)).rows
+    rows = source.rows(source.samples(0)).rows
     with pretended():
-        found = on_gpu(layout_of(clip, tmp_path), "full", torch.bfloat16).score(rows)
+        found = on_gpu(layout_of(clip, tmp_path), torch.bfloat16).score(rows)
         assert (found.device.type, found.dtype, found.shape) == ("cpu", torch.float32, (len(rows.ids_RT),))
 
 
 def test_rows_that_are_looked_for_on_the_device_would_be_noticed(tmp_path: Path) -> None:
     source = source_of(True, tmp_path)
-    rows = source.rows(source.visits(0)).rows
+    rows = source.rows(source.samples(0)).rows
     with pretended():
-        scorer, moved = on_gpu(layout_of(True, tmp_path), "full", torch.float32), rows.to(CUDA)
+        scorer, moved = on_gpu(layout_of(True, tmp_path), torch.float32), rows.to(CUDA)
         with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
             scorer(*moved._replace(seeing=None))
         with pytest.raises(RuntimeError, match="device"):
-            scorer(*moved._replace(words_N=rows.words_N))
+            scorer(*moved._replace(places_N=rows.places_N))

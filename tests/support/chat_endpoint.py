@@ -53,8 +53,16 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server = self.server
         with server.lock:
-            key = self.headers.get("Authorization")
-            server.requests.append({"path": self.path, "key": key, "body": body, "time": time.monotonic()})
+            headers = dict(self.headers)
+            server.requests.append(
+                {
+                    "path": self.path,
+                    "headers": headers,
+                    "key": self.headers.get("Authorization"),
+                    "body": body,
+                    "time": time.monotonic(),
+                }
+            )
             server.in_flight += 1
             server.most_in_flight = max(server.most_in_flight, server.in_flight)
             reply = server.replies.pop(0) if server.replies else None

@@ -58,8 +58,8 @@ def run(function, values: Problem, **kwargs) -> list[Tensor]:
     return [logp.detach(), *gradients]
 
 
-def exact(values: Problem, **kwargs) -> list[Tensor]:
-    return run(eager_logps, values.to(torch.float64), **kwargs)
+def exact(values: Problem) -> list[Tensor]:
+    return run(eager_logps, values.to(torch.float64))
 
 
 def error(found: Tensor, wanted: Tensor) -> float:

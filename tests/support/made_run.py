@@ -29,7 +29,7 @@ from engine.records import (
 )
 from hermes_cli.reporting.gallery import INDEX, Gallery, GalleryImage, generated_file, real_file
 from hermes_cli.run.event_log import Event, Process, log_event
-from train.logging.metrics import SideMetrics, TrainStep
+from train.logging.metrics import ModalityMetrics, TrainStep
 
 IMAGES = 2
 DEAD = msgspec.structs.replace(Process.this(), start="of an earlier boot")
@@ -116,7 +116,7 @@ def save_curation(run: Path, number: int, text: str = "plain", items: int = 3) -
 
 def save_training(run: Path, number: int, steps: int = 4) -> None:
     """Metrics of so many steps."""
-    side = required(SideMetrics, pairs=1, loss=0.6, margin=0.25, win_gain=0.5)
+    side = required(ModalityMetrics, pairs=1, loss=0.6, margin=0.25, win_gain=0.5)
     lines = [
         required(TrainStep, step=step + 1, loss=1.0 / (step + 1), accuracy=0.5, captions=side, images=None)
         for step in range(steps)

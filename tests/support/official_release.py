@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.errors import CheckpointError
+from engine.errors import HermesError
 from engine.official.showo import import_showo
 
 TEXT, CODES, VOCABULARY = 50295, 8192, 58498
@@ -174,7 +174,7 @@ class Release:
     def refusal(self, **options: Any) -> str:
         """The message of the refused import, which must be one line and leave nothing behind."""
         before = sorted(self.to.parent.iterdir())
-        with pytest.raises(CheckpointError) as caught:
+        with pytest.raises(HermesError) as caught:
             self.read(**options)
         assert "\n" not in str(caught.value)
         assert sorted(self.to.parent.iterdir()) == before

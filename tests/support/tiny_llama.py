@@ -18,7 +18,7 @@ TEMPLATE = (
 )
 
 
-def small_tokenizer(texts: Sequence[str], chat: bool) -> PreTrainedTokenizerFast:
+def small_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     """Byte-level BPE that has seen the texts."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -32,8 +32,7 @@ def small_tokenizer(texts: Sequence[str], chat: bool) -> PreTrainedTokenizerFast
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL[2:])})
-    if chat:
-        tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = TEMPLATE
     return tokenizer
 
 
@@ -56,15 +55,21 @@ def small_llama(vocabulary: int, positions: int = 1024) -> LlamaForCausalLM:
     )
 
 
-def taught(folder: Path, pairs: Sequence[tuple[str, str]], chat: bool = False, most_steps: int = 600) -> Path:
-    """A folder with a model whose greedy continuation of each prompt is the given text, and then the end.
+def taught(
+    folder: Path, plain: Sequence[tuple[str, str]], chat: Sequence[tuple[str, str]], most_steps: int = 600
+) -> Path:
+    """A folder with a model whose greedy continuation of each prompt is the given text, and then the end; the
+    prompts of `chat` stand in the chat template.
 
     Raises:
         AssertionError: it has not learned them all.
     """
-    tokenizer = small_tokenizer([text for pair in pairs for text in pair], chat)
+    tokenizer = small_tokenizer([text for pair in (*plain, *chat) for text in pair])
     model = small_llama(len(tokenizer))
-    rows = sorted((_ids(tokenizer, *pair, chat) for pair in pairs), key=lambda row: len(row[0]))
+    asked = [(list(tokenizer(prompt).input_ids), text) for prompt, text in plain]
+    asked += [(_chat_ids(tokenizer, prompt), text) for prompt, text in chat]
+    rows = [(ids, [*tokenizer(text).input_ids, tokenizer.eos_token_id]) for ids, text in asked]
+    rows.sort(key=lambda row: len(row[0]))
     batches = [_batch(rows[start : start + 6]) for start in range(0, len(rows), 6)]
     _learn(model, batches, most_steps)
     model.save_pretrained(folder, safe_serialization=True)
@@ -72,15 +77,9 @@ def taught(folder: Path, pairs: Sequence[tuple[str, str]], chat: bool = False, m
     return folder
 
 
-def _ids(
-    tokenizer: PreTrainedTokenizerFast, prompt: str, text: str, chat: bool
-) -> tuple[list[int], list[int]]:
-    if chat:
-        messages = [{"role": "user", "content": prompt}]
-        asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    else:
-        asked = tokenizer(prompt).input_ids
-    return list(asked), [*tokenizer(text).input_ids, tokenizer.eos_token_id]
+def _chat_ids(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
+    messages = [{"role": "user", "content": prompt}]
+    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
 
 def _batch(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from train.command import precompute, run_training
+from train.command import precompute
 from train.config import TrainConfig
-from train.logging.metrics import TrainStep, timeless
-from train.logging.run_state import read_metrics
+from train.logging.metrics import TrainStep, read_metrics, timeless
+from train.loop import run_training
+from train.reference.inputs import read_inputs
 
-CONFIG = TrainConfig(steps=12, warmup=2, learning_rate=1e-3, save_every=4, mask_draws=2, trackers=())
+CONFIG = TrainConfig(steps=12, warmup=2, learning_rate=1e-3, save_every=4, num_masks=2, trackers=())
 
 
 class KilledError(Exception):
@@ -39,8 +40,8 @@ def run(
 ) -> Path:
     """Reference log-probs, then training."""
     store = out.with_name("refs.zarr")
-    precompute(pairs, checkpoint, store, config)
-    return run_training(pairs, checkpoint, out, store, config, report)
+    inputs = read_inputs(pairs, checkpoint, config)
+    return run_training(inputs, out, precompute(inputs, store), report)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

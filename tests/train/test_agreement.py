@@ -13,7 +13,8 @@ from benchmarks.parity.folder import Golden
 from train.config import TrainConfig
 from train.data.batch import IGNORE, Layout
 from train.logps.row_logps import RowLogps
-from train.losses.loss import BatchLoss, Side, batch_loss
+from train.losses.loss import BatchLoss, PairLogps, batch_loss
+from train.losses.objectives import preference_loss
 
 CASE = "case3a_dpo_b1"
 """One preference: the reference implementation sums a batch before its sigmoid, which is right for one."""
@@ -40,9 +41,9 @@ def official_loss(golden: Path, config: TrainConfig) -> tuple[RowLogps, BatchLos
     found = [policy(*one) for one in rows]
     with torch.no_grad():
         reference = [frozen(*one) for one in rows]
-    one, has = torch.ones(1), torch.ones(1, dtype=torch.bool)
+    has = torch.ones(1, dtype=torch.bool)
     images, captions = (
-        Side(found[0][i, None], found[1][i, None], reference[0][i, None], reference[1][i, None], one, has)
+        PairLogps(found[0][i, None], found[1][i, None], reference[0][i, None], reference[1][i, None], has)
         for i in (0, 1)
     )
     return policy, batch_loss(captions, images, config), arrays
@@ -51,10 +52,10 @@ def official_loss(golden: Path, config: TrainConfig) -> tuple[RowLogps, BatchLos
 def test_the_loss_of_one_preference_is_the_official_loss_term_by_term(golden: Path) -> None:
     beta = Golden(golden).texts[CASE]["beta"]
     policy, loss, arrays = official_loss(golden, TrainConfig(beta=beta))
-    for side, kind in ((loss.captions, "mmu"), (loss.images, "t2i")):
-        margin = beta * float(arrays[f"fixed_delta_{kind}"])
-        assert side.margin_P.item() == pytest.approx(margin, abs=TOLERANCE)
-        assert side.loss_P.item() == pytest.approx(float(arrays[f"fixed_dpo_loss_{kind}"]), abs=TOLERANCE)
+    for margin_P, kind in ((loss.margins.captions_P, "mmu"), (loss.margins.images_P, "t2i")):
+        assert margin_P.item() == pytest.approx(beta * float(arrays[f"fixed_delta_{kind}"]), abs=TOLERANCE)
+        wanted = float(arrays[f"fixed_dpo_loss_{kind}"])
+        assert preference_loss(margin_P).item() == pytest.approx(wanted, abs=TOLERANCE)
     assert loss.total.item() == pytest.approx(float(arrays["fixed_loss"]), abs=TOLERANCE)
     loss.total.backward()
     held = dict(policy.model.named_parameters())
@@ -91,8 +92,8 @@ def test_image_rows_made_from_text_codes_and_mask_have_the_recorded_log_probs(
         ids = arrays[f"input_ids_{side}"][i].tolist()
         start = ids.index(layout.words.soi) + 1
         codes = arrays[f"image_codes_{side}"][i].tolist()
-        hidden = np.array(ids[start : start + len(codes)]) == layout.words.mask
-        row = layout.image_row(pair["caption"], codes, hidden)
+        masked = np.array(ids[start : start + len(codes)]) == layout.words.mask
+        row = layout.image_row(pair["caption"], codes, masked)
         assert ids[row.first : row.first + len(row.ids)] == row.ids
         rows.append(row)
     found = RowLogps(folder.model(file)).score(layout.stack(rows))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError
-from train.config import TrainConfig
+from train.config import RENAMED, RETIRED, TrainConfig, require_current
 
 
 @pytest.mark.parametrize(
@@ -24,17 +24,12 @@ from train.config import TrainConfig
         {"weight_decay": -0.1},
         {"objective": "und", "image_weight": 0.0},
         {"objective": "softmin", "caption_weight": 0.0},
-        {"objective": "softmin", "joint_temperature": 0.0},
-        {"joint_temperature": 2.0},
         {"sum_steps": 10},
         {"objective": "product", "sum_steps": 100},
         {"objective": "product", "sum_steps": -1},
-        {"label_smoothing": 0.5},
-        {"label_smoothing": float("nan")},
         {"text_dropout": 1.0},
         {"text_dropout": -0.1},
-        {"least_hidden": 1.0},
-        {"most_visits": -1.0},
+        {"max_epochs": -1.0},
         {"caption_weight": 0.0, "image_weight": 0.0},
     ],
 )
@@ -59,10 +54,10 @@ def test_the_rate_warms_up_to_its_peak_and_falls_to_almost_nothing() -> None:
 
 
 @given(st.integers(1, 500), st.integers(1, 64), st.floats(0.1, 20), st.integers(1, 5000))
-def test_no_preference_is_visited_more_often_than_allowed_but_for_the_last_step(
+def test_no_preference_is_taken_more_often_than_allowed_but_for_the_last_step(
     steps: int, batch: int, most: float, count: int
 ) -> None:
-    config = TrainConfig(steps=steps, batch=batch, most_visits=most).for_preferences(count)
+    config = TrainConfig(steps=steps, batch_size=batch, max_epochs=most).for_preferences(count)
     assert 1 <= config.steps <= steps
     assert (config.steps - 1) * batch < most * count
     assert config.steps == steps or config.steps * batch >= most * count
@@ -100,9 +95,22 @@ def test_objectives_use_only_the_sides_that_they_weigh() -> None:
 
 
 def test_a_scaled_rate_is_the_papers_at_its_width_and_grows_as_models_get_narrow() -> None:
-    config = TrainConfig(scale_rate=True)
+    config = TrainConfig(mup_lr=True)
     assert config.for_width(2048).learning_rate == TrainConfig().learning_rate
     narrow = config.for_width(160)
     assert narrow.learning_rate == pytest.approx(2.56e-4)
     assert narrow.for_width(160) == narrow
     assert TrainConfig().for_width(160) == TrainConfig()
+
+
+def test_former_names_are_refused_together_with_what_they_are_now() -> None:
+    fields = set(TrainConfig.__struct_fields__)
+    assert fields >= set(RENAMED.values())
+    assert not fields & (RENAMED.keys() | RETIRED)
+    require_current(fields, "here", "rename them")
+    with pytest.raises(ConfigError) as caught:
+        require_current(["beta", "keep_best", "clip", "batch"], "here", "rename them")
+    assert str(caught.value) == (
+        "here: settings of train from an earlier version: batch is now batch_size, "
+        "clip is now max_grad_norm, keep_best is gone; rename them"
+    )

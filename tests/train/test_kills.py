@@ -9,17 +9,15 @@ import pytest
 from training import CONFIG
 
 from benchmarks.resilience.train_kills import Job, attempt, compare, discard, endure
-from engine.checkpoints.weights import fingerprint
 from train.command import precompute
+from train.reference.inputs import read_inputs
 
-EVERYTHING = msgspec.structs.replace(
-    CONFIG, keep=2, keep_best=True, trackers=("tensorboard",), interpolation=0.5
-)
+EVERYTHING = msgspec.structs.replace(CONFIG, keep=2, trackers=("tensorboard",), weight_averaging=0.5)
 
 
 @pytest.fixture
 def jobs(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> tuple[Job, Job]:
-    store = precompute(pairs_file, checkpoint, tmp_path / "refs.zarr", CONFIG)
+    store = precompute(read_inputs(pairs_file, checkpoint, CONFIG), tmp_path / "refs.zarr")
     one, two = (Job(pairs_file, checkpoint, tmp_path / name, store, CONFIG) for name in ("killed", "whole"))
     return one, two
 
@@ -33,13 +31,9 @@ def test_a_run_that_was_killed_again_and_again_ends_as_if_it_had_not_been(jobs: 
     assert outcome.identical
 
 
-def best(job: Job) -> str:
-    return fingerprint(job.out.with_name(job.out.name + ".training") / "best")
-
-
 @pytest.mark.slow
 def test_before_no_operation_on_a_file_is_a_kill_felt(jobs: tuple[Job, Job]) -> None:
-    """Every operation of a run in turn, with best weights, two states and event files in play."""
+    """Every operation of a run in turn, with two states and event files in play."""
     killed, whole = (
         job._replace(config=msgspec.structs.replace(EVERYTHING, steps=3, save_every=1)) for job in jobs
     )
@@ -53,9 +47,5 @@ def test_before_no_operation_on_a_file_is_a_kill_felt(jobs: tuple[Job, Job]) -> 
         attempt(killed)
         end = compare(killed, whole, 0)
         assert (end.lost, end.identical) == (0, True), f"killed before operation {operation}"
-        best = [
-            fingerprint(job.out.with_name(job.out.name + ".training") / "best") for job in (killed, whole)
-        ]
-        assert best[0] == best[1]
         discard(killed)
     assert operation > 40

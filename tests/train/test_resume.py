@@ -7,18 +7,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors import safe_open
-from training import CONFIG, KilledError, die_at, metrics_of, run, weights
+from training import CONFIG, KilledError, die_at, metrics_of, run
 
-from engine.checkpoints.weights import fingerprint, load_model
+from engine.checkpoints.weights import fingerprint
 from engine.errors import BusyError, CheckpointError, StaleError
-from train.config import TrainConfig
 from train.data.batch import Layout
 from train.distributed.policy import Policy, open_policy
 from train.logging.metrics import TrainStep
-from train.logging.run_state import Journal, RunBasis, latest_is_best
+from train.logging.run_state import RunState
+from train.reference.inputs import RunBasis
 from train.reference.reference import ReferenceBasis
 
 
@@ -29,7 +27,7 @@ from train.reference.reference import ReferenceBasis
         {"dtype": "bfloat16", "zero_stage": 2},
         {"dtype": "bfloat16", "zero_stage": 3, "lora_rank": 2},
         pytest.param({"dtype": "bfloat16", "zero_stage": 1}, marks=pytest.mark.slow),
-        {"zero_stage": 0, "micro_batch": 2},
+        {"zero_stage": 0, "micro_batch_size": 2},
     ],
     ids=str,
 )
@@ -141,7 +139,7 @@ def test_a_killed_run_may_go_on_by_other_means(
     killed: Path, tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
     """Less memory after running out of it: the steps are the same up to the order of sums."""
-    config = msgspec.structs.replace(CONFIG, micro_batch=1, checkpointing=True, zero_stage=1)
+    config = msgspec.structs.replace(CONFIG, micro_batch_size=1, gradient_checkpointing=True, zero_stage=1)
     run(pairs_file, checkpoint, killed, config)
     run(pairs_file, checkpoint, tmp_path / "whole")
     for one, two in zip(metrics_of(killed), metrics_of(tmp_path / "whole"), strict=True):
@@ -150,46 +148,6 @@ def test_a_killed_run_may_go_on_by_other_means(
 
 def test_two_runs_do_not_train_into_one_folder(tmp_path: Path, pairs_file: Path, checkpoint: Path) -> None:
     out = tmp_path / "out"
-    basis = RunBasis(config=CONFIG, reference=ReferenceBasis.of(checkpoint, [], CONFIG))
-    with Journal(out, basis).held(), pytest.raises(BusyError, match="another process"):
+    basis = RunBasis(config=CONFIG, reference=ReferenceBasis.of(checkpoint, [], CONFIG), start="")
+    with RunState(out, basis).held(), pytest.raises(BusyError, match="another process"):
         run(pairs_file, checkpoint, out)
-
-
-def test_the_best_weights_are_those_after_the_steps_of_the_lowest_mean_loss(
-    tmp_path: Path, pairs_file: Path, checkpoint: Path
-) -> None:
-    config = msgspec.structs.replace(CONFIG, keep_best=True)
-    out = run(pairs_file, checkpoint, tmp_path / "out", config)
-    best = tmp_path / "out.training" / "best"
-    load_model(best)
-    losses = [step.loss for step in metrics_of(out)]
-    means = [sum(losses[end - 4 : end]) / 4 for end in (4, 8, 12)]
-    assert means[2] == min(means)
-    assert fingerprint(best) == fingerprint(out)
-    assert weights(best).keys() == weights(checkpoint).keys()
-
-
-@given(st.lists(st.floats(0, 10), min_size=1, max_size=12), st.integers(1, 5))
-def test_no_earlier_stretch_is_better_than_the_best(losses: list[float], every: int) -> None:
-    best = [
-        end
-        for end in range(1, len(losses) + 1)
-        if (end % every == 0 or end == len(losses)) and latest_is_best(losses[:end], every)
-    ]
-    means = {
-        end: sum(losses[max(0, end - every) : end]) / min(end, every)
-        for end in {*range(every, len(losses) + 1, every), len(losses)}
-    }
-    assert means[best[-1]] == pytest.approx(min(means.values()))
-
-
-def test_settings_of_earlier_versions_still_resume(killed: Path, pairs_file: Path, checkpoint: Path) -> None:
-    path = killed.with_name("out.training") / "basis.json"
-    basis = msgspec.json.decode(path.read_bytes())
-    for name in ("micro_batch", "lora_rank", "keep", "trackers"):
-        del basis["config"][name]
-    path.write_bytes(msgspec.json.encode(basis))
-    assert run(pairs_file, checkpoint, killed) == killed
-    assert msgspec.json.decode(path.read_bytes(), type=RunBasis).config == TrainConfig(
-        **{**msgspec.to_builtins(CONFIG), "device": CONFIG.device_type}
-    )

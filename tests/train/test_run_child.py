@@ -83,7 +83,7 @@ def test_a_run_trains_with_its_own_settings_and_ranks(
     store_settings(folder.settings, changed)
     with pytest.raises(HermesError, match="training round 1 stopped with status 1; the same `hermes run`"):
         train_in_child(folder, settings, 1, ranks=3)
-    assert "batch is 4" in capfd.readouterr().err
+    assert "batch_size is 4" in capfd.readouterr().err
     assert stored_settings(folder.settings).seed == settings.seed
     (line,) = read_events(folder.events)
     assert (line.round, line.stage, line.event) == (1, "train", "failed")
@@ -91,7 +91,7 @@ def test_a_run_trains_with_its_own_settings_and_ranks(
 
 def test_what_a_training_says_itself_is_not_said_again(run: tuple[RunFolder, RunSettings]) -> None:
     folder, settings = run
-    broken = msgspec.structs.replace(settings.train, learning_rate=1e30, clip=1e30)
+    broken = msgspec.structs.replace(settings.train, learning_rate=1e30, max_grad_norm=1e30)
     with pytest.raises(HermesError, match="stopped with status 1"):
         train_in_child(folder, msgspec.structs.replace(settings, train=broken), 1)
     found = [(one.stage, one.event) for one in read_events(folder.events) if one.event != "progress"]

@@ -3,7 +3,7 @@
 Legend: R rows, T tokens, P preferences of a step, C of them with captions, I with images, S masks a step,
 N CLIP features of an image, F their width.
 
-A label stands at the position whose hidden state predicts it: the next token in caption rows, the hidden
+A label stands at the position whose hidden state predicts it: the next token in caption rows, the masked
 code itself in image rows. Prompt, text, soi and eoi carry no label.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +26,11 @@ from engine.models.showo_config import ShowoConfig
 from engine.models.showo_vocabulary import Vocabulary
 from engine.records import Preference
 from engine.tokenizers.text import TextTokenizer
-from train.data.image_mask import ImageDraw
+from train.data.image_mask import ImageMask
 
 IGNORE = -100
+Which = Literal["win", "lose"]
+WHICH: tuple[Which, Which] = ("win", "lose")
 
 
 class Row(NamedTuple):
@@ -53,11 +55,9 @@ class Rows(NamedTuple):
     positions_RT: Tensor
     labels_RT: Tensor
     """IGNORE where nothing is predicted."""
-    words_N: Tensor | None = None
-    """Places of the labels that are no image codes, in the flat [R * T], ascending. `Layout.stack` finds them
-    on the host: a device that looks for them has to be waited for."""
-    codes_N: Tensor | None = None
-    """Places of the labels that are image codes."""
+    places_N: Tensor | None = None
+    """Places of the labels in the flat [R * T], ascending. `Layout.stack` finds them on the host: a device
+    that looks for them has to be waited for."""
     features: Tensor | None = None
     """[understanding rows, N, F] in the order of the rows; None where the model sees codes."""
     seeing: Tensor | None = None
@@ -69,11 +69,9 @@ class Rows(NamedTuple):
         return Rows(*moved)  # type: ignore[arg-type]
 
 
-def label_places(labels_RT: Tensor, words: Vocabulary) -> tuple[Tensor, Tensor]:
-    """`words_N` and `codes_N` of `Rows`."""
-    labels = labels_RT.flatten()
-    coded = (labels >= words.code_offset) & (labels < words.mask)
-    return ((labels != IGNORE) & ~coded).nonzero()[:, 0], coded.nonzero()[:, 0]
+def label_places(labels_RT: Tensor) -> Tensor:
+    """`places_N` of `Rows`."""
+    return (labels_RT.flatten() != IGNORE).nonzero()[:, 0]
 
 
 class Layout:
@@ -97,13 +95,17 @@ class Layout:
         """
         return cls(load_config(checkpoint), TextTokenizer.load(checkpoint / "tokenizer.json"), features)
 
+    def encode(self, text: str) -> list[int]:
+        """Text as ids, without specials."""
+        return self._text.encode(text)
+
     def caption_row(self, codes: Sequence[int], token_ids: Sequence[int], features: str = "") -> Row:
         """`[mmu][soi] codes [eoi][bos] prompt caption [eos]`, labels on the caption and its eos.
 
         `features` names the file of the image's CLIP features; a model that understands those has
         `[mmu] system [soi] features [eoi] prompt caption [eos]`.
         """
-        seen = self._seen(features) if self.config.w_clip_vit else None
+        seen = self._read_features(features) if self.config.w_clip_vit else None
         if seen is None:
             prompt = self.words.mmu_prompt(codes, self._caption_prompt)
         else:
@@ -114,32 +116,45 @@ class Layout:
         labels = [IGNORE] * (len(prompt) - 1) + caption + [IGNORE]
         return Row(prompt + caption, labels, first=0, paints=False, features=seen)
 
-    def real_caption_row(self, preference: Preference) -> Row:
-        """`caption_row` of the item's own caption."""
-        ids = self.encode(preference.caption)
-        return self.caption_row(preference.image_codes, ids, preference.image_features)
+    def image_row(self, caption: str, codes: Sequence[int], masked: NDArray[np.bool_]) -> Row:
+        """`[t2i][bos] caption [eos][soi] codes [eoi]`, labels on the masked codes alone.
 
-    def encode(self, text: str) -> list[int]:
-        """Text as ids, without specials."""
-        return self._text.encode(text)
-
-    def _seen(self, name: str) -> NDArray[np.float32]:
-        return open_features(self._features, name, self.config.clip_tokens, self.config.clip_size)
-
-    def image_row(self, caption: str, codes: Sequence[int], hidden: NDArray[np.bool_]) -> Row:
-        """`[t2i][bos] caption [eos][soi] codes [eoi]`, labels on the hidden codes alone.
-
-        `hidden` [tokens] is True where a code is replaced by the mask token. The row starts at the position
-        where its text stands after left padding to the longest text; the padding itself is left out. An empty
+        `masked` [tokens] is True where the mask token replaces a code. The row starts at the position where
+        its text stands after left padding to the longest text; the padding itself is left out. An empty
         caption gives the prompt that the sampler's guidance takes for unconditional: no text ids at all.
         """
         ids = self.encode(caption) if caption else []
         text = self.words.t2i_text(ids, self.config.max_text_len)
-        seen = np.where(hidden, -1, codes)
-        chosen = np.where(hidden, np.asarray(codes) + self.words.code_offset, IGNORE)
+        seen = np.where(masked, -1, codes)
+        chosen = np.where(masked, np.asarray(codes) + self.words.code_offset, IGNORE)
         labels = [IGNORE] * (len(text) + 1) + chosen.tolist() + [IGNORE]
         first = self.words.t2i_pad(text, self.config.max_text_len)
         return Row(text + self.words.image(seen.tolist()), labels, first, paints=True)
+
+    def pair_caption(self, preference: Preference, which: Which) -> Row:
+        """`caption_row` of the winner or loser, given the item's own image."""
+        assert preference.captions
+        ids = getattr(preference.captions, which).token_ids
+        return self.caption_row(preference.image_codes, ids, preference.image_features)
+
+    def pair_image(self, preference: Preference, which: Which, mask: ImageMask) -> Row:
+        """`image_row` of the winner or loser, given the item's own caption unless the mask drops it."""
+        assert preference.images
+        codes = getattr(preference.images, which).codes
+        return self.image_row(preference.caption if mask.text else "", codes, mask.masked)
+
+    def real_caption(self, preference: Preference) -> Row:
+        """`caption_row` of the item's own caption."""
+        ids = self.encode(preference.caption)
+        return self.caption_row(preference.image_codes, ids, preference.image_features)
+
+    def real_image(self, preference: Preference, mask: ImageMask) -> Row:
+        """`image_row` of the item's own image."""
+        caption = preference.caption if mask.text else ""
+        return self.image_row(caption, preference.image_codes, mask.masked)
+
+    def _read_features(self, name: str) -> NDArray[np.float32]:
+        return open_features(self._features, name, self.config.clip_tokens, self.config.clip_size)
 
     def stack(self, rows: Sequence[Row]) -> Rows:
         """Rows of any kinds and lengths as one padded batch."""
@@ -164,13 +179,13 @@ class Layout:
             understood,
         )
         positions = torch.tensor([row.first for row in rows])[:, None] + torch.arange(width)
-        return Rows(ids, mask, positions, labels, *label_places(labels, self.words), features, seeing)
+        return Rows(ids, mask, positions, labels, label_places(labels), features, seeing)
 
     def check(self, preferences: Sequence[Preference], real: bool = False) -> None:
         """Refuses preferences that were sampled from a model of another shape.
 
-        `real` tells that an anchor will read the real images, also where there is no caption pair. Of one
-        without codes, as imported pairs may be, the anchor reads nothing.
+        `real` tells that the loss will read the real images, also where there is no caption pair. Of one
+        without codes, as imported pairs may be, it reads nothing.
 
         Raises:
             DataError: names the first preference whose codes or caption ids do not fit the checkpoint, or the
@@ -188,7 +203,7 @@ class Layout:
                         f"does not fit this checkpoint ({tokens} codes below {codebook}): curate again"
                     )
             if shown and self.config.w_clip_vit:
-                self._seen(one.image_features)
+                self._read_features(one.image_features)
             captions = [one.captions.win, one.captions.lose] if one.captions else []
             if any(not 0 <= token < ids for caption in captions for token in caption.token_ids):
                 raise DataError(
@@ -198,7 +213,7 @@ class Layout:
 
 
 class PairRows(NamedTuple):
-    """A step's rows, and which preference each of them belongs to."""
+    """A pass's rows, and which preference each of them belongs to."""
 
     rows: Rows
     """Order: C caption winners, C caption losers, I x S image winners, I x S image losers; then, where they
@@ -225,10 +240,10 @@ class PairRows(NamedTuple):
     def split(self, values_R: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Values of each paired row as caption winners and losers [P], image winners and losers [P].
 
-        Images are averaged over their masks; a side that a preference lacks is 0.
+        Images are averaged over their masks; a pair that a preference lacks is 0.
         """
-        count, draws = len(self.captions), len(self.images) * self.masks
-        win_C, lose_C, win_IS, lose_IS = values_R[: self.paired].split([count, count, draws, draws])
+        captions, images = len(self.captions), len(self.images) * self.masks
+        win_C, lose_C, win_IS, lose_IS = values_R[: self.paired].split([captions, captions, images, images])
         return (
             self._place(win_C, self.captions),
             self._place(lose_C, self.captions),
@@ -244,27 +259,20 @@ class PairRows(NamedTuple):
         rest_R = values_R[self.paired :]
         captions_P = images_P = None
         if self.real_captions:
-            captions_P = self._place(rest_R[: self._told], self.homologous)
+            captions_H, rest_R = rest_R.tensor_split([len(self.homologous)])
+            captions_P = self._place(captions_H, self.homologous)
         if self.real_masks:
-            shown_HM = rest_R[self._told :].view(-1, self.real_masks)
-            images_P = self._place(shown_HM.mean(1), self.homologous)
+            images_P = self._place(rest_R.view(-1, self.real_masks).mean(1), self.homologous)
         return captions_P, images_P
 
-    @property
-    def _told(self) -> int:
-        """Number of real captions."""
-        return len(self.homologous) * self.real_captions
-
-    def _place(self, values: Tensor, places: Sequence[int]) -> Tensor:
-        index = torch.tensor(places, dtype=torch.long, device=values.device)
-        return values.new_zeros(self.size).index_copy(0, index, values)
-
-    @property
-    def paints(self) -> Tensor:
-        """bool [R], True where a row paints."""
-        row_R = torch.arange(len(self.rows.ids_RT))
-        real_R = (row_R >= self.paired) & (row_R < self.paired + self._told)
-        return (row_R >= 2 * len(self.captions)) & ~real_R
+    def real_losses(self, logp_R: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Negative log-likelihood per label of the real captions and images, [P]; None where not wanted."""
+        labels_R = (self.rows.labels_RT != IGNORE).sum(1).to(logp_R.dtype)
+        captions, images = (
+            None if logp_P is None or labels_P is None else -logp_P / labels_P.clamp(min=1)
+            for logp_P, labels_P in zip(self.real(logp_R), self.real(labels_R), strict=True)
+        )
+        return captions, images
 
     def has(self, places: Sequence[int]) -> Tensor:
         """bool [P], True at the given places."""
@@ -272,50 +280,48 @@ class PairRows(NamedTuple):
         found[list(places)] = True
         return found
 
+    def _place(self, values: Tensor, places: Sequence[int]) -> Tensor:
+        index = torch.tensor(places, dtype=torch.long, device=values.device)
+        return values.new_zeros(self.size).index_copy(0, index, values)
+
 
 def pair_rows(
     layout: Layout,
     preferences: Sequence[Preference],
-    draws: Sequence[Sequence[ImageDraw]],
+    masks: Sequence[Sequence[ImageMask]],
     captions: bool = True,
     images: bool = True,
     real_captions: bool = False,
-    real_images: Sequence[Sequence[ImageDraw]] = (),
+    real_images: Sequence[Sequence[ImageMask]] = (),
 ) -> PairRows:
-    """All rows of a step.
+    """All rows of a pass.
 
-    `draws[p]` are the S draws of preference p, each the same for its winner and its loser; one that has none
-    is here without its pairs. `captions` and `images` tell which sides the objective uses; a preference that
-    lacks a side contributes the other. `real_captions` adds the caption of every preference whose real image
-    has codes, `real_images` that image, under the draws given for it.
+    `masks[p]` are the S masks of preference p; one that has none is here without its pairs. `captions` and
+    `images` tell which modalities the objective uses; a preference that lacks one contributes the other.
+    `real_captions` adds the caption of every preference whose real image has codes, `real_images` that image,
+    under the masks given for it.
     """
-    with_captions = [i for i, one in enumerate(preferences) if captions and one.captions and draws[i]]
-    with_images = [i for i, one in enumerate(preferences) if images and one.images and draws[i]]
+    with_captions = [i for i, one in enumerate(preferences) if captions and one.captions and masks[i]]
+    with_images = [i for i, one in enumerate(preferences) if images and one.images and masks[i]]
     homologous = [i for i, one in enumerate(preferences) if one.image_codes]
-    rows = []
-    for side in ("win", "lose"):
-        for i in with_captions:
-            candidate = getattr(preferences[i].captions, side)
-            one = preferences[i]
-            rows.append(layout.caption_row(one.image_codes, candidate.token_ids, one.image_features))
-    for side in ("win", "lose"):
-        for i in with_images:
-            codes, caption = getattr(preferences[i].images, side).codes, preferences[i].caption
-            rows += [layout.image_row(caption if one.text else "", codes, one.hidden) for one in draws[i]]
+    rows = [layout.pair_caption(preferences[i], which) for which in WHICH for i in with_captions]
+    # Winner and loser under the same masks: an image's log-prob depends on which codes are masked.
+    rows += [
+        layout.pair_image(preferences[i], which, mask)
+        for which in WHICH
+        for i in with_images
+        for mask in masks[i]
+    ]
     if real_captions:
-        rows += [layout.real_caption_row(preferences[i]) for i in homologous]
+        rows += [layout.real_caption(preferences[i]) for i in homologous]
     if real_images:
-        for i in homologous:
-            codes, caption = preferences[i].image_codes, preferences[i].caption
-            rows += [
-                layout.image_row(caption if one.text else "", codes, one.hidden) for one in real_images[i]
-            ]
+        rows += [layout.real_image(preferences[i], mask) for i in homologous for mask in real_images[i]]
     return PairRows(
         rows=layout.stack(rows),
         size=len(preferences),
         captions=with_captions,
         images=with_images,
-        masks=max(1, *map(len, draws)),
+        masks=max(1, *map(len, masks)),
         homologous=homologous,
         real_captions=real_captions,
         real_masks=max(map(len, real_images), default=0),

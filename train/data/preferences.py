@@ -79,12 +79,12 @@ def usable(preferences: Sequence[Preference], config: TrainConfig) -> list[int]:
 
 
 def bounded(config: TrainConfig, pairs: Path) -> TrainConfig:
-    """The configuration with the steps that `most_visits` leaves of it for a file of preferences.
+    """The configuration with the steps that `max_epochs` leaves of it for a file of preferences.
 
     Raises:
         DataError: the file cannot be read, or the objective can learn from none of them.
         ConfigError: `warmup` or `sum_steps` do not fit into the steps that are left.
     """
-    if not config.most_visits:
+    if not config.max_epochs:
         return config
     return config.for_preferences(len(usable(load_preferences(pairs), config)))

@@ -1,4 +1,4 @@
-"""Which preferences and which of their masks each step visits: a pure function of seed and step."""
+"""Which preferences and which of their masks each step takes: a pure function of seed and step."""
 
 from __future__ import annotations
 
@@ -6,46 +6,35 @@ from typing import NamedTuple
 
 import numpy as np
 
+from train.config import TrainConfig
 
-class Visit(NamedTuple):
+
+class Sample(NamedTuple):
     """One preference at one step."""
 
     place: int
     """Index into the usable preferences."""
-    draws: tuple[int, ...]
+    masks: tuple[int, ...]
     """Numbers of the masks, each below K."""
     epoch: int
-    """How often the preference was visited before."""
+    """How often the preference was taken before."""
     paired: bool = True
-    """Whether this visit brings its pairs; else its anchors alone."""
+    """Whether its pairs come along; else its real image and caption alone."""
 
 
-def visits(
-    step: int,
-    *,
-    count: int,
-    batch: int,
-    mask_draws: int,
-    masks_per_step: int,
-    seed: int,
-    pairs_every: int = 1,
-) -> list[Visit]:
-    """The visits of a 0-based step over `count` preferences.
+def samples_at(step: int, count: int, config: TrainConfig) -> list[Sample]:
+    """What a 0-based step takes of `count` usable preferences.
 
-    Steps cut one endless row of permutations into batches, so every preference is visited once an epoch,
-    the last few of an epoch included. Its pairs come in one epoch of `pairs_every`, in which one depends on
-    its place, and their masks rotate from one time to the next.
+    Steps cut one endless row of permutations into batches, so every preference is taken once an epoch, the
+    last few of an epoch included. Its pairs come in one epoch of `dpo_every_n_epochs`, which one depends
+    on its place, and their masks rotate from one time to the next.
     """
     found = []
-    for position in range(step * batch, (step + 1) * batch):
+    for position in range(step * config.batch_size, (step + 1) * config.batch_size):
         epoch, offset = divmod(position, count)
-        place = int(_permutation(count, seed, epoch)[offset])
-        before, missing = divmod(epoch + place, pairs_every)
-        first = (before - -(-place // pairs_every)) * masks_per_step
-        draws = tuple((first + i) % mask_draws for i in range(masks_per_step))
-        found.append(Visit(place, draws, epoch, paired=not missing))
+        place = int(np.random.default_rng((config.seed, epoch)).permutation(count)[offset])
+        times, missing = divmod(epoch + place, config.dpo_every_n_epochs)
+        first = (times - -(-place // config.dpo_every_n_epochs)) * config.masks_per_step
+        masks = tuple((first + i) % config.num_masks for i in range(config.masks_per_step))
+        found.append(Sample(place, masks, epoch, paired=not missing))
     return found
-
-
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(count)

@@ -17,13 +17,15 @@ def shares(config: TrainConfig, world: int) -> tuple[int, int]:
     Raises:
         ConfigError: the batch cannot be shared out evenly.
     """
-    if config.batch % world:
-        raise ConfigError(f"train: batch is {config.batch}, it must be a multiple of the {world} ranks")
-    share = config.batch // world
-    micro = config.micro_batch or share
+    if config.batch_size % world:
+        raise ConfigError(
+            f"train: batch_size is {config.batch_size}, it must be a multiple of the {world} ranks"
+        )
+    share = config.batch_size // world
+    micro = config.micro_batch_size or share
     if share % micro:
         raise ConfigError(
-            f"train: micro_batch is {micro}, it must divide a rank's share of the batch, {share} preferences"
+            f"train: micro_batch_size is {micro}, it must divide a rank's share of the batch, {share}"
         )
     return micro, share // micro
 
@@ -39,14 +41,12 @@ def deepspeed_config(config: TrainConfig, world: int, persist: int = PERSIST) ->
     if config.zero_stage == 3:
         zero["stage3_param_persistence_threshold"] = persist
     if config.offload != "none":
-        pinned = {"pin_memory": config.device_type == "cuda"}
-        zero["offload_optimizer"] = {"device": config.offload, **pinned}
-        if config.offload == "nvme":
-            zero["offload_optimizer"]["nvme_path"] = config.offload_dir
+        pinned = config.device_type == "cuda"
+        zero["offload_optimizer"] = {"device": config.offload, "pin_memory": pinned}
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": passes,
-        "gradient_clipping": config.clip,
+        "gradient_clipping": config.max_grad_norm,
         "bf16": {"enabled": config.dtype == "bfloat16"},
         "zero_optimization": zero,
         # torch's AdamW under offload too: DeepSpeed's own would compile an extension on its first use.

@@ -14,8 +14,9 @@ from engine.errors import ConfigError, EngineError
 from train.config import TrainConfig
 
 LESS = (
-    "free it, lower train.micro_batch, or set train.checkpointing or train.offload=cpu; what is done is "
-    "kept, and the same command goes on from there (train.lora_rank takes least, in a run of its own)"
+    "free it, lower train.micro_batch_size, or set train.gradient_checkpointing or train.offload=cpu; what "
+    "is done is kept, and the same command goes on from there (train.lora_rank takes least, in a run of its "
+    "own)"
 )
 """What to do where a training runs out of memory."""
 

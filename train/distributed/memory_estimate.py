@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from engine.checkpoints.weights import WEIGHTS, load_config, tensor_layout
+from engine.checkpoints.weights import load_config
+from engine.files.layout import WEIGHTS
+from engine.files.tensors import tensor_layout
 from engine.machine.kv_cache import TEXT_TOKENS
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
@@ -91,14 +93,14 @@ def _adapter_size(model: ShowoConfig, config: TrainConfig) -> int:
 
 def activation_bytes(model: ShowoConfig, config: TrainConfig, ranks: int) -> int:
     """What one pass of one rank keeps for its backward pass, about, logits included."""
-    rows = sum(config.rows_of_visit) * shares(config, ranks)[0]
+    rows = sum(config.rows_of_sample) * shares(config, ranks)[0]
     longest = max(model.prefix_length, model.num_image_tokens + model.max_text_len) + TEXT_TOKENS
     width = 2 if config.dtype == "bfloat16" else 4
     # Of each block: its input, normed, query, key, value, what the norms and rotations keep, context and
     # output, and of the MLP both sides of its activation.
     block = (14 * model.hidden_size + 2 * model.intermediate_size) * width
-    kept = model.num_hidden_layers * (model.hidden_size * width if config.checkpointing else block)
-    once = block if config.checkpointing else 0
+    kept = model.num_hidden_layers * (model.hidden_size * width if config.gradient_checkpointing else block)
+    once = block if config.gradient_checkpointing else 0
     tokens = rows * longest
     return tokens * (kept + once) + min(tokens * model.vocab_size * 4, LOGITS)
 

@@ -25,16 +25,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from engine.checkpoints.swap_probe import CANARY, Canaries, Canary, fixed_captions
+from engine.checkpoints.swap_probe import PROBES, Probe, ProbeSet, fixed_captions
 from engine.checkpoints.weights import load_model, save_state
-from engine.files.atomic import NEW, place_folder, writing
+from engine.files.atomic import NEW, atomic_folder, place_folder, writing
 from engine.files.layout import WEIGHTS
-from engine.transport.shared import offer_weights
-from train.config import TrainConfig
+from train.config import RENDEZVOUS, TrainConfig
 from train.data.batch import Layout, Rows
 from train.distributed.deepspeed_config import PERSIST, deepspeed_config, shares
 from train.distributed.device import open_device
-from train.distributed.full_precision import Masters
+from train.distributed.full_precision import Fp32State
 from train.distributed.lora import UP, add_adapters, merge_adapters
 from train.distributed.state import read_state, write_info, write_shard
 from train.logps.row_logps import RowLogps
@@ -42,8 +41,6 @@ from train.logps.row_logps import RowLogps
 BETAS = (0.9, 0.999)
 PREFIX = "model."
 """Where the checkpoint's names begin inside `RowLogps`."""
-RENDEZVOUS = "HERMES_RENDEZVOUS"
-"""Environment variable: file through which the ranks of one machine find each other, without a port."""
 
 
 @contextmanager
@@ -105,7 +102,7 @@ class Policy:
 
     def __init__(self, config: TrainConfig, checkpoint: Path, persist: int = PERSIST) -> None:
         model = load_model(checkpoint).train()
-        model.checkpointing = config.checkpointing
+        model.checkpointing = config.gradient_checkpointing
         if config.lora_rank:
             add_adapters(model, config)
         self._config = config
@@ -120,7 +117,7 @@ class Policy:
             # A shared-memory all-reduce on CPUs, compiled on first use; what a killed rank leaves of it in
             # /dev/shm would outlive the run.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-            scorer = RowLogps(model, config.image_vocabulary)
+            scorer = RowLogps(model)
             # torch's own AdamW: DeepSpeed's would compile a C++ extension on its first use.
             optimizer = torch.optim.AdamW(decay_groups(scorer, config.weight_decay), betas=BETAS)
             self._engine: Any = deepspeed.initialize(
@@ -129,17 +126,16 @@ class Policy:
                 config=deepspeed_config(config, self.world, persist),
                 dist_init_required=False,
             )[0]
-            self._masters = Masters(self._engine, config.zero_stage)
-            if config.saves_states:
-                self._masters.begin_moments()
+            self._fp32 = Fp32State(self._engine, config.zero_stage)
+            self._fp32.begin_moments()
             if config.dtype == "bfloat16" and not config.lora_rank:
-                self._restore_masters()
+                self._restore_fp32()
 
-    def _restore_masters(self) -> None:
-        """Gives masters the checkpoint's float32 values: DeepSpeed makes them from the rounded parameters."""
+    def _restore_fp32(self) -> None:
+        """Takes the checkpoint's float32 weights: DeepSpeed makes its own from the rounded parameters."""
         with safe_open(self._checkpoint / WEIGHTS, "pt") as stored:
-            for name in self._masters.parameters:
-                self._masters.write(name, stored.get_tensor(name.removeprefix(PREFIX)))
+            for name in self._fp32.parameters:
+                self._fp32.write("master", name, stored.get_tensor(name.removeprefix(PREFIX)))
 
     def __call__(self, rows: Rows) -> Tensor:
         """Summed log-probs of each row, [R] float32, on the policy's device."""
@@ -164,7 +160,7 @@ class Policy:
         return norm if self._config.zero_stage == 0 else float(self._engine.get_global_grad_norm())
 
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self._masters.parameters.values() if p.grad is not None]
+        return [p.grad for p in self._fp32.parameters.values() if p.grad is not None]
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over the ranks, on the CPU."""
@@ -172,10 +168,6 @@ class Policy:
         if self.world > 1:
             dist.all_reduce(values)
         return values.cpu()
-
-    def agree(self, yes: bool) -> bool:
-        """What rank 0 says, on every rank."""
-        return bool(self.total(torch.tensor(int(yes and self.rank == 0))))
 
     @property
     def peak_memory_mib(self) -> float:
@@ -185,7 +177,7 @@ class Policy:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     def save(self, folder: Path) -> None:
-        """Masters and optimizer of all ranks into `folder`, which appears complete or not at all."""
+        """Float32 weights and optimizer of all ranks into `folder`, which appears complete or not at all."""
         beside = folder.with_name(folder.name + NEW)
         if self.rank == 0:
             with writing(beside):
@@ -193,10 +185,10 @@ class Policy:
                 beside.mkdir(parents=True)
         dist.barrier()
         with _quiet_deepspeed():
-            write_shard(self._masters, beside, self.rank, self.world)
+            write_shard(self._fp32, beside, self.rank, self.world)
         dist.barrier()
         if self.rank == 0:
-            write_info(self._masters, beside, self.world)
+            write_info(self._fp32, beside, self.world)
             place_folder(beside, folder)
         dist.barrier()
 
@@ -207,64 +199,57 @@ class Policy:
             CheckpointError: it cannot be read.
         """
         with _quiet_deepspeed():
-            read_state(self._masters, folder)
+            read_state(self._fp32, folder)
 
-    def interpolate(self) -> None:
-        """Moves the policy back towards the weights it started from, as far as `interpolation` says.
+    def average_weights(self) -> None:
+        """Moves the policy back towards the weights it started from, as far as `weight_averaging` says.
 
         All ranks must call it; training ends with it.
 
         Adapters begin with a product of zero: of each, the matrix that was zero is made smaller.
         """
-        alpha = self._config.interpolation
+        alpha = self._config.weight_averaging
         if alpha == 1:
             return
         with _quiet_deepspeed(), safe_open(self._checkpoint / WEIGHTS, "pt") as start:
-            for name, trained in self._masters.gather():
+            for name, trained in self._fp32.gather():
                 if not self._config.lora_rank:
                     before = start.get_tensor(name.removeprefix(PREFIX)).float()
-                    self._masters.write(name, torch.lerp(before, trained, alpha))
+                    self._fp32.write("master", name, torch.lerp(before, trained, alpha))
                 elif name.endswith(UP):
-                    self._masters.write(name, alpha * trained)
+                    self._fp32.write("master", name, alpha * trained)
 
-    def publish(self, folder: Path, replace: bool = False) -> None:
-        """Gathers the masters into a checkpoint folder, with the tokenizers of the one it started from.
+    def publish(self, folder: Path) -> None:
+        """Gathers the float32 weights into a checkpoint folder, with the tokenizers of the one before it.
 
         Adapters are merged. All ranks must call it, for the gathering is collective; rank 0 writes.
-        `replace` lets it take the place of an earlier folder. What the policy itself gives for fixed captions
-        goes along (`engine.checkpoints.swap_probe`). An engine that waits for weights in shared memory is
-        offered them there too, unless they replace earlier ones: those are kept, not served.
+        What the policy itself gives for fixed captions goes along (`engine.checkpoints.swap_probe`).
         """
-        canaries = self._canaries()
+        probes = self._probes()
         trained = {}
         with _quiet_deepspeed():
-            for name, whole in self._masters.gather():
+            for name, whole in self._fp32.gather():
                 if self.rank == 0:
                     trained[name.removeprefix(PREFIX)] = whole
         if self.rank == 0:
             if self._config.lora_rank:
                 trained = merge_adapters(load_file(self._checkpoint / WEIGHTS), trained, self._config)
-            beside = folder.with_name(folder.name + NEW)
-            with writing(beside):
-                shutil.rmtree(beside, ignore_errors=True)
+            with atomic_folder(folder) as beside:
                 save_state(trained, self._model_config, beside, self._checkpoint)
-                if canaries is not None:
-                    (beside / CANARY).write_bytes(msgspec.json.encode(canaries))
-            place_folder(beside, folder, replace)
-            if not replace:
-                offer_weights(trained, folder)
+                if probes is not None:
+                    (beside / PROBES).write_bytes(msgspec.json.encode(probes))
         dist.barrier()
 
     @torch.no_grad()
-    def _canaries(self) -> Canaries | None:
+    def _probes(self) -> ProbeSet | None:
         """Log-probs of the fixed captions; a model that sees CLIP features has none."""
         if self._model_config.w_clip_vit:
             return None
         captions = fixed_captions(self._model_config)
         layout = Layout.load(self._checkpoint)
         logps = self(layout.stack([layout.caption_row(*one) for one in captions])).tolist()
-        songs = tuple(Canary(*one, logp) for one, logp in zip(captions, logps, strict=True))
-        return Canaries(dtype=self._config.dtype, songs=songs)
+        probes = tuple(Probe(*one, logp) for one, logp in zip(captions, logps, strict=True))
+        return ProbeSet(dtype=self._config.dtype, probes=probes)
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from engine.errors import CheckpointError
 from engine.files.atomic import write_file, writing
 from engine.files.tensors import save_tensors
 from engine.records import Record
-from train.distributed.full_precision import MOMENTS, Masters
+from train.distributed.full_precision import KINDS, Fp32State
 
 INFO = "state.json"
 
@@ -36,54 +36,55 @@ class StateInfo(Record):
     schema: int = 1
 
 
-def write_shard(masters: Masters, folder: Path, rank: int, ranks: int) -> None:
+def write_shard(fp32: Fp32State, folder: Path, rank: int, ranks: int) -> None:
     """Writes this rank's file. All ranks call it."""
     mine: dict[str, Tensor] = {}
-    for number, name in enumerate(masters.parameters):
-        for kind in ("master", *MOMENTS):
-            whole = masters.read(name, None if kind == "master" else kind)
+    for number, name in enumerate(fp32.parameters):
+        for kind in KINDS:
+            # Collective: also the ranks that will not write the tensor read it.
+            whole = fp32.read(kind, name)
             if number % ranks == rank:
                 mine[f"{kind}/{name}"] = whole
     with writing(folder):
         save_tensors(mine, folder / _shard(rank, ranks))
 
 
-def write_info(masters: Masters, folder: Path, ranks: int) -> None:
+def write_info(fp32: Fp32State, folder: Path, ranks: int) -> None:
     """Writes state.json; for one rank."""
-    info = StateInfo(updates=masters.updates, ranks=ranks)
+    info = StateInfo(updates=fp32.updates, ranks=ranks)
     write_file(folder / INFO, msgspec.json.encode(info))
 
 
-def read_state(masters: Masters, folder: Path) -> None:
+def read_state(fp32: Fp32State, folder: Path) -> None:
     """Restores what `write_shard` and `write_info` wrote, whatever number of ranks they were.
 
     Raises:
         CheckpointError: a file is missing or broken, or does not fit the model; names it.
     """
     try:
-        _read(masters, folder)
+        _read(fp32, folder)
     except (OSError, msgspec.MsgspecError, SafetensorError) as error:
         raise _unusable(folder, error) from error
 
 
-def _read(masters: Masters, folder: Path) -> None:
+def _read(fp32: Fp32State, folder: Path) -> None:
     info = msgspec.json.decode((folder / INFO).read_bytes(), type=StateInfo)
     shards = [safe_open(folder / _shard(rank, info.ranks), "pt") for rank in range(info.ranks)]
     places = {name: shard for shard in shards for name in shard.offset_keys()}
-    wanted = {f"{kind}/{name}" for name in masters.parameters for kind in ("master", *MOMENTS)}
+    wanted = {f"{kind}/{name}" for name in fp32.parameters for kind in KINDS}
     if places.keys() != wanted:
         odd = sorted(places.keys() ^ wanted)
         raise _unusable(folder, f"{len(odd)} tensors too many or too few, the first {odd[0]}")
     # Before anything changes: a state is taken up whole or not at all.
     for key, shard in places.items():
         shape = tuple(shard.get_slice(key).get_shape())
-        if shape != masters.shape(key.partition("/")[2]):
+        if shape != fp32.shape(key.partition("/")[2]):
             raise _unusable(folder, f"{key} has shape {list(shape)}")
-    masters.updates = info.updates
-    for name in masters.parameters:
-        masters.write(name, places[f"master/{name}"].get_tensor(f"master/{name}"))
-        for moment in MOMENTS:
-            masters.write_moment(name, moment, places[f"{moment}/{name}"].get_tensor(f"{moment}/{name}"))
+    fp32.updates = info.updates
+    for name in fp32.parameters:
+        for kind in KINDS:
+            key = f"{kind}/{name}"
+            fp32.write(kind, name, places[key].get_tensor(key))
 
 
 def _shard(rank: int, ranks: int) -> str:

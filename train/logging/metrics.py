@@ -1,20 +1,26 @@
-"""What one training step reports, summed over the ranks.
+"""What one training step reports, summed over passes and ranks.
 
-Legend: P preferences of this rank.
+Legend: P preferences of one pass.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor
 
+from engine.errors import DataError
 from engine.records import Record
-from train.losses.loss import BatchLoss, Dpo, Side
+from train.losses.loss import BatchLoss, PairLogps
+from train.losses.objectives import preference_loss
 
 
-class SideMetrics(Record):
-    """Means over the step's preferences that have this side."""
+class ModalityMetrics(Record):
+    """Means over the step's preferences that have a pair of this modality."""
 
     pairs: int
     loss: float
@@ -24,8 +30,7 @@ class SideMetrics(Record):
     accuracy: float
     """Share of margins above 0."""
     win_gain: float
-    """log p(winner) under the policy minus the reference's, nats; below 0 the winner became less likely. Like
-    all of images, per hidden token under `image_normalise`."""
+    """log p(winner) under the policy minus the reference's, nats; below 0 the winner became less likely."""
     lose_gain: float
     """The same of the loser."""
     kl: float
@@ -39,13 +44,13 @@ class TrainStep(Record):
     step: int
     """1-based."""
     loss: float
-    """What was minimised: mean over the step's preferences, anchors included."""
+    """What was minimised: mean over the step's preferences, likelihoods of real pairs included."""
     margin: float
-    """Mean over all pairs of both sides; 0 where `pairs_every` left the step none."""
+    """Mean over all pairs of both modalities; 0 where `dpo_every_n_epochs` left the step none."""
     accuracy: float
-    captions: SideMetrics | None
+    captions: ModalityMetrics | None
     """None where the step held no caption pair."""
-    images: SideMetrics | None
+    images: ModalityMetrics | None
     grad_norm: float
     """Before clipping."""
     learning_rate: float
@@ -55,7 +60,7 @@ class TrainStep(Record):
     """Preferences of the file that lack the pairs which the objective needs; they are never drawn."""
     seconds: float
     real_caption_loss: float | None = None
-    """Negative log-likelihood per token of the items' own captions, nats; None without that anchor."""
+    """Negative log-likelihood per token of the items' own captions, nats; None where it has no weight."""
     real_image_loss: float | None = None
     """The same of their images."""
     tokens: int = 0
@@ -80,76 +85,81 @@ def scalars(step: TrainStep) -> dict[str, float]:
     return found
 
 
-def tally(loss: BatchLoss, captions: Side, images: Side) -> Tensor:
-    """Sums to be added over the ranks, float64 [16]: total and count, six numbers a side, two anchors."""
+def read_metrics(path: Path) -> list[TrainStep]:
+    """The steps of a metrics file.
+
+    Raises:
+        DataError: the file is missing or a line is no step; names file and line.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; `hermes train` writes it")
+    steps = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            steps.append(msgspec.json.decode(line, type=TrainStep))
+        except msgspec.MsgspecError as error:
+            raise DataError(f"{path}, line {number}: not a training step: {error}") from error
+    return steps
+
+
+def pass_sums(loss: BatchLoss, captions: PairLogps, images: PairLogps, tokens: int) -> dict[str, Tensor]:
+    """Sums over the preferences of one pass, float64 scalars by name."""
     count = loss.counted_P.sum()
-    head = torch.stack((loss.total.detach() * count, count.to(loss.total.dtype))).double()
-    real = (torch.where(loss.counted_P, one, 0.0).sum() for one in (loss.real_captions_P, loss.real_images_P))
-    tail = torch.stack((*real,)).double()
-    return torch.cat((head, _sums(loss.captions, captions), _sums(loss.images, images), tail))
+    margins = loss.margins
+    return {
+        "tokens": torch.tensor(float(tokens), dtype=torch.float64),
+        "counted": count.double(),
+        "loss": (loss.total.detach() * count).double(),
+        "real_captions": torch.where(loss.counted_P, loss.real_captions_P, 0.0).sum().double(),
+        "real_images": torch.where(loss.counted_P, loss.real_images_P, 0.0).sum().double(),
+        **_modality_sums("captions", captions, margins.captions_P.detach()),
+        **_modality_sums("images", images, margins.images_P.detach()),
+    }
 
 
-def train_step(
-    sums: Tensor,
-    *,
-    step: int,
-    grad_norm: float,
-    learning_rate: float,
-    epoch: int,
-    skipped: int,
-    seconds: float,
-    tokens: int,
-    peak_memory_mib: float,
-) -> TrainStep:
-    """The record of a step from the ranks' summed tallies."""
-    captions, images = _side(sums[2:8]), _side(sums[8:14])
-    real_captions, real_images = ((value or None) for value in (sums[14:] / sums[1]).tolist())
-    sides = [side for side in (captions, images) if side is not None]
-    pairs = sum(side.pairs for side in sides)
+def over_ranks(parts: Sequence[Mapping[str, Tensor]], total: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    """The sums of all passes of all ranks. `total` adds a tensor over the ranks: they meet in one call."""
+    mine = torch.stack([torch.stack([*part.values()]) for part in parts]).sum(0)
+    return dict(zip(parts[0], total(mine).tolist(), strict=True))
+
+
+def train_step(sums: Mapping[str, float], **others: Any) -> TrainStep:
+    """The record of a step from `over_ranks`; `others` are the fields that these sums do not decide."""
+    captions, images = _modality(sums, "captions"), _modality(sums, "images")
+    present = [one for one in (captions, images) if one is not None]
+    pairs = max(1, sum(one.pairs for one in present))
     return TrainStep(
-        step=step,
-        loss=float(sums[0] / sums[1]),
-        margin=sum(side.margin * side.pairs for side in sides) / max(1, pairs),
-        accuracy=sum(side.accuracy * side.pairs for side in sides) / max(1, pairs),
+        loss=sums["loss"] / sums["counted"],
+        margin=sum(one.margin * one.pairs for one in present) / pairs,
+        accuracy=sum(one.accuracy * one.pairs for one in present) / pairs,
         captions=captions,
         images=images,
-        grad_norm=grad_norm,
-        learning_rate=learning_rate,
-        epoch=epoch,
-        skipped=skipped,
-        seconds=seconds,
-        real_caption_loss=real_captions,
-        real_image_loss=real_images,
-        tokens=tokens,
-        peak_memory_mib=peak_memory_mib,
+        real_caption_loss=sums["real_captions"] / sums["counted"] or None,
+        real_image_loss=sums["real_images"] / sums["counted"] or None,
+        tokens=int(sums["tokens"]),
+        **others,
     )
 
 
-def _sums(result: Dpo, side: Side) -> Tensor:
-    rows = torch.stack(
-        (
-            torch.ones_like(result.loss_P),
-            result.loss_P,
-            result.margin_P,
-            (result.margin_P > 0).to(result.loss_P.dtype),
-            side.policy_win_P - side.reference_win_P,
-            side.policy_lose_P - side.reference_lose_P,
-        )
-    )
-    return torch.where(side.has_P, rows.detach(), 0.0).double().sum(1)
+def _modality_sums(name: str, logps: PairLogps, margin_P: Tensor) -> dict[str, Tensor]:
+    values = {
+        "pairs": torch.ones_like(margin_P),
+        "loss": preference_loss(margin_P),
+        "margin": margin_P,
+        "accuracy": (margin_P > 0).to(margin_P.dtype),
+        "win_gain": (logps.policy_win_P - logps.reference_win_P).detach(),
+        "lose_gain": (logps.policy_lose_P - logps.reference_lose_P).detach(),
+    }
+    return {
+        f"{name}/{field}": torch.where(logps.has_P, value_P, 0.0).double().sum()
+        for field, value_P in values.items()
+    }
 
 
-def _side(sums: Tensor) -> SideMetrics | None:
-    pairs = int(sums[0])
+def _modality(sums: Mapping[str, float], name: str) -> ModalityMetrics | None:
+    pairs = int(sums[f"{name}/pairs"])
     if not pairs:
         return None
-    loss, margin, accuracy, win_gain, lose_gain = (sums[1:] / pairs).tolist()
-    return SideMetrics(
-        pairs=pairs,
-        loss=loss,
-        margin=margin,
-        accuracy=accuracy,
-        win_gain=win_gain,
-        lose_gain=lose_gain,
-        kl=-(win_gain + lose_gain) / 2,
-    )
+    fields = ("loss", "margin", "accuracy", "win_gain", "lose_gain")
+    means = {field: sums[f"{name}/{field}"] / pairs for field in fields}
+    return ModalityMetrics(pairs=pairs, **means, kl=-(means["win_gain"] + means["lose_gain"]) / 2)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,41 +28,18 @@ class Tracker(Protocol):
 
     def log(self, step: TrainStep) -> None:
         """Takes one step."""
-        ...
 
     def flush(self) -> None:
         """Puts everything so far where a killed process leaves it."""
-        ...
 
     def close(self) -> None:
         """Ends."""
-        ...
-
-
-class Trackers:
-    """Several trackers as one."""
-
-    def __init__(self, members: Sequence[Tracker]) -> None:
-        self._members = members
-
-    def log(self, step: TrainStep) -> None:
-        """Takes one step."""
-        for member in self._members:
-            member.log(step)
-
-    def flush(self) -> None:
-        """Puts everything so far where a killed process leaves it."""
-        for member in self._members:
-            member.flush()
-
-    def close(self) -> None:
-        """Ends."""
-        for member in self._members:
-            member.close()
 
 
 @contextmanager
-def open_trackers(config: TrainConfig, folder: Path, done: int, rank: int = 0) -> Iterator[Trackers]:
+def open_trackers(
+    config: TrainConfig, folder: Path, done: int, rank: int = 0
+) -> Iterator[tuple[Tracker, ...]]:
     """The trackers of the run in `<out>.training`, of which `done` steps are done; none but on rank 0.
 
     Raises:
@@ -74,11 +51,8 @@ def open_trackers(config: TrainConfig, folder: Path, done: int, rank: int = 0) -
                 f"train: trackers names {name}, which is not installed; `pip install {name}`, or leave it out"
             )
     names = config.trackers if rank == 0 else ()
-    trackers = Trackers([_OPEN[name](config, folder, done) for name in names])
-    try:
-        yield trackers
-    finally:
-        trackers.close()
+    with ExitStack() as stack:
+        yield tuple(stack.enter_context(closing(_OPEN[name](config, folder, done))) for name in names)
 
 
 class TensorBoard:
@@ -88,25 +62,19 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(str(folder / FOLDER), purge_step=done + 1)
+        self.flush, self.close = self._writer.flush, self._writer.close
 
     def log(self, step: TrainStep) -> None:
         """Takes one step."""
         for name, value in scalars(step).items():
             self._writer.add_scalar(name, value, step.step)
 
-    def flush(self) -> None:
-        """Writes what is in memory."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Ends the event file."""
-        self._writer.close()
-
 
 class _Library:
-    """wandb and trackio, which share these three calls; both keep what they get on this machine."""
+    """wandb and trackio, which share these calls; both keep what they get on this machine."""
 
-    def __init__(self, library: Any) -> None:
+    def __init__(self, library: Any, **arguments: Any) -> None:
+        library.init(project="hermes", resume="allow", **arguments)
         self._library = library
 
     def log(self, step: TrainStep) -> None:
@@ -125,23 +93,20 @@ def _open_wandb(config: TrainConfig, folder: Path, done: int) -> Tracker:
     import wandb
 
     # Steps that a resumed run repeats are the same numbers; wandb keeps the first.
-    wandb.init(
-        project="hermes",
+    return _Library(
+        wandb,
         name=folder.parent.name,
         dir=str(folder),
         mode=os.environ.get("WANDB_MODE", "offline"),
         config=msgspec.to_builtins(config),
-        resume="allow",
         id=_run_id(folder),
     )
-    return _Library(wandb)
 
 
 def _open_trackio(config: TrainConfig, folder: Path, done: int) -> Tracker:
     import trackio
 
-    trackio.init(project="hermes", name=_run_id(folder), config=msgspec.to_builtins(config), resume="allow")
-    return _Library(trackio)
+    return _Library(trackio, name=_run_id(folder), config=msgspec.to_builtins(config))
 
 
 def _run_id(folder: Path) -> str:
@@ -149,4 +114,8 @@ def _run_id(folder: Path) -> str:
     return hashlib.blake2b(str(folder.resolve()).encode(), digest_size=6).hexdigest()
 
 
-_OPEN: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": _open_wandb, "trackio": _open_trackio}
+_OPEN: Mapping[str, Callable[[TrainConfig, Path, int], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": _open_wandb,
+    "trackio": _open_trackio,
+}

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from engine.machine.precision import serving_dtype
-from train.logps.head import Head, Span, accumulation_dtype, whole
+from train.logps.head import Head, accumulation_dtype
 
 KEPT_BYTES = 168 * 2**20
 """Logits kept for the backward pass beside those in the gradient's storage."""
@@ -42,7 +42,7 @@ NARROWEST, WIDEST = 256, 4096
 class Plan(NamedTuple):
     """How one call walks."""
 
-    span: Span
+    vocabulary: int
     chunk: int
     inside: int
     """Tokens whose logits are kept in the storage of the weight's gradient."""
@@ -58,15 +58,14 @@ class Plan(NamedTuple):
 
     def chunks(self) -> Iterator[slice]:
         """Vocabulary entries of each chunk."""
-        for start in range(self.span.start, self.span.stop, self.chunk):
-            yield slice(start, min(start + self.chunk, self.span.stop))
+        for start in range(0, self.vocabulary, self.chunk):
+            yield slice(start, min(start + self.chunk, self.vocabulary))
 
 
 def chunked_logps(
     hidden_TD: Tensor,
     head: Head,
     targets_T: Tensor,
-    span: Span | None = None,
     chunk: int = 0,
     kept_bytes: int | None = None,
     narrow: bool | None = None,
@@ -78,8 +77,7 @@ def chunked_logps(
     for. `narrow` lets bfloat16 inputs take the gradients' products in bfloat16; by default where the device
     has such products.
     """
-    span = span or whole(head)
-    tokens, wide = len(targets_T), accumulation_dtype(hidden_TD)
+    tokens, vocabulary, wide = len(targets_T), len(head.weight_VD), accumulation_dtype(hidden_TD)
     if not chunk:
         chunk = min(max(TILE_BYTES // (max(tokens, 1) * wide.itemsize), NARROWEST), WIDEST)
     inside = beside = 0
@@ -91,11 +89,11 @@ def chunked_logps(
         if kept_bytes is None:
             kept_bytes = KEPT_BYTES if hidden_TD.dtype == weight.dtype == wide else 0
         if any(tensor is not None and tensor.requires_grad for tensor in (hidden_TD, *head)):
-            beside = min(tokens - inside, kept_bytes // ((span.stop - span.start) * wide.itemsize))
+            beside = min(tokens - inside, kept_bytes // (vocabulary * wide.itemsize))
     if narrow is None:
         narrow = hidden_TD.is_cuda or serving_dtype("auto") == "bfloat16"
     narrow = narrow and hidden_TD.dtype == head.weight_VD.dtype == torch.bfloat16
-    plan = Plan(span, chunk, inside, beside, narrow)
+    plan = Plan(vocabulary, chunk, inside, beside, narrow)
     return _Chunked.apply(hidden_TD, *head, targets_T, plan)  # type: ignore[no-any-return]
 
 
@@ -104,7 +102,7 @@ class _Kept:
 
     def __init__(self, weight_VD: Tensor, plan: Plan, wide: torch.dtype) -> None:
         self._plan = plan
-        self._own = weight_VD.new_empty(plan.beside * (plan.span.stop - plan.span.start), dtype=wide)
+        self._own = weight_VD.new_empty(plan.beside * plan.vocabulary, dtype=wide)
         self._wide = wide
         self.grad_weight_VD: Tensor | None = None
         if plan.inside:
@@ -120,7 +118,7 @@ class _Kept:
             place = self.grad_weight_VD.view(-1)[first : first + size]
             found.append(place.view(self._wide).view(plan.inside, width))
         if plan.beside:
-            first = (chunk.start - plan.span.start) * plan.beside
+            first = chunk.start * plan.beside
             found.append(self._own[first : first + plan.beside * width].view(plan.beside, width))
         return found
 
@@ -212,10 +210,6 @@ class _Gradients:
             if weight_VD.dtype != self._h_TD.dtype:
                 self._rounded = h_TD.new_empty(plan.chunk, h_TD.shape[1])
         self._bias_V = torch.zeros_like(bias_V) if bias_V is not None and wanted[2] else None
-        start, stop = plan.span
-        if self._weight_VD is not None:
-            self._weight_VD[:start] = 0
-            self._weight_VD[stop:] = 0
 
     def add(self, chunk: slice, tile_TC: Tensor, weight_CD: Tensor) -> None:
         """Takes the gradient of a chunk's logits, and the chunk's rows of the weight."""
@@ -279,5 +273,5 @@ def _absorb(logits_KC: Tensor, peak_K: Tensor, sum_K: Tensor, scratch: Tensor) -
 
 def _columns(targets_K: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
     """Each target's column in this chunk, clamped into it, and whether it lies there; both [K, 1]."""
-    hit = Span(chunk.start, chunk.stop).holds(targets_K)
+    hit = (targets_K >= chunk.start) & (targets_K < chunk.stop)
     return (targets_K - chunk.start).clamp(0, chunk.stop - chunk.start - 1)[:, None], hit[:, None]

@@ -4,7 +4,7 @@ Legend: T tokens, D hidden, V vocabulary.
 
 `HERMES_LOGPS` set to eager, chunked or triton overrides the choice by device.
 
-Others' operators are rivals in `benchmarks.speed.logps`, not versions: in bfloat16 they are not exact.
+Others' kernels are rivals in `benchmarks.speed.logps`, not versions: in bfloat16 they are not exact.
 Liger's fused linear cross entropy (0.8.5, reduction none) rounds logits before their log-sum-exp: in Triton's
 interpreter its log-probs are off by 2e-3 of the largest, ours by 1e-7. It also waits for the device in both
 passes. In float32 it agrees; earlier versions scale every token's gradient by the first's. Cut-cross-entropy
@@ -21,36 +21,35 @@ from torch import Tensor
 from engine.errors import ConfigError
 from train.logps.chunked import chunked_logps
 from train.logps.eager import eager_logps
-from train.logps.head import Head, Span, whole
+from train.logps.head import Head
 
 VARIABLE = "HERMES_LOGPS"
 VERSIONS = ("eager", "chunked", "triton")
 
 
-def token_logps(hidden_TD: Tensor, head: Head, targets_T: Tensor, span: Span | None = None) -> Tensor:
+def token_logps(hidden_TD: Tensor, head: Head, targets_T: Tensor) -> Tensor:
     """log p(target) of each token under softmax(hidden @ weight.T + bias), [T], at least float32.
 
-    targets_T are int64 ids. With a `span` the softmax runs over the ids of the span alone, and every target
-    must lie in it; the gradient is zero outside.
-
-    Give only the positions that carry a label: every row here costs a pass over the vocabulary. Sums run in
-    float32 (float64 for float64 inputs); gradients come back in the inputs' own types. Tensors on a CUDA
-    device go to the Triton kernels, all others to the chunked version.
+    targets_T are int64 ids. Give only the positions that carry a label: every row costs a pass over the
+    vocabulary. Sums run in float32 (float64 for float64 inputs); gradients come back in the inputs' own
+    types. Tensors on a CUDA device go to the Triton kernels, all others to the chunked version.
 
     Raises:
-        IndexError: a target lies outside the head or the span (not looked for on a GPU).
+        IndexError: a target lies outside the head (not looked for on a GPU).
         ConfigError: HERMES_LOGPS names no version, or one that cannot run on this device.
     """
     version = _version(hidden_TD)
-    if not targets_T.is_cuda and not (span or whole(head)).holds(targets_T).all():
-        raise IndexError(f"a target lies outside the ids {span or whole(head)}")
+    vocabulary = len(head.weight_VD)
+    # On a GPU the answer would have to be waited for.
+    if not targets_T.is_cuda and not ((targets_T >= 0) & (targets_T < vocabulary)).all():
+        raise IndexError(f"a target lies outside the {vocabulary} ids of the head")
     if version == "eager":
-        return eager_logps(hidden_TD, head, targets_T, span)
+        return eager_logps(hidden_TD, head, targets_T)
     if version == "chunked":
-        return chunked_logps(hidden_TD, head, targets_T, span)
+        return chunked_logps(hidden_TD, head, targets_T)
     from train.logps.fused import fused_logps
 
-    return fused_logps(hidden_TD, head, targets_T, span)
+    return fused_logps(hidden_TD, head, targets_T)
 
 
 def _version(hidden: Tensor) -> str:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from train.logps.head import Head, Span, accumulation_dtype, whole
+from train.logps.head import Head, accumulation_dtype
 
 
-def eager_logps(hidden_TD: Tensor, head: Head, targets_T: Tensor, span: Span | None = None) -> Tensor:
+def eager_logps(hidden_TD: Tensor, head: Head, targets_T: Tensor) -> Tensor:
     """As `dispatch.token_logps`; holds T x V values for the backward pass."""
     wide = accumulation_dtype(hidden_TD)
-    start, stop = span or whole(head)
-    logits_TV = hidden_TD.to(wide) @ head.weight_VD[start:stop].to(wide).T
+    logits_TV = hidden_TD.to(wide) @ head.weight_VD.to(wide).T
     if head.bias_V is not None:
-        logits_TV = logits_TV + head.bias_V[start:stop].to(wide)
-    return logits_TV.log_softmax(-1).gather(-1, targets_T[:, None] - start)[:, 0]
+        logits_TV = logits_TV + head.bias_V.to(wide)
+    return logits_TV.log_softmax(-1).gather(-1, targets_T[:, None])[:, 0]

@@ -18,13 +18,14 @@ Nothing is atomic: results are the same on every run on one device.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from train.logps import kernels
-from train.logps.head import Head, Span, whole
+from train.logps.head import Head
 
 TILE_BYTES = 256 * 2**20
 """About as many bytes of logits' gradients are alive at a time."""
@@ -37,14 +38,13 @@ def fused_logps(
     hidden_TD: Tensor,
     head: Head,
     targets_T: Tensor,
-    span: Span | None = None,
     tile_bytes: int = TILE_BYTES,
 ) -> Tensor:
     """As `dispatch.token_logps`, for bfloat16 and float32; `tile_bytes` bound a chunk going backward."""
     # Factors of two types meet in the wider one.
     both = torch.promote_types(hidden_TD.dtype, head.weight_VD.dtype)
     hidden_TD, head = hidden_TD.to(both), head._replace(weight_VD=head.weight_VD.to(both))
-    return _Fused.apply(hidden_TD, *head, targets_T, span or whole(head), tile_bytes)  # type: ignore[no-any-return]
+    return _Fused.apply(hidden_TD, *head, targets_T, tile_bytes)  # type: ignore[no-any-return]
 
 
 class _Fused(torch.autograd.Function):
@@ -55,60 +55,46 @@ class _Fused(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor | None,
         targets_T: Tensor,
-        span: Span,
         tile_bytes: int,
     ) -> Tensor:
         hidden_TD, weight_VD = _rows(hidden_TD), _rows(weight_VD)
-        tokens = len(targets_T)
+        tokens, vocabulary = len(targets_T), len(weight_VD)
         tiles = -(-tokens // kernels.TOKENS)
         parts = max(16, -(-PROGRAMS // max(tiles, 1)))
-        parts = min(parts, -(-(span.stop - span.start) // SMALLEST_TILE))
+        parts = min(parts, -(-vocabulary // SMALLEST_TILE))
         totals_PT = hidden_TD.new_empty(parts, tokens, dtype=torch.float32)
         chosen_T = hidden_TD.new_zeros(tokens, dtype=torch.float32)
         if tokens:
+            inputs, outputs = (hidden_TD, weight_VD, bias_V, targets_T), (totals_PT, chosen_T)
+            strides = hidden_TD.stride(0), weight_VD.stride(0)
+            sizes = (tokens, vocabulary, hidden_TD.shape[1], parts, *strides)
             with _device(hidden_TD):
-                kernels.statistics[(tiles * parts,)](
-                    hidden_TD,
-                    weight_VD,
-                    bias_V,
-                    targets_T,
-                    totals_PT,
-                    chosen_T,
-                    tokens,
-                    span.start,
-                    span.stop,
-                    hidden_TD.shape[1],
-                    parts,
-                    hidden_TD.stride(0),
-                    weight_VD.stride(0),
-                    **_constants(),
-                )
+                kernels.statistics[(tiles * parts,)](*inputs, *outputs, *sizes, **_constants())
         total_T = totals_PT.logsumexp(0)
         ctx.save_for_backward(hidden_TD, weight_VD, bias_V, targets_T, total_T)
-        ctx.span, ctx.tile_bytes = span, tile_bytes
+        ctx.tile_bytes = tile_bytes
         return chosen_T - total_T
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_T: Tensor) -> tuple[Tensor | None, ...]:
         hidden_TD, weight_VD, bias_V, targets_T, total_T = ctx.saved_tensors
-        start, stop = ctx.span
-        tokens, grad_T = len(targets_T), grad_T.contiguous()
+        tokens, vocabulary, grad_T = len(targets_T), len(weight_VD), grad_T.contiguous()
         chunk = max(ctx.tile_bytes // (max(tokens, 1) * hidden_TD.element_size()) // 256 * 256, 256)
-        chunk = min(chunk, stop - start)
+        chunk = min(chunk, vocabulary)
         tile = hidden_TD.new_empty(tokens * chunk)
         tiles = -(-tokens // kernels.TOKENS)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden_TD = hidden_TD.new_zeros(hidden_TD.shape, dtype=torch.float32) if wants_hidden else None
-        grad_weight_VD = _outside_zero(weight_VD, ctx.span) if wants_weight else None
+        grad_weight_VD = None
+        if wants_weight:
+            grad_weight_VD = torch.empty_like(weight_VD, memory_format=torch.contiguous_format)
         grad_bias_V = torch.zeros_like(bias_V) if bias_V is not None and wants_bias else None
-        for first in range(start, stop, chunk) if tokens else ():
-            last = min(first + chunk, stop)
+        for first in range(0, vocabulary, chunk) if tokens else ():
+            last = min(first + chunk, vocabulary)
             rows, width = slice(first, last), last - first
             tile_TC = tile[: tokens * width].view(tokens, width)
-            sums = None
-            if grad_bias_V is not None:
-                sums = total_T.new_empty(tiles, width)
+            sums = None if grad_bias_V is None else total_T.new_empty(tiles, width)
             _gradient_tile(
                 hidden_TD, weight_VD, bias_V, targets_T, total_T, grad_T, tile_TC, sums, (first, last)
             )
@@ -122,7 +108,7 @@ class _Fused(torch.autograd.Function):
             grad_hidden_TD = grad_hidden_TD.to(hidden_TD.dtype)
         if grad_weight_VD is not None and not tokens:
             grad_weight_VD.zero_()
-        return grad_hidden_TD, grad_weight_VD, grad_bias_V, None, None, None
+        return grad_hidden_TD, grad_weight_VD, grad_bias_V, None, None
 
 
 def _gradient_tile(
@@ -141,24 +127,10 @@ def _gradient_tile(
     def grid(sizes: dict[str, Any]) -> tuple[int]:
         return (-(-tokens // kernels.TOKENS) * -(-width // sizes["IDS"]),)
 
+    inputs, outputs = (hidden_TD, weight_VD, bias_V, targets_T, total_T, grad_T), (tile_TC, sums)
+    sizes = (tokens, *part, hidden_TD.shape[1], hidden_TD.stride(0), weight_VD.stride(0), width)
     with _device(hidden_TD):
-        kernels.gradients[grid](
-            hidden_TD,
-            weight_VD,
-            bias_V,
-            targets_T,
-            total_T,
-            grad_T,
-            tile_TC,
-            sums,
-            tokens,
-            *part,
-            hidden_TD.shape[1],
-            hidden_TD.stride(0),
-            weight_VD.stride(0),
-            width,
-            **_constants(),
-        )
+        kernels.gradients[grid](*inputs, *outputs, *sizes, **_constants())
 
 
 def _constants() -> dict[str, Any]:
@@ -177,14 +149,6 @@ def _rows(matrix: Tensor) -> Tensor:
     return matrix if matrix.stride(1) == 1 else matrix.contiguous()
 
 
-def _outside_zero(weight_VD: Tensor, span: Span) -> Tensor:
-    """Room for the weight's gradient, zero where the softmax does not run."""
-    found = torch.empty_like(weight_VD, memory_format=torch.contiguous_format)
-    found[: span.start] = 0
-    found[span.stop :] = 0
-    return found
-
-
 def _wide_product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in float32, however its factors are stored."""
     if a.is_cuda and a.dtype != torch.float32:
@@ -194,6 +158,4 @@ def _wide_product(a: Tensor, b: Tensor) -> Tensor:
 
 def _device(tensor: Tensor) -> Any:
     """Triton launches on the current device, which need not be the tensors'."""
-    from contextlib import nullcontext
-
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

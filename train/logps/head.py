@@ -1,4 +1,4 @@
-"""The language head as plain tensors, and as a module that a sharded trainer can gather.
+"""The language head as plain tensors, and the type of its sums.
 
 Legend: T tokens, D hidden, V vocabulary.
 """
@@ -16,22 +16,6 @@ class Head(NamedTuple):
 
     weight_VD: Tensor
     bias_V: Tensor | None = None
-
-
-class Span(NamedTuple):
-    """The ids from `start` up to, not including, `stop`: the only ones that a softmax runs over."""
-
-    start: int
-    stop: int
-
-    def holds(self, ids: Tensor) -> Tensor:
-        """Boolean, True where an id lies within."""
-        return (ids >= self.start) & (ids < self.stop)
-
-
-def whole(head: Head) -> Span:
-    """All ids of a head."""
-    return Span(0, len(head.weight_VD))
 
 
 def accumulation_dtype(hidden: Tensor) -> torch.dtype:

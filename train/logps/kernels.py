@@ -86,30 +86,30 @@ def _place(tiles, across, GROUP: tl.constexpr):
 
 @triton.jit
 def _statistics(
-    hidden, weight, bias, targets, totals_PT, chosen_T, T, start, stop, D, parts,
+    hidden, weight, bias, targets, totals_PT, chosen_T, T, V, D, parts,
     hidden_stride, weight_stride,
     IDS: tl.constexpr, INNER: tl.constexpr, TOKENS: tl.constexpr, GROUP: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Log-sum-exp of each token's logits over one of the `parts` of [start, stop); the chosen logits."""
+    """Log-sum-exp of each token's logits over one of the `parts` of the vocabulary; the chosen logits."""
     tile, part = _place(tl.cdiv(T, TOKENS), parts, GROUP)
     rows = tile * TOKENS + tl.arange(0, TOKENS)
     target = tl.load(targets + rows, mask=rows < T, other=-1)
-    size = tl.cdiv(tl.cdiv(stop - start, IDS), parts) * IDS
-    first = start + part * size
+    size = tl.cdiv(tl.cdiv(V, IDS), parts) * IDS
+    first = part * size
     peak = tl.full((TOKENS,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((TOKENS,), dtype=tl.float32)
-    for at in range(first, tl.minimum(first + size, stop), IDS):
+    for at in range(first, tl.minimum(first + size, V), IDS):
         ids = at + tl.arange(0, IDS)
         logits = _logits(
-            hidden, weight, bias, rows, ids, T, stop, D, hidden_stride, weight_stride,
+            hidden, weight, bias, rows, ids, T, V, D, hidden_stride, weight_stride,
             IDS, INNER, TOKENS, PRECISION, UPCAST,
         )  # fmt: skip
         higher = tl.maximum(peak, tl.max(logits, 1))
         total = total * tl.exp(peak - higher) + tl.sum(tl.exp(logits - higher[:, None]), 1)
         peak = higher
         is_target = target[:, None] == ids[None, :]
-        hit = (target >= at) & (target < tl.minimum(at + IDS, stop))
+        hit = (target >= at) & (target < tl.minimum(at + IDS, V))
         tl.store(chosen_T + rows, tl.sum(tl.where(is_target, logits, 0.0), 1), mask=hit & (rows < T))
     # A part past the end of the vocabulary has no ids: -inf.
     found = tl.where(total > 0, peak + tl.log(total), float("-inf"))

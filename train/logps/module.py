@@ -5,11 +5,10 @@ Legend: T tokens, D hidden, V vocabulary.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from train.logps.dispatch import token_logps
-from train.logps.head import Head, Span
+from train.logps.head import Head
 
 
 class HeadLogps(nn.Module):
@@ -20,20 +19,11 @@ class HeadLogps(nn.Module):
     as tied weights are, and are gathered when this module runs.
     """
 
-    def __init__(self, head: nn.Linear, codes: Span | None = None) -> None:
-        """`codes` are the ids that `forward` may normalise over alone."""
+    def __init__(self, head: nn.Linear) -> None:
         super().__init__()
         self.weight = head.weight
         self.bias = head.bias
-        self._codes = codes
 
-    def forward(self, hidden_TD: Tensor, targets_T: Tensor, codes: int = 0) -> Tensor:
-        """log p(target), [T] float32; the last `codes` targets are normalised over the codes alone."""
-        head, words = Head(self.weight, self.bias), len(targets_T) - codes
-        if not codes:
-            return token_logps(hidden_TD, head, targets_T)
-        if not words:
-            return token_logps(hidden_TD, head, targets_T, self._codes)
-        told = token_logps(hidden_TD[:words], head, targets_T[:words])
-        shown = token_logps(hidden_TD[words:], head, targets_T[words:], self._codes)
-        return torch.cat((told, shown))
+    def forward(self, hidden_TD: Tensor, targets_T: Tensor) -> Tensor:
+        """log p(target), [T] float32."""
+        return token_logps(hidden_TD, Head(self.weight, self.bias), targets_T)

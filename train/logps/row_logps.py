@@ -5,13 +5,14 @@ Legend: R rows, T tokens, N labels, D hidden.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
+from engine.checkpoints.weights import load_model
 from engine.models.showo import Showo
-from train.config import ImageVocabulary
 from train.data.batch import Rows, label_places
-from train.logps.head import Span
 from train.logps.module import HeadLogps
 
 
@@ -22,14 +23,10 @@ class RowLogps(nn.Module):
     the head; see `HeadLogps`.
     """
 
-    def __init__(self, model: Showo, image_vocabulary: ImageVocabulary = "full") -> None:
-        """`image_vocabulary` as in `TrainConfig`; the labels of image rows are those that are codes."""
+    def __init__(self, model: Showo) -> None:
         super().__init__()
         self.model = model
-        words = model.config.vocabulary
-        codes = Span(words.code_offset, words.mask) if image_vocabulary == "codes" else None
-        self.head_logps = HeadLogps(model.head, codes)
-        self._apart = codes is not None
+        self.head_logps = HeadLogps(model.head)
 
     def forward(
         self,
@@ -37,8 +34,7 @@ class RowLogps(nn.Module):
         mask: Tensor,
         positions_RT: Tensor,
         labels_RT: Tensor,
-        words_N: Tensor | None = None,
-        codes_N: Tensor | None = None,
+        places_N: Tensor | None = None,
         features: Tensor | None = None,
         seeing: Tensor | None = None,
     ) -> Tensor:
@@ -47,14 +43,11 @@ class RowLogps(nn.Module):
         # padded bias and holds no scores. Unmasked calls, of texts and images apart, would gain little: at
         # 1.3B and 450 tokens attention is 3.5% of the products (4 T D a token and block, beside 24 D D).
         hidden_RTD = self.model(ids_RT, mask, positions_RT, features, seeing)
-        if words_N is None or codes_N is None:
-            words_N, codes_N = label_places(labels_RT, self.model.config.vocabulary)
-        places_N = torch.cat((words_N, codes_N))
-        if not self._apart:
-            places_N = places_N.sort().values
+        if places_N is None:
+            places_N = label_places(labels_RT)
         hidden_ND = hidden_RTD.flatten(0, 1).index_select(0, places_N)
         targets_N = labels_RT.flatten().index_select(0, places_N)
-        logp_N = self.head_logps(hidden_ND, targets_N, len(codes_N) if self._apart else 0)
+        logp_N = self.head_logps(hidden_ND, targets_N)
         # Copied into a full matrix and summed along it: unlike a sum by index, the same on every run.
         full = torch.zeros(labels_RT.numel(), dtype=logp_N.dtype, device=logp_N.device)
         return full.index_copy(0, places_N, logp_N).view(labels_RT.shape).sum(1)
@@ -63,3 +56,12 @@ class RowLogps(nn.Module):
     def score(self, rows: Rows) -> Tensor:
         """`forward` without gradients, on the model's device; the result is on the CPU."""
         return self(*rows.to(self.head_logps.weight.device)).float().cpu()
+
+
+def load_scorer(checkpoint: Path, dtype: str, device: torch.device) -> RowLogps:
+    """The scorer of a checkpoint.
+
+    Raises:
+        CheckpointError: files are missing, or tensors do not fit the configuration.
+    """
+    return RowLogps(load_model(checkpoint, getattr(torch, dtype)).to(device))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +20,10 @@ from engine.models.masks import t2i_mask
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
-from train.pretraining.pretrain_batch import IGNORE, PretrainExample, mmu_rows, segment_mask, t2i_rows
+from train.data.batch import IGNORE
+from train.pretraining.pretrain_batch import PretrainExample, mmu_rows, segment_mask, t2i_rows
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class PretrainPhase(Record, forbid_unknown_fields=True):
@@ -105,16 +108,6 @@ def step_losses(
     return image_loss, label_loss(model, hidden, labels)
 
 
-def _optimizer(model: Showo, settings: PretrainSettings) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if p.ndim != 2]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
-
-
 def pretrain(
     config: ShowoConfig,
     settings: PretrainSettings,
@@ -135,7 +128,13 @@ def pretrain(
         model.initialise(settings.seed)
     else:
         model = load_model(start)
-    optimizer = _optimizer(model, settings)
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if p.ndim != 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     first = _resume(model, optimizer, state)
     sums = torch.zeros(2)
     for step in range(first, settings.steps):
@@ -158,33 +157,22 @@ def pretrain(
     return model
 
 
-def _named(model: Showo, optimizer: torch.optim.AdamW) -> list[tuple[str, Tensor]]:
-    names = {id(p): name for name, p in model.named_parameters()}
-    return [(names[id(p)], p) for group in optimizer.param_groups for p in group["params"]]
-
-
 def _save(model: Showo, optimizer: torch.optim.AdamW, step: int, state: Path) -> None:
-    tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
-    for name, p in _named(model, optimizer):
-        for moment in ("exp_avg", "exp_avg_sq"):
+    tensors: dict[str, Tensor] = {}
+    for name, p in model.named_parameters():
+        tensors[f"model.{name}"] = p.detach()
+        for moment in MOMENTS:
             tensors[f"{moment}.{name}"] = optimizer.state[p][moment]
     save_tensors(tensors, state, {"step": str(step)})
 
 
 def _resume(model: Showo, optimizer: torch.optim.AdamW, state: Path) -> int:
-    from safetensors import safe_open
-
     if not state.is_file():
         return 0
-    with safe_open(state, "pt") as stored:
+    with safe_open(state, "pt") as stored, torch.no_grad():
         step = int(stored.metadata()["step"])
-    tensors = load_file(state)
-    with torch.no_grad():
-        for name, p in _named(model, optimizer):
-            p.copy_(tensors[f"model.{name}"])
-            optimizer.state[p] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": tensors[f"exp_avg.{name}"],
-                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"],
-            }
+        for name, p in model.named_parameters():
+            p.copy_(stored.get_tensor(f"model.{name}"))
+            moments = {moment: stored.get_tensor(f"{moment}.{name}") for moment in MOMENTS}
+            optimizer.state[p] = {"step": torch.tensor(float(step)), **moments}
     return step

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from engine.models.showo_vocabulary import Vocabulary
 from engine.records import Record
-
-IGNORE = -100
+from train.data.batch import IGNORE
 
 
 class PretrainExample(Record):
@@ -62,11 +61,11 @@ def t2i_rows(
     masked = order < count[:, None]
     image = codes + vocabulary.code_offset
     rows, labels = [], []
-    for text, ids, hidden in zip(texts, image, masked, strict=True):
-        seen = torch.where(hidden, vocabulary.mask, ids).tolist()
+    for text, ids, is_masked in zip(texts, image, masked, strict=True):
+        seen = torch.where(is_masked, vocabulary.mask, ids).tolist()
         pads = [vocabulary.pad] * (width - len(text))
         rows.append([*pads, *text, vocabulary.soi, *seen, vocabulary.eoi])
-        label = torch.where(hidden, ids, IGNORE).tolist()
+        label = torch.where(is_masked, ids, IGNORE).tolist()
         labels.append([*[IGNORE] * (width + 1), *label, IGNORE])
     ids = torch.tensor(rows)
     positions = torch.arange(ids.shape[1]) + (max_text_len + 1 - width)

@@ -1,39 +1,43 @@
 """The reference pass in several processes: each scores every n-th missing block of one store.
 
-`python -m train.reference.ranks` is one of them: it reads its `Job` from stdin and writes a line for each
-block that it has kept. Blocks are disjoint and each is written whole, so processes share nothing but the
-folder. A process that loses its parent ends: its stdin closes.
+Blocks are disjoint and each is written whole, so processes share nothing but the folder. Each says through a
+pipe of its own which block it has kept, or which error ended it.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
-import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from queue import Queue
+from typing import NamedTuple
 
-import msgspec
+import torch
 
-from engine import errors
 from engine.errors import HermesError
 from engine.machine.plan import shares
 from engine.machine.probe import on_cores, read_machine
-from engine.records import Record
 from train.config import TrainConfig
+from train.data.batch import Layout
+from train.data.preferences import load_preferences
+from train.distributed.device import open_device
+from train.logps.row_logps import load_scorer
+from train.reference.inputs import TrainingInputs
 from train.reference.reference import FREE, ReferenceBasis, ScoreBlocks, blocks_here, partial_of
 from train.reference.store import PartialStore
 
 
-class Job(Record):
+class Job(NamedTuple):
     """What one process scores."""
 
-    pairs: str
-    checkpoint: str
-    features: str
-    store: str
+    pairs: Path
+    """Read again by each process: that is quicker than to send the preferences."""
+    checkpoint: Path
+    features: Path
+    store: Path
     config: TrainConfig
     basis: ReferenceBasis
     rank: int
@@ -42,140 +46,90 @@ class Job(Record):
     blocks: tuple[int, ...]
 
 
-class Line(Record):
-    """What one process says: a block that is kept, or an error's type and message."""
-
-    block: int = -1
-    error: str = ""
-    message: str = ""
-
-
-def blocks_by_ranks(
-    pairs: Path,
-    checkpoint: Path,
-    features: Path,
-    path: Path,
-    config: TrainConfig,
-    basis: ReferenceBasis,
-    ranks: int,
-) -> ScoreBlocks:
+def blocks_by_ranks(inputs: TrainingInputs, path: Path, ranks: int) -> ScoreBlocks:
     """Scoring by `ranks` processes on cores of their own, each with the model in its own memory."""
 
-    def score(store: PartialStore, numbers: Sequence[int]) -> Iterable[int]:
+    def score(store: PartialStore, numbers: Sequence[int]) -> Iterator[int]:
         parts = shares(read_machine(), ranks)
-        jobs = [
-            Job(
-                pairs=str(pairs),
-                checkpoint=str(checkpoint),
-                features=str(features),
-                store=str(partial_of(path)),
-                config=config,
-                basis=basis,
-                rank=rank,
-                cores=parts[rank].cores,
-                threads=parts[rank].threads,
-                blocks=tuple(numbers[rank::ranks]),
-            )
-            for rank in range(min(ranks, len(numbers)))
-        ]
-        return _run(jobs)
+        return _run(
+            [
+                Job(
+                    pairs=inputs.pairs,
+                    checkpoint=inputs.frozen,
+                    features=inputs.features,
+                    store=partial_of(path),
+                    config=inputs.config,
+                    basis=inputs.basis.reference,
+                    rank=rank,
+                    cores=parts[rank].cores,
+                    threads=parts[rank].threads,
+                    blocks=tuple(numbers[rank::ranks]),
+                )
+                for rank in range(min(ranks, len(numbers)))
+            ]
+        )
 
     return score
 
 
 def _run(jobs: Sequence[Job]) -> Iterator[int]:
     """Starts a process for each job; yields blocks as they come, and stops all when one fails."""
-    lines: Queue[tuple[int, bytes]] = Queue()
-    processes = [_start(job) for job in jobs]
-    for rank, process in enumerate(processes):
-        threading.Thread(target=_read, args=(rank, process, lines), daemon=True).start()
+    # Not forked: neither CUDA nor OpenMP's threads survive a fork.
+    context = multiprocessing.get_context("spawn")
+    processes: dict[Connection, SpawnProcess] = {}
     try:
-        running = len(processes)
+        for job in jobs:
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(job, writer), daemon=True)
+            with on_cores(job.cores):
+                process.start()
+            # The child has its own; while this one were open, its end would not be noticed.
+            writer.close()
+            processes[reader] = process
+        running = {reader: rank for rank, reader in enumerate(processes)}
         while running:
-            rank, text = lines.get()
-            if text:
-                yield _block_of(text)
-                continue
-            running -= 1
-            if status := processes[rank].wait():
-                raise HermesError(
-                    f"reference: process {rank} of {len(jobs)} ended with status {status}; finished blocks "
-                    "are kept: run `hermes reference` again, with fewer --ranks if memory was short"
-                )
+            ready = wait([*running])
+            for reader in [one for one in running if one in ready]:
+                try:
+                    said = reader.recv()
+                except EOFError:
+                    rank, process = running.pop(reader), processes[reader]
+                    process.join()
+                    if process.exitcode:
+                        raise HermesError(
+                            f"reference: process {rank} of {len(jobs)} ended with status {process.exitcode}; "
+                            "finished blocks are kept: run `hermes reference` again, with fewer --ranks if "
+                            "memory was short"
+                        ) from None
+                    continue
+                if isinstance(said, HermesError):
+                    raise said
+                yield said
     finally:
-        for process in processes:
+        for process in processes.values():
             process.kill()
-            process.wait()
+            process.join()
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-    with on_cores(job.cores):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "train.reference.ranks"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
-    assert process.stdin
-    process.stdin.write(msgspec.json.encode(job) + b"\n")
-    process.stdin.flush()
-    return process
-
-
-def _read(rank: int, process: subprocess.Popen[bytes], lines: Queue[tuple[int, bytes]]) -> None:
-    assert process.stdout
-    for line in process.stdout:
-        lines.put((rank, line))
-    lines.put((rank, b""))
-
-
-def _block_of(text: bytes) -> int:
-    line = msgspec.json.decode(text, type=Line)
-    if line.error:
-        raise getattr(errors, line.error)(line.message)
-    return line.block
-
-
-def _score(job: Job) -> Iterable[int]:
-    import torch
-
-    from engine.checkpoints.weights import load_model
-    from train.data.batch import Layout
-    from train.data.preferences import load_preferences
-    from train.distributed.device import open_device
-    from train.logps.row_logps import RowLogps
-
-    torch.set_num_threads(job.threads)
-    config, checkpoint = job.config, Path(job.checkpoint)
-    with open_device(config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
-        loaded = load_model(checkpoint, getattr(torch, config.dtype)).to(device)
-        model = RowLogps(loaded, config.image_vocabulary)
-        layout = Layout.load(checkpoint, Path(job.features))
-        score = blocks_here(load_preferences(Path(job.pairs)), job.basis, layout, model)
-        yield from score(PartialStore.open(Path(job.store)), job.blocks)
-
-
-def main() -> None:
-    """One process's work, with stdout for its lines alone."""
-    lines = os.fdopen(os.dup(1), "wb", buffering=0)
+def _work(job: Job, writer: Connection) -> None:
+    """One process's work, which ends with its parent."""
+    # Standard output is the parent's, for a person.
     os.dup2(2, 1)
-    # Unbuffered: a thread that waits on a buffered stdin cannot be left behind.
-    with open(0, "rb", buffering=0, closefd=False) as stdin:
-        job = msgspec.json.decode(stdin.readline(), type=Job)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(job.threads)
     try:
-        for block in _score(job):
-            lines.write(msgspec.json.encode(Line(block=block)) + b"\n")
+        with open_device(job.config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
+            scorer = load_scorer(job.checkpoint, job.config.dtype, device)
+            layout = Layout.load(job.checkpoint, job.features)
+            score = blocks_here(load_preferences(job.pairs), job.basis, layout, scorer)
+            for block in score(PartialStore.open(job.store), job.blocks):
+                writer.send(block)
     except HermesError as error:
-        line = Line(error=type(error).__name__, message=str(error))
-        lines.write(msgspec.json.encode(line) + b"\n")
+        writer.send(error)
 
 
 def _end_with_parent() -> None:
-    os.read(0, 1)
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from engine.checkpoints.weights import fingerprint, load_config
 from engine.errors import StageOrderError, StaleError
+from engine.files.atomic import place_folder
 from engine.models.showo_config import ShowoConfig
 from engine.records import Preference, Record
 from train.config import TrainConfig
-from train.data.batch import Layout, Row
-from train.data.image_mask import MASK_RULE, ImageDraw, draw_from_seed, mask_seed
+from train.data.batch import WHICH, Layout, Row
+from train.data.image_mask import MASK_RULE, ImageMask, image_mask, mask_seed
 from train.data.preferences import digest
 from train.logps.row_logps import RowLogps
 from train.reference.store import (
@@ -30,13 +31,10 @@ from train.reference.store import (
     attributes_of,
     block_size,
     locked,
-    put_in_place,
     read_arrays,
 )
 
-SCHEMA = 2
-UNSAID = {"device": "cpu"}
-"""What is true of stores from before they said so."""
+SCHEMA = 3
 BATCH_ROWS = 32
 
 FREE = "free it, or set train.dtype to bfloat16; finished blocks are kept, and the same command goes on"
@@ -56,17 +54,14 @@ class ReferenceBasis(Record):
     pairs: str
     """Digest of what scoring reads of the preferences, order included."""
     mask_rule: str
-    mask_draws: int
+    num_masks: int
     mask_seed: int
     text_dropout: float
     image_tokens: int
     caption_prompt: str
     dtype: str
     """Arithmetic of the scoring model: the policy must round as its reference did."""
-    image_vocabulary: str = "full"
-    """The normaliser of image labels."""
-    least_hidden: float = 0.0
-    device: str = "cpu"
+    device: str
     """Kind of device that scores; it rounds in its own way, as a dtype does."""
     schema: int = SCHEMA
 
@@ -78,14 +73,12 @@ class ReferenceBasis(Record):
             weights=fingerprint(checkpoint),
             pairs=digest(preferences),
             mask_rule=MASK_RULE,
-            mask_draws=config.mask_draws,
+            num_masks=config.num_masks,
             mask_seed=config.seed,
             text_dropout=config.text_dropout,
             image_tokens=model.num_image_tokens,
             caption_prompt=model.caption_prompt,
             dtype=config.dtype,
-            image_vocabulary=config.image_vocabulary,
-            least_hidden=config.least_hidden,
             device=config.device_type,
         )
 
@@ -102,10 +95,9 @@ class Reference(NamedTuple):
     mask_seed: NDArray[np.int64]
     """[P, K]."""
 
-    def image_draw(self, pair: int, draw: int, tokens: int, config: TrainConfig) -> ImageDraw:
-        """What this preference's image log-probs of this draw were taken under."""
-        seed = int(self.mask_seed[pair, draw])
-        return draw_from_seed(seed, tokens, config.text_dropout, config.least_hidden)
+    def image_mask(self, pair: int, number: int, tokens: int, config: TrainConfig) -> ImageMask:
+        """What this preference's image log-probs of this number were taken under."""
+        return image_mask(int(self.mask_seed[pair, number]), tokens, config.text_dropout)
 
 
 def open_reference(path: Path, basis: ReferenceBasis) -> Reference:
@@ -163,7 +155,7 @@ def compute_reference(
         for number in score(store, missing):
             done += store.length(number)
             report(done, total)
-        put_in_place(folder, path)
+        place_folder(folder, path, replace=True)
     return path
 
 
@@ -194,30 +186,23 @@ def score_block(
     preferences: Sequence[Preference], basis: ReferenceBasis, layout: Layout, model: RowLogps
 ) -> dict[str, NDArray[Any]]:
     """The `Reference` arrays of a few preferences, scored in batches of rows of like length."""
-    count, draws = len(preferences), basis.mask_draws
-    shapes: dict[str, tuple[int, ...]] = {"caption_win": (count,), "caption_lose": (count,)}
-    shapes |= {"image_win": (count, draws), "image_lose": (count, draws)}
+    count, masks = len(preferences), basis.num_masks
     arrays: dict[str, NDArray[Any]] = {
-        name: np.full(shape, np.nan, np.float32) for name, shape in shapes.items()
+        f"{kind}_{which}": np.full(shape, np.nan, np.float32)
+        for kind, shape in (("caption", (count,)), ("image", (count, masks)))
+        for which in WHICH
     }
     seeds = np.array(
-        [[mask_seed(one.id, draw, basis.mask_seed) for draw in range(draws)] for one in preferences],
-        np.int64,
+        [[mask_seed(one.id, k, basis.mask_seed) for k in range(masks)] for one in preferences], np.int64
     )
     work: list[tuple[Row, str, tuple[int, ...]]] = []
     for i, one in enumerate(preferences):
-        for side in ("win", "lose"):
+        for which in WHICH:
             if one.captions:
-                tokens = getattr(one.captions, side).token_ids
-                row = layout.caption_row(one.image_codes, tokens, one.image_features)
-                work.append((row, f"caption_{side}", (i,)))
-            for draw in range(draws if one.images else 0):
-                codes = getattr(one.images, side).codes
-                seen = draw_from_seed(
-                    int(seeds[i, draw]), basis.image_tokens, basis.text_dropout, basis.least_hidden
-                )
-                row = layout.image_row(one.caption if seen.text else "", codes, seen.hidden)
-                work.append((row, f"image_{side}", (i, draw)))
+                work.append((layout.pair_caption(one, which), f"caption_{which}", (i,)))
+            for k in range(masks if one.images else 0):
+                mask = image_mask(int(seeds[i, k]), basis.image_tokens, basis.text_dropout)
+                work.append((layout.pair_image(one, which, mask), f"image_{which}", (i, k)))
     work.sort(key=lambda entry: len(entry[0].ids))
     for start in range(0, len(work), BATCH_ROWS):
         part = work[start : start + BATCH_ROWS]
@@ -234,11 +219,11 @@ def _open_partial(
     if attributes.get("ready") and not _differences(attributes, basis):
         return PartialStore.open(folder)
     ids = [one.id for one in preferences]
-    return PartialStore.create(folder, msgspec.to_builtins(basis), ids, basis.mask_draws, block)
+    return PartialStore.create(folder, msgspec.to_builtins(basis), ids, basis.num_masks, block)
 
 
 def _differences(found: dict[str, Any], basis: ReferenceBasis) -> list[str]:
-    names, found = {"weights": "weights", "pairs": "preferences"}, {**UNSAID, **found}
+    names = {"pairs": "preferences"}
     return [
         f"was computed with {names.get(name, name)} {found.get(name)!r}, this run has {wanted!r}"
         for name, wanted in msgspec.to_builtins(basis).items()

@@ -105,26 +105,11 @@ def attributes_of(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def weights_of(folder: Path) -> str:
-    """Fingerprint of the weights that a store is of; empty where it does not say."""
-    return str(attributes_of(folder).get("weights", ""))
-
-
 def read_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Whole arrays of a store, chunk after chunk."""
     with quiet_zarr():
         group: Any = zarr.open_group(folder, mode="r")
         return {name: group[name][:] for name in names}
-
-
-def put_in_place(partial: Path, path: Path) -> None:
-    """Puts a finished store where it belongs; a folder cannot replace a full folder in one call."""
-    old = path.with_name(path.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    partial.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -10,33 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.questions.cache import Remembering, Said, TextCache
+from curate.scoring.endpoint import Request
 from engine.errors import DataError
-from engine.records import TextPrompt
 
 
 class Echo:
-    """Answers with the prompt and the settings; remembers what it was asked."""
+    """Answers with the request; remembers what it was asked."""
 
-    reserved = ()
-
-    def __init__(self, fingerprint: str = "one") -> None:
-        self.fingerprint = fingerprint
+    def __init__(self, origin: str = "one") -> None:
+        self.origin = origin
         self.asked: list[str] = []
 
-    def generate(
-        self,
-        prompts: Sequence[TextPrompt],
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[str]:
-        self.asked += [prompt.text for prompt in prompts]
-        return [f"{prompt.text}\n{max_tokens} {temperature} {seed}" for prompt in prompts]
+    def texts(self, requests: Sequence[Request]) -> list[str]:
+        self.asked += [request["prompt"] for request in requests]
+        return [f"{request}" for request in requests]
 
 
-def prompts(*texts: str) -> list[TextPrompt]:
-    return [TextPrompt(text=text) for text in texts]
+def prompts(*texts: str) -> list[Request]:
+    return [{"prompt": text} for text in texts]
 
 
 @given(cut=st.integers(0, 400), texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=6))
@@ -77,28 +68,23 @@ def test_a_folder_in_the_place_of_the_cache_is_our_own_error(tmp_path: Path) -> 
 
 def test_a_model_is_asked_once_over_two_runs(tmp_path: Path) -> None:
     first = Echo()
-    said = Remembering(first, TextCache(tmp_path / "said.jsonl")).generate(prompts("a", "b", "a"), 5)
+    said = Remembering(first, TextCache(tmp_path / "said.jsonl")).texts(prompts("a", "b", "a"))
     assert first.asked == ["a", "b"]
     second = Echo()
     model = Remembering(second, TextCache(tmp_path / "said.jsonl"))
-    assert model.generate(prompts("b", "c", "a"), 5) == [said[1], "c\n5 0.0 0", said[0]]
+    assert model.texts(prompts("b", "c", "a")) == [said[1], "{'prompt': 'c'}", said[0]]
     assert second.asked == ["c"]
     assert (model.asked, model.cached) == (1, 2)
 
 
-def test_another_model_prompt_or_setting_is_asked_anew(tmp_path: Path) -> None:
+def test_another_model_or_request_is_asked_anew(tmp_path: Path) -> None:
     cache = TextCache(tmp_path / "said.jsonl")
     echo = Echo()
     model = Remembering(echo, cache)
-    model.generate(prompts("a"), 5)
-    model.generate(prompts("a"), 6)
-    model.generate(prompts("a"), 5, ("x",))
-    model.generate(prompts("a"), 5, (), 0.5)
-    model.generate(prompts("a"), 5, (), 0.5, 1)
-    model.generate([TextPrompt(text="a", chat=False)], 5)
-    assert len(echo.asked) == 6
-    model.generate(prompts("a"), 5, (), 0.0, 1)
-    assert len(echo.asked) == 6, "a seed decides nothing where nothing is drawn"
+    for request in ({}, {"max_tokens": 6}, {"stop": ["x"]}, {"temperature": 0.5}, {"seed": 1}):
+        model.texts([{"prompt": "a", **request}])
+        model.texts([{"prompt": "a", **request}])
+    assert len(echo.asked) == 5
     other = Echo("two")
-    Remembering(other, cache).generate(prompts("a"), 5)
+    Remembering(other, cache).texts(prompts("a"))
     assert other.asked == ["a"]

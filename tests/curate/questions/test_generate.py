@@ -9,12 +9,12 @@ import pytest
 
 from curate.questions import parsing, validation
 from curate.questions.cache import Remembering, TextCache
-from curate.questions.generate import Maker, WritingSettings, ask_all
-from curate.questions.layout import written
-from curate.questions.prompting import reading_prompt, writing_prompt
+from curate.questions.generate import Maker, WritingSettings
+from curate.questions.prompting import reading_request, written
+from curate.scoring.endpoint import Request
 from curate.shapes import world
 from engine.errors import ConfigError
-from engine.records import Item, Question, TextPrompt
+from engine.records import Item, Question
 
 RED = Question(question="is it red?", choices=("yes", "no"), answer="yes", kind="color", element="red")
 CUBE = Question(
@@ -31,35 +31,32 @@ ITEMS = [
 
 
 class Book:
-    """Goes on from the prompts that it knows; from others with nothing. Refuses when closed."""
+    """Goes on from the texts that it knows the ends of; from others with nothing."""
 
-    fingerprint = "book"
-    reserved = ()
+    origin = "book"
 
     def __init__(self, pages: Mapping[str, str]) -> None:
         self._pages = pages
-        self.asked = 0
-        self.closed = False
+        self.requests: list[Request] = []
 
-    def generate(
-        self,
-        prompts: Sequence[TextPrompt],
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[str]:
-        assert not self.closed
-        self.asked += len(prompts)
-        return [self._pages.get(prompt.text, "") for prompt in prompts]
+    def texts(self, requests: Sequence[Request]) -> list[str]:
+        self.requests += requests
+        return [self._page(request["messages"][0]["content"]) for request in requests]
+
+    def _page(self, text: str) -> str:
+        return next((page for end, page in self._pages.items() if text.endswith(end)), "")
 
 
-def writer(text: str) -> Book:
-    return Book({writing_prompt("instruct", "a red cube", ()).text: text})
+def writer(*questions: Question, after: str = "") -> Book:
+    rows = [(one.element, one.kind, one.question, one.choices, one.answer) for one in questions]
+    return Book({"Caption: a red cube\n": written(rows) + after})
 
 
 def reader(answers: Mapping[Question, str]) -> Book:
-    return Book({reading_prompt("a red cube", one, ()).text: answer for one, answer in answers.items()})
+    def end(question: Question) -> str:
+        return str(reading_request("a red cube", question)["messages"][0]["content"]).split("Caption:")[1]
+
+    return Book({end(question): answer for question, answer in answers.items()})
 
 
 def made(maker: Maker, items: Sequence[Item] = ITEMS) -> dict[str, tuple[Question, ...]]:
@@ -70,12 +67,12 @@ def test_questions_are_kept_if_the_reader_gives_their_answer_and_every_rejection
     tmp_path: Path,
 ) -> None:
     cache = TextCache(tmp_path / "said.jsonl")
-    author = Remembering(writer(written("instruct", [RED, CUBE, SIZE]) + "Question: is it new?"), cache)
+    author = Remembering(writer(RED, CUBE, SIZE, after=', {"question": "is it new?"}'), cache)
     judge = Remembering(reader({RED: "yes", CUBE: "ball", SIZE: "unknown"}), cache)
     maker = Maker(WritingSettings(batch=2), author, judge, own=False)
     assert made(maker) == {"a": (RED,), "b": (RED,), "c": ()}
     report = maker.report
-    assert report.rejected == {validation.UNREADABLE: 4, parsing.CUT_SHORT: 2, parsing.NOTHING: 1}
+    assert report.rejected == {validation.UNREADABLE: 4, parsing.MALFORMED: 2, parsing.NOTHING: 1}
     assert (report.items, report.kept, report.without) == (3, 2, 1)
     assert (report.asked, report.cached) == (2, 1)
     assert (report.read, report.read_cached) == (3, 3)
@@ -85,7 +82,7 @@ def test_the_data_sets_own_questions_come_first_and_none_is_asked_twice(tmp_path
     again = Question(
         question="Is it red", choices=("No", "Yes"), answer="Yes", kind="attribute", element="red"
     )
-    author = Remembering(writer(written("instruct", [again, CUBE])), TextCache(tmp_path / "said.jsonl"))
+    author = Remembering(writer(again, CUBE), TextCache(tmp_path / "said.jsonl"))
     both = Maker(WritingSettings(), author, own=True)
     assert made(both) == {"a": (RED, SIZE, CUBE), "b": (checked(again), CUBE), "c": ()}
     assert both.report.rejected == {validation.TWICE: 1, parsing.NOTHING: 1}
@@ -99,16 +96,19 @@ def checked(question: Question) -> Question:
     return found
 
 
-def test_what_a_first_pass_asked_is_there_when_its_model_is_gone(tmp_path: Path) -> None:
-    cache = TextCache(tmp_path / "said.jsonl")
-    book = writer(written("instruct", [CUBE]))
-    author = Remembering(book, cache)
-    seen: list[int] = []
-    ask_all(ITEMS, author, WritingSettings(batch=2), seen.append)
-    assert seen == [2, 1]
-    book.closed = True
-    assert made(Maker(WritingSettings(batch=3), author, own=False))["b"] == (CUBE,)
-    assert book.asked == 2
+def test_a_seed_and_a_caption_decide_a_draw_and_a_greedy_request_has_no_other(tmp_path: Path) -> None:
+    def requests(**settings: float) -> list[Request]:
+        book = Book({})
+        cache = TextCache(tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl")
+        made(Maker(WritingSettings(**settings), Remembering(book, cache), own=False))
+        return book.requests
+
+    assert requests(seed=1) == requests(seed=2)
+    assert {one["temperature"] for one in requests()} == {0}
+    one, other = requests(temperature=0.5, seed=1), requests(temperature=0.5, seed=2)
+    assert requests(temperature=0.5, seed=1, batch=1) == one
+    assert len({request["seed"] for request in (*one, *other)}) == 4
+    assert {request["max_tokens"] for request in requests(max_tokens=99)} == {99}
 
 
 def test_without_models_the_own_questions_pass_the_rules(tmp_path: Path) -> None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from tiny_vlm import greedy_text, write_vlm
+from vllm_server import NAME, vllm_server
 
 from curate.config import JudgeConfig
 from curate.scoring.judge import Judge, data_url, request
@@ -30,11 +25,6 @@ QUESTIONS = [
 ]
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
 KEY = "sk-of-the-test"
-ARGUMENTS = (
-    "--served-model-name", "eyes", "--host", "127.0.0.1", "--api-key", KEY, "--enforce-eager",
-    "--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "8",
-    "--kv-cache-memory-bytes", str(32 << 20),
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,37 +34,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Base of a running server, which ends with the tests."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("wb") as stream:
-        server = subprocess.Popen(
-            [*command, "--port", str(port), *ARGUMENTS], env=environment, stdout=stream, stderr=stream
-        )
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            assert server.poll() is None, log.read_text()[-4000:]
-            assert time.monotonic() < deadline, log.read_text()[-4000:]
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/health").raise_for_status()
-                break
-            except httpx.HTTPError:
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.terminate()
-        server.wait(60)
+    with vllm_server(folder, log, "--api-key", KEY, "--max-model-len", "512") as base:
+        yield base
 
 
 def config(url: str, **others: object) -> JudgeConfig:
-    settings = {"model": "eyes", "api_key_env": "JUDGE_KEY", "max_tokens": 8} | others
+    settings = {"model": NAME, "api_key_env": "JUDGE_KEY", "max_tokens": 8} | others
     return JudgeConfig(url=url, **settings)  # type: ignore[arg-type]
 
 

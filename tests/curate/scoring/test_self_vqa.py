@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from curate.scoring.self_vqa import accuracy, compared, likelihood, matched
+from curate.scoring.self_vqa import accuracy, likelihood, matched
 from engine.records import Answer, Question
 
 QUESTIONS = [
@@ -21,15 +21,11 @@ QUESTIONS = [
 
 
 class Letters:
-    """Texts as their counts of letters; remembers what it was asked for."""
+    """Texts as their counts of letters."""
 
     name = "letters"
 
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        self.asked += texts
         counts = np.array([[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts])
         return (counts / np.linalg.norm(counts, axis=1, keepdims=True)).astype(np.float32)
 
@@ -39,15 +35,6 @@ def test_equal_words_are_the_choice_and_others_the_nearest() -> None:
     answers = [Answer(text=" Bluedark ish."), Answer(text="No."), Answer(text="")]
     assert matched(QUESTIONS, answers, similarity) == ("dark blue", "no", "")
     assert accuracy(QUESTIONS, matched(QUESTIONS, answers, similarity)) == 1 / 3
-
-
-def test_what_is_compared_is_known_beforehand() -> None:
-    similarity = Letters()
-    for texts in (["Bluedark", "no", "too"], ["", "nay", "Two"], ["red", "yes.", "one"]):
-        answers = [Answer(text=text) for text in texts]
-        similarity.asked.clear()
-        matched(QUESTIONS, answers, similarity)
-        assert sorted(similarity.asked) == sorted(compared(QUESTIONS, answers))
 
 
 LOGPS = st.floats(-300, 0)

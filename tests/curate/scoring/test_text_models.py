@@ -17,8 +17,8 @@ from tiny_bert import WORDS, write_bert, write_sentence_model
 from transformers import BertModel, BertTokenizer
 
 from curate.scoring.model_folders import default_similarity, folder_digest
-from curate.scoring.similarity import Similarity, caption_scores, load_similarity, matcher_name
-from engine.errors import DataError
+from curate.scoring.similarity import Similarity, TextEncoder, caption_scores, load_similarity, matcher_name
+from engine.errors import DataError, EngineError
 
 TEXTS = ["a red circle", "Three BLUE squares, and a circle!", "", "no", "left of " * 400]
 
@@ -93,6 +93,40 @@ def test_a_vector_is_the_same_bit_for_bit_whatever_it_is_embedded_with(
     alone = load_similarity(str(sentence) if kind == "sentence" else f"{kind}:{bert}")
     expected = np.concatenate([alone.embed([text]) for text in texts])
     assert np.array_equal(served[kind].embed(texts), expected)
+
+
+class Counted:
+    """A text model that remembers what it encodes."""
+
+    def __init__(self) -> None:
+        self.encoded: list[str] = []
+
+    def encode(self, text: str, *, normalize_embeddings: bool, show_progress_bar: bool) -> np.ndarray:
+        self.encoded.append(text)
+        return np.array([len(text), 1.0], np.float32)
+
+
+def test_a_text_is_encoded_once() -> None:
+    model = Counted()
+    encoder = TextEncoder("counted", model)  # type: ignore[arg-type]
+    found = encoder.embed(["ab", "c", "ab"])
+    assert np.array_equal(encoder.embed(["c", "ab"]), found[[1, 0]])
+    assert np.array_equal(found[0], found[2])
+    assert model.encoded == ["ab", "c"]
+
+
+def test_memory_that_runs_out_is_one_line() -> None:
+    class Crowded(Counted):
+        def encode(self, text: str, **how: object) -> np.ndarray:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(EngineError, match=r"embedding texts: the device's memory ran out \(CUDA out of"):
+        TextEncoder("crowded", Crowded()).embed(["a"])  # type: ignore[arg-type]
+
+
+def test_vectors_have_length_one(served: dict[str, Similarity]) -> None:
+    for similarity in served.values():
+        np.testing.assert_allclose(np.linalg.norm(similarity.embed(TEXTS), axis=1), 1, atol=1e-6)
 
 
 def test_a_name_holds_a_digest_that_changes_with_the_weights(bert: Path, tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from engine.checkpoints.weights import load_config
 from engine.files.layout import SHOWO_SHAPES
-from engine.machine.kv_cache import LEAST, MOST, TEXT_TOKENS, branched_gib, planned_gib, token_bytes
+from engine.machine.kv_cache import (
+    LEAST,
+    MOST,
+    TEXT_TOKENS,
+    branched_gib,
+    least_branched_gib,
+    least_gib,
+    planned_gib,
+    token_bytes,
+)
 from engine.models.showo_config import ShowoConfig
 
 
@@ -30,6 +39,13 @@ def test_branches_are_allowed_what_their_sequences_take_and_no_more_than_the_mos
     assert eight == pytest.approx(8 * (config.prefix_length + TEXT_TOKENS) * 192 * 1024 / 2**30)
     assert branched_gib(config, "bfloat16", 8, 2) == eight / 2
     assert branched_gib(config, "float32", 10_000) == MOST
+    assert branched_gib(config, "float32", 1) == least_branched_gib(config, "float32") == 0.75
+
+
+def test_vllms_least_is_the_blocks_of_the_longest_sequence_and_one_that_it_keeps_aside() -> None:
+    config = ShowoConfig()
+    assert least_gib(config, "float32", config.head_dim) == 0.75 * 17 / 16  # 2,048 positions in blocks of 128
+    assert least_gib(config, "float32", config.head_dim, 2) == 0.75 * 17 / 32
 
 
 @given(st.integers(1, 48), st.integers(1, 64), st.sampled_from([16, 64, 128]), st.integers(1, 512))

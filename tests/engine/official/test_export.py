@@ -17,7 +17,6 @@ from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.official import showo_layout as layout
 from engine.official.showo import export_showo, import_showo
-from engine.official.whole_folder import whole_folder
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
 from engine.tokenizers.text import word_tokenizer
 
@@ -94,25 +93,3 @@ def test_what_the_official_code_has_no_model_for_is_not_exported(tmp_path: Path)
         with pytest.raises(CheckpointError, match=words.replace("?", r"\?")):
             export_showo(tmp_path / folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    to = tmp_path / "to"
-
-    def interrupted() -> None:
-        with whole_folder(to) as folder:
-            (folder / "half").write_text("half")
-            assert not to.exists()
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / ".to.unfinished").mkdir()
-    (tmp_path / ".to.unfinished" / "left by a killed run").touch()
-    with whole_folder(to) as folder:
-        (folder / "all").write_text("all")
-    assert files_of(tmp_path) == {"to/all": b"all"}
-    (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="cannot be written"), whole_folder(tmp_path / "file" / "to"):
-        pass

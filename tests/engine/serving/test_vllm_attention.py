@@ -15,7 +15,7 @@ pytest.importorskip("vllm")
 
 from vllm.config import SchedulerConfig
 
-from engine.serving.arguments import block_size
+from engine.machine.kv_cache import block_size
 from engine.serving.attention import split_prefix
 from engine.serving.launch import require_whole_prompts
 

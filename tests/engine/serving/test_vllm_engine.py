@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.checkpoints.swap_probe import Canaries, Canary, fixed_captions
+from engine.checkpoints.swap_probe import Probe, ProbeSet, fixed_captions
 from engine.checkpoints.weights import fingerprint, load_config, load_model, save_state
 from engine.errors import CheckpointError, EngineError
 from engine.models.masks import mmu_mask
@@ -265,29 +265,34 @@ def test_a_load_that_fails_half_way_leaves_the_old_weights_serving(
     assert engine.caption(images, keys(8), 0, [SAMPLED] * 2) == before
 
 
-def test_weights_that_do_not_sing_as_their_trainer_did_are_sent_back(
+def test_weights_whose_probes_are_not_the_trainers_are_sent_back(
     engine: Engine, checkpoints: tuple[Path, Path], images: list[ImageTokens], tmp_path: Path
 ) -> None:
-    def sung_by(trained: Path) -> bytes:
-        model, songs = load_model(trained), []
+    def probes_of(trained: Path) -> bytes:
+        model, probes = load_model(trained), []
         for codes, ids in fixed_captions(engine.config):
             logps = dense_logprobs(engine, model, codes, [*ids, engine.config.vocabulary.eos])
-            songs.append(Canary(codes, ids, sum(logps)))
-        return msgspec.json.encode(Canaries(dtype="float32", songs=tuple(songs)))
+            probes.append(Probe(codes, ids, sum(logps)))
+        return msgspec.json.encode(ProbeSet(dtype="float32", probes=tuple(probes)))
 
     save_state(load_file(checkpoints[1] / "model.safetensors"), load_config(checkpoints[1]), tmp_path)
     before, version = engine.caption(images, keys(8), 0, [GREEDY]), engine.version
     painted = engine.paint(["a red circle"], 2, ["x"], 1, PaintSettings())
-    (tmp_path / "canary.json").write_bytes(sung_by(checkpoints[0]))
+    (tmp_path / "probes.json").write_bytes(probes_of(checkpoints[0]))
     with pytest.raises(CheckpointError, match="the weights from before still serve"):
         engine.swap(tmp_path)
     assert (engine.version, engine.fingerprint) == (version, fingerprint(checkpoints[0]))
     assert engine.caption(images, keys(8), 0, [GREEDY]) == before
     assert engine.paint(["a red circle"], 2, ["x"], 1, PaintSettings()) == painted
-    (tmp_path / "canary.json").write_bytes(b"{")
-    with pytest.raises(CheckpointError, match=r"canary\.json: cannot be read"):
+    (tmp_path / "probes.json").write_bytes(b"{")
+    with pytest.raises(CheckpointError, match=r"probes\.json: cannot be read"):
         engine.swap(tmp_path)
-    (tmp_path / "canary.json").write_bytes(sung_by(checkpoints[1]))
+    (tmp_path / "probes.json").unlink()
+    (tmp_path / "canary.json").touch()
+    with pytest.raises(CheckpointError, match=r"canary\.json: of an earlier version of Hermes; remove"):
+        engine.swap(tmp_path)
+    (tmp_path / "canary.json").unlink()
+    (tmp_path / "probes.json").write_bytes(probes_of(checkpoints[1]))
     engine.swap(tmp_path)
     try:
         assert engine.caption(images, keys(8), 0, [GREEDY]) != before

@@ -19,7 +19,7 @@ from engine.models.masks import mmu_mask, t2i_mask
 from engine.records import Preference
 from engine.samplers.masked_images import MaskedImages, text_prefixes
 from train.data.batch import IGNORE, Layout, Rows, pair_rows
-from train.data.image_mask import ImageDraw, draw_from_seed, image_mask, mask_from_uniforms
+from train.data.image_mask import ImageMask, image_mask, mask_from_uniforms, mask_seed
 from train.logps.row_logps import RowLogps
 
 TOLERANCE = 5e-5
@@ -43,7 +43,7 @@ def test_golden_row_log_probs_are_reproduced(golden: Path, case: str, file: str,
     ids, mask = (torch.from_numpy(stored[f"{name}_{side}"]) for name in ("input_ids", "mask"))
     labels = torch.from_numpy(stored[f"labels_{side}"])
     half = len(ids) // 2
-    # The official labels carry text, soi and eoi in the image rows; only the hidden codes count.
+    # The official labels carry text, soi and eoi in the image rows; only the masked codes count.
     codes = torch.where(ids[:half] == scorer.model.config.vocabulary.mask, labels[:half], IGNORE)
     shifted = torch.cat((labels[half:, 1:], torch.full((half, 1), IGNORE)), 1)
     positions = torch.arange(ids.shape[1]).expand_as(ids)
@@ -56,14 +56,15 @@ def test_golden_row_log_probs_are_reproduced(golden: Path, case: str, file: str,
 def test_a_mask_is_a_pure_function_that_hides_at_least_one_token(
     pair: str, draw: int, seed: int, tokens: int
 ) -> None:
-    mask = image_mask(pair, draw, seed, tokens)
-    assert np.array_equal(mask, image_mask(pair, draw, seed, tokens))
+    mask = image_mask(mask_seed(pair, draw, seed), tokens).masked
+    assert np.array_equal(mask, image_mask(mask_seed(pair, draw, seed), tokens).masked)
     assert mask.shape == (tokens,)
     assert 1 <= mask.sum() <= tokens
 
 
-def test_masks_differ_between_draws_pairs_and_seeds_and_hide_two_over_pi_on_average() -> None:
-    masks = [image_mask(f"pair-{i}", d, s, 256) for i in range(50) for d in range(4) for s in range(2)]
+def test_masks_differ_between_numbers_pairs_and_seeds_and_hide_two_over_pi_on_average() -> None:
+    seeds = [mask_seed(f"pair-{i}", k, seed) for i in range(50) for k in range(4) for seed in range(2)]
+    masks = [image_mask(seed, 256).masked for seed in seeds]
     partial = [mask.tobytes() for mask in masks if not mask.all()]  # 4% hide everything, hence alike
     assert len(set(partial)) == len(partial) > 370
     share = np.mean([mask.mean() for mask in masks])
@@ -89,29 +90,29 @@ def test_an_eos_that_was_sampled_is_not_doubled(layout: Layout) -> None:
     assert layout.caption_row(range(9), (5, layout.words.eos)) == layout.caption_row(range(9), (5,))
 
 
-def test_an_image_row_labels_only_the_hidden_codes_in_their_own_places(layout: Layout) -> None:
-    words, hidden = layout.words, np.arange(9) % 2 == 0
-    row = layout.image_row("a red cube", range(9), hidden)
+def test_an_image_row_labels_only_the_masked_codes_in_their_own_places(layout: Layout) -> None:
+    words, masked = layout.words, np.arange(9) % 2 == 0
+    row = layout.image_row("a red cube", range(9), masked)
     start = row.ids.index(words.soi) + 1
     assert row.ids[-1] == words.eoi
     for i in range(9):
         code = words.code_offset + i
-        assert row.ids[start + i] == (words.mask if hidden[i] else code)
-        assert row.labels[start + i] == (code if hidden[i] else IGNORE)
-    assert sum(label != IGNORE for label in row.labels) == hidden.sum()
+        assert row.ids[start + i] == (words.mask if masked[i] else code)
+        assert row.labels[start + i] == (code if masked[i] else IGNORE)
+    assert sum(label != IGNORE for label in row.labels) == masked.sum()
 
 
 def test_trimmed_rows_score_as_the_left_padded_rows_of_the_sampler(layout: Layout, checkpoint: Path) -> None:
     words, config, model = layout.words, layout.config, load_model(checkpoint)
-    hidden = image_mask("x", 0, 0, 9)
-    row = layout.image_row("a red cube", range(9), hidden)
+    masked = image_mask(7, 9).masked
+    row = layout.image_row("a red cube", range(9), masked)
     ids = torch.tensor([[words.pad] * row.first + row.ids])
     assert ids.shape[1] == config.max_text_len + 1 + 9 + 2
     logits = model.head(model(ids, t2i_mask(ids, words.pad, words.soi, words.eoi))).log_softmax(-1)
     wanted = sum(
         logits[0, row.first + i, label].item() for i, label in enumerate(row.labels) if label != IGNORE
     )
-    longer = layout.image_row("a red cube and two blue cubes", range(9), hidden)
+    longer = layout.image_row("a red cube and two blue cubes", range(9), masked)
     found = RowLogps(model).score(layout.stack([row, longer, layout.caption_row(range(9), range(1, 9))]))
     assert found[0].item() == pytest.approx(wanted, abs=1e-4)
 
@@ -127,8 +128,8 @@ def test_caption_rows_score_as_the_sequence_standing_alone(layout: Layout, check
 
 
 def test_a_step_gives_every_preference_its_own_rows(layout: Layout, preferences: list[Preference]) -> None:
-    draws = [[ImageDraw(image_mask(one.id, draw, 0, 9)) for draw in range(2)] for one in preferences]
-    batch = pair_rows(layout, preferences, draws)
+    masks = [[image_mask(mask_seed(one.id, k, 0), 9) for k in range(2)] for one in preferences]
+    batch = pair_rows(layout, preferences, masks)
     assert batch.captions == [0, 2, 3, 4, 5]
     assert batch.images == [0, 1, 2, 3, 5]
     assert len(batch.rows.ids_RT) == 2 * 5 + 2 * 2 * 5
@@ -137,12 +138,12 @@ def test_a_step_gives_every_preference_its_own_rows(layout: Layout, preferences:
     assert lose.tolist() == [5, 0, 6, 7, 8, 9]
     assert image_win.tolist() == [10.5, 12.5, 14.5, 16.5, 0, 18.5]
     assert image_lose.tolist() == [20.5, 22.5, 24.5, 26.5, 0, 28.5]
-    assert batch.paints.tolist() == [False] * 10 + [True] * 20
+    assert (batch.rows.ids_RT[:, 0] == layout.words.t2i).tolist() == [False] * 10 + [True] * 20
     assert batch.has(batch.images).tolist() == [True, True, True, True, False, True]
 
 
 def test_winner_and_loser_hide_the_same_tokens(layout: Layout, preferences: list[Preference]) -> None:
-    batch = pair_rows(layout, preferences[:1], [[ImageDraw(image_mask("x", 0, 0, 9))]], captions=False)
+    batch = pair_rows(layout, preferences[:1], [[image_mask(7, 9)]], captions=False)
     win, lose = batch.rows.ids_RT == layout.words.mask
     assert torch.equal(win, lose)
     assert win.any()
@@ -168,9 +169,9 @@ def test_a_dropped_text_gives_the_prompt_that_guidance_paints_without_text(
 def test_winner_and_loser_of_a_draw_both_lose_their_text(
     layout: Layout, preferences: list[Preference]
 ) -> None:
-    hidden = image_mask("x", 0, 0, 9)
-    draws = [[ImageDraw(hidden, text=True), ImageDraw(hidden, text=False)]]
-    batch = pair_rows(layout, preferences[:1], draws, captions=False)
+    masked = image_mask(7, 9).masked
+    masks = [[ImageMask(masked, text=True), ImageMask(masked, text=False)]]
+    batch = pair_rows(layout, preferences[:1], masks, captions=False)
     lengths = (batch.rows.ids_RT != layout.words.pad).sum(1).tolist()
     assert lengths == [lengths[0], 14, lengths[0], 14]
     assert lengths[0] > 14
@@ -178,31 +179,14 @@ def test_winner_and_loser_of_a_draw_both_lose_their_text(
 
 @given(st.integers(0, 2**62), st.floats(0, 0.99), st.floats(0, 0.99))
 def test_a_seed_decides_mask_and_text_apart(seed: int, one: float, other: float) -> None:
-    first, second = draw_from_seed(seed, 30, min(one, other)), draw_from_seed(seed, 30, max(one, other))
-    assert np.array_equal(first.hidden, second.hidden)
-    assert draw_from_seed(seed, 30, 0.0).text
+    first, second = image_mask(seed, 30, min(one, other)), image_mask(seed, 30, max(one, other))
+    assert np.array_equal(first.masked, second.masked)
+    assert image_mask(seed, 30, 0.0).text
     assert first.text or not second.text
 
 
-@given(st.integers(0, 2**62), st.floats(0.01, 0.99), st.integers(2, 300))
-def test_a_heavy_mask_hides_enough_and_all_that_the_plain_one_does(
-    seed: int, least: float, tokens: int
-) -> None:
-    plain, heavy = draw_from_seed(seed, tokens), draw_from_seed(seed, tokens, least_hidden=least)
-    assert heavy.hidden.sum() >= max(1, round(tokens * least))
-    assert not (plain.hidden & ~heavy.hidden).any()
-
-
-def test_masks_of_pairs_keep_the_rules_shares_above_the_least() -> None:
-    least = 0.8
-    every = np.array([draw_from_seed(seed, 100).hidden.mean() for seed in range(20_000)])
-    kept = [draw_from_seed(seed, 100, least_hidden=least).hidden.mean() for seed in range(4000)]
-    cut = np.quantile(every[every >= least], (0.1, 0.5, 0.9))
-    assert np.quantile(kept, (0.1, 0.5, 0.9)) == pytest.approx(cut, abs=0.011)
-
-
 def test_texts_are_dropped_as_often_as_asked() -> None:
-    dropped = [not draw_from_seed(seed, 4, 0.1).text for seed in range(4000)]
+    dropped = [not image_mask(seed, 4, 0.1).text for seed in range(4000)]
     assert np.mean(dropped) == pytest.approx(0.1, abs=0.015)
 
 

@@ -18,12 +18,14 @@ from engine.files.clip_features import FEATURES, open_features, save_features
 from engine.models.masks import feature_mask
 from engine.models.phi import dense_attention, run_layers
 from engine.records import ImageTokens, Preference
-from train.command import precompute, run_training
+from train.command import precompute
 from train.config import TrainConfig
 from train.data.batch import IGNORE, Layout, pair_rows
-from train.data.image_mask import ImageDraw
+from train.data.image_mask import ImageMask
 from train.logging.metrics import TrainStep
 from train.logps.row_logps import RowLogps
+from train.loop import run_training
+from train.reference.inputs import read_inputs
 
 COUNT, SIZE = 16, 24
 TOLERANCE = 5e-5
@@ -46,8 +48,8 @@ def layout(clip_checkpoint: Path, tmp_path: Path) -> Layout:
     return Layout.load(clip_checkpoint, tmp_path / FEATURES)
 
 
-def draws(preferences: list[Preference]) -> list[list[ImageDraw]]:
-    return [[ImageDraw(np.arange(9) % 2 == 0)] for _ in preferences]
+def masks(preferences: list[Preference]) -> list[list[ImageMask]]:
+    return [[ImageMask(np.arange(9) % 2 == 0)] for _ in preferences]
 
 
 def test_a_caption_row_is_the_official_sequence_under_the_official_mask(
@@ -81,7 +83,7 @@ def test_rows_score_alike_alone_and_in_a_mixed_batch(
     clip_checkpoint: Path, layout: Layout, seen: list[Preference]
 ) -> None:
     scorer = RowLogps(load_model(clip_checkpoint))
-    batch = pair_rows(layout, seen, draws(seen))
+    batch = pair_rows(layout, seen, masks(seen))
     assert batch.rows.features is not None
     assert batch.rows.features.shape == (10, COUNT, SIZE)
     together = scorer.score(batch.rows)
@@ -104,7 +106,7 @@ def test_image_rows_do_not_know_the_projector(
     clip_checkpoint: Path, layout: Layout, seen: list[Preference]
 ) -> None:
     scorer = RowLogps(load_model(clip_checkpoint).train())
-    batch = pair_rows(layout, seen, draws(seen), captions=False)
+    batch = pair_rows(layout, seen, masks(seen), captions=False)
     scorer(*batch.rows).sum().backward()
     gradient = scorer.model.mm_projector[0].weight.grad
     assert gradient is not None
@@ -119,10 +121,11 @@ def test_training_moves_the_projector_and_keeps_the_tower(
 ) -> None:
     pytest.importorskip("deepspeed")
     pairs = write_pairs(tmp_path / "pairs.jsonl", seen)
-    config = TrainConfig(steps=3, batch=2, learning_rate=1e-3, warmup=0, mask_draws=2, masks_per_step=1)
-    store = precompute(pairs, clip_checkpoint, tmp_path / "reference.zarr", config)
+    config = TrainConfig(steps=3, batch_size=2, learning_rate=1e-3, warmup=0, num_masks=2, masks_per_step=1)
+    inputs = read_inputs(pairs, clip_checkpoint, config)
+    store = precompute(inputs, tmp_path / "reference.zarr")
     steps: list[TrainStep] = []
-    out = run_training(pairs, clip_checkpoint, tmp_path / "out", store, config, steps.append)
+    out = run_training(inputs, tmp_path / "out", store, steps.append)
     assert steps[0].loss == pytest.approx(2 * math.log(2), abs=math.log(2) + 1e-3)
     assert all(math.isfinite(step.loss) for step in steps)
     before, after = (load_file(folder / "model.safetensors") for folder in (clip_checkpoint, out))

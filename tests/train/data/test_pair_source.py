@@ -15,28 +15,29 @@ from engine.records import Preference
 from train.command import precompute
 from train.config import TrainConfig
 from train.data.batch import IGNORE, Layout
-from train.logging.metrics import tally, train_step
+from train.logging.metrics import over_ranks, pass_sums, train_step
 from train.logps.row_logps import RowLogps
-from train.loop import PairSource
-from train.losses.loss import Side, batch_loss
+from train.losses.loss import PairLogps, batch_loss
+from train.pair_source import PairSource
+from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, ReferenceBasis, open_reference
 
-CONFIG = TrainConfig(batch=5, mask_draws=1)
+CONFIG = TrainConfig(batch_size=5, num_masks=1)
 SIDES = ("caption_win", "caption_lose", "image_win", "image_lose")
 
 
 def a_step(
     config: TrainConfig, preferences: list[Preference], checkpoint: Path, reference: Reference, step: int = 0
-) -> tuple[RowLogps, tuple[Side, Side], torch.Tensor]:
-    """The model after a step's backward pass, the sides, and the loss."""
+) -> tuple[RowLogps, tuple[PairLogps, PairLogps], torch.Tensor]:
+    """The model after a step's backward pass, the log-probs of its pairs, and the loss."""
     source = PairSource(config, preferences, Layout.load(checkpoint), reference)
     model = RowLogps(load_model(checkpoint))
-    visits = source.visits(step)
-    batch = source.rows(visits)
-    sides = source.sides(visits, batch, model(*batch.rows))
-    loss = batch_loss(*sides, config, step)
+    samples = source.samples(step)
+    batch = source.rows(samples)
+    logps = source.pair_logps(samples, batch, model(*batch.rows))
+    loss = batch_loss(*logps, config, step)
     loss.total.backward()
-    return model, sides, loss.total.detach()
+    return model, logps, loss.total.detach()
 
 
 def gradient_norm(model: RowLogps) -> float:
@@ -50,25 +51,25 @@ def live_reference(config: TrainConfig, preferences: list[Preference], checkpoin
     seeds = np.arange(count, dtype=np.int64)[:, None]
     found = Reference(nothing[0].copy(), nothing[0].copy(), nothing[1].copy(), nothing[1].copy(), seeds)
     source = PairSource(config, preferences, Layout.load(checkpoint), found)
-    visits = source.visits(0)
-    batch = source.rows(visits)
+    samples = source.samples(0)
+    batch = source.rows(samples)
     scores = batch.split(RowLogps(load_model(checkpoint)).score(batch.rows))
     for name, values in zip(SIDES, scores, strict=True):
-        for visit, value in zip(visits, values.tolist(), strict=True):
-            getattr(found, name)[visit.place] = value
+        for sample, value in zip(samples, values.tolist(), strict=True):
+            getattr(found, name)[sample.place] = value
     return found
 
 
-@pytest.mark.parametrize("objective", ["product", "sum", "softmin", "gated_product"])
+@pytest.mark.parametrize("objective", ["product", "sum", "softmin"])
 def test_at_the_first_step_product_alone_moves_no_parameter(
     checkpoint: Path, preferences_like: Callable[..., list[Preference]], objective: str
 ) -> None:
     preferences = preferences_like(5)
     config = msgspec.structs.replace(CONFIG, objective=objective)
     reference = live_reference(config, preferences, checkpoint)
-    model, sides, _ = a_step(config, preferences, checkpoint, reference)
-    for side in sides:
-        assert not side.dpo(config.beta).margin_P.any()
+    model, logps, _ = a_step(config, preferences, checkpoint, reference)
+    for one in logps:
+        assert not one.margin(config.beta).any()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     moved = [name for name, gradient in gradients.items() if gradient is not None and gradient.any()]
     assert len(moved) == (0 if objective == "product" else len(gradients))
@@ -79,7 +80,7 @@ def test_after_sum_steps_product_moves_what_it_could_not_move_at_first(
 ) -> None:
     """Without an update in between, the margins stay at 0 but for the rounding of another batch."""
     preferences = preferences_like(5)
-    config = TrainConfig(batch=5, mask_draws=1, objective="product", sum_steps=3)
+    config = TrainConfig(batch_size=5, num_masks=1, objective="product", sum_steps=3)
     reference = live_reference(config, preferences, checkpoint)
     norms = [gradient_norm(a_step(config, preferences, checkpoint, reference, n)[0]) for n in (0, 2, 3)]
     assert norms[0] > 1.0
@@ -91,61 +92,42 @@ def test_stored_log_probs_give_the_loss_of_live_ones(
     tmp_path: Path, checkpoint: Path, other_checkpoint: Path, preferences: list[Preference], pairs_file: Path
 ) -> None:
     """The policy is not the reference here: margins are large, and differ by rounding alone."""
-    config = TrainConfig(batch=6, mask_draws=3, masks_per_step=2, text_dropout=0.5, seed=4)
-    precompute(pairs_file, other_checkpoint, tmp_path / "refs.zarr", config)
+    config = TrainConfig(batch_size=6, num_masks=3, masks_per_step=2, text_dropout=0.5, seed=4)
+    precompute(read_inputs(pairs_file, other_checkpoint, config), tmp_path / "refs.zarr")
     stored = open_reference(tmp_path / "refs.zarr", ReferenceBasis.of(other_checkpoint, preferences, config))
     source = PairSource(config, preferences, Layout.load(checkpoint), stored)
     policy, frozen = (RowLogps(load_model(folder)) for folder in (checkpoint, other_checkpoint))
-    visits = source.visits(1)
-    batch = source.rows(visits)
-    sides = source.sides(visits, batch, policy.score(batch.rows))
+    samples = source.samples(1)
+    batch = source.rows(samples)
+    logps = source.pair_logps(samples, batch, policy.score(batch.rows))
     live = batch.split(frozen.score(batch.rows))
-    found = [sides[0].reference_win_P, sides[0].reference_lose_P]
-    found += [sides[1].reference_win_P, sides[1].reference_lose_P]
+    found = [logps[0].reference_win_P, logps[0].reference_lose_P]
+    found += [logps[1].reference_win_P, logps[1].reference_lose_P]
     for one, other in zip(found, live, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
-    assert max(side.dpo(0.2).margin_P.abs().max() for side in sides) > 0.1
-
-
-def test_normalised_image_log_probs_are_per_hidden_token_for_policy_and_reference(
-    tmp_path: Path, checkpoint: Path, other_checkpoint: Path, preferences: list[Preference], pairs_file: Path
-) -> None:
-    config = TrainConfig(batch=6, mask_draws=1, image_normalise=True)
-    precompute(pairs_file, other_checkpoint, tmp_path / "refs.zarr", config)
-    stored = open_reference(tmp_path / "refs.zarr", ReferenceBasis.of(other_checkpoint, preferences, config))
-    _, normalised, _ = a_step(config, preferences, checkpoint, stored)
-    plain_config = msgspec.structs.replace(config, image_normalise=False)
-    _, plain, _ = a_step(plain_config, preferences, checkpoint, stored)
-    hidden = plain[1].tokens_win_P.clamp(min=1)
-    torch.testing.assert_close(normalised[1].policy_win_P, plain[1].policy_win_P / hidden)
-    torch.testing.assert_close(normalised[1].reference_lose_P, plain[1].reference_lose_P / hidden)
-    torch.testing.assert_close(normalised[0].policy_win_P, plain[0].policy_win_P)
-    both = [
-        batch_loss(*sides, TrainConfig(image_anchor=1.0)).total - batch_loss(*sides, TrainConfig()).total
-        for sides in (normalised, plain)
-    ]
-    assert both[0].item() == pytest.approx(both[1].item(), rel=1e-5)
+    assert max(one.margin(0.2).abs().max() for one in logps) > 0.1
 
 
 def test_dropped_texts_are_those_that_the_reference_was_scored_without(
     tmp_path: Path, checkpoint: Path, preferences: list[Preference], pairs_file: Path
 ) -> None:
-    config = TrainConfig(batch=6, mask_draws=4, masks_per_step=4, text_dropout=0.5)
+    config = TrainConfig(batch_size=6, num_masks=4, masks_per_step=4, text_dropout=0.5)
     basis = ReferenceBasis.of(checkpoint, preferences, config)
-    store = precompute(pairs_file, checkpoint, tmp_path / "refs.zarr", config)
+    store = precompute(read_inputs(pairs_file, checkpoint, config), tmp_path / "refs.zarr")
     reference = open_reference(store, basis)
     source = PairSource(config, preferences, Layout.load(checkpoint), reference)
-    visits = source.visits(0)
-    batch = source.rows(visits)
-    words = source.rows(visits).rows.ids_RT[batch.paints]
-    third = words[:, 2] == Layout.load(checkpoint).words.eos
+    samples = source.samples(0)
+    batch = source.rows(samples)
+    words = Layout.load(checkpoint).words
+    are_images = batch.rows.ids_RT[:, 0] == words.t2i
+    third = batch.rows.ids_RT[are_images, 2] == words.eos
     assert 0 < third.sum() < len(third)
     winners, losers = third.chunk(2)
     assert torch.equal(winners, losers)
-    sides = source.sides(visits, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
-    for side in sides:
-        torch.testing.assert_close(side.policy_win_P, side.reference_win_P, atol=1e-4, rtol=0)
-    shares = batch.rows.labels_RT[batch.paints] != IGNORE
+    logps = source.pair_logps(samples, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
+    for one in logps:
+        torch.testing.assert_close(one.policy_win_P, one.reference_win_P, atol=1e-4, rtol=0)
+    shares = batch.rows.labels_RT[are_images] != IGNORE
     assert torch.equal(*shares.sum(1).chunk(2))
 
 
@@ -156,13 +138,13 @@ def test_a_step_reports_the_divergence_of_each_side(
     reference = live_reference(CONFIG, preferences, checkpoint)
     shifted = reference._replace(caption_win=reference.caption_win + 3.0)
     source = PairSource(CONFIG, preferences, Layout.load(checkpoint), shifted)
-    visits = source.visits(0)
-    batch = source.rows(visits)
-    sides = source.sides(visits, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
-    sums = tally(batch_loss(*sides, CONFIG), *sides)
+    samples = source.samples(0)
+    batch = source.rows(samples)
+    logps = source.pair_logps(samples, batch, RowLogps(load_model(checkpoint)).score(batch.rows))
+    sums = pass_sums(batch_loss(*logps, CONFIG), *logps, tokens=1)
     record = train_step(
-        sums, step=1, grad_norm=0.0, learning_rate=0.0, epoch=0, skipped=0, seconds=0.0, tokens=1,
-        peak_memory_mib=0.0,
+        over_ranks([sums], lambda one: one), step=1, grad_norm=0.0, learning_rate=0.0, epoch=0, skipped=0,
+        seconds=0.0, peak_memory_mib=0.0,
     )  # fmt: skip
     assert record.captions
     assert record.images

@@ -1,4 +1,4 @@
-"""Reading preference files, and the order in which a run visits them."""
+"""Reading preference files, and the order in which a run takes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.errors import DataError
 from engine.records import Preference
 from train.config import TrainConfig
 from train.data.preferences import digest, load_preferences, usable
-from train.data.schedule import visits
+from train.data.schedule import samples_at
 
 
 def test_a_file_gives_its_preferences_in_order(pairs_file: Path, preferences: list[Preference]) -> None:
@@ -66,7 +66,7 @@ def test_each_objective_takes_the_preferences_that_it_can_use(preferences: list[
 
     assert chosen() == [0, 1, 2, 3, 4, 5]
     assert chosen(objective="product") == chosen(objective="product", sum_steps=9) == [0, 2, 3, 5]
-    assert chosen(objective="softmin") == chosen(objective="gated_product") == [0, 1, 2, 3, 4, 5]
+    assert chosen(objective="softmin") == [0, 1, 2, 3, 4, 5]
     assert chosen(objective="und") == chosen(image_weight=0.0) == [0, 2, 3, 4, 5]
     assert chosen(objective="gen") == [0, 1, 2, 3, 5]
 
@@ -77,37 +77,31 @@ def test_no_usable_preference_is_an_error_and_not_an_empty_run(preferences: list
 
 
 @given(st.integers(1, 23), st.integers(1, 9), st.integers(0, 5))
-def test_every_preference_is_visited_once_an_epoch_and_none_is_dropped(
+def test_every_preference_is_taken_once_an_epoch_and_none_is_dropped(
     count: int, batch: int, seed: int
 ) -> None:
-    found = [
-        visit
-        for step in range(2 * count)
-        for visit in visits(step, count=count, batch=batch, mask_draws=4, masks_per_step=1, seed=seed)
-    ]
+    config = TrainConfig(batch_size=batch, seed=seed)
+    found = [one for step in range(2 * count) for one in samples_at(step, count, config)]
     for epoch in range(2):
-        assert Counter(v.place for v in found if v.epoch == epoch) == Counter(range(count))
+        assert Counter(one.place for one in found if one.epoch == epoch) == Counter(range(count))
 
 
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 3))
-def test_pairs_come_once_in_so_many_visits_and_their_masks_rotate(count: int, every: int, masks: int) -> None:
-    found = [
-        visit
-        for step in range(6 * every * count)
-        for visit in visits(
-            step, count=count, batch=1, mask_draws=4, masks_per_step=masks, seed=1, pairs_every=every
-        )
-        if visit.paired
-    ]
+def test_pairs_come_in_one_of_so_many_epochs_and_their_masks_rotate(
+    count: int, every: int, masks: int
+) -> None:
+    config = TrainConfig(
+        batch_size=1, masks_per_step=masks, seed=1, dpo_every_n_epochs=every, image_sft_weight=1.0
+    )
+    steps = range(6 * every * count)
+    found = [one for step in steps for one in samples_at(step, count, config) if one.paired]
     for place in range(count):
-        mine = [visit for visit in found if visit.place == place]
-        assert [visit.epoch % every for visit in mine] == [-place % every] * 6
-        drawn = [draw for visit in mine for draw in visit.draws]
-        assert drawn == [i % 4 for i in range(6 * masks)]
+        mine = [one for one in found if one.place == place]
+        assert [one.epoch % every for one in mine] == [-place % every] * 6
+        taken = [number for one in mine for number in one.masks]
+        assert taken == [i % 4 for i in range(6 * masks)]
 
 
-def test_masks_rotate_from_visit_to_visit() -> None:
-    found = [
-        visits(step, count=1, batch=1, mask_draws=4, masks_per_step=3, seed=0)[0].draws for step in range(3)
-    ]
-    assert found == [(0, 1, 2), (3, 0, 1), (2, 3, 0)]
+def test_masks_rotate_from_epoch_to_epoch() -> None:
+    config = TrainConfig(batch_size=1, masks_per_step=3)
+    assert [samples_at(step, 1, config)[0].masks for step in range(3)] == [(0, 1, 2), (3, 0, 1), (2, 3, 0)]

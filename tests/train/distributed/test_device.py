@@ -8,23 +8,20 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-import zarr
 from training import CONFIG, metrics_of, run
 
 from engine.checkpoints.weights import fingerprint, load_model
 from engine.devices import compute_device
 from engine.errors import ConfigError, EngineError, StaleError
-from train.command import require_same_run
 from train.config import TrainConfig
 from train.data.batch import Layout
-from train.data.preferences import load_preferences
 from train.distributed.deepspeed_config import deepspeed_config
 from train.distributed.device import open_device, same_bits
 from train.logging.metrics import TrainStep
-from train.logging.run_state import RunBasis
+from train.logging.run_state import RunState
 from train.logps.row_logps import RowLogps
-from train.reference.reference import FREE, ReferenceBasis, open_reference
-from train.reference.store import quiet_zarr
+from train.reference.inputs import RunBasis, read_inputs
+from train.reference.reference import FREE, open_reference
 
 GPU = msgspec.structs.replace(CONFIG, device="cuda")
 
@@ -58,27 +55,10 @@ def test_a_run_keeps_the_device_that_it_found_and_is_not_continued_on_another(
     basis = msgspec.json.decode((tmp_path / "out.training/basis.json").read_bytes(), type=RunBasis)
     assert (basis.config.device, basis.reference.device) == (here, here)
     with pytest.raises(StaleError, match=f"device '{here}', now '{other.device}'"):
-        require_same_run(pairs_file, checkpoint, out, other)
-    stored = ReferenceBasis.of(checkpoint, load_preferences(pairs_file), other)
+        RunState(out, read_inputs(pairs_file, checkpoint, other).basis).require_same()
+    stored = read_inputs(pairs_file, checkpoint, other).basis.reference
     with pytest.raises(StaleError, match=f"device '{here}', this run has '{other.device}'"):
         open_reference(tmp_path / "refs.zarr", stored)
-
-
-def test_runs_and_stores_from_before_they_named_a_device_go_on_on_a_cpu(
-    tmp_path: Path, pairs_file: Path, checkpoint: Path
-) -> None:
-    config = msgspec.structs.replace(CONFIG, device="cpu")
-    with pytest.raises(EngineError):
-        run(pairs_file, checkpoint, tmp_path / "out", config, runs_out_at(6))
-    path = tmp_path / "out.training/basis.json"
-    basis = msgspec.json.decode(path.read_bytes())
-    assert basis["config"]["device"] == basis["reference"].pop("device") == "cpu"
-    path.write_bytes(msgspec.json.encode(basis))
-    with quiet_zarr():
-        del zarr.open_group(tmp_path / "refs.zarr", mode="r+").attrs["device"]
-    seen: list[TrainStep] = []
-    run(pairs_file, checkpoint, tmp_path / "out", config, seen.append)
-    assert [step.step for step in seen] == list(range(5, 13))
 
 
 def test_memory_that_ends_in_a_step_is_one_line_of_what_to_lower_and_nothing_is_lost(
@@ -91,7 +71,8 @@ def test_memory_that_ends_in_a_step_is_one_line_of_what_to_lower_and_nothing_is_
     assert "\n" not in message
     assert "ran out (CUDA out of memory. Tried to allocate 2.00 GiB); free it" in message
     assert all(
-        f"train.{name}" in message for name in ("micro_batch", "checkpointing", "offload", "lora_rank")
+        f"train.{name}" in message
+        for name in ("micro_batch_size", "gradient_checkpointing", "offload", "lora_rank")
     )
     assert run(pairs_file, checkpoint, out) == out
     assert fingerprint(out) == fingerprint(whole)
@@ -129,5 +110,5 @@ def test_kernels_that_repeat_are_asked_for_no_longer_than_training_lasts(checkpo
     rows = layout.stack([layout.caption_row(range(9), (5, 6)), layout.caption_row(range(9), (8,))])
     with same_bits():
         assert torch.are_deterministic_algorithms_enabled()
-        RowLogps(load_model(checkpoint), "codes")(*rows).sum().backward()
+        RowLogps(load_model(checkpoint))(*rows).sum().backward()
     assert not torch.are_deterministic_algorithms_enabled()

@@ -9,12 +9,11 @@ import pytest
 import torch
 from training import CONFIG, run, weights
 
-from engine.checkpoints.swap_probe import CANARY, Canaries
+from engine.checkpoints.swap_probe import PROBES, ProbeSet
 from engine.checkpoints.weights import load_model
 from engine.errors import ConfigError
 from train.config import TrainConfig
 from train.data.batch import Layout
-from train.logging.run_state import BEST
 from train.logps.row_logps import RowLogps
 
 ALPHA = 0.3
@@ -39,7 +38,7 @@ def test_published_weights_lie_on_the_way_to_the_trained_ones(
 ) -> None:
     config = msgspec.structs.replace(SHORT, **change)
     trained = run(pairs_file, checkpoint, tmp_path / "trained", config)
-    part = msgspec.structs.replace(config, interpolation=ALPHA)
+    part = msgspec.structs.replace(config, weight_averaging=ALPHA)
     out = run(pairs_file, checkpoint, tmp_path / "out", part)
     before, after, between = weights(checkpoint), weights(trained), weights(out)
     for name, value in between.items():
@@ -52,37 +51,20 @@ def test_published_weights_lie_on_the_way_to_the_trained_ones(
 def test_the_canaries_are_those_of_the_published_weights(
     tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
-    out = run(pairs_file, checkpoint, tmp_path / "out", msgspec.structs.replace(SHORT, interpolation=ALPHA))
-    songs = msgspec.json.decode((out / CANARY).read_bytes(), type=Canaries).songs
+    out = run(
+        pairs_file, checkpoint, tmp_path / "out", msgspec.structs.replace(SHORT, weight_averaging=ALPHA)
+    )
+    probes = msgspec.json.decode((out / PROBES).read_bytes(), type=ProbeSet).probes
     layout = Layout.load(out)
-    rows = layout.stack([layout.caption_row(one.codes, one.token_ids) for one in songs])
+    rows = layout.stack([layout.caption_row(one.codes, one.token_ids) for one in probes])
     found = RowLogps(load_model(out))(*rows).tolist()
-    assert found == pytest.approx([one.logp for one in songs], abs=1e-3)
-
-
-def test_the_best_weights_on_the_way_are_kept_as_they_were_trained(
-    tmp_path: Path, pairs_file: Path, checkpoint: Path
-) -> None:
-    config = msgspec.structs.replace(SHORT, save_every=2, keep_best=True)
-    folders = [
-        run(
-            pairs_file,
-            checkpoint,
-            tmp_path / str(alpha),
-            msgspec.structs.replace(config, interpolation=alpha),
-        )
-        for alpha in (1.0, ALPHA)
-    ]
-    one, two = (weights(out.with_name(f"{out.name}.training") / BEST) for out in folders)
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    between, trained = weights(folders[1]), weights(folders[0])
-    assert any(not torch.equal(between[name], trained[name]) for name in one)
+    assert found == pytest.approx([one.logp for one in probes], abs=1e-3)
 
 
 def test_a_training_that_is_stopped_and_goes_on_is_interpolated_once(
     tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
-    config = msgspec.structs.replace(SHORT, save_every=1, interpolation=ALPHA)
+    config = msgspec.structs.replace(SHORT, save_every=1, weight_averaging=ALPHA)
     whole = run(pairs_file, checkpoint, tmp_path / "whole", config)
 
     def kill(step: object) -> None:
@@ -98,5 +80,5 @@ def test_a_training_that_is_stopped_and_goes_on_is_interpolated_once(
 
 @pytest.mark.parametrize("alpha", [0.0, -0.5, 1.5, float("nan")])
 def test_other_shares_are_refused_by_name(alpha: float) -> None:
-    with pytest.raises(ConfigError, match="interpolation"):
-        TrainConfig(interpolation=alpha)
+    with pytest.raises(ConfigError, match="weight_averaging"):
+        TrainConfig(weight_averaging=alpha)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from training import CONFIG, metrics_of, run, weights
 
-from engine.checkpoints.swap_probe import CANARY
+from engine.checkpoints.swap_probe import PROBES
 from engine.checkpoints.weights import load_model
 from engine.errors import ConfigError
 from train.config import LINEARS, TrainConfig
@@ -35,7 +35,7 @@ def test_adapters_learn_and_merge_into_a_full_checkpoint(
     assert {name.split(".")[-2] for name in changed} == set(LINEARS)
     assert all(name.endswith("weight") for name in changed)
     load_model(out)
-    assert {path.name for path in out.iterdir()} == {path.name for path in checkpoint.iterdir()} | {CANARY}
+    assert {path.name for path in out.iterdir()} == {path.name for path in checkpoint.iterdir()} | {PROBES}
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.speed.shapes import config_of
+from benchmarks.speed.model_sizes import config_of
 from engine.machine.kv_cache import TEXT_TOKENS
 from engine.machine.plan import GIB
 from engine.models.masks import mmu_mask
@@ -40,13 +40,15 @@ def test_1_3b_and_a_batch_of_four_fit_a_card_of_80_gb_beside_a_sleeping_engine()
     assert found.state == 18 * ALL.model
     assert found.passes == pytest.approx(16.2e9, rel=0.01)
     assert CARD > found.most == pytest.approx(43.3e9, rel=0.01)
-    assert most(checkpointing=True) == pytest.approx(31.1e9, rel=0.01)
-    assert max(most(dtype="float32"), most(dtype="float32", checkpointing=True)) < CARD
+    assert most(gradient_checkpointing=True) == pytest.approx(31.1e9, rel=0.01)
+    assert max(most(dtype="float32"), most(dtype="float32", gradient_checkpointing=True)) < CARD
 
 
 def test_what_the_card_does_not_hold_is_held_by_what_an_error_would_advise() -> None:
-    assert most(batch=32) > CARD
-    assert max(most(batch=32, micro_batch=4), most(batch=32, checkpointing=True)) < CARD
+    assert most(batch_size=32) > CARD
+    assert (
+        max(most(batch_size=32, micro_batch_size=4), most(batch_size=32, gradient_checkpointing=True)) < CARD
+    )
     assert most(offload="cpu") == pytest.approx(most() - 12 * ALL.model)
     adapters = Sizes(model=ALL.model, trained=ALL.model // 100)
     assert gpu_memory(SHOWO, adapters, BF16, 1).most < most() - 20e9
@@ -54,9 +56,9 @@ def test_what_the_card_does_not_hold_is_held_by_what_an_error_would_advise() -> 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_forward_pass_keeps_no_more_than_is_planned_and_not_much_less(dtype: str) -> None:
-    config, small = TrainConfig(batch=1, dtype=dtype), config_of("small")
+    config, small = TrainConfig(batch_size=1, dtype=dtype), config_of("small")
     model = Showo(small).to(getattr(torch, dtype)).train()
-    ids = torch.zeros(sum(config.rows_of_visit), small.max_text_len + 64 + TEXT_TOKENS, dtype=torch.long)
+    ids = torch.zeros(sum(config.rows_of_sample), small.max_text_len + 64 + TEXT_TOKENS, dtype=torch.long)
     weights = {one.data_ptr() for one in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 

@@ -18,11 +18,13 @@ from training import distance, metrics_of, weights
 
 from engine.checkpoints.weights import fingerprint
 from engine.records import Preference
-from train.command import precompute, run_training
+from train.command import precompute
 from train.config import TrainConfig
 from train.distributed.memory_estimate import Sizes, rank_memory
+from train.loop import run_training
+from train.reference.inputs import read_inputs
 
-SETTINGS = {"steps": 6, "warmup": 1, "learning_rate": 1e-3, "save_every": 2, "mask_draws": 2}
+SETTINGS = {"steps": 6, "warmup": 1, "learning_rate": 1e-3, "save_every": 2, "num_masks": 2}
 
 
 def hermes(run: Path, *arguments: str) -> list[str]:
@@ -73,7 +75,7 @@ def test_ranks_that_cannot_share_the_batch_are_one_line(make_run: Callable[[str]
         hermes(run, "--ranks", "3"), env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == "hermes: train: batch is 4, it must be a multiple of the 3 ranks\n"
+    assert done.stderr == "hermes: train: batch_size is 4, it must be a multiple of the 3 ranks\n"
     assert not (run / "round-1/reference.zarr").exists()
 
 
@@ -106,7 +108,8 @@ def test_two_ranks_agree_with_one_and_resume_exactly_after_their_parent_is_kille
     two = whole / "round-1/checkpoint"
     pairs = whole / "round-1/curate/pairs.jsonl"
     config = TrainConfig(**SETTINGS, trackers=())
-    one = run_training(pairs, checkpoint, tmp_path / "one", whole / "round-1/reference.zarr", config)
+    inputs = read_inputs(pairs, checkpoint, config)
+    one = run_training(inputs, tmp_path / "one", whole / "round-1/reference.zarr")
     for first, second in zip(metrics_of(one), metrics_of(two), strict=True):
         assert second.loss == pytest.approx(first.loss, rel=1e-3)
         assert second.grad_norm == pytest.approx(first.grad_norm, rel=1e-2)
@@ -143,26 +146,33 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import msgspec
-from train.command import run_training
+from train.reference.inputs import read_inputs
+from train.loop import run_training
 from train.config import TrainConfig
 from train.distributed.policy import process_group
 
 pairs, checkpoint, folder = map(Path, sys.argv[1:4])
 with process_group(TrainConfig()):
     for name, config in msgspec.json.decode(sys.argv[4], type=dict[str, TrainConfig]).items():
-        run_training(pairs, checkpoint, folder / name, folder / f"{config.dtype}.zarr", config)
+        inputs = read_inputs(pairs, checkpoint, config)
+        run_training(inputs, folder / name, folder / f"{config.dtype}.zarr")
 """
 MEANS = {
-    "stage-0": {"zero_stage": 0, "micro_batch": 1},
+    "stage-0": {"zero_stage": 0, "micro_batch_size": 1},
     "stage-1": {"zero_stage": 1},
-    "stage-2": {"zero_stage": 2, "micro_batch": 1, "checkpointing": True, "interpolation": 0.5},
-    "stage-3": {"zero_stage": 3, "micro_batch": 1, "checkpointing": True},
+    "stage-2": {
+        "zero_stage": 2,
+        "micro_batch_size": 1,
+        "gradient_checkpointing": True,
+        "weight_averaging": 0.5,
+    },
+    "stage-3": {"zero_stage": 3, "micro_batch_size": 1, "gradient_checkpointing": True},
     "offload": {"zero_stage": 3, "offload": "cpu"},
     "bf16-1": {"zero_stage": 1, "dtype": "bfloat16"},
-    "bf16-2": {"zero_stage": 2, "dtype": "bfloat16", "interpolation": 0.5},
-    "bf16-3": {"zero_stage": 3, "dtype": "bfloat16", "checkpointing": True},
-    "lora-2": {"zero_stage": 2, "lora_rank": 2, "interpolation": 0.5},
-    "lora-3": {"zero_stage": 3, "lora_rank": 2, "micro_batch": 1, "checkpointing": True},
+    "bf16-2": {"zero_stage": 2, "dtype": "bfloat16", "weight_averaging": 0.5},
+    "bf16-3": {"zero_stage": 3, "dtype": "bfloat16", "gradient_checkpointing": True},
+    "lora-2": {"zero_stage": 2, "lora_rank": 2, "weight_averaging": 0.5},
+    "lora-3": {"zero_stage": 3, "lora_rank": 2, "micro_batch_size": 1, "gradient_checkpointing": True},
 }
 
 
@@ -173,7 +183,8 @@ def test_two_ranks_agree_with_one_however_the_state_is_shared_out(
     pairs = make_run("run") / "round-1/curate/pairs.jsonl"
     configs = {name: TrainConfig(**SETTINGS, **means, trackers=()) for name, means in MEANS.items()}
     for dtype in ("float32", "bfloat16"):
-        precompute(pairs, checkpoint, tmp_path / f"{dtype}.zarr", TrainConfig(**SETTINGS, dtype=dtype))
+        inputs = read_inputs(pairs, checkpoint, TrainConfig(**SETTINGS, dtype=dtype))
+        precompute(inputs, tmp_path / f"{dtype}.zarr")
     arguments = [str(pairs), str(checkpoint), str(tmp_path), msgspec.json.encode(configs).decode()]
     ranks = {"WORLD_SIZE": "2", "HERMES_RENDEZVOUS": str(tmp_path / "meeting"), "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
@@ -186,10 +197,11 @@ def test_two_ranks_agree_with_one_however_the_state_is_shared_out(
     assert [process.wait(280) for process in processes] == [0, 0]
     start = weights(checkpoint)
     for name, config in configs.items():
-        plain = msgspec.structs.replace(config, micro_batch=0, checkpointing=False, offload="none")
-        alone = run_training(
-            pairs, checkpoint, tmp_path / f"{name}-one", tmp_path / f"{config.dtype}.zarr", plain
+        plain = msgspec.structs.replace(
+            config, micro_batch_size=0, gradient_checkpointing=False, offload="none"
         )
+        inputs = read_inputs(pairs, checkpoint, plain)
+        alone = run_training(inputs, tmp_path / f"{name}-one", tmp_path / f"{config.dtype}.zarr")
         near = 0.1 if config.dtype == "bfloat16" else 1e-3
         assert distance(weights(alone), weights(tmp_path / name)) < near * distance(start, weights(alone)), (
             name

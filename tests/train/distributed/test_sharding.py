@@ -33,10 +33,10 @@ def pairs(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"micro_batch": 1},
-        {"micro_batch": 2, "zero_stage": 2},
-        {"checkpointing": True},
-        {"checkpointing": True, "micro_batch": 2, "zero_stage": 0},
+        {"micro_batch_size": 1},
+        {"micro_batch_size": 2, "zero_stage": 2},
+        {"gradient_checkpointing": True},
+        {"gradient_checkpointing": True, "micro_batch_size": 2, "zero_stage": 0},
         {"zero_stage": 0},
         {"zero_stage": 1},
         {"zero_stage": 2},
@@ -94,7 +94,7 @@ def test_bfloat16_keeps_float32_masters_and_updates_below_its_rounding(
 ) -> None:
     """Weights that bfloat16 cannot hold, and updates that it cannot tell, both come out as they are."""
     exact = {name: value + 1e-5 * value.abs() for name, value in weights(checkpoint).items()}
-    config = TrainConfig(dtype="bfloat16", zero_stage=stage, weight_decay=0.0, batch=1, trackers=())
+    config = TrainConfig(dtype="bfloat16", zero_stage=stage, weight_decay=0.0, batch_size=1, trackers=())
     save_state(exact, load_model(checkpoint).config, tmp_path / "exact", checkpoint)
     layout = Layout.load(checkpoint)
     rows = layout.stack([layout.caption_row(range(9), (5, 6, 7))])
@@ -114,13 +114,10 @@ def test_bfloat16_keeps_float32_masters_and_updates_below_its_rounding(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"micro_batch": 3}, "micro_batch is 3"),
-        ({"micro_batch": 8}, "micro_batch is 8"),
+        ({"micro_batch_size": 3}, "micro_batch_size is 3"),
+        ({"micro_batch_size": 8}, "micro_batch_size is 8"),
         ({"zero_stage": 0, "dtype": "bfloat16"}, "zero_stage 1 to 3"),
         ({"zero_stage": 0, "offload": "cpu"}, "offload cpu needs zero_stage 1"),
-        ({"zero_stage": 2, "offload": "nvme", "offload_dir": "/x"}, "offload nvme needs zero_stage 3"),
-        ({"offload": "nvme"}, "nvme needs a folder"),
-        ({"offload_dir": "/x"}, "nvme needs a folder"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(config: dict, message: str) -> None:
@@ -130,21 +127,18 @@ def test_settings_that_contradict_each_other_are_refused(config: dict, message: 
 
 def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
     with pytest.raises(ConfigError, match="multiple of the 3 ranks"):
-        deepspeed_config(TrainConfig(batch=4), 3)
+        deepspeed_config(TrainConfig(batch_size=4), 3)
     with pytest.raises(ConfigError, match="must divide a rank's share of the batch, 2"):
-        deepspeed_config(TrainConfig(batch=4, micro_batch=4), 2)
+        deepspeed_config(TrainConfig(batch_size=4, micro_batch_size=4), 2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("offload", ["none", "cpu", "nvme"])
+@pytest.mark.parametrize("offload", ["none", "cpu"])
 def test_deepspeed_takes_the_settings_for_many_gpus(offload: str, dtype: str) -> None:
     """Read and validated as for eight ranks; nothing is run."""
     from deepspeed.runtime.config import DeepSpeedConfig
 
-    folder = "/local/disk" if offload == "nvme" else ""
-    config = TrainConfig(
-        batch=64, micro_batch=2, device="cuda", dtype=dtype, offload=offload, offload_dir=folder
-    )
+    config = TrainConfig(batch_size=64, micro_batch_size=2, device="cuda", dtype=dtype, offload=offload)
     made = deepspeed_config(config, 8)
     assert (made["train_micro_batch_size_per_gpu"], made["gradient_accumulation_steps"]) == (2, 4)
     read = DeepSpeedConfig(made)

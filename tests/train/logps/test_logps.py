@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logps_problem import Problem, error, exact, problem, run
+from logps_problem import error, exact, problem, run
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,7 +17,6 @@ from engine.errors import ConfigError
 from train.logps.chunked import chunked_logps
 from train.logps.dispatch import token_logps
 from train.logps.eager import eager_logps
-from train.logps.head import Head, Span
 from train.logps.module import HeadLogps
 
 KEPT = [0, 3 * 97 * 8, 10**6]
@@ -174,43 +173,6 @@ def test_a_tied_head_adds_its_gradient_to_the_embeddings() -> None:
     torch.testing.assert_close(found, embedding.weight.grad)
 
 
-@pytest.mark.parametrize("function", [eager_logps, chunked_logps])
-def test_a_span_is_the_head_cut_out_with_zero_gradient_outside(function) -> None:
-    values = problem(30, 97, torch.float64)
-    span = Span(20, 61)
-    values = values._replace(targets=values.targets % 41 + 20)
-    found = run(function, values, span=span)
-    weight, bias = (one.detach()[20:61].requires_grad_() for one in values.head)
-    cut = Problem(values.hidden, Head(weight, bias), values.targets - 20, values.upstream)
-    logp, hidden, weight_grad, bias_grad = exact(cut)
-    for one, wanted in [(found[0], logp), (found[1], hidden)]:
-        torch.testing.assert_close(one, wanted, rtol=1e-12, atol=1e-12)
-    for one, wanted in [(found[2], weight_grad), (found[3], bias_grad)]:
-        torch.testing.assert_close(one[20:61], wanted, rtol=1e-12, atol=1e-12)
-        assert not one[:20].any()
-        assert not one[61:].any()
-
-
-@pytest.mark.parametrize("codes", [0, 6, 15])
-def test_codes_are_normalised_over_the_codes_and_words_over_everything(codes: int) -> None:
-    torch.manual_seed(0)
-    head, span = nn.Linear(16, 50, dtype=torch.float64), Span(30, 48)
-    hidden = torch.randn(15, 16, dtype=torch.float64)
-    targets = torch.randint(30, (15,))
-    places = torch.arange(15)[15 - codes :]
-    targets[places] = targets[places] % 18 + 30
-    found = HeadLogps(head, span)(hidden, targets, codes)
-    logits = head(hidden)
-    wanted = logits.log_softmax(-1)[range(15), targets]
-    coded = logits[:, 30:48].log_softmax(-1)
-    for place in places.tolist():
-        wanted[place] = coded[place, targets[place] - 30]
-    torch.testing.assert_close(found, wanted)
-    gradients = torch.autograd.grad(found.sum(), head.parameters())
-    for one, other in zip(gradients, torch.autograd.grad(wanted.sum(), head.parameters()), strict=True):
-        torch.testing.assert_close(one, other)
-
-
 @pytest.mark.parametrize("kept", [0, 40 * 6000 * 4])
 def test_no_more_is_alive_than_the_gradients_and_the_stated_budget(kept: int) -> None:
     tokens, vocabulary, width, chunk = 200, 6000, 8, 64
@@ -287,7 +249,7 @@ def test_a_target_outside_the_head_is_refused(target: int) -> None:
 def test_probabilities_of_all_targets_sum_to_one(tokens: int, vocabulary: int, chunk: int, kept: int) -> None:
     values = problem(tokens, vocabulary, torch.float64, seed=tokens)
     total = sum(
-        chunked_logps(values.hidden, values.head, torch.full((tokens,), v), None, chunk, kept).exp()
+        chunked_logps(values.hidden, values.head, torch.full((tokens,), v), chunk, kept).exp()
         for v in range(vocabulary)
     )
     torch.testing.assert_close(total, torch.ones(tokens, dtype=torch.float64))
@@ -301,15 +263,11 @@ def test_probabilities_of_all_targets_sum_to_one(tokens: int, vocabulary: int, c
     chunk=st.integers(0, 80),
     kept=st.integers(0, 10_000),
     bias=st.booleans(),
-    data=st.data(),
 )
-def test_any_shape_span_chunk_and_budget_gives_the_eager_gradients(
-    tokens: int, vocabulary: int, width: int, chunk: int, kept: int, bias: bool, data: st.DataObject
+def test_any_shape_chunk_and_budget_gives_the_eager_gradients(
+    tokens: int, vocabulary: int, width: int, chunk: int, kept: int, bias: bool
 ) -> None:
-    start = data.draw(st.integers(0, vocabulary - 1))
-    span = Span(start, data.draw(st.integers(start + 1, vocabulary)))
     values = problem(tokens, vocabulary, torch.float64, bias=bias, width=width)
-    values = values._replace(targets=values.targets % (span.stop - start) + start)
-    found = run(chunked_logps, values, span=span, chunk=chunk, kept_bytes=kept)
-    for one, wanted in zip(found, exact(values, span=span), strict=True):
+    found = run(chunked_logps, values, chunk=chunk, kept_bytes=kept)
+    for one, wanted in zip(found, exact(values), strict=True):
         torch.testing.assert_close(one, wanted, rtol=1e-10, atol=1e-10)

@@ -39,7 +39,6 @@ def interpreted() -> dict[str, dict[str, list[float]]]:
         "bfloat16",
         "bfloat16 without bias",
         "one token",
-        "span",
         "several chunks",
     ],
 )

@@ -12,30 +12,29 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from train.config import Objective, TrainConfig
-from train.losses.objectives import GATE, OBJECTIVES, Margins, PairDpo, pair_dpo, preference_loss, softmin
+from train.losses.objectives import OBJECTIVES, Margins, PairLoss, pair_dpo, softmin
 
 YES, NO = torch.tensor([True]), torch.tensor([False])
 MARGIN = st.floats(-50, 50, width=32)
 ANY = st.floats(-1e4, 1e4, width=32)
-TEMPERATURE = st.floats(1e-3, 1e3)
-JOINT = ("sum", "softmin", "gated_product")
+JOINT = ("sum", "softmin")
 """Objectives of both sides that can be trained from their first step."""
 
 
-def joined(first: Tensor, second: Tensor, has: tuple[Tensor, Tensor] = (YES, YES), **settings) -> PairDpo:
+def joined(first: Tensor, second: Tensor, has: tuple[Tensor, Tensor] = (YES, YES), **settings) -> PairLoss:
     return pair_dpo(Margins(first, second, *has), TrainConfig(**settings))
 
 
 def loss(first: float, second: float, **settings) -> float:
     margins = (torch.tensor([value], dtype=torch.float64) for value in (first, second))
-    return joined(*margins, **settings).loss_P.item()
+    return joined(*margins, **settings)[0].item()
 
 
 def slopes(
     first: float, second: float, dtype: torch.dtype = torch.float64, **settings
 ) -> tuple[float, float]:
     margins = [torch.tensor([value], dtype=dtype, requires_grad=True) for value in (first, second)]
-    joined(*margins, **settings).loss_P.sum().backward()
+    joined(*margins, **settings)[0].sum().backward()
     one, other = (0.0 if margin.grad is None else margin.grad.item() for margin in margins)
     return one, other
 
@@ -110,61 +109,52 @@ def test_und_and_gen_are_sum_with_one_weight_at_zero(first: float, second: float
 def test_a_preference_with_one_side_has_that_sides_dpo(objective: str, margin: float) -> None:
     here, absent = torch.tensor([margin], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     for first, second, has in ((here, absent, (YES, NO)), (absent, here, (NO, YES))):
-        found = joined(first, second, has, objective=objective)
-        assert found.loss_P.item() == plain(margin)
-        assert found.counted_P.all()
+        loss_P, counted_P = joined(first, second, has, objective=objective)
+        assert loss_P.item() == plain(margin)
+        assert counted_P.all()
 
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_a_preference_without_what_the_objective_needs_contributes_nothing(objective: str) -> None:
     zero = torch.zeros(1)
-    none = joined(zero, zero, (NO, NO), objective=objective)
-    assert none.loss_P.item() == 0.0
-    assert not none.counted_P.any()
-    one = joined(zero + 1.0, zero, (YES, NO), objective=objective)
-    assert bool(one.counted_P) == (objective not in ("product", "gen"))
-    assert bool(one.loss_P) == (objective not in ("product", "gen"))
+    loss_P, counted_P = joined(zero, zero, (NO, NO), objective=objective)
+    assert loss_P.item() == 0.0
+    assert not counted_P.any()
+    loss_P, counted_P = joined(zero + 1.0, zero, (YES, NO), objective=objective)
+    assert bool(counted_P) == (objective not in ("product", "gen"))
+    assert bool(loss_P) == (objective not in ("product", "gen"))
 
 
-@given(ANY, ANY, TEMPERATURE)
-def test_the_soft_minimum_lies_between_minimum_and_mean_whichever_way_round(
-    a: float, b: float, temperature: float
-) -> None:
+@given(ANY, ANY)
+def test_the_soft_minimum_lies_between_minimum_and_mean_whichever_way_round(a: float, b: float) -> None:
     first, second = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
-    found = softmin(first, second, temperature).item()
+    found = softmin(first, second).item()
     slack = 1e-12 * max(abs(a), abs(b), 1.0)
     assert min(a, b) - slack <= found <= (a + b) / 2 + slack
-    assert found == softmin(second, first, temperature).item()
+    assert found == softmin(second, first).item()
 
 
-@given(MARGIN, MARGIN, st.floats(0.01, 5), TEMPERATURE)
-def test_the_soft_minimum_rises_with_each_margin(a: float, b: float, more: float, temperature: float) -> None:
+@given(MARGIN, MARGIN, st.floats(0.01, 5))
+def test_the_soft_minimum_rises_with_each_margin(a: float, b: float, more: float) -> None:
     def at(first: float, second: float) -> float:
         pair = (torch.tensor(value, dtype=torch.float64) for value in (first, second))
-        return softmin(*pair, temperature).item()
+        return softmin(*pair).item()
 
     assert at(a + more, b) >= at(a, b)
     assert at(a, b + more) >= at(a, b)
 
 
 @given(MARGIN, MARGIN)
-def test_the_soft_minimum_has_minimum_and_mean_as_its_limits(a: float, b: float) -> None:
-    first, second = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
-    assert softmin(first, second, 1e-6).item() == pytest.approx(min(a, b), abs=1e-6)
-    assert softmin(first, second, 1e9).item() == pytest.approx((a + b) / 2, abs=1e-5)
-
-
-@given(MARGIN, MARGIN)
-def test_softmin_at_temperature_one_is_one_winner_against_two_losers(a: float, b: float) -> None:
+def test_softmin_is_one_winner_against_two_losers(a: float, b: float) -> None:
     wanted = math.log1p((math.exp(-a) + math.exp(-b)) / 2)
     assert loss(a, b, objective="softmin") == pytest.approx(wanted, rel=1e-9, abs=1e-12)
 
 
-@given(MARGIN, MARGIN, TEMPERATURE)
+@given(MARGIN, MARGIN)
 def test_softmin_gives_the_weaker_side_the_larger_of_two_weights_that_sum_to_at_most_one(
-    a: float, b: float, temperature: float
+    a: float, b: float
 ) -> None:
-    one, other = slopes(a, b, objective="softmin", joint_temperature=temperature)
+    one, other = slopes(a, b, objective="softmin")
     assert -1.0 - 1e-9 <= one + other <= 0.0
     if a < b:
         assert one <= other
@@ -172,39 +162,3 @@ def test_softmin_gives_the_weaker_side_the_larger_of_two_weights_that_sum_to_at_
 
 def test_softmin_at_zero_pulls_both_sides_with_a_quarter_each() -> None:
     assert slopes(0.0, 0.0, objective="softmin") == (-0.25, -0.25)
-
-
-@given(st.floats(-4, 6), st.sampled_from([0.0, 0.1]))
-def test_gated_product_is_continuous_along_both_edges_of_its_gate(other: float, smoothing: float) -> None:
-    settings = {"objective": "gated_product", "label_smoothing": smoothing}
-    below, above = GATE - 1e-9, GATE + 1e-9
-    assert loss(below, other, **settings) == pytest.approx(loss(above, other, **settings), abs=1e-7)
-    assert loss(other, below, **settings) == pytest.approx(loss(other, above, **settings), abs=1e-7)
-
-
-@given(st.floats(1.001, 8), st.floats(1.001, 8), st.floats(-8, 0.999), MARGIN)
-def test_gated_product_has_products_slopes_inside_its_gate_and_sums_outside(
-    a: float, b: float, low: float, any_margin: float
-) -> None:
-    assert slopes(a, b, objective="gated_product") == slopes(a, b, objective="product")
-    assert slopes(low, any_margin, objective="gated_product") == slopes(low, any_margin, objective="sum")
-
-
-@given(MARGIN)
-def test_smoothing_by_nothing_is_no_smoothing(margin: float) -> None:
-    value = torch.tensor(margin)
-    assert torch.equal(preference_loss(value, 0.0), preference_loss(value))
-
-
-@given(MARGIN, st.floats(0.001, 0.49))
-def test_smoothing_mixes_the_loss_with_that_of_the_labels_exchanged(margin: float, share: float) -> None:
-    found = preference_loss(torch.tensor(margin, dtype=torch.float64), share).item()
-    assert found == pytest.approx((1 - share) * plain(margin) + share * plain(-margin), abs=1e-9)
-
-
-@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
-def test_smoothing_turns_confident_pairs_round(objective: str) -> None:
-    """Past margins of log((1 - e) / e) every objective pulls back; for product, past such a product."""
-    smoothed = slopes(9.0, 9.0, objective=objective, label_smoothing=0.1)
-    assert max(smoothed) > 0
-    assert max(slopes(9.0, 9.0, objective=objective)) <= 0

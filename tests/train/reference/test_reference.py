@@ -16,7 +16,7 @@ from engine.errors import StageOrderError, StaleError
 from engine.records import Preference
 from train.config import TrainConfig
 from train.data.batch import Layout, Rows
-from train.data.image_mask import image_mask
+from train.data.image_mask import image_mask, mask_seed
 from train.logps.row_logps import RowLogps
 from train.reference.reference import (
     Reference,
@@ -26,7 +26,7 @@ from train.reference.reference import (
     open_reference,
 )
 
-CONFIG = TrainConfig(mask_draws=3, seed=7)
+CONFIG = TrainConfig(num_masks=3, seed=7)
 
 
 class KilledError(Exception):
@@ -76,9 +76,9 @@ def test_each_value_is_the_log_prob_of_its_row_alone(
     one = preferences[2]
     row = layout.caption_row(one.image_codes, one.captions.lose.token_ids)
     assert scorer.score(layout.stack([row])).item() == pytest.approx(found.caption_lose[2], abs=1e-4)
-    hidden = image_mask(one.id, 1, CONFIG.seed, 9)
-    assert np.array_equal(found.image_draw(2, 1, 9, CONFIG).hidden, hidden)
-    row = layout.image_row(one.caption, one.images.win.codes, hidden)
+    masked = image_mask(mask_seed(one.id, 1, CONFIG.seed), 9).masked
+    assert np.array_equal(found.image_mask(2, 1, 9, CONFIG).masked, masked)
+    row = layout.image_row(one.caption, one.images.win.codes, masked)
     assert scorer.score(layout.stack([row])).item() == pytest.approx(found.image_win[2, 1], abs=1e-4)
 
 
@@ -163,17 +163,12 @@ def test_moved_weights_pairs_or_masks_are_refused_with_both_values_and_the_comma
         "weights": ReferenceBasis.of(other_checkpoint, preferences, CONFIG),
         "pairs": ReferenceBasis.of(checkpoint, preferences[1:], CONFIG),
         "mask_seed": ReferenceBasis.of(checkpoint, preferences, msgspec.structs.replace(CONFIG, seed=8)),
-        "mask_draws": ReferenceBasis.of(
-            checkpoint, preferences, msgspec.structs.replace(CONFIG, mask_draws=2)
-        ),
+        "num_masks": ReferenceBasis.of(checkpoint, preferences, msgspec.structs.replace(CONFIG, num_masks=2)),
         "text_dropout": ReferenceBasis.of(
             checkpoint, preferences, msgspec.structs.replace(CONFIG, text_dropout=0.1)
         ),
         "dtype": ReferenceBasis.of(
             checkpoint, preferences, msgspec.structs.replace(CONFIG, dtype="bfloat16")
-        ),
-        "image_vocabulary": ReferenceBasis.of(
-            checkpoint, preferences, msgspec.structs.replace(CONFIG, image_vocabulary="codes")
         ),
         "schema": msgspec.structs.replace(stored, schema=1),
     }

@@ -18,13 +18,14 @@ from engine.errors import StaleError
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import ReferenceSettings, RunSettings, settle
 from hermes_cli.stages.train import reference_round, train_round
-from train.command import precompute, run_training
+from train.command import precompute
+from train.config import METRICS
 from train.data.batch import Layout
-from train.data.preferences import load_preferences
-from train.logging.metrics import TrainStep
-from train.logging.run_state import METRICS, read_metrics
+from train.logging.metrics import TrainStep, read_metrics
 from train.logps.row_logps import RowLogps
-from train.loop import PairSource, run_basis
+from train.loop import run_training
+from train.pair_source import PairSource
+from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, open_reference
 from train.reference.store import read_arrays
 
@@ -52,19 +53,18 @@ def first_step(run: RunFolder) -> TrainStep:
 def test_against_the_base_the_first_margins_are_those_of_the_rounds_before(folder: RunFolder) -> None:
     base, before, pairs = folder.checkpoint(0), folder.checkpoint(1), folder.pairs(2)
     train_round(folder, settings_of("base"), 2)
-    of_base = precompute(pairs, base, folder.root / "of-base.zarr", CONFIG)
+    of_base = precompute(read_inputs(pairs, base, CONFIG), folder.root / "of-base.zarr")
     names = Reference._fields
     stored, wanted = read_arrays(folder.reference(2), names), read_arrays(of_base, names)
     for name in names:
         assert np.array_equal(stored[name], wanted[name], equal_nan=True), name
 
     # The first step's policy is the round before, whose margins over the base are computed here live.
-    preferences = load_preferences(pairs)
-    basis = run_basis(CONFIG, preferences, before, base)
-    layout = Layout.load(before)
-    source = PairSource(CONFIG, preferences, layout, open_reference(folder.reference(2), basis.reference))
-    visits = source.visits(0)
-    batch = source.rows(visits)
+    inputs = read_inputs(pairs, before, CONFIG, base)
+    reference = open_reference(folder.reference(2), inputs.basis.reference)
+    source = PairSource(CONFIG, inputs.preferences, Layout.load(before), reference)
+    samples = source.samples(0)
+    batch = source.rows(samples)
     logps = [RowLogps(load_model(one)).score(batch.rows) for one in (before, base)]
     step = first_step(folder)
     for found, (win, lose) in ((step.captions, (0, 1)), (step.images, (2, 3))):
@@ -103,9 +103,9 @@ def test_a_training_that_was_begun_goes_on_under_its_own_reference_alone(
     settings = settings_of(began)
     frozen = folder.checkpoint(0 if began == "base" else 1)
     reference_round(folder, settings, 2)
-    paths = (folder.pairs(2), folder.checkpoint(1), folder.checkpoint(2), folder.reference(2))
+    inputs = read_inputs(folder.pairs(2), folder.checkpoint(1), CONFIG, frozen)
     with pytest.raises(KilledError):
-        run_training(*paths, CONFIG, die_at(6), frozen)
+        run_training(inputs, folder.checkpoint(2), folder.reference(2), die_at(6))
     stored = {path: path.read_bytes() for path in folder.reference(2).rglob("*") if path.is_file()}
     other = settings_of("previous" if began == "base" else "base")
     prints = [fingerprint(folder.checkpoint(number)) for number in (0, 1)]
@@ -115,22 +115,6 @@ def test_a_training_that_was_begun_goes_on_under_its_own_reference_alone(
         assert "\n" not in str(refused.value)
         assert all(one in str(refused.value) for one in prints)
     assert stored == {path: path.read_bytes() for path in folder.reference(2).rglob("*") if path.is_file()}
-    train_round(folder, settings, 2)
-    assert folder.trained(2)
-
-
-def test_a_training_from_before_references_were_chosen_goes_on(folder: RunFolder) -> None:
-    settings = settings_of("previous")
-    reference_round(folder, settings, 2)
-    paths = (folder.pairs(2), folder.checkpoint(1), folder.checkpoint(2), folder.reference(2))
-    with pytest.raises(KilledError):
-        run_training(*paths, CONFIG, die_at(6))
-    basis = folder.training(2) / "basis.json"
-    found = json.loads(basis.read_text())
-    del found["start"]
-    basis.write_text(json.dumps(found))
-    with pytest.raises(StaleError, match="reference weights"):
-        train_round(folder, settings_of("base"), 2)
     train_round(folder, settings, 2)
     assert folder.trained(2)
 

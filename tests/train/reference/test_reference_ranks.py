@@ -19,10 +19,11 @@ from engine.records import Preference
 from train.command import precompute
 from train.config import TrainConfig
 from train.data.preferences import load_preferences
+from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, ReferenceBasis, open_reference, partial_of
 from train.reference.store import BLOCK, MOST_BLOCKS, PartialStore, block_size, locked
 
-CONFIG = TrainConfig(mask_draws=2, text_dropout=0.3, image_vocabulary="codes")
+CONFIG = TrainConfig(num_masks=2, text_dropout=0.3)
 COUNT = 3 * BLOCK + 5
 
 SCRIPT = """
@@ -30,11 +31,13 @@ import sys
 from pathlib import Path
 import msgspec
 from train.command import precompute
+from train.reference.inputs import read_inputs
 from train.config import TrainConfig
 
 pairs, checkpoint, store = map(Path, sys.argv[1:4])
 config = msgspec.json.decode(sys.argv[4], type=TrainConfig)
-precompute(pairs, checkpoint, store, config, lambda done, total: print(done, flush=True), int(sys.argv[5]))
+inputs = read_inputs(pairs, checkpoint, config)
+precompute(inputs, store, lambda done, total: print(done, flush=True), int(sys.argv[5]))
 """
 
 
@@ -67,21 +70,13 @@ def start(pairs: Path, checkpoint: Path, store: Path, ranks: int) -> subprocess.
     )
 
 
-@pytest.fixture
-def with_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranks are processes of their own, which must find the same sources."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
-
-
-@pytest.mark.usefixtures("with_sources")
 def test_two_processes_leave_the_store_of_one_bit_for_bit(
     tmp_path: Path, many: Path, checkpoint: Path
 ) -> None:
-    one = precompute(many, checkpoint, tmp_path / "one.zarr", CONFIG)
+    inputs = read_inputs(many, checkpoint, CONFIG)
+    one = precompute(inputs, tmp_path / "one.zarr")
     seen: list[int] = []
-    two = precompute(
-        many, checkpoint, tmp_path / "two.zarr", CONFIG, lambda done, total: seen.append(done), ranks=2
-    )
+    two = precompute(inputs, tmp_path / "two.zarr", lambda done, total: seen.append(done), ranks=2)
     assert_same(opened(two, many, checkpoint), opened(one, many, checkpoint))
     assert seen == sorted(seen)
     assert len(seen) == 5
@@ -89,11 +84,11 @@ def test_two_processes_leave_the_store_of_one_bit_for_bit(
     assert not partial_of(two).exists()
 
 
-@pytest.mark.usefixtures("with_sources")
 def test_a_pass_killed_with_two_processes_goes_on_with_one(
     tmp_path: Path, many: Path, checkpoint: Path
 ) -> None:
-    wanted = opened(precompute(many, checkpoint, tmp_path / "one.zarr", CONFIG), many, checkpoint)
+    inputs = read_inputs(many, checkpoint, CONFIG)
+    wanted = opened(precompute(inputs, tmp_path / "one.zarr"), many, checkpoint)
     path = tmp_path / "killed.zarr"
     process = start(many, checkpoint, path, ranks=2)
     assert process.stdout
@@ -110,11 +105,10 @@ def test_a_pass_killed_with_two_processes_goes_on_with_one(
     if not path.exists():
         left = PartialStore.open(partial_of(path)).missing()
         assert 0 <= len(left) < 4
-    precompute(many, checkpoint, path, CONFIG)
+    precompute(inputs, path)
     assert_same(opened(path, many, checkpoint), wanted)
 
 
-@pytest.mark.usefixtures("with_sources")
 def test_an_error_in_a_rank_is_the_callers_and_finished_blocks_are_kept(
     tmp_path: Path, many: Path, checkpoint: Path
 ) -> None:
@@ -127,19 +121,20 @@ def test_an_error_in_a_rank_is_the_callers_and_finished_blocks_are_kept(
 
     content = many.read_bytes()
     with pytest.raises(DataError, match=r"pairs\.jsonl, line 1: not a preference"):
-        precompute(many, checkpoint, path, CONFIG, spoil, ranks=2)
+        precompute(read_inputs(many, checkpoint, CONFIG), path, spoil, ranks=2)
     assert not path.exists()
     many.write_bytes(content)
-    assert precompute(many, checkpoint, path, CONFIG) == path
+    assert precompute(read_inputs(many, checkpoint, CONFIG), path) == path
 
 
 def test_a_second_computation_of_the_same_store_is_refused(
     tmp_path: Path, many: Path, checkpoint: Path
 ) -> None:
     path = tmp_path / "refs.zarr"
+    inputs = read_inputs(many, checkpoint, CONFIG)
     with locked(path), pytest.raises(BusyError, match=r"refs\.zarr: another process"):
-        precompute(many, checkpoint, path, CONFIG)
-    precompute(many, checkpoint, path, CONFIG)
+        precompute(inputs, path)
+    precompute(inputs, path)
 
 
 def test_blocks_grow_with_the_number_of_pairs_so_that_chunks_stay_few() -> None:
