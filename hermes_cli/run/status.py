@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from curate.evaluation.config import EvalConfig
 from engine.errors import ConfigError
 from engine.records import Record
