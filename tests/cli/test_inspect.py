@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from page_elements import Elements
 from PIL import Image
@@ -39,6 +40,7 @@ from engine.tokenizers.codec import Pixels
 from hermes_cli.inspection.items import InspectedItem, item_card
 from hermes_cli.inspection.terminal import item_view, items_view, summary_view
 from hermes_cli.main import app
+from hermes_cli.pages.pictures import embed
 from hermes_cli.pages.render import render_page
 
 ITEMS, N = 24, 4
@@ -215,6 +217,13 @@ def test_the_page_holds_the_pictures_and_nothing_from_elsewhere(run: Path, tmp_p
     assert "http" not in text.replace("http-equiv", "")
     assert "First 3 of 24 items" in text
     assert "Does the judge choose well?" in text
+
+
+def test_a_large_picture_is_reduced_and_a_small_one_keeps_its_pixels() -> None:
+    for side, shown, small in ((1024, 256, False), (48, 48, True)):
+        found = embed(np.zeros((side, side, 3), np.uint8))
+        picture = Image.open(io.BytesIO(base64.b64decode(found.uri.partition(",")[2])))
+        assert (picture.size, found.small) == ((shown, shown), small)
 
 
 def test_the_page_of_one_item_holds_that_item(run: Path, made: list[Candidates], tmp_path: Path) -> None:
