@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.gpu.painting import painter, prompts_of, unlike
 from benchmarks.gpu.place import Found, Measure, NotRunError, Place, ratios
 from benchmarks.speed.fused import FusedShowo
-from benchmarks.speed.shapes import random_model
+from benchmarks.speed.model_sizes import random_model
 from engine.checkpoints.weights import load_config
 from engine.files.layout import SHOWO_SHAPES
 from engine.samplers.mask_predict import SamplerCache

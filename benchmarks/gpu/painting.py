@@ -1,7 +1,7 @@
 """Images on the device: the CPU's codes, speed against the official loop and the ceiling, and bits.
 
-Ours is what the engine serves, without vLLM: `benchmarks.speed.fused` in static batches. Official loops are
-timed over a few of the steps, each of which costs them the same, and scaled to all.
+Ours is what the engine serves, without vLLM: `speed.fused` in static batches. Official loops are timed over a
+few of the steps, each of which costs them the same, and scaled to all.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from benchmarks.gpu.ceiling import paint_gflop, square_gflops
 from benchmarks.gpu.place import Found, Measure, Place, ratios
-from benchmarks.speed.ceilings import square_gflops
 from benchmarks.speed.fused import FusedShowo
+from benchmarks.speed.model_sizes import config_of, random_model
 from benchmarks.speed.official_loop import EngineDice, FreeDice
 from benchmarks.speed.official_loop import paint as official_paint
-from benchmarks.speed.roofline import paint_need
-from benchmarks.speed.shapes import config_of, random_model
-from benchmarks.speed.sides import generator
 from engine.checkpoints.weights import load_config, load_model
 from engine.files.layout import SHOWO_SHAPES
 from engine.models.phi import PrefixLM
@@ -100,16 +98,16 @@ def speed(place: Place, config: ShowoConfig) -> Found:
 
     def loop(model: Showo) -> Callable[[int], object]:
         def official(number: int) -> object:
-            dice = FreeDice(generator(number, place.device), n, config.num_image_tokens)
+            dice = FreeDice(torch.Generator(place.device).manual_seed(number), n, config.num_image_tokens)
             return official_paint(model, TEXT, n, settings_of(few), dice)
 
         return official
 
     exact = random_model(config, torch.float32, place.device)
     seconds = place.seconds({"ours": work, "float32": loop(exact), "bfloat16": loop(model)})
-    limit = square_gflops(dtype, place.device, (place.pick(SIDE, 64),))
+    limit = square_gflops(dtype, place.device, place.pick(SIDE, 64))
     texts = [len(config.vocabulary.t2i_text(TEXT[one % 4 :], config.max_text_len)) for one in range(prompts)]
-    need = paint_need(config, texts, n, settings_of(steps), batch, dtype.itemsize).gflop
+    need = paint_gflop(config, texts, n, settings_of(steps))
     rates = [batch / one for one in seconds["ours"]]
     figures = {
         "images a second": rates,

@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.gpu.place import Place, child
 from benchmarks.speed import workload
-from benchmarks.speed.shapes import make
-from benchmarks.speed.timing import in_turns
+from benchmarks.speed.bench import in_turns
+from benchmarks.speed.model_sizes import make
 from engine.records import PaintSettings
 from engine.serving import launch
 from engine.serving.engine import Engine

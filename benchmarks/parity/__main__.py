@@ -19,11 +19,11 @@ from torch import Tensor
 
 from benchmarks.parity import model_cases, sampler_cases, training_cases
 from benchmarks.parity.folder import Golden
-from benchmarks.parity.records import Difference, Differences
+from benchmarks.parity.records import Comparisons, Difference, difference
 from engine.errors import HermesError
 from engine.files.atomic import write_file
 
-CASES: dict[str, Callable[[Golden, dict[str, Tensor]], Differences]] = {
+CASES: dict[str, Callable[[Golden, dict[str, Tensor]], Comparisons]] = {
     "case1_mmu": model_cases.captioning,
     "case2_t2i": model_cases.painting,
     "case3a_dpo_b1": lambda golden, arrays: training_cases.preference(golden, arrays, "case3a_dpo_b1"),
@@ -36,6 +36,9 @@ CASES: dict[str, Callable[[Golden, dict[str, Tensor]], Differences]] = {
 }
 
 
+SERVED = "served by vLLM"
+
+
 def compare(golden: Golden, served: bool) -> tuple[list[Difference], list[str]]:
     """All differences, and the cases that the folder does not hold."""
     found: list[Difference] = []
@@ -45,15 +48,15 @@ def compare(golden: Golden, served: bool) -> tuple[list[Difference], list[str]]:
         if arrays is None:
             skipped.append(name)
             continue
-        found += run(golden, arrays)
+        found += (difference(name, *one) for one in run(golden, arrays))
     first, fifth = golden.case("case1_mmu"), golden.case("case5_mmu_generate")
     if served and first is not None and fifth is not None:
         from benchmarks.parity.served_cases import serving
 
         with tempfile.TemporaryDirectory() as folder:
-            found += serving(golden, first, fifth, Path(folder))
+            found += (difference(SERVED, *one) for one in serving(golden, first, fifth, Path(folder)))
     else:
-        skipped.append("served by vLLM")
+        skipped.append(SERVED)
     return found, skipped
 
 

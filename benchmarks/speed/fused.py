@@ -68,3 +68,11 @@ class FusedShowo:
     def code_logits(self, hidden: Tensor) -> Tensor:
         """Normed hidden states [R, D] -> logits over the image codes alone, [R, K]."""
         return self._model.code_logits(hidden)
+
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """Normed hidden states [R, D] -> logits over the whole vocabulary, [R, V]."""
+        return self._model.token_logits(hidden)
+
+    def project(self, features: Tensor) -> Tensor:
+        """CLIP features [..., F] -> embeddings [..., D]."""
+        return self._model.project(features)

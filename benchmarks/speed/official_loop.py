@@ -21,13 +21,7 @@ from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, PaintSettings
 from engine.samplers.mask_predict import randoms
-from engine.samplers.mask_predict_rule import (
-    guide,
-    gumbel,
-    left_masked,
-    mask_again,
-    temperatures,
-)
+from engine.samplers.mask_predict_rule import guide, gumbel, left_masked, mask_again, temperatures
 from engine.samplers.token_rule import SMALLEST, draw
 
 

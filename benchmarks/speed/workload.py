@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.speed.shapes import filler
+from benchmarks.speed.model_sizes import filler
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, ImageTokens, Question
 

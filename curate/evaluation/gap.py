@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.evaluation.clustered import Ratio, contrast, ratio
+from curate.evaluation.clustered import Estimate, Ratio, contrast, ratio
 from curate.evaluation.config import EvalConfig
-from curate.evaluation.records import CategoryGap, GapReport, ItemScore, Score
+from curate.evaluation.records import CategoryGap, GapReport, ItemScore
 from curate.protocol import UnifiedModel
 from curate.scoring.self_vqa import matched
 from curate.scoring.similarity import Similarity
@@ -28,10 +28,9 @@ Keep = Callable[[Item, SampledImage, Sequence[bool]], None]
 """Takes an item, the first image painted for it, and whether each of its questions was answered rightly."""
 
 
-def clustered(graded: Graded) -> Score:
+def clustered(graded: Graded) -> Estimate:
     """Accuracy over all questions; the error of a ratio of sums over items."""
-    found = ratio(map(sum, graded), map(len, graded))
-    return Score(value=found.value, se=found.se, questions=int(found.count))
+    return ratio(map(sum, graded), map(len, graded))
 
 
 def gap_error(und: Graded, gen: Graded) -> float:
@@ -122,13 +121,13 @@ def measure_gap(
         progress(len(chunk))
     if not measured:
         raise DataError(f"{source.name}: no held-out item has both a question and an image that can be read")
-    first, second = clustered(und), clustered(gen)
+    whole = compare(und, gen)
     return GapReport(
-        und=first.value,
-        und_se=first.se,
-        gen=second.value,
-        gen_se=second.se,
-        gap=first.value - second.value,
+        und=whole.und,
+        und_se=whole.und_se,
+        gen=whole.gen,
+        gen_se=whole.gen_se,
+        gap=whole.gap,
         gap_se=gap_error(und, gen),
         judge="pixel oracle" if source.oracle else "self-VQA (no independent judge for this data set)",
         items=len(measured),

@@ -12,14 +12,6 @@ from engine.errors import DataError
 from engine.records import Record
 
 
-class Score(Record):
-    """An accuracy with its standard error and the number of questions behind it."""
-
-    value: float
-    se: float
-    questions: int
-
-
 class CategoryGap(Record):
     """One GenEval category, question kind or object count."""
 

@@ -21,7 +21,7 @@ ENDLESS = -100.0
 """Bias of the end token: a caption ends where its length says, on every side of a comparison."""
 
 
-class Shape(Record):
+class ModelSize(Record):
     """The sizes that a cost depends on."""
 
     hidden: int
@@ -38,17 +38,17 @@ class Shape(Record):
     positions: int
 
 
-SHAPES = {
-    "tiny": Shape(64, 2, 2, 128, 128, 6, 6, 12, 160),
-    "small": Shape(256, 6, 8, 1024, 640, 8, 8, 77, 256),
-    "showo-1.3b": Shape(2048, 24, 32, 8192, 50295, 13, 16, 128, 2048),
+MODEL_SIZES = {
+    "tiny": ModelSize(64, 2, 2, 128, 128, 6, 6, 12, 160),
+    "small": ModelSize(256, 6, 8, 1024, 640, 8, 8, 77, 256),
+    "showo-1.3b": ModelSize(2048, 24, 32, 8192, 50295, 13, 16, 128, 2048),
 }
 """showo-1.3b has the sizes of the released Show-o at 256 pixels; small is about 5.2M parameters."""
 
 
 def config_of(name: str, layers: int = 0) -> ShowoConfig:
     """The configuration of a shape, with as many layers as it has, or so many."""
-    shape = SHAPES[name]
+    shape = MODEL_SIZES[name]
     return ShowoConfig(
         hidden_size=shape.hidden,
         intermediate_size=shape.mlp,
@@ -86,7 +86,7 @@ def random_model(
 
 def companions(folder: Path, name: str) -> Path:
     """The tokenizers of a shape, in `folder`."""
-    shape = SHAPES[name]
+    shape = MODEL_SIZES[name]
     folder.mkdir(parents=True, exist_ok=True)
     _tokenizer(shape.text_ids, folder / "tokenizer.json")
     pixels = PatchLfqConfig(image_size=PATCH * shape.side, patch=PATCH, bits=shape.code_bits, width=8)
