@@ -66,7 +66,7 @@ def answered(dry: bool, checkpoint: str, dtype: str, deterministic: bool, graphs
             found = engine.caption(shown, [str(one) for one in range(count)], number, plan)
             return [tuple(one.token_ids) for row in found for one in row]
 
-        def images(number: int, count: int = prompts) -> list[tuple[int, ...]]:
+        def generated(number: int, count: int = prompts) -> list[tuple[int, ...]]:
             texts, keys = workload.prompts(prompts, number)[:count], [str(one) for one in range(count)]
             return [
                 one.codes
@@ -74,7 +74,7 @@ def answered(dry: bool, checkpoint: str, dtype: str, deterministic: bool, graphs
                 for one in row
             ]
 
-        works = {"captions": captions, "images": images}
+        works = {"captions": captions, "images": generated}
         whole = {name: work(0) for name, work in works.items()}
         said = {CHECKSUM: [float(zlib.crc32(repr(whole["captions"]).encode()))]}
         for name, seconds in in_turns(works, rounds).items():
