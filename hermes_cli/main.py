@@ -249,7 +249,7 @@ def run_command(
     from hermes_cli.stages.self_play import request_for, require_shares, run_rounds
 
     if dry_run:
-        from hermes_cli.plan.view import show_run_plan
+        from hermes_cli.plan.run import show_run_plan
 
         require_shares(settings.train, ranks or 1)
         show_run_plan(folder, settings, request_for(rounds, stopping, ranks or 1))

@@ -133,14 +133,13 @@ def as_markdown(settings: msgspec.Struct) -> str:
 
 
 def _print(settings: msgspec.Struct) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    from hermes_cli.view import console
+    from hermes_cli.view import console, plain_table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = plain_table()
     for name in ("setting", "value", "meaning"):
-        table.add_column(name, no_wrap=name == "setting", overflow="fold")
+        table.add_column(name, no_wrap=name == "setting", overflow="fold", header_style="dim")
     for name, about, rows in sections(settings):
         if name:
             table.add_row()
