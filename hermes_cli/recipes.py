@@ -30,7 +30,7 @@ DEFAULT: Tree = {
         "text_dropout": 0.1,
     },
 }
-"""What a new run begins with: the recipe that the experiment measures over two rounds (docs/method.md). Its
+"""What a new run begins with: the recipe that the experiment measures over two rounds (docs/results.md). Its
 rate is the experiment's, 5e-4 at a width of 160, scaled to 2,048."""
 
 PAPER: Tree = merge(

@@ -53,7 +53,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     objective: Objective = "sum"
-    """How the margins of both sides become a loss (docs/objectives.md). `sum`: a caption and an image DPO
+    """How the margins of both sides become a loss. `sum`: a caption and an image DPO
     loss (the released code); `product`: one sigmoid of their product (Eq. 6); `softmin`: one sigmoid of their
     soft minimum; `und`, `gen`: the caption or the image loss alone."""
     sum_steps: int = 0

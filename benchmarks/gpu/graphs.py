@@ -12,7 +12,7 @@ from benchmarks.gpu.place import Found, Measure, NotRunError, Place, ratios
 from benchmarks.speed.fused import FusedShowo
 from benchmarks.speed.model_sizes import random_model
 from engine.checkpoints.weights import load_config
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.samplers.mask_predict import SamplerCache
 from engine.samplers.replay import captured
 
@@ -33,7 +33,7 @@ def computed(run: Callable[[], Results]) -> tuple[Callable[[], None], Results]:
 def images(place: Place) -> Found:
     """Images of the embedded model, where launches dominate."""
     n, steps = place.pick((16, 50), (2, 2))
-    config = load_config(SHOWO_SHAPES)
+    config = load_config(EMBEDDED_MODEL)
     prompts = prompts_of(place, config, n)
     model = FusedShowo(random_model(config, torch.bfloat16, place.device))
     kept = SamplerCache(captured if place.device.type == "cuda" else computed)

@@ -17,7 +17,7 @@ from benchmarks.speed.model_sizes import config_of, random_model
 from benchmarks.speed.official_loop import EngineDice, FreeDice
 from benchmarks.speed.official_loop import generate as official_generate
 from engine.checkpoints.weights import load_config, load_model
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.models.phi import PrefixLM
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
@@ -76,7 +76,7 @@ def same_codes(place: Place) -> Found:
     """A tiny random model and the embedded one, in float32: on the CPU, here, and by the official loop."""
     prompts, n, steps = place.pick((8, 4, 18), (2, 2, 3))
     figures = {}
-    models = {"tiny": random_model(config_of("tiny")), "embedded": load_model(SHOWO_SHAPES)}
+    models = {"tiny": random_model(config_of("tiny")), "embedded": load_model(EMBEDDED_MODEL)}
     for name, model in models.items():
         wanted = image_work(model, prompts, n, steps, 8, static=False)(0)
         found = image_work(FusedShowo(model.to(place.device)), prompts, n, steps, 8)(0)
@@ -149,5 +149,5 @@ MEASURES: dict[str, Measure] = {
     "the same codes": same_codes,
     "1.3B": lambda place: speed(place, large(place)),
     "1.3B, bits": bits,
-    "embedded": lambda place: speed(place, load_config(SHOWO_SHAPES)),
+    "embedded": lambda place: speed(place, load_config(EMBEDDED_MODEL)),
 }

@@ -23,7 +23,7 @@ from benchmarks.speed.bench import Side, Timing
 from benchmarks.speed.model_sizes import make
 from curate.shapes import world
 from curate.shapes.scene import render
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.records import AnswerSettings, CaptionSettings, ImageSettings, ImageTokens, Question, Record
 from engine.serving.engine import Engine
 
@@ -34,7 +34,7 @@ PAINT = ImageSettings()
 class CandidateSettings(Record):
     """How much work."""
 
-    model: Path = SHOWO_SHAPES
+    model: Path = EMBEDDED_MODEL
     """The checkpoint, where no shape is named."""
     shape: str = ""
     """Of a random checkpoint."""

@@ -19,7 +19,7 @@ from curate.shapes.scene import CANVAS, render
 from curate.shapes.world import draw
 from engine.checkpoints.weights import load_config, save_checkpoint
 from engine.errors import ConfigError, StaleError
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
@@ -178,7 +178,7 @@ def start_of(plan: PretrainPlan) -> Path | None:
     """
     if not plan.start:
         return None
-    folder = SHOWO_SHAPES if plan.start == SHOWO_SHAPES.name else Path(plan.start)
+    folder = EMBEDDED_MODEL if plan.start == EMBEDDED_MODEL.name else Path(plan.start)
     if not (folder / "config.json").is_file():
         raise ConfigError(f"pretraining plan: start {plan.start}: no checkpoint lies there")
     return folder

@@ -13,7 +13,7 @@ from curate.shapes.captions import neighbours
 from curate.shapes.examples import words
 from engine.checkpoints.weights import fingerprint, load_config, load_model
 from engine.errors import ConfigError
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from hermes_cli.commands.pretrain import (
     PretrainPlan,
     batches_of,
@@ -82,10 +82,10 @@ def test_a_plan_goes_on_from_the_embedded_model_and_resumes(tmp_path: Path) -> N
     )
     plan = PretrainPlan(start=plan.start, lessons=64, model=short)
     whole = train_from_scratch(plan, tmp_path / "whole", lambda line: None)
-    assert load_config(whole) == load_config(SHOWO_SHAPES)
+    assert load_config(whole) == load_config(EMBEDDED_MODEL)
     for name in ("tokenizer.json", "image_tokenizer/model.safetensors"):
-        assert (whole / name).read_bytes() == (SHOWO_SHAPES / name).read_bytes()
-    old, new = (dict(load_model(folder).named_parameters()) for folder in (SHOWO_SHAPES, whole))
+        assert (whole / name).read_bytes() == (EMBEDDED_MODEL / name).read_bytes()
+    old, new = (dict(load_model(folder).named_parameters()) for folder in (EMBEDDED_MODEL, whole))
     moved = max(float((old[name] - new[name]).abs().max()) for name in old)
     assert 0 < moved < 0.01
 
@@ -102,7 +102,7 @@ def test_a_plan_goes_on_from_the_embedded_model_and_resumes(tmp_path: Path) -> N
 def test_the_embedded_words_have_their_neighbours_as_single_ids() -> None:
     from engine.tokenizers.text import TextTokenizer
 
-    text = TextTokenizer.load(SHOWO_SHAPES / "tokenizer.json")
+    text = TextTokenizer.load(EMBEDDED_MODEL / "tokenizer.json")
     assert len(neighbour_ids(text)) == len(neighbours())
     assert all(len(text.encode(word)) == 1 for word in neighbours())
 
