@@ -58,7 +58,7 @@ def show_config(
     if run is None:
         settings = settle(DEFAULT)
     else:
-        from hermes_cli.inspection.round import open_run
+        from hermes_cli.run.folder import open_run
 
         settings = stored_settings(open_run(run, whole=True).settings)
     if markdown:

@@ -27,7 +27,7 @@ def show_status(
     """Say which stages are done, at work, stopped or waiting, how far they are, and what they took."""
     import msgspec
 
-    from hermes_cli.inspection.round import open_run
+    from hermes_cli.run.folder import open_run
     from hermes_cli.run.status import read_status
     from hermes_cli.settings import stored_settings
 

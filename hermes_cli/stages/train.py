@@ -94,7 +94,7 @@ def tidy_training(folder: RunFolder, config: TrainConfig, number: int) -> None:
 
 
 def _draw(folder: RunFolder, config: TrainConfig, number: int) -> None:
-    from hermes_cli.reporting.curves import draw_training
+    from hermes_cli.reporting.training import draw_training
 
     metrics = read_metrics(folder.training(number) / METRICS)
     title = f"round {number}, objective {config.objective}"
