@@ -18,15 +18,15 @@ class EndpointConfig(Record, forbid_unknown_fields=True):
     """What messages call it."""
 
     url: str = ""
-    """Base of the endpoint, such as http://127.0.0.1:8000/v1; empty is none."""
+    """Base URL, such as http://127.0.0.1:8000/v1; empty is none."""
     model: str = ""
-    """Name under which the endpoint serves the model."""
+    """The model's name there."""
     api_key_env: str = ""
-    """Name of the environment variable that holds the key; empty where the endpoint wants none."""
+    """Environment variable that holds the key; empty is no key."""
     timeout: float = 60.0
-    """Seconds that a request may take."""
+    """Seconds a request."""
     retries: int = 4
-    """Further tries after a status 408, 409, 429 or 5xx, or no connection."""
+    """Further tries after 408, 409, 429, 5xx, or no connection."""
     concurrency: int = 8
     """Requests in flight."""
 
@@ -79,16 +79,16 @@ def _check_url(setting: str, url: str) -> None:
 
 
 class RayConfig(Record, forbid_unknown_fields=True):
-    """Where and on what the actors run."""
+    """Where Ray's actors run."""
 
     workers: int | None = None
-    """Unset, one for each GPU of this machine, or 2 where it has none."""
+    """Actors; unset, one a GPU, or 2 without any."""
     address: str = ""
-    """Of a running cluster; empty starts one on this machine, bound to loopback, while the command runs."""
+    """Of a running cluster; empty starts one here. It is bound to loopback and ends with the command."""
     gpus: float | None = None
-    """GPUs of an actor; unset, 1 where this machine has any."""
+    """GPUs of an actor; unset, 1 where there are any."""
     cores: int = 0
-    """Cores of an actor; 0 shares out those of this machine."""
+    """Cores of an actor; 0 shares out this machine's."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -120,44 +120,43 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     n: int = 8
     """Candidates of each kind for each item."""
     limit: int = 200
-    """Items to curate; 0 means all that the data set has, or all that are selected."""
+    """Items to curate; 0 is all, or all that are selected."""
     fresh_prompts: bool = False
-    """Every round curates the next `limit` items of the data set instead of the same ones, so that no pair is
-    mixed of two rounds (Eq. 10). Where the data set ends it begins again; without a limit all rounds have all
-    items."""
+    """Every round takes the next `limit` items, not the same. So no pair mixes two rounds (Eq. 10). After the
+    data set's end it begins again; without a limit all rounds have all items."""
     select: int = 0
-    """Size of the random subset of the data set that is curated; the run's seed decides it. 0 means none."""
+    """Size of a random subset to curate; 0 is none. The run's seed decides it."""
     max_bad: str = ""
-    """Bad rows that a run may meet: a share, "1%", or a count, "20"; empty means any number."""
+    """Bad rows that end a curation: a share, "1%", or a count, "20"; empty is any."""
     threshold: float = 0.6
     """Self-VQA accuracy that the winning image must exceed (paper, section 3.2)."""
     caption_margin: float = 0.0
-    """Score difference that a pair of captions must exceed; cosines and accuracies differ in scale."""
+    """Score difference that a caption pair must exceed."""
     image_margin: float = 0.0
-    """Likewise of images."""
+    """Score difference that an image pair must exceed."""
     questions: str = ""
-    """TIFA file of questions to ask; empty asks the data set's own (`hermes questions` writes such files)."""
+    """TIFA file of questions; empty asks the data set's own. `hermes questions` writes such files."""
     combine_questions: bool = False
-    """Asks the data set's own questions as well, before those of the file."""
+    """Asks the data set's own questions too, before the file's."""
     rules: Literal["paper", "official"] = "paper"
-    """Which rules make pairs: the paper's, or those of the official scripts (`curate/rules.py`)."""
+    """Rules that make pairs: the paper's, or the official scripts' (`curate/rules.py`)."""
     tie_break: Literal["likelihood", "none"] = "likelihood"
-    """What decides between images of equal score by the paper's rules; none: who was sampled first, and
+    """What decides between images of equal score by the paper's rules. none: who was sampled first, and
     images that all score the same make no pair."""
     similarity: str = ""
-    """What compares captions: minilm (packaged all-MiniLM-L6-v2), mpnet (all-mpnet-base-v2, where it is on
-    this machine), a folder of a sentence-transformers model, bert-cls:DIR or bert-mean:DIR (a plain BERT).
-    Empty is mpnet where it is, else minilm; a run keeps what its first command found."""
+    """Text model: minilm, mpnet, DIR, bert-cls:DIR or bert-mean:DIR; empty is mpnet where it is, else minilm.
+    minilm is packaged; DIR is a folder of a sentence-transformers model, or of a plain BERT with a prefix. A
+    run keeps what its first command found."""
     chunk: int = 16
-    """Items in flight together; a killed curation repeats at most this many."""
+    """Items in flight; a killed curation repeats at most this many."""
     caption: CaptionSettings = CaptionSettings()
     caption_plan: Literal["", "official"] = ""
-    """official: the released script's ten settings instead of n times `caption`."""
+    """official: the released script's ten settings, not n times `caption`."""
     image: ImageSettings = ImageSettings()
     answer: AnswerSettings = AnswerSettings()
     judge: JudgeConfig = JudgeConfig()
     workers: Literal["local", "ray"] = "local"
-    """Who samples: this process, or Ray actors, which give the same pairs."""
+    """Who samples: this process, or Ray actors. The pairs are the same."""
     ray: RayConfig = RayConfig()
 
     def __post_init__(self) -> None:

@@ -164,9 +164,9 @@ class ImageSettings(Record):
     guidance: float = 1.0
     """w in (1 + w) * conditional - w * unconditional."""
     temperature: float = 8.0
-    """Start of the confidence noise; it compounds by (1 - t/T) each step, as in the official code."""
+    """Start of the confidence noise. It compounds by (1 - t/T) each step, as in the official code."""
     schedule: str = "cosine"
-    """How many positions stay masked: cosine, linear, powE for an exponent E (pow2), or sigmoid."""
+    """Share that stays masked: cosine, linear, powE (pow2), or sigmoid."""
 
 
 class CaptionSettings(Record, forbid_unknown_fields=True):
@@ -177,9 +177,9 @@ class CaptionSettings(Record, forbid_unknown_fields=True):
     top_k: int = 0
     """0 is all."""
     top_p: float = 1.0
-    """Samples from the likeliest tokens that have this much probability together; 1 is all."""
+    """Probability of the likeliest tokens to sample from; 1 is all."""
     repetition_penalty: float = 1.0
-    """Divides (multiplies, where negative) the logits of tokens already in the prompt or the caption."""
+    """Divides logits of earlier tokens (multiplies negative ones)."""
     max_tokens: int = 32
     """Length at which a caption ends without eos."""
 
@@ -188,11 +188,11 @@ class AnswerSettings(Record, forbid_unknown_fields=True):
     """How questions about an image are answered."""
 
     mode: Literal["text", "likelihood"] = "text"
-    """text: the greedy free text, as the official script; likelihood: the likeliest choice."""
+    """text: greedy free text (the official script's); likelihood: the likeliest choice."""
     name_choices: bool = True
-    """Names the choices in the question, where the model's configuration has a prompt for that."""
+    """Names the choices in the question, where the model has a prompt for that."""
     drafts: bool = True
-    """In text mode, reads first whether a choice is the greedy text, and decodes only where none is."""
+    """In text mode, decodes only where no choice is the greedy text."""
 
 
 class Answer(Record):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli import options
 from hermes_cli.commands.config import show_config
 from hermes_cli.commands.exchange import export_release, import_release
 from hermes_cli.commands.import_pairs import import_foreign_pairs
@@ -18,28 +19,7 @@ from hermes_cli.commands.pairs import show_pairs
 from hermes_cli.commands.questions import make_questions
 from hermes_cli.commands.report import make_report
 from hermes_cli.commands.status import show_status
-from hermes_cli.options import (
-    DEFAULT_RUN,
-    Config,
-    Data,
-    EvalLimit,
-    Limit,
-    MaxBad,
-    Model,
-    N,
-    Questions,
-    Recipe,
-    Reference,
-    Round,
-    Rules,
-    Run,
-    Seed,
-    Select,
-    Set,
-    Similarity,
-    Workers,
-    setting,
-)
+from hermes_cli.options import DEFAULT_RUN, setting
 
 if TYPE_CHECKING:
     from hermes_cli.run.folder import RunFolder
@@ -91,22 +71,22 @@ def _open_run(context: typer.Context, store: bool = True) -> tuple[RunFolder, Ru
 @app.command()
 def curate(
     context: typer.Context,
-    run: Run = DEFAULT_RUN,
-    round_number: Round = 1,
-    n: N = None,
-    limit: Limit = None,
-    select: Select = None,
-    max_bad: MaxBad = None,
-    model: Model = None,
-    data: Data = None,
-    questions: Questions = None,
-    similarity: Similarity = None,
-    rules: Rules = None,
-    workers: Workers = None,
-    recipe: Recipe = None,
-    config: Config = None,
-    assignments: Set = None,
-    seed: Seed = None,
+    run: options.Run = DEFAULT_RUN,
+    round_number: options.Round = 1,
+    n: options.N = None,
+    limit: options.Limit = None,
+    select: options.Select = None,
+    max_bad: options.MaxBad = None,
+    model: options.Model = None,
+    data: options.Data = None,
+    questions: options.Questions = None,
+    similarity: options.Similarity = None,
+    rules: options.Rules = None,
+    workers: options.Workers = None,
+    recipe: options.Recipe = None,
+    config: options.Config = None,
+    assignments: options.Set = None,
+    seed: options.Seed = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what was quarantined.")
     ] = False,
@@ -127,16 +107,16 @@ def curate(
 @app.command()
 def reference(
     context: typer.Context,
-    run: Run = DEFAULT_RUN,
-    round_number: Round = 1,
+    run: options.Run = DEFAULT_RUN,
+    round_number: options.Round = 1,
     ranks: Annotated[
         int | None,
         setting("reference.ranks", "--ranks", min=1, help="Processes that share the pairs and the cores."),
     ] = None,
-    policy: Reference = None,
-    config: Config = None,
-    assignments: Set = None,
-    seed: Seed = None,
+    policy: options.Reference = None,
+    config: options.Config = None,
+    assignments: options.Set = None,
+    seed: options.Seed = None,
 ) -> None:
     """Score a round's pairs under the frozen reference model; `hermes train` does it where it is missing."""
     folder, settings = _open_run(context)
@@ -149,18 +129,18 @@ def reference(
 @app.command()
 def train(
     context: typer.Context,
-    run: Run = DEFAULT_RUN,
-    round_number: Round = 1,
+    run: options.Run = DEFAULT_RUN,
+    round_number: options.Round = 1,
     ranks: Annotated[int, typer.Option("--ranks", min=1, help="Processes on this machine.")] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print DeepSpeed settings, commands and memory; start nothing.")
     ] = False,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines that --dry-run plans for.")] = 1,
-    policy: Reference = None,
-    recipe: Recipe = None,
-    config: Config = None,
-    assignments: Set = None,
-    seed: Seed = None,
+    policy: options.Reference = None,
+    recipe: options.Recipe = None,
+    config: options.Config = None,
+    assignments: options.Set = None,
+    seed: options.Seed = None,
 ) -> None:
     """Train on a round's pairs by Pair-DPO, from the weights that sampled them."""
     # Of several ranks one writes for all, and a plan changes nothing.
@@ -181,12 +161,12 @@ def train(
 @app.command("eval")
 def evaluate(
     context: typer.Context,
-    run: Run = DEFAULT_RUN,
-    limit: EvalLimit = None,
-    model: Model = None,
-    data: Data = None,
-    config: Config = None,
-    assignments: Set = None,
+    run: options.Run = DEFAULT_RUN,
+    limit: options.EvalLimit = None,
+    model: options.Model = None,
+    data: options.Data = None,
+    config: options.Config = None,
+    assignments: options.Set = None,
 ) -> None:
     """Measure understanding, generation and their gap on held-out items, for every round trained."""
     folder, settings = _open_run(context)
@@ -213,22 +193,22 @@ def run_command(
         int,
         typer.Option("--patience", min=0, help="Rounds that may pass without a new best one; 0 is any."),
     ] = 0,
-    run: Run = DEFAULT_RUN,
-    n: N = None,
-    limit: Limit = None,
-    select: Select = None,
-    max_bad: MaxBad = None,
-    model: Model = None,
-    data: Data = None,
-    questions: Questions = None,
-    similarity: Similarity = None,
-    rules: Rules = None,
-    workers: Workers = None,
-    recipe: Recipe = None,
-    config: Config = None,
-    assignments: Set = None,
-    seed: Seed = None,
-    policy: Reference = None,
+    run: options.Run = DEFAULT_RUN,
+    n: options.N = None,
+    limit: options.Limit = None,
+    select: options.Select = None,
+    max_bad: options.MaxBad = None,
+    model: options.Model = None,
+    data: options.Data = None,
+    questions: options.Questions = None,
+    similarity: options.Similarity = None,
+    rules: options.Rules = None,
+    workers: options.Workers = None,
+    recipe: options.Recipe = None,
+    config: options.Config = None,
+    assignments: options.Set = None,
+    seed: options.Seed = None,
+    policy: options.Reference = None,
     ranks: Annotated[
         int | None,
         setting(
@@ -249,7 +229,7 @@ def run_command(
     from hermes_cli.stages.self_play import request_for, require_shares, run_rounds
 
     if dry_run:
-        from hermes_cli.plan.view import show_run_plan
+        from hermes_cli.plan.run import show_run_plan
 
         require_shares(settings.train, ranks or 1)
         show_run_plan(folder, settings, request_for(rounds, stopping, ranks or 1))
@@ -258,18 +238,26 @@ def run_command(
 
 
 @app.command()
-def demo(run: Run = Path("runs/demo")) -> None:
+def demo(run: options.Run = Path("runs/demo")) -> None:
     """One round on a few dozen items of the embedded world, in minutes."""
-    from hermes_cli.commands.demo import run_demo
+    from hermes_cli.recipes import DEFAULT, DEMO
+    from hermes_cli.run.folder import RunFolder
+    from hermes_cli.settings import load_settings
+    from hermes_cli.stages.self_play import run_rounds
+    from hermes_cli.view import say
 
-    run_demo(run)
+    settings = load_settings(run / "run.json", DEFAULT, DEMO)
+    folder = RunFolder(run, settings.model)
+    run_rounds(folder, settings, 1)
+    say(f"candidate sheet: {folder.curation(1) / 'sheet.png'}")
+    say("One round on 48 items shows the machinery; it does not promise a smaller gap.")
 
 
 @app.command()
 def pretrain(
     to: Annotated[Path, typer.Option("--to", help="Folder to train in; an interrupted run goes on.")],
-    config: Config = None,
-    assignments: Set = None,
+    config: options.Config = None,
+    assignments: options.Set = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
 ) -> None:
     """Train the embedded model from scratch: image tokenizer, then Show-o, then its card."""

@@ -57,6 +57,9 @@ PAPER: Tree = merge(
 """HermesFlow (arXiv 2502.12148, section 4.1) with the released code's loss; Eq. 6 as printed is
 `train.objective=product`. How many candidates, and how they are generated, is a matter of the model."""
 
+DEMO: Tree = {"curate": {"n": 8, "limit": 48}, "train": {"steps": 10}, "eval": {"limit": 150}}
+"""What `hermes demo` lays over the default."""
+
 RECIPES: Mapping[str, Tree] = {"default": DEFAULT, "paper": PAPER}
 
 

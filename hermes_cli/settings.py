@@ -29,34 +29,31 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     """How the engine serves."""
 
     dtype: str = "default"
-    """float32, bfloat16, or default: bfloat16 on a GPU, float32 on a CPU; auto takes bfloat16 also where a
-    CPU multiplies it in hardware."""
+    """float32, bfloat16, default (bfloat16 on a GPU alone), or auto (also on CPUs that have it)."""
     max_sequences: int = 256
     """Sequences in flight."""
     kv_cache_gib: float = 0.0
-    """Memory for the keys and values of the sampler that serves; 0 plans it from the model's sizes."""
+    """Memory for the sampler's keys and values; 0 plans it from the model's sizes."""
     tensor_parallel: int = 1
     """Processes that share every layer; it divides the attention heads."""
     sampler: Literal["auto", "branched", "paged"] = "auto"
-    """Who samples captions, and answers that no choice settles: branched, which grows them from one stem an
-    image, on a CPU alone; or paged, vLLM's scheduler. auto: branched on a CPU, paged on a GPU. The draws of a
-    seed differ between the two."""
+    """What samples captions and free answers; auto is branched on a CPU, paged on a GPU. branched samples all
+    continuations of one prefix together, on a CPU alone; paged is vLLM's scheduler. Their draws differ."""
     deterministic: bool = True
-    """On a GPU, vLLM's batch-invariant kernels: no sample depends on what else is in its batch, so that a
-    curation resumes to the same bytes. What they cost is not measured. No effect on a CPU."""
+    """On a GPU, batch-invariant kernels: a curation resumes to the same bytes. A CPU is so anyway."""
 
 
 ReferencePolicy = Literal["previous", "base"]
 
 
 class ReferenceSettings(Record, forbid_unknown_fields=True):
-    """Whose log-probs the trained policy is held against, and how the pass that stores them runs."""
+    """The frozen model that the policy is compared with, and the pass that stores its log-probs."""
 
     policy: ReferencePolicy | tuple[ReferencePolicy, ...] = "previous"
-    """previous: the weights that the round starts from (the paper's); base: the base model's in every round.
-    A list has a name for each round, and the last holds on."""
+    """previous: the weights that the round starts from (the paper's); base: the base model's. A list has
+    one for each round, and its last holds on."""
     ranks: int = 1
-    """Processes that share the pairs, and the cores or GPUs; each holds the model."""
+    """Processes that share the pairs; each holds the model."""
 
     def __post_init__(self) -> None:
         if self.ranks < 1:
@@ -76,9 +73,9 @@ class RunSettings(Record, forbid_unknown_fields=True):
     model: str = ""
     """Folder of the base checkpoint; empty is the embedded model."""
     data: str = "shapes"
-    """`shapes`, or the path of a data set, or `kind:PATH` where the path does not tell (docs/data.md)."""
+    """`shapes`, the path of a data set, or `kind:PATH` (docs/data.md)."""
     seed: int = 0
-    """Decides the items, where they are drawn, and every sample of curation."""
+    """Seed of the items, where they are drawn, and of every sample of curation."""
     engine: EngineSettings = EngineSettings()
     curate: CurateConfig = CurateConfig()
     reference: ReferenceSettings = ReferenceSettings()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -84,14 +84,14 @@ def printable(text: str) -> str:
     )
 
 
-def plain_table(*columns: str, title: str = "", headed: bool = True) -> Table:
-    """A table without lines: its first column to the left, the others, numbers, to the right."""
+def plain_table(*columns: str, title: str = "", headed: bool = True, left: Container[str] = ()) -> Table:
+    """A table without lines: its first column and those named in `left` to the left, the others, numbers, to
+    the right; only the first wraps."""
     name = Text(printable(title), "bold") if title else None
     table = Table(title=name, title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=headed)
     for place, column in enumerate(columns):
-        table.add_column(
-            column, justify="right" if place else "left", header_style="dim", no_wrap=bool(place)
-        )
+        side = "right" if place and column not in left else "left"
+        table.add_column(column, justify=side, header_style="dim", no_wrap=bool(place))
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -28,6 +28,22 @@ RUNTIME_FIELDS = frozenset(
 )
 """Settings that say how a run is carried out, not what it learns: a resumed run may change them."""
 
+_LIMITS: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "at least 1": (
+        lambda v: v >= 1,
+        "steps batch_size dpo_every_n_epochs num_masks masks_per_step save_every keep",
+    ),
+    "a positive number": (lambda v: 0 < v < math.inf, "beta learning_rate max_grad_norm lora_alpha"),
+    "zero or a positive number": (
+        lambda v: 0 <= v < math.inf,
+        "weight_decay caption_weight image_weight max_epochs caption_sft_weight image_sft_weight",
+    ),
+    "at least 0 and below 1": (lambda v: 0 <= v < 1, "text_dropout"),
+    "above 0 and at most 1": (lambda v: 0 < v <= 1, "weight_averaging"),
+    "at least 0; 0 is off": (lambda v: v >= 0, "lora_rank"),
+}
+"""What a number must be -> the test, and the settings that it holds for."""
+
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the Pair-DPO stage (HermesFlow, arXiv 2502.12148, section 3.3).
@@ -37,61 +53,54 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     objective: Objective = "sum"
-    """`sum` adds a caption and an image DPO loss (the released code); `product` is the paper's Eq. 6, one
-    sigmoid of the two margins' product; `softmin` is one sigmoid of the margins' soft minimum; `und` is the
-    caption loss alone, `gen` the image loss alone."""
+    """How the margins of both sides become a loss. `sum`: a caption and an image DPO
+    loss (the released code); `product`: one sigmoid of their product (Eq. 6); `softmin`: one sigmoid of their
+    soft minimum; `und`, `gen`: the caption or the image loss alone."""
     sum_steps: int = 0
-    """Steps of `sum` before a joint objective (product, softmin) takes over."""
+    """Steps of `sum` before a joint objective (product, softmin)."""
     beta: float = 0.2
-    """Scale of the policy-to-reference log-ratio, the strength of the pull towards the reference."""
+    """Scale of the policy-to-reference log-ratio: the pull towards the reference."""
     caption_weight: float = 1.0
-    """Weight of the caption loss in `sum`, also in `sum_steps`, and in `und`. Objectives that join both
-    margins in one sigmoid leave it aside."""
+    """Weight of the caption loss in `sum`, `sum_steps` and `und`."""
     image_weight: float = 1.0
-    """Weight of the image loss, likewise: in `sum` and `gen`."""
+    """Weight of the image loss in `sum`, `sum_steps` and `gen`."""
     caption_sft_weight: float = 0.0
-    """Weight of the negative log-likelihood per token of the item's own caption, given its image: supervised
-    fine-tuning on the homologous pair, which needs no candidate, so that und and gen have it too."""
+    """Weight of supervised fine-tuning on the item's caption, per token. It needs no candidate, so `und` and
+    `gen` have it too."""
     image_sft_weight: float = 0.0
-    """Weight of the negative log-likelihood per masked token of the item's own image, given its caption,
-    each time under masks of its own."""
+    """Weight of supervised fine-tuning on the item's image, per masked token. Its masks are its own."""
     steps: int = 100
     """Optimizer steps; the paper trains for 3,000."""
     max_epochs: float = 0.0
-    """Takes fewer than `steps` where they would pass over the preferences more often than this; 0 takes them
-    all. Too many passes over few pairs undo what the first ones taught."""
+    """Ends training early, after so many passes over the pairs; 0 is off."""
     batch_size: int = 4
     """Preferences a step, over all ranks."""
     micro_batch_size: int = 0
-    """Preferences of one forward and backward pass on each rank; a step sums its passes' gradients. 0 is
-    the rank's whole share of the batch. Results depend on it only through the order of sums."""
+    """Preferences of one pass on each rank; 0 is its whole share. Only the order of sums depends on it."""
     learning_rate: float = 2e-5
     """Peak of the schedule."""
     mup_lr: bool = False
-    """Takes learning_rate as that of a model 2,048 wide, Show-o's 1.3B, and multiplies it by 2,048 / width:
-    Adam's step on a matrix keeps its effect across widths that way (arXiv 2203.03466)."""
+    """Multiplies learning_rate by 2,048 / width (muP, arXiv 2203.03466)."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """What follows the linear warm-up: a cosine to zero, or the peak to the end."""
+    """What follows the linear warm-up: a cosine to zero, or the peak."""
     warmup: int | None = None
-    """Warm-up steps, fewer than `steps`; unset, a tenth of `steps` and at most 10."""
+    """Warm-up steps; unset, a tenth of `steps` and at most 10."""
     weight_decay: float = 0.01
     """On matrices only: never on LayerNorm, biases or embeddings."""
     max_grad_norm: float = 1.0
-    """Largest 2-norm of the whole gradient, to which it is clipped."""
+    """Gradient clipping: largest 2-norm of the whole gradient."""
     dpo_every_n_epochs: int = 1
-    """A preference brings its pairs in one epoch of so many, and they then count so many times as much; in
-    the others it brings its real image and caption alone, which take fewer rows and no candidates. Where the
-    item's own image has no codes, as of imported pairs, every epoch brings the pairs."""
+    """Pairs are trained on in one epoch of so many, and count so many times as much. In the other epochs an
+    item brings its real image and caption alone; where its image has no codes, it always brings its pairs."""
     num_masks: int = 4
-    """K: image masks that each preference owns, each with its own reference log-probs."""
+    """K: image masks of each preference, each with its own reference log-probs."""
     masks_per_step: int = 1
-    """How many of the K masks are averaged each time that a preference is taken; they rotate."""
+    """How many of the K masks a step averages; they rotate."""
     text_dropout: float = 0.0
-    """Share of masks under which an image is scored without its caption, as guidance does; winner, loser,
-    policy and reference share the choice."""
+    """Share of masks under which an image is scored without its caption. Winner, loser, policy and reference
+    share the choice."""
     weight_averaging: float = 1.0
-    """How far the published weights lie on the way from those that training started from (towards 0) to the
-    trained ones (1): WiSE-FT's alpha (arXiv 2109.01903), which gives back what else the model knew."""
+    """Published weights: start + this share of the change (WiSE-FT, arXiv 2109.01903)."""
     seed: int = 0
     """Seed of the order of preferences and of the image masks."""
     save_every: int = 50
@@ -99,21 +108,21 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     keep: int = 1
     """How many of the latest states are kept."""
     trackers: tuple[Tracker, ...] = ("tensorboard",)
-    """Who gets the metrics besides metrics.jsonl; wandb and trackio must be installed."""
+    """Where metrics go besides metrics.jsonl. wandb and trackio must be installed."""
     lora_rank: int = 0
-    """Rank of LoRA adapters, which alone are trained and are merged into the checkpoint; 0 trains all."""
+    """Rank of LoRA adapters, trained alone and merged into the checkpoint; 0 trains all."""
     lora_alpha: float = 16.0
-    """Scale of the adapters: lora_alpha / lora_rank times their product is added to a weight."""
+    """Scale of the adapters: their product times lora_alpha / lora_rank."""
     lora_targets: tuple[str, ...] = LINEARS
-    """Which linear layers of every block are adapted."""
+    """Linear layers of every block that are adapted."""
     gradient_checkpointing: bool = False
-    """Keeps only each block's input for the backward pass and computes the rest of it again."""
+    """Keeps each block's input alone and computes the rest again in the backward pass."""
     zero_stage: Literal[0, 1, 2, 3] = 3
-    """What ranks share out: 1 the optimizer's state, 2 also gradients, 3 also parameters, 0 nothing."""
+    """What ranks share: 1 optimizer state, 2 also gradients, 3 also parameters."""
     offload: Literal["none", "cpu"] = "none"
-    """Where the optimizer's state lies: the device, or the host's memory."""
+    """Where the optimizer's state lies: on the device, or in the host's memory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model trains; auto is the GPU where there is one, else the CPU."""
+    """Where the model trains; auto prefers the GPU."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the model; log-probs, losses and the optimizer stay in float32."""
 
@@ -124,27 +133,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         self._check_sharding()
 
     def _check_values(self) -> None:
-        limits: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-            (
-                "steps batch_size dpo_every_n_epochs num_masks masks_per_step save_every keep",
-                lambda v: v >= 1,
-                "at least 1",
-            ),
-            (
-                "beta learning_rate max_grad_norm lora_alpha",
-                lambda v: math.isfinite(v) and v > 0,
-                "a positive number",
-            ),
-            (
-                "weight_decay caption_weight image_weight max_epochs caption_sft_weight image_sft_weight",
-                lambda v: math.isfinite(v) and v >= 0,
-                "zero or a positive number",
-            ),
-            ("text_dropout", lambda v: 0 <= v < 1, "at least 0 and below 1"),
-            ("weight_averaging", lambda v: 0 < v <= 1, "above 0 and at most 1"),
-            ("lora_rank", lambda v: v >= 0, "at least 0; 0 is off"),
-        )
-        for names, holds, limit in limits:
+        for limit, (holds, names) in _LIMITS.items():
             for name in names.split():
                 value = getattr(self, name)
                 if not holds(value):

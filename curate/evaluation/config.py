@@ -16,9 +16,9 @@ class EvalConfig(Record, forbid_unknown_fields=True):
     split: str = "evaluation"
     """Of the embedded world: evaluation or validation."""
     seed: int = 1000
-    """Decides the held-out items of the embedded world, and with an item's id what is generated for it."""
+    """Seed of the embedded world's held-out items and of what is generated."""
     chunk: int = 32
-    """Items in flight together."""
+    """Items in flight."""
     image: ImageSettings = ImageSettings()
     answer: AnswerSettings = AnswerSettings()
 

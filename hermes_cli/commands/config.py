@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 HEAD = """# Configuration
 
-Every setting of a run, with the value that a new run begins with. `hermes config` prints this table,
-`hermes config --run RUN` the values of a run, and `hermes config --markdown` wrote this page.
+Every setting, with the value that a new run begins with. `hermes config` says more of each, `hermes config
+--run RUN` shows a run's values, and `hermes config --markdown` wrote this page.
 
-They come from these places, each over the last: the defaults, the run's own `run.json`, `--recipe`,
-`--config FILE.toml`, `--set table.name=value`, and options such as `--n`. Other names are refused.
+Later places win: defaults, the run's `run.json`, `--recipe`, `--config FILE.toml`, `--set table.name=value`,
+and options such as `--n`. Unknown names are refused.
 """
 
 
@@ -27,7 +28,8 @@ class SettingRow(NamedTuple):
     """One setting."""
 
     path: str
-    kind: str
+    choices: str
+    """What it may be, where that is a few values or a list."""
     value: str
     meaning: str
 
@@ -56,7 +58,7 @@ def show_config(
     if run is None:
         settings = settle(DEFAULT)
     else:
-        from hermes_cli.inspection.round import open_run
+        from hermes_cli.run.folder import open_run
 
         settings = stored_settings(open_run(run, whole=True).settings)
     if markdown:
@@ -78,7 +80,7 @@ def sections(settings: msgspec.Struct, name: str = "") -> Iterator[Section]:
             inner.append((path, value))
         else:
             shown = msgspec.json.encode(value).decode()
-            rows.append(SettingRow(path, _kind(field.type), shown, docs.get(field.name, "")))
+            rows.append(SettingRow(path, _choices(field.type), shown, docs.get(field.name, "")))
     about = inspect.getdoc(type(settings)) or ""
     yield Section(name, about.partition("\n\n")[0].replace("\n", " "), rows)
     for path, value in inner:
@@ -102,42 +104,42 @@ def field_docs(struct: type) -> dict[str, str]:
     return found
 
 
-def _kind(kind: Any) -> str:
-    """A type as a reader of a configuration wants it."""
+def _choices(kind: Any) -> str:
+    """The values that a type allows, as a reader of a configuration wants them; empty for any."""
     from msgspec import inspect as types
 
     match kind:
         case types.LiteralType():
-            return ", ".join(map(str, kind.values))
+            return ", ".join(str(value) for value in kind.values if value != "")
         case types.UnionType():
-            return " or ".join(map(_kind, kind.types))
+            return " or ".join(filter(None, map(_choices, kind.types)))
         case types.ListType() | types.VarTupleType():
-            return f"list of {_kind(kind.item_type)}"
-    names: dict[type, str] = {types.StrType: "text", types.BoolType: "true, false", types.NoneType: "null"}
-    return names.get(type(kind), type(kind).__name__.removesuffix("Type").lower())
+            return f"list of {_choices(kind.item_type)}".removesuffix(" of ")
+    return ""
 
 
 def as_markdown(settings: msgspec.Struct) -> str:
     """docs/configuration.md."""
-    parts = [HEAD]
+    parts, explained = [HEAD], dict[str, str]()
     for name, about, rows in sections(settings):
-        parts += [f"\n## {name}\n\n{about}\n"] if name else []
-        parts.append("\n| setting | values | default | meaning |\n|---|---|---|---|\n")
+        again = explained.setdefault(about, name) != name
+        parts += [f"\n## {name}\n\n{f'As `{explained[about]}`.' if again else about}\n"] if name else []
+        parts.append("\n| setting | default | meaning |\n|---|---|---|\n")
         for row in rows:
-            cells = (f"`{row.path}`", row.kind, f"`{row.value}`", row.meaning)
+            meaning = re.split(r"(?<=\.)\s", row.meaning)[0] + (f" [{row.choices}]" if row.choices else "")
+            cells = (f"`{row.path}`", f"`{row.value}`", "" if again else meaning)
             parts.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n")
     return "".join(parts)
 
 
 def _print(settings: msgspec.Struct) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    from hermes_cli.view import console
+    from hermes_cli.view import console, plain_table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = plain_table()
     for name in ("setting", "value", "meaning"):
-        table.add_column(name, no_wrap=name == "setting", overflow="fold")
+        table.add_column(name, no_wrap=name == "setting", overflow="fold", header_style="dim")
     for name, about, rows in sections(settings):
         if name:
             table.add_row()

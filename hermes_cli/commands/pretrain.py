@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from curate.shapes.captions import neighbours
@@ -34,8 +35,13 @@ from hermes_cli.commands.card import measure_card, write_card
 from hermes_cli.settings import merge, parse_assignment, read_toml
 from hermes_cli.view import say
 from train.pretraining.image_tokenizer import TokenizerStep, TokenizerTraining, train_image_tokenizer
-from train.pretraining.pretrain import PretrainPhase, PretrainSettings, PretrainStep, pretrain
-from train.pretraining.pretrain_batch import PretrainExample
+from train.pretraining.pretrain import (
+    PretrainExample,
+    PretrainPhase,
+    PretrainSettings,
+    PretrainStep,
+    pretrain,
+)
 
 
 class PretrainPlan(Record, forbid_unknown_fields=True):
@@ -60,17 +66,13 @@ class PretrainPlan(Record, forbid_unknown_fields=True):
     the embedded model."""
 
 
-def image_pool(count: int) -> Tensor:
-    """Renders of the train split, uint8 [count, CANVAS, CANVAS, 3]."""
-    return torch.from_numpy(np.stack([render(draw("train", 1, i)[1]) for i in range(count)]))
-
-
 def fit_tokenizer(
     plan: PretrainPlan, folder: Path, report: Callable[[TokenizerStep], None]
 ) -> ImageTokenizer:
     """The image tokenizer in `folder`, trained first where there is none."""
     if not (folder / "config.json").is_file():
-        pool = image_pool(plan.tokenizer_images)
+        scenes = (draw("train", 1, number)[1] for number in range(plan.tokenizer_images))
+        pool = torch.from_numpy(np.stack([render(scene) for scene in scenes]))
         rng = np.random.default_rng(plan.tokenizer.seed)
 
         def images(_: int, batch: int) -> Tensor:
@@ -85,36 +87,28 @@ def examples(
     plan: PretrainPlan, text: TextTokenizer, image: ImageTokenizer
 ) -> tuple[list[PretrainExample], int]:
     """All lessons as ids, and the length of the longest caption."""
-    found, longest = [], 0
-    caption_prompt = tuple(text.encode(CAPTION_PROMPT))
+
+    def ids(words: str) -> tuple[int, ...]:
+        return tuple(text.encode(words))
+
+    def asked(questions: Iterable[tuple[str, str]]) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+        return tuple((ids(VQA_PROMPT.format(question=one)), ids(answer)) for one, answer in questions)
+
+    found = []
     for start in range(0, plan.lessons, 256):
-        lessons = [lesson("train", 0, i) for i in range(start, min(start + 256, plan.lessons))]
+        lessons = [lesson("train", 0, number) for number in range(start, min(start + 256, plan.lessons))]
         pixels = to_pixels(torch.from_numpy(np.stack([one.image for one in lessons])))
         for one, codes in zip(lessons, image.encode(pixels).tolist(), strict=True):
-            caption = tuple(text.encode(one.caption))
-            longest = max(longest, len(caption))
-            asked, drill = (
-                tuple(
-                    (tuple(text.encode(VQA_PROMPT.format(question=q))), tuple(text.encode(a)))
-                    for q, a in questions
-                )
-                for questions in (one.questions, one.relations)
-            )
-            found.append(
-                PretrainExample(
-                    codes=tuple(codes),
-                    caption=caption,
-                    texts=((caption_prompt, caption), *asked),
-                    drill=drill,
-                )
-            )
-    return found, longest
+            caption = ids(one.caption)
+            texts = ((ids(CAPTION_PROMPT), caption), *asked(one.questions))
+            drill = asked(one.relations)
+            found.append(PretrainExample(codes=tuple(codes), caption=caption, texts=texts, drill=drill))
+    return found, max((len(one.caption) for one in found), default=0)
 
 
 def neighbour_ids(text: TextTokenizer) -> dict[int, int]:
     """`neighbours` as ids."""
-    pairs = {tuple(text.encode(word)): tuple(text.encode(other)) for word, other in neighbours().items()}
-    return {word[0]: other[0] for word, other in pairs.items()}
+    return {text.encode(word)[0]: text.encode(other)[0] for word, other in neighbours().items()}
 
 
 def misheard(
@@ -139,16 +133,12 @@ def batches_of(
         order = np.random.default_rng((settings.seed, epoch)).permutation(len(found))
         shown = [found[i] for i in order[place * phase.images : (place + 1) * phase.images]]
         drilled = [one for one in shown if one.drill][: phase.drill]
-        told = [*shown[: phase.texts], *(msgspec.structs.replace(one, texts=one.drill) for one in drilled)]
+        told = [*shown[: phase.texts], *(replace(one, texts=one.drill) for one in drilled)]
         if not phase.caption_noise:
             return shown, told
         rng = np.random.default_rng((settings.seed, step, 1))
-        captions = (misheard(one.caption, phase.caption_noise, nearby, rng) for one in shown)
-        generated = (
-            msgspec.structs.replace(one, caption=caption)
-            for one, caption in zip(shown, captions, strict=True)
-        )
-        return [*generated], told
+        captions = [misheard(one.caption, phase.caption_noise, nearby, rng) for one in shown]
+        return [replace(one, caption=wrong) for one, wrong in zip(shown, captions, strict=True)], told
 
     return batch
 

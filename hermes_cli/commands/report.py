@@ -19,7 +19,7 @@ def make_report(
     ] = None,
 ) -> None:
     """Write what the rounds gave: a page for people, report.json for programs. Starts no engine."""
-    from hermes_cli.inspection.round import open_run
+    from hermes_cli.run.folder import open_run
     from hermes_cli.stages.evaluate import finish
 
     finish(open_run(named_run(run, run_option), whole=True), to)

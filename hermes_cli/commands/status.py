@@ -27,7 +27,7 @@ def show_status(
     """Say which stages are done, at work, stopped or waiting, how far they are, and what they took."""
     import msgspec
 
-    from hermes_cli.inspection.round import open_run
+    from hermes_cli.run.folder import open_run
     from hermes_cli.run.status import read_status
     from hermes_cli.settings import stored_settings
 
@@ -78,14 +78,12 @@ def describe(one: Event) -> str:
 
 
 def _table(rounds: tuple[RoundStatus, ...]) -> Table:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("round", "stage", "state", "done", "", "time", "left", "disk"):
-        table.add_column(
-            name, justify="right" if name in ("done", "time", "left", "disk") else "left", no_wrap=True
-        )
+    from hermes_cli.view import plain_table
+
+    columns = ("round", "stage", "state", "done", "", "time", "left", "disk")
+    table = plain_table(*columns, left=("stage", "state", ""))
     for one in rounds:
         for place, stage in enumerate(one.stages):
             first = place == 0

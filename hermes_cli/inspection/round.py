@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from curate.store.shards import FOLDER
-from engine.errors import CheckpointError, ConfigError, StageOrderError
-from hermes_cli.run.folder import RunFolder
-from hermes_cli.settings import stored_settings
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from curate.evaluation.agreement import Agreement
-    from engine.records import Candidates
-    from engine.tokenizers.codec import Pixels
-    from hermes_cli.inspection.items import InspectedItem
+from curate.evaluation.agreement import Agreement, agreement, judge_item
+from curate.sources.embedded import SHAPES
+from curate.store.origin import read_origin
+from curate.store.outcomes import QuarantinedRow
+from curate.store.overview import ItemMarks, item_marks, read_preferences, sampled_items
+from curate.store.shards import FOLDER, read_outcomes
+from engine.errors import CheckpointError, DataError, StageOrderError
+from engine.records import Candidates
+from engine.tokenizers.codec import Pixels
+from hermes_cli.inspection.items import InspectedItem
+from hermes_cli.run.folder import RunFolder, open_run
 
 
 class InspectedRound:
@@ -31,8 +32,6 @@ class InspectedRound:
     """
 
     def __init__(self, run: RunFolder, number: int) -> None:
-        from curate.store.origin import read_origin
-
         self.run, self.number = run, number
         self.folder = run.curation(number)
         self.origin = read_origin(self.folder)
@@ -40,8 +39,6 @@ class InspectedRound:
     @property
     def oracle(self) -> bool:
         """Whether the pixel oracle can judge: it knows the embedded world's own questions alone."""
-        from curate.sources.embedded import SHAPES
-
         return self.origin is not None and self.origin.data == SHAPES and not self.origin.questions
 
     @property
@@ -70,8 +67,6 @@ class InspectedRound:
 
     @cached_property
     def _pixels(self) -> Pixels:
-        from engine.tokenizers.codec import Pixels
-
         # The base's: rounds train what uses its codes, never the tokenizer.
         return Pixels(self.run.checkpoint(0) / "image_tokenizer")
 
@@ -91,47 +86,57 @@ class InspectedRound:
 
     def agreement(self, hears: Callable[[int], None] = lambda done: None) -> Agreement | None:
         """How far the judge agrees with the pixel oracle, on all items; `hears` of each that is judged."""
-        from curate.evaluation.agreement import agreement
-        from hermes_cli.inspection.items import judged_items
-
+        pairs = {one.id: one.images for one in read_preferences(self.folder)}
         judged = []
-        for one in judged_items(self.folder, self.decode):
-            judged.append(one)
+        for item in sampled_items(self.folder):
+            judged.append(judge_item(item, pairs.pop(item.id, None), self.decode))
             hears(1)
         return agreement(judged)
 
     def first(self, count: int) -> list[InspectedItem]:
         """The first items."""
-        from curate.store.overview import sampled_items
-
         return self._inspect(list(islice(sampled_items(self.folder), count)))
 
     def one(self, id_: str) -> InspectedItem:
         """The item of that id.
 
         Raises:
-            DataError: there is none.
+            DataError: it is quarantined, or there is none; names those of similar ids.
         """
-        from hermes_cli.inspection.items import find_item
-
-        return self._inspect([find_item(self.folder, id_)])[0]
+        known: list[str] = []
+        for one in read_outcomes(self.folder):
+            if isinstance(one, QuarantinedRow):
+                if one.id == id_:
+                    raise DataError(f"item {id_!r} is quarantined ({one.where}): {one.reason}")
+            elif one.item.id == id_:
+                return self._inspect([one.item])[0]
+            else:
+                known.append(one.item.id)
+        near = difflib.get_close_matches(id_, known, n=3, cutoff=0.5)
+        near += [other for other in known if id_ in other and other not in near][: 3 - len(near)]
+        advice = (
+            f"did you mean {' or '.join(map(repr, near))}?" if near else "leave out --item to list the items"
+        )
+        raise DataError(f"item {id_!r} is not among the {len(known)} of {self.folder}; {advice}")
 
     def _inspect(self, items: list[Candidates]) -> list[InspectedItem]:
-        from hermes_cli.inspection.items import inspect_items
-
-        return list(inspect_items(self.folder, items, self.decode if self.oracle else None))
-
-
-def open_run(root: Path, whole: bool = False) -> RunFolder:
-    """The run in a folder, to look at; `whole` wants settings or a round in it.
-
-    Raises:
-        ConfigError: there is no such run, or its settings cannot be read.
-    """
-    begun = (root / "run.json").is_file() or any(root.glob("round-*"))
-    if not root.is_dir() or (whole and not begun):
-        raise ConfigError(f"{root}: no run in this folder; `hermes curate --run {root}` makes one")
-    return RunFolder(root, stored_settings(root / "run.json").model)
+        """The items with their preferences, and the oracle's answers where it can judge."""
+        wanted = {item.id for item in items}
+        preferences = {one.id: one for one in read_preferences(self.folder) if one.id in wanted}
+        found = []
+        for item in items:
+            preference = preferences.get(item.id)
+            judged = judge_item(item, None, self.decode) if self.oracle else None
+            found.append(
+                InspectedItem(
+                    item=item,
+                    preference=preference,
+                    marks=item_marks(preference, item.round) if preference else ItemMarks(),
+                    oracle=judged.oracle if judged else (),
+                    oracle_scores=judged.truth if judged and item.questions else (),
+                )
+            )
+        return found
 
 
 def open_round(root: Path, number: int | None) -> InspectedRound:
@@ -142,11 +147,7 @@ def open_round(root: Path, number: int | None) -> InspectedRound:
         StageOrderError: the round is not curated.
     """
     run = open_run(root)
-    curated = sorted(
-        int(folder.name.removeprefix("round-"))
-        for folder in root.glob("round-*")
-        if (folder / "curate" / FOLDER).is_dir() and folder.name.removeprefix("round-").isdecimal()
-    )
+    curated = [one for one in run.begun() if (run.curation(one) / FOLDER).is_dir()]
     if not curated:
         raise StageOrderError(f"no round is curated in {root}: run `hermes curate --run {root}` first")
     if number is not None and number not in curated:

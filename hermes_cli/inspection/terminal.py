@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from curate.evaluation.agreement import Agreement
 from curate.evaluation.clustered import Estimate
-from curate.store.overview import Histogram, Overview, PairMarks, SideOverview
+from curate.store.overview import Overview, PairMarks, SideOverview
 from hermes_cli.inspection.items import InspectedItem
 from hermes_cli.view import format_estimate, plain_table, printable
 
@@ -37,10 +37,8 @@ def summary_view(overview: Overview) -> RenderableType:
         table.add_row(Text("no pair because", FAINT))
     for reason in reasons:
         table.add_row(Text("  " + printable(reason)), *(str(one.no_pair.get(reason, 0)) for one in sides))
-    parts: list[RenderableType] = [table]
-    if overview.quarantined:
-        parts.append(_quarantined(overview.quarantined))
-    return Group(*parts, Text(), _histograms(overview))
+    quarantined = [_quarantined(overview.quarantined)] if overview.quarantined else []
+    return Group(table, *quarantined, Text(), _histograms(overview))
 
 
 def _quarantined(reasons: dict[str, int]) -> Table:
@@ -73,20 +71,14 @@ def _bars(side: SideOverview, width: int = 22) -> Text:
     unit = width / max(bins.totals)
     lines = []
     for place in reversed(range(len(bins.totals))):
-        line = Text(f"{bins.edge(place):5.{digits}f} ", FAINT)
-        length = 0
-        for cells, block, style in _cells(bins, place, unit):
-            line.append(block * cells, style)
-            length += cells
-        lines.append(line.append(" " * (width + 2 - length)).append(f"{bins.totals[place]:>6}"))
+        bar = Text()
+        for name, block, style in _BARS:
+            # What is counted shows.
+            count = getattr(bins, name)[place]
+            bar.append(block * (max(1, round(count * unit)) if count else 0), style)
+        bar.pad_right(width + 2 - len(bar))
+        lines.append(Text(f"{bins.edge(place):5.{digits}f} ", FAINT) + bar + f"{bins.totals[place]:>6}")
     return Text("\n").join(lines)
-
-
-def _cells(bins: Histogram, place: int, unit: float) -> Iterator[tuple[int, str, str]]:
-    """(number of characters, character, style) of each part of a bar; what is counted shows."""
-    for name, block, style in _BARS:
-        count = getattr(bins, name)[place]
-        yield (max(1, round(count * unit)) if count else 0), block, style
 
 
 def items_view(overview: Overview) -> RenderableType:
@@ -203,8 +195,7 @@ def _images(shown: InspectedItem) -> list[RenderableType]:
         table.add_row(str(one.index), _MARKS[marks.role(one.index)], *cells, Text(str(one.seed), FAINT))
     if marks.paired and marks.lose is None:
         empty = [""] * (len(columns) - 1)
-        score, where = _number(marks.lose_score), f"round {marks.lose_round}"
-        table.add_row("", _MARKS["lost"], score, *empty, where)
+        table.add_row("", _MARKS["lost"], _number(marks.lose_score), *empty, f"round {marks.lose_round}")
     return [table, *_why(marks)]
 
 

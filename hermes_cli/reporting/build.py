@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -57,16 +58,14 @@ class _ReportBuilder:
         )
 
     def _evaluation(self, number: int) -> GapReport | None:
-        try:
+        with self._noting(f"the evaluation of {_called(number)}"):
             found = read_gap(self.folder.evaluation(number))
-        except DataError as error:
-            self.notes.append(f"the evaluation of {_called(number)}: {error}")
-            return None
-        if found is None and self.folder.trained(number):
-            self.notes.append(f"{_called(number)} has not been evaluated: run `hermes eval`")
-        elif found is None:
-            self.notes.append(f"{_called(number)} has no weights yet: `hermes status` says how far it is")
-        return found
+            if found is None and self.folder.trained(number):
+                self.notes.append(f"{_called(number)} has not been evaluated: run `hermes eval`")
+            elif found is None:
+                self.notes.append(f"{_called(number)} has no weights yet: `hermes status` says how far it is")
+            return found
+        return None
 
     def _round(self, number: int, found: GapReport) -> RoundReport:
         summary = self._summary(number)
@@ -107,21 +106,24 @@ class _ReportBuilder:
 
     def _summary(self, number: int) -> CurateSummary | None:
         path = self.folder.curation(number) / SUMMARY
-        if number == 0 or not path.is_file():
-            return None
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=CurateSummary)
-        except msgspec.MsgspecError as error:
-            self.notes.append(f"{path.name} of {_called(number)} cannot be read: {error}")
-            return None
+        with self._noting(f"{path.name} of {_called(number)} cannot be read"):
+            if number and path.is_file():
+                return msgspec.json.decode(path.read_bytes(), type=CurateSummary)
+        return None
 
     def _judged(self, number: int) -> JudgeAgreement | None:
         """Who scored the candidates, and how far the oracle agrees."""
-        try:
+        with self._noting(f"the candidates of {_called(number)} cannot be judged"):
             return judge_agreement(self.folder, number) if number else None
-        except (CheckpointError, DataError) as error:
-            self.notes.append(f"the candidates of {_called(number)} cannot be judged: {error}")
-            return None
+        return None
+
+    @contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        """What cannot be read becomes a note."""
+        try:
+            yield
+        except (CheckpointError, DataError, msgspec.MsgspecError) as error:
+            self.notes.append(f"{what}: {error}")
 
     def _made_otherwise(self, number: int) -> Iterator[str]:
         """How a round was made otherwise than the run's settings would make it."""

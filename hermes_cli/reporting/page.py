@@ -20,7 +20,7 @@ from hermes_cli.pages.charts import Line, LineChart, Point, axis
 from hermes_cli.pages.pictures import EmbeddedPicture, embed
 from hermes_cli.pages.render import render_page
 from hermes_cli.reporting.gallery import GalleryImage, generated_file, read_gallery, real_file
-from hermes_cli.reporting.records import RoundReport, RunReport
+from hermes_cli.reporting.records import RunReport
 from hermes_cli.reporting.reproduce import changed_settings, flat_settings
 from hermes_cli.reporting.training import read_training, training_panels
 from hermes_cli.reporting.verdict import conclusion
@@ -45,6 +45,8 @@ def write_page(folder: RunFolder, report: RunReport, path: Path) -> None:
     trained, training_notes = read_training(folder, numbers)
     gallery, gallery_notes = _read_galleries(folder, numbers)
     curated = [one for one in numbers if (folder.curation(one) / FOLDER).is_dir()]
+    base = report.rounds[0] if len(report.rounds) > 1 else None
+    level = base.gap if base and base.round == 0 else None
     cards, no_cards = _cards(folder, curated[-1] if curated else None)
     page = render_page(
         "report.html.j2",
@@ -52,8 +54,8 @@ def write_page(folder: RunFolder, report: RunReport, path: Path) -> None:
         about=_about(report),
         report=report,
         conclusion=conclusion(report),
-        gap_chart=_gap_chart(report),
-        sides_chart=_sides_chart(report),
+        gap_chart=_chart(report, "The gap after each round", "gap", level=level),
+        sides_chart=_chart(report, "Understanding and generation after each round", "und", "gen", band=True),
         gallery=gallery,
         gallery_notes=gallery_notes,
         stored_picture=_stored_picture,
@@ -81,38 +83,25 @@ def _about(report: RunReport) -> str:
     )
 
 
-def _gap_chart(report: RunReport) -> LineChart:
-    line = _line(report, "gap", "ink", thin=True)
-    base = report.rounds[0] if report.rounds else None
-    level = base.gap if base and base.round == 0 and len(report.rounds) > 1 else None
-    return _rounds_chart(report, "The gap after each round, with standard errors", [line], level=level)
-
-
-def _sides_chart(report: RunReport) -> LineChart:
-    lines = [_line(report, "und", "und"), _line(report, "gen", "gen", below=True)]
-    about = "Understanding and generation after each round, with standard errors"
-    return _rounds_chart(report, about, lines, band=True)
-
-
-def _places(report: RunReport) -> list[tuple[float, RoundReport]]:
-    """The rounds, each with its place across a chart."""
-    return [((place + 0.5) / len(report.rounds), one) for place, one in enumerate(report.rounds)]
-
-
-def _line(report: RunReport, side: str, colour: str, **style: bool) -> Line:
-    name = {"und": "understanding", "gen": "generation"}.get(side, side)
-    points = []
-    for x, one in _places(report):
-        value, se = getattr(one, side), getattr(one, f"{side}_se")
-        title = f"{round_name(one.round)}: {name} {value:.4f} ± {se:.4f}"
-        points.append(Point(x=x, y=value, se=se, title=title, ringed=one.round == report.best))
-    return Line(points=tuple(points), colour=colour, dots=True, **style)
-
-
-def _rounds_chart(report: RunReport, about: str, lines: list[Line], **more: Any) -> LineChart:
+def _chart(report: RunReport, about: str, *sides: str, **more: Any) -> LineChart:
+    """Measures of each round, with standard errors."""
+    names = {"gap": "gap", "und": "understanding", "gen": "generation"}
+    places = [(place + 0.5) / len(report.rounds) for place in range(len(report.rounds))]
+    lines = []
+    for side in sides:
+        points = []
+        for x, one in zip(places, report.rounds, strict=True):
+            value, se = getattr(one, side), getattr(one, f"{side}_se")
+            title = f"{round_name(one.round)}: {names[side]} {value:.4f} ± {se:.4f}"
+            points.append(Point(x=x, y=value, se=se, title=title, ringed=one.round == report.best))
+        colour = "ink" if side == "gap" else side
+        style = {"thin": side == "gap", "below": side == "gen"}
+        lines.append(Line(points=tuple(points), colour=colour, dots=True, **style))
     ends = [one.y + sign * 2 * one.se for line in lines for one in line.points for sign in (1, -1)]
-    across = tuple((x, round_name(one.round)) for x, one in _places(report))
-    return LineChart(about=about, lines=tuple(lines), axis=axis(ends), across=across, **more)
+    across = tuple((x, round_name(one.round)) for x, one in zip(places, report.rounds, strict=True))
+    return LineChart(
+        about=f"{about}, with standard errors", lines=tuple(lines), axis=axis(ends), across=across, **more
+    )
 
 
 class GalleryCell(Record):

@@ -12,15 +12,18 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from engine.errors import HermesError
 from engine.files.atomic import writing
 from engine.records import Record
+
+if TYPE_CHECKING:
+    from hermes_cli.view import Advance
 
 EVENTS = "events.jsonl"
 EventKind = Literal["begun", "progress", "done", "failed", "stopped", "swapped"]
@@ -169,18 +172,22 @@ class StageLog:
         self._begun, self._written, self._counts = time.monotonic(), -math.inf, False
         self.weights = ""
         """Fingerprint to be written beside the stage's end."""
+        self.bar: Advance | None = None
+        """The bar that shows it."""
 
-    def reached(self, done: int, total: int | None = None) -> None:
+    def reached(self, done: int, total: int | None = None, note: str = "") -> None:
         """So many units are done in all."""
+        if self.bar is not None:
+            self.bar(done - (self._done if self._counts else 0), note, total)
         self._counts, self._done, self._total = True, done, total or self._total
         now = time.monotonic()
         if now - self._written >= max(INTERVAL, SHARE * (now - self._begun)):
             log_event(self._log, self.event("progress"))
             self._written = now
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int, note: str = "") -> None:
         """So many more units are done."""
-        self.reached((self._done if self._counts else 0) + count)
+        self.reached((self._done if self._counts else 0) + count, note=note)
 
     def event(self, kind: EventKind) -> Event:
         """An event of this stage at this moment."""
@@ -197,13 +204,19 @@ class StageLog:
 
 @contextmanager
 def logged(
-    log: Path, number: int, stage: str, resumes: bool = True, total: int | None = None
+    log: Path, number: int, stage: str, resumes: bool = True, total: int | None = None, label: str = ""
 ) -> Iterator[StageLog]:
-    """The stage that the block is: its beginning, its progress and its end, however it ends."""
+    """The stage that the block is: its beginning, its progress and its end, however it ends.
+
+    With a `label` its progress is shown, too.
+    """
+    from hermes_cli.view import progress_bar
+
     stage_log = StageLog(log, number, stage, resumes, total)
     log_event(log, stage_log.event("begun"))
     try:
-        yield stage_log
+        with progress_bar(label, total) if label else nullcontext() as stage_log.bar:
+            yield stage_log
     except BaseException as error:
         log_failure(log, stage_log.event("failed"), error)
         raise

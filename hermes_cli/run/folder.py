@@ -12,6 +12,7 @@ from engine.files.layout import WEIGHTS, resolve_model
 from engine.files.lock import holding
 from hermes_cli.run.event_log import EVENTS, read_events
 from hermes_cli.run.state import state
+from hermes_cli.settings import stored_settings
 
 
 class RunFolder:
@@ -177,3 +178,15 @@ class RunFolder:
     def seconds(self, number: int) -> dict[str, float]:
         """Stage -> seconds of a round."""
         return state(read_events(self.events)).seconds(number)
+
+
+def open_run(root: Path, whole: bool = False) -> RunFolder:
+    """The run in a folder, to look at; `whole` wants settings or a round in it.
+
+    Raises:
+        ConfigError: there is no such run, or its settings cannot be read.
+    """
+    begun = (root / "run.json").is_file() or any(root.glob("round-*"))
+    if not root.is_dir() or (whole and not begun):
+        raise ConfigError(f"{root}: no run in this folder; `hermes curate --run {root}` makes one")
+    return RunFolder(root, stored_settings(root / "run.json").model)

@@ -20,7 +20,7 @@ from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.evaluate import image_size, open_engine, start_engine
-from hermes_cli.view import progress_bar, say
+from hermes_cli.view import say
 
 if TYPE_CHECKING:
     from curate.config import CurateConfig
@@ -126,24 +126,18 @@ def curate_round(
     history = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
-    total = source.counts.rows
     shown: list[tuple[Candidates, Preference]] = []
 
     def keep(item: Candidates, preference: Preference) -> None:
         if len(shown) < SHEET_ITEMS:
             shown.append((item, preference))
 
-    with logged(folder.events, number, "curate", total=total) as stage:
+    total, label = source.counts.rows, f"curate round {number}"
+    with logged(folder.events, number, "curate", total=total, label=label) as stage:
         stage.weights = origin.model
-        with progress_bar(f"curate round {number}", total) as advance:
-
-            def progress(count: int, note: str) -> None:
-                advance(count, note)
-                stage.advance(count)
-
-            summary = curate(
-                pool, source, settings.curate, target, origin, history, progress, retry_failed, keep
-            )
+        summary = curate(
+            pool, source, settings.curate, target, origin, history, stage.advance, retry_failed, keep
+        )
         _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
     return summary
@@ -158,8 +152,7 @@ def _open_pool(
     scorers: Scorers,
     engine: OpenEngine,
 ) -> Iterator[Pool]:
-    """Who samples: this process, or Ray actors."""
-    from curate.sampling import CandidateSampler
+    """Who samples: this process, or Ray actors, each with an engine that lives as long as it."""
     from curate.workers.pool import LocalPool
 
     if settings.curate.workers == "ray":
@@ -167,32 +160,29 @@ def _open_pool(
 
         workers, _ = settings.curate.ray.sized(gpu_count())
         say(f"starting {workers} workers on Ray")
-        with closing(RayPool(partial(_actor_sampler, folder, settings, number), settings.curate.ray)) as pool:
+        with closing(RayPool(partial(_sampler, folder, settings, number), settings.curate.ray)) as pool:
             yield pool
         return
     with engine() as model:
-        yield LocalPool(
-            CandidateSampler(
-                model, scorers, source, settings.curate, number, settings.seed, folder.features(number)
-            )
-        )
+        yield LocalPool(_sampler(folder, settings, number, source, scorers, model))
 
 
-def _actor_sampler(folder: RunFolder, settings: RunSettings, number: int) -> Sampler:
-    """What a Ray actor builds for itself; its engine lives as long as the actor."""
+def _sampler(
+    folder: RunFolder,
+    settings: RunSettings,
+    number: int,
+    source: Source | None = None,
+    scorers: Scorers | None = None,
+    engine: Engine | None = None,
+) -> Sampler:
+    """Samples a round's items; an actor opens source, scorers and engine for itself."""
     from curate.sampling import CandidateSampler
     from curate.scoring.scorers import open_scorers
 
-    source = training_source(settings, number)
-    return CandidateSampler(
-        start_engine(settings.engine, folder.checkpoint(number - 1)),
-        open_scorers(settings.curate),
-        source,
-        settings.curate,
-        number,
-        settings.seed,
-        folder.features(number),
-    )
+    source = source or training_source(settings, number)
+    engine = engine or start_engine(settings.engine, folder.checkpoint(number - 1))
+    scorers, features = scorers or open_scorers(settings.curate), folder.features(number)
+    return CandidateSampler(engine, scorers, source, settings.curate, number, settings.seed, features)
 
 
 def _remove(target: Path) -> None:

@@ -15,7 +15,7 @@ from engine.files.layout import CLIP_FOLDER, resolve_model
 from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import EngineSettings, RunSettings
-from hermes_cli.view import encode_pretty, progress_bar, say
+from hermes_cli.view import encode_pretty, round_name, say
 
 if TYPE_CHECKING:
     from curate.evaluation.config import EvalConfig
@@ -93,17 +93,9 @@ def evaluate_round(
     similarity = load_similarity(matcher_name(settings.curate.similarity))
     items = source.items()
     gallery = GalleryKeeper(items)
-    label = "evaluate base" if number == 0 else f"evaluate round {number}"
-    with (
-        logged(folder.events, number, "eval", resumes=False, total=len(items)) as stage,
-        progress_bar(label, len(items)) as advance,
-    ):
-
-        def progress(count: int) -> None:
-            advance(count)
-            stage.advance(count)
-
-        report = measure_gap(engine, similarity, source, settings.eval, progress, gallery.keep)
+    label = f"evaluate {round_name(number)}"
+    with logged(folder.events, number, "eval", False, len(items), label) as stage:
+        report = measure_gap(engine, similarity, source, settings.eval, stage.advance, gallery.keep)
         stage.weights = report.fingerprint
         gallery.write(folder.gallery(number), report.fingerprint, engine.decode, source)
         write_file(folder.evaluation(number), encode_pretty(report))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from engine.checkpoints.weights import fingerprint
 from hermes_cli.run.event_log import logged
@@ -12,7 +10,7 @@ from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.launcher import follow_parent, launched, rank, run_ranks
 from hermes_cli.stages.processes import plan_processes
-from hermes_cli.view import progress_bar, say
+from hermes_cli.view import say
 from train.command import precompute
 from train.config import METRICS, TrainConfig
 from train.distributed.deepspeed_config import shares
@@ -40,19 +38,8 @@ def reference_round(
     """
     inputs = inputs or inputs_of(folder, settings, number)
     RunState(folder.checkpoint(number), inputs.basis).require_same()
-    with (
-        logged(folder.events, number, "reference") as stage,
-        progress_bar(f"reference round {number}", 0) as advance,
-    ):
-        done = 0
-
-        def report(now: int, total: int) -> None:
-            nonlocal done
-            advance(now - done, total=total)
-            stage.reached(now, total)
-            done = now
-
-        precompute(inputs, folder.reference(number), report, settings.reference.ranks)
+    with logged(folder.events, number, "reference", label=f"reference round {number}") as stage:
+        precompute(inputs, folder.reference(number), stage.reached, settings.reference.ranks)
         stage.weights = inputs.basis.reference.weights
 
 
@@ -89,14 +76,11 @@ def _train(folder: RunFolder, settings: RunSettings, number: int, inputs: Traini
     steps, train = inputs.config.steps, settings.train
     if steps < train.steps:
         say(f"train.max_epochs {train.max_epochs:g} leaves {steps} of {train.steps} steps for these pairs")
-    with logged(folder.events, number, "train", total=steps) as stage:
-        with _progress(settings.train.batch_size, number, steps) as show:
-
-            def report(step: TrainStep) -> None:
-                show(step)
-                stage.reached(step.step, steps)
-
-            run_training(inputs, after, reference, report)
+    with logged(folder.events, number, "train", total=steps, label=f"train round {number}") as stage:
+        speed = _Speed(train.batch_size)
+        run_training(
+            inputs, after, reference, lambda step: stage.reached(step.step, steps, speed.after(step))
+        )
         stage.weights = fingerprint(after)
         _draw(folder, settings.train, number)
     say(f"weights: {after}   curves: {folder.curves(number)}")
@@ -110,30 +94,25 @@ def tidy_training(folder: RunFolder, config: TrainConfig, number: int) -> None:
 
 
 def _draw(folder: RunFolder, config: TrainConfig, number: int) -> None:
-    from hermes_cli.reporting.curves import draw_training
+    from hermes_cli.reporting.training import draw_training
 
     metrics = read_metrics(folder.training(number) / METRICS)
     title = f"round {number}, objective {config.objective}"
     draw_training(metrics, folder.curves(number), title)
 
 
-@contextmanager
-def _progress(batch: int, number: int, steps: int) -> Iterator[Callable[[TrainStep], None]]:
-    """A bar that moves with every step it is told of, with samples and tokens a second."""
-    seen, tokens, begun = 0, 0, time.perf_counter()
+class _Speed:
+    """Samples and tokens a second, beside what a step says of itself."""
 
-    with progress_bar(f"train round {number}", steps) as advance:
+    def __init__(self, batch: int) -> None:
+        self._batch, self._samples, self._tokens, self._begun = batch, 0, 0, time.perf_counter()
 
-        def report(step: TrainStep) -> None:
-            nonlocal seen, tokens
-            first = not seen
-            seen, tokens = seen + 1, tokens + step.tokens
-            spent = max(time.perf_counter() - begun, 1e-9)
-            note = (
-                f"loss {step.loss:.4f}  margin {step.margin:+.4f}  accuracy {step.accuracy:.2f}  "
-                f"{seen * batch / spent:.1f} samples/s  {tokens / spent:,.0f} tokens/s  "
-                f"{step.peak_memory_mib:,.0f} MiB"
-            )
-            advance(step.step if first else 1, note=note)
-
-        yield report
+    def after(self, step: TrainStep) -> str:
+        """What a bar says after one more step."""
+        self._samples, self._tokens = self._samples + self._batch, self._tokens + step.tokens
+        spent = max(time.perf_counter() - self._begun, 1e-9)
+        return (
+            f"loss {step.loss:.4f}  margin {step.margin:+.4f}  accuracy {step.accuracy:.2f}  "
+            f"{self._samples / spent:.1f} samples/s  {self._tokens / spent:,.0f} tokens/s  "
+            f"{step.peak_memory_mib:,.0f} MiB"
+        )

@@ -23,8 +23,7 @@ from hermes_cli.commands.pretrain import (
     start_of,
     train_from_scratch,
 )
-from train.pretraining.pretrain import PretrainPhase, PretrainSettings
-from train.pretraining.pretrain_batch import PretrainExample
+from train.pretraining.pretrain import PretrainExample, PretrainPhase, PretrainSettings
 
 CARELESS = Path(__file__).parents[2] / "benchmarks/experiment/careless.toml"
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from engine.errors import ConfigError
 from hermes_cli.main import app
-from hermes_cli.plan.work_estimate import RunPlan, StagePlan, plan_run
+from hermes_cli.plan.run import RunPlan, StagePlan, plan_run
 from hermes_cli.run.event_log import Event, RunRequest
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings, settle

@@ -1,6 +1,10 @@
 """Pretraining of a small Show-o: masked image codes given text, and texts given images.
 
-Legend: B images, T tokens, V vocabulary.
+The understanding row holds the image once and all its texts as branches that see the image and
+themselves, never each other, each at the positions it has when it stands alone. So an image's prefix is
+paid for once, and the model cannot tell the row from separate sequences.
+
+Legend: B images, T tokens of a text-to-image row, U tokens of an understanding row.
 """
 
 from __future__ import annotations
@@ -19,9 +23,9 @@ from engine.files.tensors import save_tensors
 from engine.models.masks import t2i_mask
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
+from engine.models.showo_vocabulary import Vocabulary
 from engine.records import Record
 from train.data.batch import IGNORE
-from train.pretraining.pretrain_batch import PretrainExample, mmu_rows, segment_mask, t2i_rows
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -83,6 +87,79 @@ class PretrainStep(Record):
     text_loss: float
 
 
+class PretrainExample(Record):
+    """One image with everything that is said of it, as ids."""
+
+    codes: tuple[int, ...]
+    caption: tuple[int, ...]
+    texts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    """(prompt ids, completion ids): a caption prompt with its caption, and questions with answers."""
+    drill: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    """The same of what is learned last; phases may show more of these."""
+
+
+def segment_mask(segments: Tensor) -> Tensor:
+    """[B, 1, U, U]: segment 0 (the image) sees itself, a branch sees the image and its own past."""
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    query, key = segments[:, :, None], segments[:, None, :]
+    mask = (key == 0) | ((query == key) & causal)
+    return (mask | torch.eye(length, dtype=torch.bool))[:, None]
+
+
+def t2i_rows(
+    examples: Sequence[PretrainExample],
+    vocabulary: Vocabulary,
+    max_text_len: int,
+    drop_text: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """ids, positions and labels [B, T] with a cosine-distributed share of the codes masked."""
+    drops = torch.rand(len(examples), generator=generator) < drop_text
+    texts = [
+        vocabulary.t2i_text(() if drop else example.caption, max_text_len)
+        for example, drop in zip(examples, drops.tolist(), strict=True)
+    ]
+    width = max(map(len, texts))
+    codes = torch.tensor([example.codes for example in examples])
+    share = torch.cos(torch.rand(len(examples), generator=generator) * math.pi / 2)
+    count = (codes.shape[1] * share).round().clamp(min=1)
+    order = torch.rand(codes.shape, generator=generator).argsort(1).argsort(1)
+    masked, image = order < count[:, None], codes + vocabulary.code_offset
+    heads = torch.tensor([[vocabulary.pad] * (width - len(text)) + [*text, vocabulary.soi] for text in texts])
+    ends = torch.full((len(examples), 1), vocabulary.eoi)
+    ids = torch.cat((heads, torch.where(masked, vocabulary.mask, image), ends), 1)
+    nothing = torch.full_like(heads, IGNORE)
+    labels = torch.cat((nothing, torch.where(masked, image, IGNORE), torch.full_like(ends, IGNORE)), 1)
+    return ids, torch.arange(ids.shape[1]) + (max_text_len + 1 - width), labels
+
+
+def mmu_rows(
+    examples: Sequence[PretrainExample], vocabulary: Vocabulary
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """ids, positions, segments and next-token labels [B, U]; padding has segment -1."""
+    columns: list[list[list[int]]] = [[], [], [], []]
+    for example in examples:
+        ids = vocabulary.mmu_prefix(example.codes)
+        start = len(ids)
+        row = [ids, list(range(start)), [0] * start, [IGNORE] * start]
+        for branch, (prompt, completion) in enumerate(example.texts, 1):
+            text = [vocabulary.bos, *prompt, *completion]
+            row[0] += text
+            row[1] += range(start, start + len(text))
+            row[2] += [branch] * len(text)
+            row[3] += [IGNORE] * len(prompt) + [*completion, vocabulary.eos]
+        for column, values in zip(columns, row, strict=True):
+            column.append(values)
+    width = max(map(len, columns[0]))
+    fills = (vocabulary.pad, 0, -1, IGNORE)
+    ids_BU, positions_BU, segments_BU, labels_BU = (
+        torch.tensor([row + [fill] * (width - len(row)) for row in column])
+        for column, fill in zip(columns, fills, strict=True)
+    )
+    return ids_BU, positions_BU, segments_BU, labels_BU
+
+
 def label_loss(model: Showo, hidden: Tensor, labels: Tensor) -> Tensor:
     """Mean cross entropy at the labelled positions; only those meet the head."""
     kept = labels != IGNORE
@@ -123,16 +200,12 @@ def pretrain(
     `state` is a safetensors file, written beside and renamed every `save_every` steps; a run that finds
     one goes on from it, with the optimizer's moments.
     """
+    model = Showo(config) if start is None else load_model(start)
     if start is None:
-        model = Showo(config)
         model.initialise(settings.seed)
-    else:
-        model = load_model(start)
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if p.ndim != 2]
     groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in model.parameters() if (p.ndim == 2) == decays], "weight_decay": decay}
+        for decays, decay in ((True, settings.weight_decay), (False, 0.0))
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     first = _resume(model, optimizer, state)

@@ -20,26 +20,21 @@ import torch
 from engine.errors import HermesError
 from engine.machine.plan import shares
 from engine.machine.probe import on_cores, read_machine
-from train.config import TrainConfig
 from train.data.batch import Layout
 from train.data.preferences import load_preferences
 from train.distributed.device import open_device
 from train.logps.row_logps import load_scorer
 from train.reference.inputs import TrainingInputs
-from train.reference.reference import FREE, ReferenceBasis, ScoreBlocks, blocks_here, partial_of
+from train.reference.reference import FREE, ScoreBlocks, blocks_here, partial_of
 from train.reference.store import PartialStore
 
 
 class Job(NamedTuple):
     """What one process scores."""
 
-    pairs: Path
-    """Read again by each process: that is quicker than to send the preferences."""
-    checkpoint: Path
-    features: Path
+    inputs: TrainingInputs
+    """Without preferences: each process reads them again, which is quicker than to send them."""
     store: Path
-    config: TrainConfig
-    basis: ReferenceBasis
     rank: int
     cores: tuple[int, ...]
     threads: int
@@ -50,22 +45,12 @@ def blocks_by_ranks(inputs: TrainingInputs, path: Path, ranks: int) -> ScoreBloc
     """Scoring by `ranks` processes on cores of their own, each with the model in its own memory."""
 
     def score(store: PartialStore, numbers: Sequence[int]) -> Iterator[int]:
-        parts = shares(read_machine(), ranks)
+        sent, store_path = inputs._replace(preferences=()), partial_of(path)
+        parts = enumerate(shares(read_machine(), ranks)[: len(numbers)])
         return _run(
             [
-                Job(
-                    pairs=inputs.pairs,
-                    checkpoint=inputs.frozen,
-                    features=inputs.features,
-                    store=partial_of(path),
-                    config=inputs.config,
-                    basis=inputs.basis.reference,
-                    rank=rank,
-                    cores=parts[rank].cores,
-                    threads=parts[rank].threads,
-                    blocks=tuple(numbers[rank::ranks]),
-                )
-                for rank in range(min(ranks, len(numbers)))
+                Job(sent, store_path, rank, part.cores, part.threads, tuple(numbers[rank::ranks]))
+                for rank, part in parts
             ]
         )
 
@@ -117,11 +102,12 @@ def _work(job: Job, writer: Connection) -> None:
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(job.threads)
+    inputs = job.inputs
     try:
-        with open_device(job.config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
-            scorer = load_scorer(job.checkpoint, job.config.dtype, device)
-            layout = Layout.load(job.checkpoint, job.features)
-            score = blocks_here(load_preferences(job.pairs), job.basis, layout, scorer)
+        with open_device(inputs.config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
+            scorer = load_scorer(inputs.frozen, inputs.config.dtype, device)
+            layout = Layout.load(inputs.frozen, inputs.features)
+            score = blocks_here(load_preferences(inputs.pairs), inputs.basis.reference, layout, scorer)
             for block in score(PartialStore.open(job.store), job.blocks):
                 writer.send(block)
     except HermesError as error:
