@@ -9,16 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from curate.sources.json_text import (
-    BYTE_ORDER_MARK,
-    MAX_OBJECT,
-    TOO_LARGE,
-    JsonObject,
-    decode_object,
-    json_object,
-)
+from curate.sources.json_text import BYTE_ORDER_MARK, MAX_OBJECT, TOO_LARGE, decode_object
 
 CHUNK = 1 << 16
 _BETWEEN = re.compile(rb"[\s,\[\]]*+")
@@ -31,13 +24,18 @@ _KEPT = 64
 """Bytes that are searched again together with those that follow."""
 
 
-def json_objects(stream: BinaryIO, chunk: int = CHUNK, most: int = MAX_OBJECT) -> Iterator[JsonObject]:
-    """The objects of a file in order; `chunk` bytes or an object of up to `most` bytes are held at a time."""
+def json_objects(
+    stream: BinaryIO, chunk: int = CHUNK, most: int = MAX_OBJECT
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """The objects of a file, numbered from 1; in place of one that cannot be read, why.
+
+    `chunk` bytes or an object of up to `most` bytes are held at a time.
+    """
     window = _Window(stream, chunk, most)
     number = 0
     while window.skip_separators():
         number += 1
-        value: dict[str, object] | str
+        value: dict[str, Any] | str
         if window.at_brace():
             length, value = window.object()
             if isinstance(value, str):
@@ -47,7 +45,7 @@ def json_objects(stream: BinaryIO, chunk: int = CHUNK, most: int = MAX_OBJECT) -
         else:
             value = "not a JSON object"
             window.skip_to(_BRACE)
-        yield json_object(number, value)
+        yield number, value
 
 
 class _Window:
@@ -83,7 +81,7 @@ class _Window:
     def at_brace(self) -> bool:
         return self._buffer.startswith(b"{", self._at)
 
-    def object(self) -> tuple[int, dict[str, object] | str]:
+    def object(self) -> tuple[int, dict[str, Any] | str]:
         """Length and value of the object that starts here; length 0, and why, where it does not end."""
         while not (length := self._length()):
             if len(self._buffer) - self._at > self._most:

@@ -15,7 +15,6 @@ from curate.sources.confine import read_inside
 from curate.sources.digest import files_digest
 from curate.sources.fields import CAPTION, ID, IMAGE, OTHERS, make_row
 from curate.sources.images import decode_rgb
-from curate.sources.listing import confined
 from curate.sources.rows import DataRow
 from curate.sources.table_files import DAMAGE, Part, TableFile, one_line, parts
 from engine.errors import DataError
@@ -97,12 +96,8 @@ class TableReader:
         stem = name.rsplit(".", 1)[0]
         for number, fields in enumerate(_plain_rows(part.batch), part.first):
             where = f"{name}:row {number}"
-            if isinstance(fields, str):
-                yield DataRow(position=position + number, where=where, reason=fields)
-            elif columns.embedded:
-                yield make_row(position + number, where, fields, f"{name}#{number}", f"{stem}/{number}")
-            else:
-                yield confined(make_row(position + number, where, fields), self._folder)
+            embedded = (f"{name}#{number}", f"{stem}/{number}") if columns.embedded else ("", "")
+            yield make_row(position + number, where, fields, *embedded, self._folder)
 
     def image(self, item: Item) -> Image.Image:
         name, _, number = item.image.rpartition("#")
