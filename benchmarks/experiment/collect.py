@@ -88,6 +88,7 @@ def _plain(number: int, by_seed: Measured, shares: Shares) -> Round:
     """What a round has without others to compare it with."""
     found = {side: crossed(getattr(shares, side)) for side in ("und", "gen", "gap")}
     values: dict[str, Any] = {side: short(one.value) for side, one in found.items()}
+    values |= {f"{side}_ci": bounds(one) for side, one in found.items()}
     return Round(
         round=number,
         seeds=tuple(by_seed),
@@ -96,7 +97,6 @@ def _plain(number: int, by_seed: Measured, shares: Shares) -> Round:
             str(seed): SeedShares(und=short(one.und), gen=short(one.gen)) for seed, one in by_seed.items()
         },
         **values,
-        **{f"{side}_ci": bounds(one) for side, one in found.items()},
     )
 
 
