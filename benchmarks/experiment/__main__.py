@@ -23,7 +23,7 @@ import msgspec
 
 from benchmarks.experiment.collect import collect, run_folder
 from benchmarks.experiment.grid import SHIPPED, Grid, Row, load_grid
-from benchmarks.experiment.results import Results
+from benchmarks.experiment.tables import markdown
 from engine.errors import ConfigError, HermesError
 from engine.files.atomic import write_file
 from engine.files.lock import holding
@@ -152,24 +152,13 @@ def run(given: argparse.Namespace) -> dict[str, str]:
                 if reason:
                     failures[job.name] = reason
                 print(f"{number} of {len(jobs)}: {job.name}: {reason or 'done'}", flush=True)
-                write_file(given.results, msgspec.json.format(msgspec.json.encode(collect(grid, root))))
+                results = collect(grid, root)
+                write_file(given.results, msgspec.json.format(msgspec.json.encode(results)))
         finally:
             pool.shutdown(cancel_futures=True)
-    tell(msgspec.json.decode(given.results.read_bytes(), type=Results))
+    print(markdown(results))
     print(f"written to {given.results}")
     return failures
-
-
-def tell(results: Results) -> None:
-    """Prints each row's last round."""
-    for row in results.rows:
-        for one in row.rounds[-1:]:
-            gained = "" if one.gen_gain is None else f", {one.gen_gain:+.3f} since the base"
-            seeds = f"{len(one.seeds)} of {len(row.seeds)} seeds" if row.seeds else "no training"
-            print(
-                f"{row.name:20} round {one.round}: und {one.und:.3f}  gen {one.gen:.3f}  gap {one.gap:.3f}"
-                f"  ({seeds}{gained})"
-            )
 
 
 def main() -> None:

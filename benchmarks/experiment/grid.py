@@ -43,7 +43,7 @@ class Row(Record, forbid_unknown_fields=True):
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of training; curation keeps the run's."""
     default: bool = False
-    """Whether the summary tells of this row, and the others are compared with it."""
+    """Whether this row is the one that is recommended."""
     group: str = ""
     """Rows of one group stand in one table."""
 
@@ -88,7 +88,7 @@ class Grid(Record, forbid_unknown_fields=True):
 
     @property
     def default(self) -> Row:
-        """The row that the summary tells of."""
+        """The recommended row."""
         return next(row for row in self.row if row.default)
 
     def tree(self, row: Row) -> Tree:

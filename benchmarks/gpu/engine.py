@@ -14,9 +14,8 @@ import torch
 from benchmarks.gpu.place import Found, Measure, Place, child, ratios
 from benchmarks.gpu.probe import CHECKSUM, asked, random_checkpoint
 from benchmarks.speed import sampling
-from benchmarks.speed.bench import timed
 from benchmarks.speed.sampling import Models, SamplingSettings
-from benchmarks.speed.swap import caption, sleep_figures
+from benchmarks.speed.swap import Served, sleep_figures
 from engine.checkpoints.weights import load_model
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
@@ -64,14 +63,13 @@ def texts(place: Place) -> Found:
 def swaps(place: Place) -> Found:
     """Two checkpoints that take each other's place, their files in the page cache."""
     (engine, *checkpoints), count = place.share(served), place.pick(6, 2)
-    spent = list[float]()
-    found = {caption(engine)}, set[tuple[int, ...]]()
-    for number in range(1, count + 1):
-        with timed(spent):
-            engine.swap(checkpoints[number % 2])
-        found[number % 2].add(caption(engine))
-    alike = [len(one) for one in found] == [1, 1] and found[0] != found[1]
-    figures = {"seconds of a swap (target 1)": spent, "each checkpoint always captions alike": [float(alike)]}
+    pair, spent = Served(engine, checkpoints), list[float]()
+    for _ in range(count):
+        pair.change(pair.swap, spent)
+    figures = {
+        "seconds of a swap (target 1)": spent,
+        "each checkpoint always captions alike": [float(pair.same)],
+    }
     return Found(f"{count} swaps from disk, {engine.precision}", figures)
 
 

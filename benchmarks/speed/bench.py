@@ -167,13 +167,6 @@ def timings(
     return found
 
 
-def with_figures(found: Iterable[Timing], figures: Mapping[str, Mapping[str, float]]) -> list[Timing]:
-    """The timings with more figures of their sides."""
-    return [
-        msgspec.structs.replace(one, figures={**one.figures, **figures.get(one.side, {})}) for one in found
-    ]
-
-
 def line(one: Timing) -> str:
     """A timing in one line."""
     parts = [f"{one.work:28} {one.side:20}"]
@@ -219,6 +212,22 @@ def chosen(usual: S, given: argparse.Namespace) -> S:
     return msgspec.structs.replace(usual, **over)
 
 
+def options(name: str, description: str | None, usual: S, quick: S | None = None) -> tuple[S, Path]:
+    """What a script is to do, and where its JSON goes."""
+    parser = parser_for(type(usual), description)
+    if quick is not None:
+        parser.add_argument("--quick", action="store_true", help="less work, for a first look")
+    parser.add_argument("--to", type=Path, default=Path(f"runs/bench/{name}.json"))
+    given = parser.parse_args()
+    return chosen(quick if quick is not None and given.quick else usual, given), given.to
+
+
+def write(result: msgspec.Struct, to: Path) -> None:
+    """The JSON of a script."""
+    write_file(to, msgspec.json.format(msgspec.json.encode(result)))
+    print(f"written to {to}")
+
+
 def run(
     name: str,
     description: str | None,
@@ -227,16 +236,9 @@ def run(
     quick: S | None = None,
 ) -> None:
     """A script: reads its options, prints each timing as it comes, and writes all as JSON."""
-    parser = parser_for(type(usual), description)
-    if quick is not None:
-        parser.add_argument("--quick", action="store_true", help="less work, for a first look")
-    parser.add_argument("--to", type=Path, default=Path(f"runs/bench/{name}.json"))
-    given = parser.parse_args()
-    settings = chosen(quick if quick is not None and given.quick else usual, given)
+    settings, to = options(name, description, usual, quick)
     found = []
     for one in measure(settings):
         print(line(one), flush=True)
         found.append(one)
-    result = BenchResult(machine(), msgspec.to_builtins(settings, enc_hook=str), tuple(found))
-    write_file(given.to, msgspec.json.format(msgspec.json.encode(result)))
-    print(f"written to {given.to}")
+    write(BenchResult(machine(), msgspec.to_builtins(settings, enc_hook=str), tuple(found)), to)

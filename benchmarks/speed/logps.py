@@ -1,4 +1,4 @@
-"""Log-probs of chosen tokens: ours against full logits, bare products, Liger and cut-cross-entropy.
+"""Log-probs of chosen tokens: ours against full logits, Liger and cut-cross-entropy.
 
 All sides run forward and backward to hidden states, weight and bias, on the same inputs, in turns. Peak
 memory is that beyond the inputs and the returned gradients, each side in a fresh process; `held` is what
@@ -19,32 +19,32 @@ import torch
 
 from benchmarks.speed import bench
 from benchmarks.speed.bench import Side, Timing
-from benchmarks.speed.logps_sides import SIDES, Inputs, LogpsProblem, both_passes, forward, make_inputs
-from engine.errors import ConfigError
+from benchmarks.speed.logps_sides import (
+    SIDES,
+    Inputs,
+    LogpsProblem,
+    SideName,
+    both_passes,
+    forward,
+    make_inputs,
+)
 
 ERRORS = LogpsProblem(tokens=1024, hidden=256, vocabulary=8192)
-ERROR_SIDES = ("ours", "eager", "log_softmax")
+ERROR_SIDES: tuple[SideName, ...] = ("ours", "eager", "log_softmax")
 
 
 class LogpsSettings(LogpsProblem):
     """The problem, and what is measured."""
 
-    sides: tuple[str, ...] = SIDES[:-2]
-    """`ours` is always there."""
+    sides: tuple[SideName, ...] = ("log_softmax", "liger", "cut_cross_entropy")
+    """Beside `ours`."""
     repeats: int = 3
-    warmups: int = 1
-    memory: int = 1
-    """0 leaves the memory out."""
-
-    def __post_init__(self) -> None:
-        if unknown := sorted({*self.sides} - {*SIDES}):
-            raise ConfigError(f"--sides {unknown[0]}: there is no such side, only {', '.join(SIDES)}")
 
 
 QUICK = LogpsSettings(tokens=1024, hidden=512, vocabulary=8192)
 
 
-def compare(problem: LogpsProblem, sides: Sequence[str], repeats: int, warmups: int = 1) -> list[Timing]:
+def compare(problem: LogpsProblem, sides: Sequence[SideName], repeats: int, warmups: int = 1) -> list[Timing]:
     """Times the sides that run in turns; the others have the reason."""
     missing = _missing(problem, sides)
     inputs = make_inputs(problem)
@@ -54,7 +54,7 @@ def compare(problem: LogpsProblem, sides: Sequence[str], repeats: int, warmups: 
     return [found.get(side) or Timing(work=work, side=side, reason=missing[side]) for side in sides]
 
 
-def _missing(problem: LogpsProblem, sides: Sequence[str]) -> dict[str, str]:
+def _missing(problem: LogpsProblem, sides: Sequence[SideName]) -> dict[str, str]:
     """The sides that do not run here, with the reason; each is tried on a small problem."""
     small = msgspec.structs.replace(problem, tokens=min(512, problem.tokens), hidden=32, vocabulary=300)
     inputs, found = make_inputs(small), {}
@@ -101,9 +101,9 @@ def errors(problem: LogpsProblem) -> list[Timing]:
     return rows
 
 
-def _results(side: str, inputs: Inputs) -> list[torch.Tensor]:
+def _results(side: SideName, inputs: Inputs) -> list[torch.Tensor]:
     between = forward(side, inputs)
-    return [between.value.detach(), *between.backward()]
+    return [between.logp_T.detach(), *between.backward()]
 
 
 def smaller(problem: LogpsProblem, like: LogpsProblem = ERRORS) -> LogpsProblem:
@@ -115,9 +115,9 @@ def measure(given: LogpsSettings) -> Iterator[Timing]:
     """Seconds of all sides, then the memory of each, then errors."""
     problem = LogpsProblem(**{name: getattr(given, name) for name in LogpsProblem.__struct_fields__})
     sides = [side for side in SIDES if side == "ours" or side in given.sides]
-    for one in compare(problem, sides, given.repeats, given.warmups):
+    for one in compare(problem, sides, given.repeats):
         yield one
-        if given.memory and one.seconds and one.side != "products":
+        if one.seconds:
             try:
                 figures = memory_apart(one.side, problem)
             except RuntimeError as error:

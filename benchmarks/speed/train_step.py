@@ -7,15 +7,10 @@ turns, and their losses are compared at every step; only the source of the refer
 
 Expected: of a step's products a forward pass is one part and a backward pass two, so the live step is about
 4/3 = 1.33 times as long. What both sides do besides (rows, optimizer, the head's second pass) lowers that.
-`by products` is the ratio of the products alone, counted on the step's own rows.
-
-Memory is the peak of a process of its own for each side, and beside it the size of the second model.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,8 +19,6 @@ from typing import Literal
 import msgspec
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed import bench, pair_work
 from benchmarks.speed.bench import Side, Timing
@@ -103,11 +96,9 @@ class StepWork:
     def __init__(self, given: StepSettings, folder: Path) -> None:
         self.given, self.config = given, given.config
         self.checkpoint = make(folder, given.shape, layers=given.layers)
-        self.pairs = folder / "pairs.jsonl"
-        if not self.pairs.is_file():
-            count = given.batch * (given.warmups + given.repeats)
-            config = load_config(self.checkpoint)
-            pair_work.write(self.pairs, pair_work.preferences(config, count, given.longest, given.seed))
+        count = given.batch * (given.warmups + given.repeats)
+        made = pair_work.preferences(load_config(self.checkpoint), count, given.longest, given.seed)
+        self.pairs = pair_work.write(folder / "pairs.jsonl", made)
         inputs = read_inputs(self.pairs, self.checkpoint, self.config)
         self.store = precompute(inputs, folder / "reference.zarr")
 
@@ -137,60 +128,17 @@ class StepWork:
 
 
 def measure(given: StepSettings) -> Iterator[Timing]:
-    """Times both sides in turns; then each alone, for its memory."""
+    """Times both sides in turns."""
     losses: dict[str, list[float]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as scratch:
         work = StepWork(given, Path(scratch))
         with process_group(given.config):
             sides = {side: Side(work.steps(side, losses[side])) for side in SIDES}
             timings = bench.contest(f"a step of {given.shape}", sides, given.repeats, given.warmups)
-            source = work.source("stored")
-            batch = source.rows(source.samples(0))
-        apart = max(abs(one - other) for one, other in zip(*losses.values(), strict=True))
-        weights = sum(one.numel() for one in load_model(work.checkpoint).parameters())
-        bits = torch.finfo(getattr(torch, given.dtype)).bits
-        figures = {side: {"peak MiB": peak(given, Path(scratch), side)} for side in SIDES}
-        figures["stored"] |= {"rows": len(batch.rows.ids_RT), "parameters": weights}
-        figures["live"] |= {
-            "by products": products_ratio(work.checkpoint, batch),
-            "losses apart": apart,
-            "reference model MiB": weights * bits / 8 / 2**20,
-        }
-    for one in bench.with_figures(timings, figures):
-        yield one if one.side == "stored" else msgspec.structs.replace(one, same=apart < TOLERANCE)
-
-
-def products_ratio(checkpoint: Path, batch: PairRows) -> float:
-    """Multiplications of a live step over those of a stored one."""
-    model = RowLogps(load_model(checkpoint))
-    with sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as step:
-            model(*batch.rows).sum().backward()
-        with FlopCounterMode(display=False) as forward:
-            model.score(batch.rows)
-    return float(1 + forward.get_total_flops() / step.get_total_flops())
-
-
-def peak(given: StepSettings, folder: Path, side: str) -> float:
-    """MiB that a fresh process holds at most while it takes a few steps of one side."""
-    command = [sys.executable, "-m", "benchmarks.speed.train_step", "--alone", side, str(folder)]
-    command.append(msgspec.json.encode(given).decode())
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def alone(side: str, folder: Path, given: StepSettings) -> float:
-    """What `peak` measures, in this process. Not `ru_maxrss`, which a child takes over from its parent."""
-    work = StepWork(given, folder)
-    with process_group(given.config):
-        step = work.steps(side, [])
-        for number in range(2):
-            step(number)
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    apart = max(abs(one - other) for one, other in zip(*losses.values(), strict=True))
+    yield timings[0]
+    yield msgspec.structs.replace(timings[1], same=apart < TOLERANCE, figures={"losses apart": apart})
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--alone"]:
-        print(alone(sys.argv[2], Path(sys.argv[3]), msgspec.json.decode(sys.argv[4], type=StepSettings)))
-    else:
-        bench.run("train-step", __doc__, StepSettings(), measure)
+    bench.run("train-step", __doc__, StepSettings(), measure)

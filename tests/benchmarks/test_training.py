@@ -9,7 +9,6 @@ import pytest
 
 from benchmarks.speed import pair_work, train_step
 from benchmarks.speed.model_sizes import config_of
-from benchmarks.speed.reference_store import one_size
 from train.distributed.policy import process_group
 
 
@@ -38,9 +37,3 @@ def test_random_pairs_fit_their_shape_and_are_those_of_their_seed() -> None:
         assert one.images
         assert len(one.images.win.codes) == config.num_image_tokens
         assert 8 <= len(one.captions.lose.token_ids) <= 10
-
-
-def test_a_store_of_many_pairs_is_read_back_whole(tmp_path: Path) -> None:
-    write, read = one_size(100, tmp_path / "reference.zarr")
-    assert write.figures["pairs a chunk"] == 32
-    assert read.figures["MiB in memory"] == pytest.approx(100 * (8 + 16 * 4) / 2**20)
