@@ -221,26 +221,29 @@ def run_command(
     ] = False,
 ) -> None:
     """Everything: evaluate, then curate, train, swap and evaluate for each round."""
-    from hermes_cli.stages.stopping import Goal, Stopping
+    from hermes_cli.run.event_log import RunRequest
+    from hermes_cli.stages.stopping import Goal
 
     # Before the settings are stored.
-    stopping = Stopping(until=Goal.parse(until) if until is not None else None, patience=patience)
+    goal = "" if until is None else str(Goal.parse(until))
+    request = RunRequest(rounds=rounds, until=goal, patience=patience, ranks=ranks or 1)
     folder, settings = _open_run(context, store=not dry_run)
-    from hermes_cli.stages.self_play import request_for, require_shares, run_rounds
+    from hermes_cli.stages.self_play import require_shares, run_rounds
 
     if dry_run:
         from hermes_cli.plan.run import show_run_plan
 
-        require_shares(settings.train, ranks or 1)
-        show_run_plan(folder, settings, request_for(rounds, stopping, ranks or 1))
+        require_shares(settings.train, request.ranks)
+        show_run_plan(folder, settings, request)
         return
-    run_rounds(folder, settings, rounds, stopping, ranks or 1)
+    run_rounds(folder, settings, request)
 
 
 @app.command()
 def demo(run: options.Run = Path("runs/demo")) -> None:
     """One round on a few dozen items of the embedded world, in minutes."""
     from hermes_cli.recipes import DEFAULT, DEMO
+    from hermes_cli.run.event_log import RunRequest
     from hermes_cli.run.folder import RunFolder
     from hermes_cli.settings import load_settings
     from hermes_cli.stages.self_play import run_rounds
@@ -248,7 +251,7 @@ def demo(run: options.Run = Path("runs/demo")) -> None:
 
     settings = load_settings(run / "run.json", DEFAULT, DEMO)
     folder = RunFolder(run, settings.model)
-    run_rounds(folder, settings, 1)
+    run_rounds(folder, settings, RunRequest(rounds=1))
     say(f"candidate sheet: {folder.curation(1) / 'sheet.png'}")
     say("One round on 48 items shows the machinery; it does not promise a smaller gap.")
 

@@ -56,8 +56,8 @@ def inspect_curation(
     if found.oracle:
         with progress_bar("oracle", overview.items) as advance:
             compared = found.agreement(advance)
-    if compared is not None:
-        console.print(agreement_view(compared, found.scored_by))
+        if compared is not None:
+            console.print(agreement_view(compared, found.scored_by))
     console.print()
     console.print(items_view(overview))
     if numbers is not None:

@@ -21,6 +21,14 @@ class RunFolder:
     def __init__(self, root: Path, model: str) -> None:
         self.root = root
         self._base = resolve_model(model)
+        self.settings = root / "run.json"
+        """The run's settings, as its commands found them."""
+        self.events = root / EVENTS
+        """What the run does and has done, in order."""
+        self.report, self.page = root / "report.json", root / "report.html"
+        """The run's report, for programs and for people."""
+        self.best = root / "best.json"
+        """Which round is the best, and where its weights lie."""
 
     def round(self, number: int) -> Path:
         """The folder of a round."""
@@ -68,31 +76,6 @@ class RunFolder:
     def agreement(self, number: int) -> Path:
         """How far a round's judge agrees with the oracle."""
         return self.round(number) / "agreement.json"
-
-    @property
-    def settings(self) -> Path:
-        """The run's settings, as its commands found them."""
-        return self.root / "run.json"
-
-    @property
-    def events(self) -> Path:
-        """What the run does and has done, in order."""
-        return self.root / EVENTS
-
-    @property
-    def report(self) -> Path:
-        """The run's report."""
-        return self.root / "report.json"
-
-    @property
-    def page(self) -> Path:
-        """The report as a page."""
-        return self.root / "report.html"
-
-    @property
-    def best(self) -> Path:
-        """Which round is the best, and where its weights lie."""
-        return self.root / "best.json"
 
     @contextmanager
     def held(self) -> Iterator[None]:

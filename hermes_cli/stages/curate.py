@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from curate.questions.lookup import Lookup
     from curate.scoring.scorers import Scorers
     from curate.sources import Source
+    from curate.store.origin import Serving
     from curate.store.summary import CurateSummary
     from curate.workers.pool import Pool, Sampler
     from engine.records import Candidates, Preference
@@ -102,27 +103,17 @@ def curate_round(
     """
     from curate.pipeline import curate
     from curate.scoring.scorers import open_scorers
-    from curate.store.origin import Serving, origin_of, require_same_scorers
+    from curate.store.origin import origin_of, require_same_scorers
     from curate.store.previous_pairs import PairHistory
-    from engine.checkpoints.weights import fingerprint
-    from engine.devices import compute_device
-    from engine.machine.precision import serving_dtype
-    from engine.samplers.setting import sampler_for
 
     scorers = open_scorers(settings.curate)
     require_same_scorers((folder.curation(one) for one in range(1, number)), scorers)
     target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
     if fresh:
         _remove(target)
-    device = compute_device()
-    serving = Serving(
-        model=fingerprint(checkpoint),
-        precision=serving_dtype(settings.engine.dtype),
-        sampler=sampler_for(settings.engine.sampler, device),
-        device=device.type,
-        deterministic=settings.engine.deterministic or device.type == "cpu",
+    origin = origin_of(
+        _serving(settings, checkpoint), source, settings.curate, scorers, number, settings.seed
     )
-    origin = origin_of(serving, source, settings.curate, scorers, number, settings.seed)
     history = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
@@ -141,6 +132,24 @@ def curate_round(
         _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
     return summary
+
+
+def _serving(settings: RunSettings, checkpoint: Path) -> Serving:
+    """What of the engine decides its samples."""
+    from curate.store.origin import Serving
+    from engine.checkpoints.weights import fingerprint
+    from engine.devices import compute_device
+    from engine.machine.precision import serving_dtype
+    from engine.samplers.setting import sampler_for
+
+    device = compute_device()
+    return Serving(
+        model=fingerprint(checkpoint),
+        precision=serving_dtype(settings.engine.dtype),
+        sampler=sampler_for(settings.engine.sampler, device),
+        device=device.type,
+        deterministic=settings.engine.deterministic or device.type == "cpu",
+    )
 
 
 @contextmanager

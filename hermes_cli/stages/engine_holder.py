@@ -10,6 +10,7 @@ from engine.errors import EngineError, HermesError
 from hermes_cli.run.event_log import Event, log_event, log_failure, one_line
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
+from hermes_cli.stages.evaluate import measured, start_engine
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
@@ -52,23 +53,14 @@ class LazyEngine:
         """
         engine = self._engine
         if engine is None:
-            engine = self._open(number if self._has_served(number) else number - 1)
+            # Weights that an evaluation was made with have served.
+            served = number == 0 or measured(self._folder, number) is not None
+            engine = self._open(number if served else number - 1)
         if self._serves != number:
             self._swap(engine, number)
         return engine
 
-    def _has_served(self, number: int) -> bool:
-        """Whether an evaluation tells that these very weights served."""
-        from curate.evaluation.records import readable_gap
-        from engine.checkpoints.weights import fingerprint
-
-        if number == 0:
-            return True
-        found = readable_gap(self._folder.evaluation(number))
-        return found is not None and found.fingerprint == fingerprint(self._folder.checkpoint(number))
-
     def _open(self, number: int) -> Engine:
-        from hermes_cli.stages.evaluate import start_engine
         from hermes_cli.stages.processes import use_threads
 
         use_threads(self.plan)

@@ -19,6 +19,7 @@ from hermes_cli.view import encode_pretty, round_name, say
 
 if TYPE_CHECKING:
     from curate.evaluation.config import EvalConfig
+    from curate.evaluation.records import GapReport
     from curate.sources import Source
     from engine.machine.plan import Plan
     from engine.serving.engine import Engine
@@ -101,15 +102,20 @@ def evaluate_round(
         write_file(folder.evaluation(number), encode_pretty(report))
 
 
-def evaluated(folder: RunFolder, config: EvalConfig, number: int) -> bool:
-    """Whether a round's measurement exists, is of these weights and settings, and kept its items."""
+def measured(folder: RunFolder, number: int) -> GapReport | None:
+    """A round's measurement, if it can be read and is of these very weights."""
     from curate.evaluation.records import readable_gap
     from engine.checkpoints.weights import fingerprint
 
     found = readable_gap(folder.evaluation(number))
-    if found is None or found.config != config or not found.per_item:
-        return False
-    return found.fingerprint == fingerprint(folder.checkpoint(number))
+    same = found is not None and found.fingerprint == fingerprint(folder.checkpoint(number))
+    return found if same else None
+
+
+def evaluated(folder: RunFolder, config: EvalConfig, number: int) -> bool:
+    """Whether a round's measurement exists, is of these weights and settings, and kept its items."""
+    found = measured(folder, number)
+    return found is not None and found.config == config and bool(found.per_item)
 
 
 def finish(folder: RunFolder, page: Path | None = None) -> RunReport:

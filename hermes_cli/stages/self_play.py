@@ -25,7 +25,7 @@ from hermes_cli.stages.curate import SHEET, curate_round, training_source
 from hermes_cli.stages.engine_holder import LazyEngine
 from hermes_cli.stages.evaluate import evaluate_round, evaluated, finish, held_out_source
 from hermes_cli.stages.launcher import PARENT
-from hermes_cli.stages.stopping import Stopping
+from hermes_cli.stages.stopping import why_stop
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
@@ -56,17 +56,10 @@ def train_in_child(folder: RunFolder, settings: RunSettings, number: int, ranks:
         raise HermesError(f"{reason}; the same `hermes run` goes on from there")
 
 
-def run_rounds(
-    folder: RunFolder,
-    settings: RunSettings,
-    rounds: int,
-    stopping: Stopping | None = None,
-    ranks: int = 1,
-) -> RunReport:
-    """Brings a run to `rounds` rounds, or to the round after which `stopping` has a reason to stop.
+def run_rounds(folder: RunFolder, settings: RunSettings, request: RunRequest) -> RunReport:
+    """Brings a run to so many rounds, or to the round that reaches the goal or ends the patience.
 
-    Whatever is complete on disk is not done again; an engine is started when a stage needs one. `ranks`
-    processes train.
+    Whatever is complete on disk is not done again; an engine is started when a stage needs one.
 
     Raises:
         BusyError: another `hermes run` is at work in the folder.
@@ -74,19 +67,12 @@ def run_rounds(
         EngineError: an engine or a swap failed; what is done is kept.
     """
     folder.require_base()
-    require_shares(settings.train, ranks)
-    stopping = stopping or Stopping()
+    require_shares(settings.train, request.ranks)
     held_out = held_out_source(settings)
     training_source(settings)
-    request = request_for(rounds, stopping, ranks)
-    with folder.held(), closing(LazyEngine(folder, settings, ranks)) as engine:
-        _run(folder, settings, request, stopping, engine, held_out)
+    with folder.held(), closing(LazyEngine(folder, settings, request.ranks)) as engine:
+        _run(folder, settings, request, engine, held_out)
     return finish(folder)
-
-
-def request_for(rounds: int, stopping: Stopping, ranks: int) -> RunRequest:
-    """What is asked for, as events have it."""
-    return RunRequest(rounds=rounds, until=str(stopping.until or ""), patience=stopping.patience, ranks=ranks)
 
 
 def require_shares(config: TrainConfig, ranks: int) -> None:
@@ -101,7 +87,6 @@ def _run(
     folder: RunFolder,
     settings: RunSettings,
     request: RunRequest,
-    stopping: Stopping,
     engine: LazyEngine,
     held_out: Source,
 ) -> None:
@@ -114,9 +99,9 @@ def _run(
             _bring_weights(folder, settings, number, request.ranks, engine)
         if not evaluated(folder, settings.eval, number):
             evaluate_round(engine.serving(number), folder, settings, number, held_out)
-        if why := _reason_to_stop(folder, number, stopping):
-            say(f"stopped after round {number}: {why}")
+        if why := _why_stop(folder, number, request):
             ended = f"stopped after round {number}: {why}"
+            say(ended)
             break
     log_event(folder.events, Event(0, "run", "done", reason=ended))
 
@@ -142,8 +127,8 @@ def _bring_weights(
         train_in_child(folder, settings, number, ranks)
 
 
-def _reason_to_stop(folder: RunFolder, number: int, stopping: Stopping) -> str:
-    if stopping == Stopping():
+def _why_stop(folder: RunFolder, number: int, request: RunRequest) -> str:
+    if not request.until and not request.patience:
         return ""
     measured = [one for one in build_report(folder).rounds if one.round <= number]
-    return stopping.why(measured) if measured else ""
+    return why_stop(request, measured) if measured else ""

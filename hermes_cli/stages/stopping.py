@@ -12,9 +12,10 @@ from engine.errors import ConfigError
 from engine.records import Record
 from hermes_cli.reporting.records import RoundReport
 from hermes_cli.reporting.verdict import best_round
+from hermes_cli.run.event_log import RunRequest
 
 Measure = Literal["gap", "und", "gen"]
-_GOAL = re.compile(r"\s*(gap|und|gen)\s*([<>])\s*(\d*\.?\d+)\s*")
+_GOAL = re.compile(r"\s*(gap|und|gen)\s*([<>])\s*(\d*\.?\d+(?:e-?\d+)?)\s*")
 
 
 class Goal(Record):
@@ -43,25 +44,20 @@ class Goal(Record):
         return found < self.value if self.below else found > self.value
 
     def __str__(self) -> str:
-        return f"{self.measure} {'<' if self.below else '>'} {self.value:g}"
+        return f"{self.measure} {'<' if self.below else '>'} {self.value:.15g}"
 
 
-class Stopping(Record):
-    """What ends a run before its last round."""
-
-    until: Goal | None = None
-    patience: int = 0
-    """Rounds in a row that may pass without a new best one; 0 is any number."""
-
-    def why(self, rounds: Sequence[RoundReport]) -> str:
-        """Why nothing more is to be done after these rounds, the base first; empty where there is more."""
-        last = rounds[-1]
-        if last.round == 0:
-            return ""
-        if self.until is not None and self.until.reached(last):
-            return f"round {last.round} reaches {self.until} with {getattr(last, self.until.measure):.3f}"
-        best = best_round(rounds)
-        if self.patience and best is not None and last.round - best >= self.patience:
-            name = "the base" if best == 0 else f"round {best}"
-            return f"{name} is still the best after {last.round - best} more rounds"
+def why_stop(request: RunRequest, rounds: Sequence[RoundReport]) -> str:
+    """Why nothing more of a request is to be done after these rounds, the base first; empty where there is
+    more."""
+    last = rounds[-1]
+    if last.round == 0:
         return ""
+    goal = Goal.parse(request.until) if request.until else None
+    if goal is not None and goal.reached(last):
+        return f"round {last.round} reaches {goal} with {getattr(last, goal.measure):.3f}"
+    best = best_round(rounds)
+    if request.patience and best is not None and last.round - best >= request.patience:
+        name = "the base" if best == 0 else f"round {best}"
+        return f"{name} is still the best after {last.round - best} more rounds"
+    return ""

@@ -17,8 +17,9 @@ from engine.errors import ConfigError
 from hermes_cli.main import app
 from hermes_cli.reporting.build import build_report
 from hermes_cli.reporting.records import RoundReport
+from hermes_cli.run.event_log import RunRequest
 from hermes_cli.run.folder import RunFolder
-from hermes_cli.stages.stopping import Goal, Stopping
+from hermes_cli.stages.stopping import Goal, why_stop
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,10 @@ def rounds(base: RoundReport, *gaps: float) -> list[RoundReport]:
         msgspec.structs.replace(base, round=number, gap=gap, versus_base=versus if number else None)
         for number, gap in enumerate(gaps)
     ]
+
+
+def patient(patience: int) -> RunRequest:
+    return RunRequest(rounds=9, patience=patience)
 
 
 @given(
@@ -61,21 +66,19 @@ def test_what_is_no_goal_is_refused_and_stores_nothing(text: str, tmp_path: Path
 
 
 def test_a_run_stops_at_the_first_round_that_reaches_its_goal(base: RoundReport) -> None:
-    stopping = Stopping(until=Goal.parse("gap<0.04"))
+    request = RunRequest(rounds=9, until=str(Goal.parse("gap<0.04")))
     whole = rounds(base, 0.03, 0.05, 0.039, 0.01)
-    assert [bool(stopping.why(whole[: n + 1])) for n in range(4)] == [False, False, True, True]
-    assert stopping.why(whole[:3]) == "round 2 reaches gap < 0.04 with 0.039"
+    assert [bool(why_stop(request, whole[: n + 1])) for n in range(4)] == [False, False, True, True]
+    assert why_stop(request, whole[:3]) == "round 2 reaches gap < 0.04 with 0.039"
 
 
 def test_a_run_stops_when_so_many_rounds_brought_no_new_best(base: RoundReport) -> None:
     whole = rounds(base, 0.30, 0.20, 0.25, 0.21, 0.10)
-    assert [bool(Stopping(patience=2).why(whole[: n + 1])) for n in range(5)] == [False] * 3 + [True, False]
-    assert [bool(Stopping(patience=1).why(whole[: n + 1])) for n in range(3)] == [False, False, True]
-    assert Stopping(patience=2).why(whole[:4]) == "round 1 is still the best after 2 more rounds"
-    assert not Stopping().why(whole)
+    assert [bool(why_stop(patient(2), whole[: n + 1])) for n in range(5)] == [False] * 3 + [True, False]
+    assert [bool(why_stop(patient(1), whole[: n + 1])) for n in range(3)] == [False, False, True]
+    assert why_stop(patient(2), whole[:4]) == "round 1 is still the best after 2 more rounds"
+    assert not why_stop(patient(0), whole)
 
 
 def test_a_base_that_no_round_improves_on_counts_as_the_best(base: RoundReport) -> None:
-    assert (
-        Stopping(patience=1).why(rounds(base, 0.1, 0.2)) == "the base is still the best after 1 more rounds"
-    )
+    assert why_stop(patient(1), rounds(base, 0.1, 0.2)) == "the base is still the best after 1 more rounds"

@@ -203,11 +203,7 @@ def pretrain(
     model = Showo(config) if start is None else load_model(start)
     if start is None:
         model.initialise(settings.seed)
-    groups = [
-        {"params": [p for p in model.parameters() if (p.ndim == 2) == decays], "weight_decay": decay}
-        for decays, decay in ((True, settings.weight_decay), (False, 0.0))
-    ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    optimizer = _optimizer(model, settings.weight_decay)
     first = _resume(model, optimizer, state)
     sums = torch.zeros(2)
     for step in range(first, settings.steps):
@@ -228,6 +224,15 @@ def pretrain(
             report(PretrainStep(step=step + 1, image_loss=image, text_loss=text), model)
             sums.zero_()
     return model
+
+
+def _optimizer(model: Showo, weight_decay: float) -> torch.optim.AdamW:
+    """Only matrices decay."""
+    groups = [
+        {"params": [p for p in model.parameters() if (p.ndim == 2) == decays], "weight_decay": decay}
+        for decays, decay in ((True, weight_decay), (False, 0.0))
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
 def _save(model: Showo, optimizer: torch.optim.AdamW, step: int, state: Path) -> None:
