@@ -82,24 +82,29 @@ class RunEnd(NamedTuple):
     """How a run that came through compares with the uninterrupted one."""
 
     lost: int
-    redone: int
+    """Steps that its metrics do not have."""
     identical: bool
+    """Whether weights and metrics (times and memory apart) are the same."""
 
 
 class Outcome(Record):
-    """What kills did to a run."""
+    """What kills did to a training."""
 
     kills: tuple[TrainKill, ...]
-    runs: int
-    """Runs that came through, each after some of the kills."""
-    lost: int
-    """Steps that the finished runs' metrics do not have."""
+    runs: tuple[RunEnd, ...]
+    """Those that came through, each after some of the kills."""
     repeated: int
     """Steps that were run again though a state held them."""
-    redone: int
-    """Steps that were run again altogether: those since the latest state."""
-    identical: bool
-    """Whether weights and metrics (times and memory apart) are those of the uninterrupted run."""
+
+    @property
+    def lost(self) -> int:
+        """Steps that a finished run does not have."""
+        return sum(end.lost for end in self.runs)
+
+    @property
+    def identical(self) -> bool:
+        """Whether nothing differs."""
+        return all(end.identical for end in self.runs)
 
 
 class TrainKills(Record):
@@ -193,14 +198,7 @@ def endure(job: Job, whole: Job, kills: int, longest: float, operations: int, se
         if last:
             break
         discard(job)
-    return Outcome(
-        kills=tuple(found),
-        runs=len(ends),
-        lost=sum(end.lost for end in ends),
-        repeated=repeated,
-        redone=sum(end.redone for end in ends),
-        identical=all(end.identical for end in ends),
-    )
+    return Outcome(kills=tuple(found), runs=tuple(ends), repeated=repeated)
 
 
 def compare(job: Job, whole: Job) -> RunEnd:
@@ -209,7 +207,6 @@ def compare(job: Job, whole: Job) -> RunEnd:
     ours, theirs = ([timeless(step) for step in steps] for steps in metrics)
     return RunEnd(
         lost=len({step.step for step in theirs} - {step.step for step in ours}),
-        redone=len(steps_run(job)) - len(theirs),
         identical=ours == theirs and fingerprint(job.out) == fingerprint(whole.out),
     )
 
@@ -244,9 +241,7 @@ def measure(given: TrainKillSettings) -> Outcome:
 if __name__ == "__main__":
     settings, to = bench.options("train-kills", __doc__, TrainKillSettings())
     outcome = measure(settings)
-    print(
-        f"{len(outcome.kills)} kills, {outcome.runs} runs of {settings.steps} steps: {outcome.lost} lost, "
-        f"{outcome.repeated} repeated beyond the last state, {outcome.redone} run again after it, "
-        f"identical: {'yes' if outcome.identical else 'NO'}"
-    )
+    print(f"{len(outcome.kills)} kills, {len(outcome.runs)} runs of {settings.steps} steps")
+    same = "yes" if outcome.identical else "NO"
+    print(f"{outcome.lost} lost, {outcome.repeated} repeated beyond the last state, identical: {same}")
     bench.write(TrainKills(machine=machine(), settings=settings, outcome=outcome), to)
