@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.place import Found, Measure, Place, child, ratios
+from benchmarks.gpu.place import Found, Measure, Place, ratios
 from benchmarks.gpu.probe import CHECKSUM, asked, random_checkpoint
 from benchmarks.speed import sampling
+from benchmarks.speed.bench import child
 from benchmarks.speed.sampling import Models, SamplingSettings
 from benchmarks.speed.swap import Served, sleep_figures
 from engine.checkpoints.weights import load_model
@@ -49,13 +50,13 @@ def texts(place: Place) -> Found:
     models = Models(engine, model, TextTokenizer.load(checkpoint / "tokenizer.json"))
     figures: dict[str, list[float]] = {}
     for contest in (sampling.captions(models, given), sampling.answers(models, given)):
-        *ours, batched = contest.timed(given)
+        *ours, batched = contest
         rival = [batched.samples / one for one in batched.seconds]
         for one in ours:
             name, rates = f"{one.work}, {one.side}", [one.samples / each for each in one.seconds]
             figures[f"{name}, a second"] = rates
             figures[f"{name} over batched generation (target 5)"] = ratios(rates, rival)
-        figures[f"{contest.work}, greedy ones as by batched generation"] = [float(contest.same["batched"])]
+        figures[f"{batched.work}, greedy ones as by batched generation"] = [float(batched.same or 0)]
     what = f"{images} images, {n} captions to {longest} tokens and {n} questions each, {engine.precision}"
     return Found(what, figures)
 

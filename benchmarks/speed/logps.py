@@ -1,17 +1,15 @@
 """Log-probs of chosen tokens: ours against full logits, Liger and cut-cross-entropy.
 
 All sides run forward and backward to hidden states, weight and bias, on the same inputs, in turns. Peak
-memory is that beyond the inputs and the returned gradients, each side in a fresh process; `held` is what
-lives between the two passes. Errors are the largest against float64 on a smaller problem, over the largest
-value; `eager` is the plain version with float32 sums.
+memory is that beyond the inputs and the returned gradients, each side in a fresh process. Errors are the
+largest against float64 on a smaller problem, over the largest value; `eager` is the plain version with
+float32 sums.
 
 Sides whose package is not installed say so; none of them is a dependency.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -24,7 +22,6 @@ from benchmarks.speed.logps_sides import (
     Inputs,
     LogpsProblem,
     SideName,
-    both_passes,
     forward,
     make_inputs,
 )
@@ -48,7 +45,11 @@ def compare(problem: LogpsProblem, sides: Sequence[SideName], repeats: int, warm
     """Times the sides that run in turns; the others have the reason."""
     missing = _missing(problem, sides)
     inputs = make_inputs(problem)
-    works = {side: Side(both_passes(side, inputs)) for side in sides if side not in missing}
+    works: dict[str, Side] = {
+        side: Side(lambda _, side=side: forward(side, inputs).backward())
+        for side in sides
+        if side not in missing
+    }
     work = f"{problem.tokens:,} x {problem.hidden:,} x {problem.vocabulary:,}"
     found = {one.side: one for one in bench.contest(work, works, repeats, warmups)}
     return [found.get(side) or Timing(work=work, side=side, reason=missing[side]) for side in sides]
@@ -57,10 +58,10 @@ def compare(problem: LogpsProblem, sides: Sequence[SideName], repeats: int, warm
 def _missing(problem: LogpsProblem, sides: Sequence[SideName]) -> dict[str, str]:
     """The sides that do not run here, with the reason; each is tried on a small problem."""
     small = msgspec.structs.replace(problem, tokens=min(512, problem.tokens), hidden=32, vocabulary=300)
-    inputs, found = make_inputs(small), {}
+    inputs, found = make_inputs(small), dict[str, str]()
     for side in sides:
         try:
-            both_passes(side, inputs)(0)
+            forward(side, inputs).backward()
         except ModuleNotFoundError:
             found[side] = "not installed"
         except Exception as error:  # whatever stops a foreign package on this machine
@@ -69,22 +70,14 @@ def _missing(problem: LogpsProblem, sides: Sequence[SideName]) -> dict[str, str]
     return found
 
 
-def memory_apart(side: str, problem: LogpsProblem) -> dict[str, float]:
+def memory_apart(side: SideName, problem: LogpsProblem) -> float:
     """`peak_memory` in a fresh process.
 
     Raises:
         RuntimeError: it failed; ends with its last line.
     """
-    script = (
-        "import sys, msgspec; from benchmarks.speed.logps_sides import LogpsProblem, peak_memory; "
-        "found = peak_memory(sys.argv[1], msgspec.json.decode(sys.argv[2], type=LogpsProblem)); "
-        "print(msgspec.json.encode(found).decode())"
-    )
-    command = [sys.executable, "-c", script, side, msgspec.json.encode(problem).decode()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[str, float])
+    found = bench.child("benchmarks.speed.logps_sides", side, msgspec.json.encode(problem).decode())
+    return float(found.split()[-1])
 
 
 def errors(problem: LogpsProblem) -> list[Timing]:
@@ -115,15 +108,10 @@ def measure(given: LogpsSettings) -> Iterator[Timing]:
     """Seconds of all sides, then the memory of each, then errors."""
     problem = LogpsProblem(**{name: getattr(given, name) for name in LogpsProblem.__struct_fields__})
     sides = [side for side in SIDES if side == "ours" or side in given.sides]
-    for one in compare(problem, sides, given.repeats):
+    for side, one in zip(sides, compare(problem, sides, given.repeats), strict=True):
         yield one
         if one.seconds:
-            try:
-                figures = memory_apart(one.side, problem)
-            except RuntimeError as error:
-                yield Timing(work="memory", side=one.side, reason=str(error))
-            else:
-                yield Timing(work="memory", side=one.side, figures=figures)
+            yield Timing(work="memory", side=side, figures={"peak MiB": memory_apart(side, problem)})
     yield from errors(smaller(problem))
 
 

@@ -5,9 +5,10 @@ Legend: T tokens, D hidden, V vocabulary.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 import torch
@@ -95,11 +96,6 @@ def forward(side: SideName, inputs: Inputs) -> Held:
     return Held(SIDES[side](inputs), inputs.upstream_T, leaves)
 
 
-def both_passes(side: SideName, inputs: Inputs) -> Callable[[int], object]:
-    """The work that is timed, as a function of the number of a round."""
-    return lambda number: forward(side, inputs).backward()
-
-
 def _full(x: Inputs) -> Tensor:
     logits_TV = F.linear(x.hidden_TD, x.weight_VD, x.bias_V)
     return F.log_softmax(logits_TV, -1).gather(-1, x.targets_T[:, None])[:, 0]
@@ -135,12 +131,11 @@ SIDES: dict[SideName, Callable[[Inputs], Tensor]] = {
 }
 
 
-def peak_memory(side: SideName, problem: LogpsProblem) -> dict[str, float]:
+def peak_memory(side: SideName, problem: LogpsProblem) -> float:
     """MiB beyond the inputs of one forward and backward pass in this process, after a tiny one.
 
-    The peak is without the returned gradients; `held` is what lives between the passes. On a CPU this is
-    resident memory: the kernel's own high-water mark, set back when the inputs lie ready and every library
-    has been used once.
+    The peak is without the returned gradients. On a CPU this is resident memory: the kernel's own high-water
+    mark, set back when the inputs lie ready and every library has been used once.
     """
     tiny = msgspec.structs.replace(problem, tokens=2 * ROW, hidden=32, vocabulary=300)
     forward(side, make_inputs(tiny)).backward()
@@ -154,15 +149,17 @@ def peak_memory(side: SideName, problem: LogpsProblem) -> dict[str, float]:
     held = torch.cuda.memory_allocated if on_gpu else lambda: _status("VmRSS")
     most = torch.cuda.max_memory_allocated if on_gpu else lambda: _status("VmHWM")
     before = held()
-    between = forward(side, inputs)
-    after_forward = held()
-    gradients = between.backward()
+    gradients = forward(side, inputs).backward()
     if on_gpu:
         torch.cuda.synchronize()
     returned = sum(one.nbytes for one in gradients)
-    return {"peak MiB": (most() - before - returned) / 2**20, "held MiB": (after_forward - before) / 2**20}
+    return (most() - before - returned) / 2**20
 
 
 def _status(name: str) -> int:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    print(peak_memory(cast("SideName", sys.argv[1]), msgspec.json.decode(sys.argv[2], type=LogpsProblem)))

@@ -14,17 +14,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
-import torch
 from torch import Tensor
 
-from benchmarks.speed import bench, pair_work
+from benchmarks.speed import bench, workload
 from benchmarks.speed.bench import Side, Timing
 from benchmarks.speed.model_sizes import make
 from engine.checkpoints.weights import load_config, load_model
-from engine.records import Preference, Record
+from engine.records import Record
 from train.command import precompute
 from train.config import TrainConfig
 from train.data.batch import Layout, PairRows
@@ -35,7 +33,7 @@ from train.logps.row_logps import RowLogps
 from train.losses.loss import batch_loss
 from train.pair_source import PairSource
 from train.reference.inputs import read_inputs
-from train.reference.reference import Reference, ReferenceBasis, open_reference
+from train.reference.reference import ReferenceBasis, open_reference
 
 SIDES = ("stored", "live")
 TOLERANCE = 1e-4
@@ -46,8 +44,6 @@ class StepSettings(Record):
     """What is run."""
 
     shape: str = "small"
-    layers: int = 0
-    dtype: Literal["float32", "bfloat16"] = "float32"
     batch: int = 4
     masks: int = 1
     """Masks of a preference in one step."""
@@ -55,7 +51,6 @@ class StepSettings(Record):
     """Tokens of the longest caption."""
     repeats: int = 7
     warmups: int = 2
-    seed: int = 0
 
     @property
     def config(self) -> TrainConfig:
@@ -66,39 +61,28 @@ class StepSettings(Record):
             warmup=0,
             num_masks=self.masks,
             masks_per_step=self.masks,
-            dtype=self.dtype,
-            seed=self.seed,
         )
 
 
 class LiveSource(PairSource):
     """Reference log-probs from a frozen model, at every step."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        preferences: Sequence[Preference],
-        layout: Layout,
-        reference: Reference,
-        frozen: RowLogps,
-    ) -> None:
-        super().__init__(config, preferences, layout, reference)
-        self._frozen = frozen
+    frozen: RowLogps
 
     def reference_of(self, samples: Sequence[Sample], batch: PairRows) -> Tensor:
         """The log-prob of each row under the frozen model."""
-        return self._frozen.score(batch.rows)
+        return self.frozen.score(batch.rows)
 
 
 class StepWork:
     """A checkpoint, pairs and their reference in a folder."""
 
     def __init__(self, given: StepSettings, folder: Path) -> None:
-        self.given, self.config = given, given.config
-        self.checkpoint = make(folder, given.shape, layers=given.layers)
+        self.config = given.config
+        self.checkpoint = make(folder, given.shape)
         count = given.batch * (given.warmups + given.repeats)
-        made = pair_work.preferences(load_config(self.checkpoint), count, given.longest, given.seed)
-        self.pairs = pair_work.write(folder / "pairs.jsonl", made)
+        made = workload.preferences(load_config(self.checkpoint), count, given.longest, seed=0)
+        self.pairs = workload.write_pairs(folder / "pairs.jsonl", made)
         inputs = read_inputs(self.pairs, self.checkpoint, self.config)
         self.store = precompute(inputs, folder / "reference.zarr")
 
@@ -106,11 +90,12 @@ class StepWork:
         """Rows and reference log-probs of one side."""
         preferences, layout = load_preferences(self.pairs), Layout.load(self.checkpoint)
         basis = ReferenceBasis.of(self.checkpoint, preferences, self.config)
-        stored = open_reference(self.store, basis)
+        given = (self.config, preferences, layout, open_reference(self.store, basis))
         if side == "stored":
-            return PairSource(self.config, preferences, layout, stored)
-        frozen = RowLogps(load_model(self.checkpoint, getattr(torch, self.given.dtype)))
-        return LiveSource(self.config, preferences, layout, stored, frozen)
+            return PairSource(*given)
+        live = LiveSource(*given)
+        live.frozen = RowLogps(load_model(self.checkpoint))
+        return live
 
     def steps(self, side: str, losses: list[float]) -> Callable[[int], None]:
         """A function that takes step n of a side; it appends the loss."""

@@ -15,7 +15,7 @@ from benchmarks.experiment.grid import Grid, load_grid
 from benchmarks.experiment.plots import draw_all
 from benchmarks.experiment.results import Results
 from benchmarks.experiment.statistics import paired
-from benchmarks.experiment.tables import load_results, markdown, put_between
+from benchmarks.experiment.tables import BEGIN, END, load_results, markdown, put_between
 from engine.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def fill(grid: Grid, root: Path, name: str, seed: int, rounds: int) -> None:
     (row,) = grid.chosen(name)
     for number in range(rounds + 1):
         items = [(3, 2 + bool(number) * (number + seed * (place % 2)), 4) for place in range(20)]
-        found = msgspec.structs.replace(measured(f"{seed}-{number}", items), config=grid.tables(row).eval)
+        found = msgspec.structs.replace(measured(f"{seed}-{number}", items), config=grid.settled(row).eval)
         save_evaluation(run_folder(root, row, seed), number, found)
 
 
@@ -98,7 +98,7 @@ def test_a_measurement_under_other_settings_does_not_count_and_a_damaged_one_is_
 ) -> None:
     grid, root, _ = half_done
     path = run_folder(root, grid.default, 0) / "round-2/eval.json"
-    other = msgspec.structs.replace(grid.tables(grid.default).eval, seed=9)
+    other = msgspec.structs.replace(grid.settled(grid.default).eval, seed=9)
     found = measured("0-2", [(3, 4, 4)] * 20)
     save_evaluation(path.parents[1], 2, msgspec.structs.replace(found, config=other))
     assert collect(grid, root).rows[1].rounds[2].seeds == (1,)
@@ -114,9 +114,6 @@ def test_results_read_back(half_done: tuple[Grid, Path, Results]) -> None:
     assert "NaN" not in json.dumps(msgspec.to_builtins(results))
 
 
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-
-
 def test_tables_have_a_line_a_round_and_go_between_the_markers(half_done: tuple[Grid, Path, Results]) -> None:
     *_, results = half_done
     text = markdown(results)
@@ -129,8 +126,6 @@ def test_tables_have_a_line_a_round_and_go_between_the_markers(half_done: tuple[
     assert page.endswith("tail\n")
     assert "old" not in page
     assert put_between(page, text) == page
-    other = page.replace("results:", "levers:") + page
-    assert put_between(other, "new", "levers").endswith(page)
     for broken in ("none", f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"):
         with pytest.raises(DataError, match="has not one"):
             put_between(broken, text)
