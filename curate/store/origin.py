@@ -72,35 +72,29 @@ class Origin(Record):
         return hashlib.blake2b(self.encoded(), digest_size=12).hexdigest()
 
 
-class Serving(Record):
-    """What of an engine decides its samples."""
-
-    model: str
-    """Fingerprint of the weights."""
-    precision: str
-    sampler: str = "branched"
-    device: str = "cpu"
-    deterministic: bool = True
-
-
 def origin_of(
-    serving: Serving,
     source: Source,
     config: CurateConfig,
     scorers: Scorers,
     round_number: int,
     seed: int,
+    *,
+    model: str,
+    precision: str,
+    sampler: str = "branched",
+    device: str = "cpu",
+    deterministic: bool = True,
 ) -> Origin:
-    """The origin of a round's curation by an engine."""
+    """The origin of a round's curation by an engine, of which the last five decide its samples."""
     captions = msgspec.to_builtins(list(caption_plan(config)))
     return Origin(
-        model=serving.model,
-        precision=serving.precision,
+        model=model,
+        precision=precision,
         data=source.name,
         round=round_number,
         seed=seed,
         n=config.n,
-        captions=[{**one, "sampler": serving.sampler} for one in captions],
+        captions=[{**one, "sampler": sampler} for one in captions],
         image=msgspec.to_builtins(config.image),
         answer=msgspec.to_builtins(config.answer),
         similarity=scorers.captions.name,
@@ -110,8 +104,8 @@ def origin_of(
         questions=questions_digest(config.questions, config.combine_questions),
         select=config.select,
         skip=source.skip,
-        device=serving.device,
-        deterministic=serving.deterministic,
+        device=device,
+        deterministic=deterministic,
     )
 
 
@@ -125,7 +119,6 @@ def claim(folder: Path, origin: Origin) -> None:
     if stored is None:
         write_file(folder / ORIGIN, origin.encoded())
         return
-    stored = _with_digests(stored, origin.similarity, origin.choices)
     changed = [
         line
         for name in Origin.__struct_fields__
@@ -170,7 +163,6 @@ def require_same_scorers(folders: Iterable[Path], scorers: Scorers) -> None:
     for folder in folders:
         if (stored := read_origin(folder)) is None:
             continue
-        stored = _with_digests(stored, scorers.captions.name, scorers.choices.name)
         changed = [
             f"{name} {getattr(stored, name)!r} -> {one!r}"
             for name, one in ours.items()
@@ -194,10 +186,3 @@ def read_origin(folder: Path) -> Origin | None:
         return msgspec.json.decode(path.read_bytes(), type=Origin) if path.is_file() else None
     except msgspec.MsgspecError as error:
         raise DataError(f"{path}: {error}") from error
-
-
-def _with_digests(stored: Origin, similarity: str, choices: str) -> Origin:
-    """Early origins have no digest of the text model, which is then taken as today's."""
-    if not stored.choices and stored.similarity == similarity.partition("@")[0]:
-        return msgspec.structs.replace(stored, similarity=similarity, choices=choices)
-    return stored

@@ -102,7 +102,7 @@ def curate_round(
     """
     from curate.pipeline import curate
     from curate.scoring.scorers import open_scorers
-    from curate.store.origin import Serving, origin_of, require_same_scorers
+    from curate.store.origin import origin_of, require_same_scorers
     from curate.store.previous_pairs import PairHistory
     from engine.checkpoints.weights import fingerprint
     from engine.devices import compute_device
@@ -115,14 +115,18 @@ def curate_round(
     if fresh:
         _remove(target)
     device = compute_device()
-    serving = Serving(
+    origin = origin_of(
+        source,
+        settings.curate,
+        scorers,
+        number,
+        settings.seed,
         model=fingerprint(checkpoint),
         precision=serving_dtype(settings.engine.dtype),
         sampler=sampler_for(settings.engine.sampler, device),
         device=device.type,
         deterministic=settings.engine.deterministic or device.type == "cpu",
     )
-    origin = origin_of(serving, source, settings.curate, scorers, number, settings.seed)
     history = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
