@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -119,16 +120,16 @@ def claim(folder: Path, origin: Origin) -> None:
     if stored is None:
         write_file(folder / ORIGIN, origin.encoded())
         return
-    changed = [
-        line
-        for name in Origin.__struct_fields__
-        for line in _changes(name, getattr(stored, name), getattr(origin, name))
-    ]
-    if changed:
+    if changed := _differences(stored, msgspec.structs.asdict(origin)):
         raise StaleError(
-            f"{folder}: was curated under other settings ({'; '.join(changed)}); "
+            f"{folder}: was curated under other settings ({changed}); "
             "use another --run, or curate this round again with --fresh"
         )
+
+
+def _differences(stored: Origin, wanted: Mapping[str, object]) -> str:
+    lines = (_changes(name, getattr(stored, name), one) for name, one in wanted.items())
+    return "; ".join(chain.from_iterable(lines))
 
 
 def _changes(name: str, old: object, new: object) -> list[str]:
@@ -161,16 +162,10 @@ def require_same_scorers(folders: Iterable[Path], scorers: Scorers) -> None:
         "judge": scorers.judge.origin if scorers.judge else None,
     }
     for folder in folders:
-        if (stored := read_origin(folder)) is None:
-            continue
-        changed = [
-            f"{name} {getattr(stored, name)!r} -> {one!r}"
-            for name, one in ours.items()
-            if getattr(stored, name) != one
-        ]
-        if changed:
+        stored = read_origin(folder)
+        if stored and (changed := _differences(stored, ours)):
             raise StaleError(
-                f"{folder}: was scored by others ({'; '.join(changed)}), and a later round compares scores "
+                f"{folder}: was scored by others ({changed}), and a later round compares scores "
                 "with it; name the same ones (--similarity, curate.judge), or use another --run"
             )
 
