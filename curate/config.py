@@ -12,10 +12,11 @@ from engine.records import AnswerSettings, CaptionSettings, ImageSettings, Recor
 
 
 def require_at_least(setting: str, config: Record, **least: float) -> None:
-    """Raises ConfigError where a field, `setting` and its name to the user, is lower than it may be."""
+    """Raises ConfigError where a field that is set, to the user `setting.<field>`, is lower than it may."""
     for name, bound in least.items():
-        if not getattr(config, name) >= bound:
-            raise ConfigError(f"{setting}.{name} is {getattr(config, name)}; it must be at least {bound}")
+        value = getattr(config, name)
+        if value is not None and not value >= bound:
+            raise ConfigError(f"{setting}.{name} is {value}; it must be at least {bound}")
 
 
 class EndpointConfig(Record, forbid_unknown_fields=True):
@@ -94,11 +95,7 @@ class RayConfig(Record, forbid_unknown_fields=True):
     """Cores of an actor; 0 shares out those of this machine."""
 
     def __post_init__(self) -> None:
-        require_at_least("curate.ray", self, cores=0)
-        if self.workers is not None:
-            require_at_least("curate.ray", self, workers=1)
-        if self.gpus is not None:
-            require_at_least("curate.ray", self, gpus=0)
+        require_at_least("curate.ray", self, workers=1, gpus=0, cores=0)
 
     def sized(self, gpus: int) -> tuple[int, float]:
         """(workers, GPUs of each) on a machine of so many GPUs.
