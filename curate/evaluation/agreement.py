@@ -165,7 +165,7 @@ def _order(preferred: Sequence[Sequence[float]], truths: Sequence[Sequence[float
 
 def _answers(items: Sequence[Judged], kind: str | None) -> AnswerAgreement:
     """Agreement on all questions, or on those of one kind."""
-    same, judge, right, unclear, asked = [], [], [], [], []
+    counts = []
     for item in items:
         picked = [i for i, question in enumerate(item.questions) if kind in (None, question.kind)]
         told = [
@@ -173,19 +173,14 @@ def _answers(items: Sequence[Judged], kind: str | None) -> AnswerAgreement:
             for mine, theirs in zip(item.judge, item.oracle, strict=True)
             for i in picked
         ]
-        if not told:
-            continue
-        same.append(sum(mine == theirs for mine, theirs, _ in told))
-        judge.append(sum(mine == answer for mine, _, answer in told))
-        right.append(sum(theirs == answer for _, theirs, answer in told))
-        unclear.append(sum(theirs is None for _, theirs, _ in told))
-        asked.append(len(told))
-    return AnswerAgreement(
-        same=ratio(same, asked),
-        judge=ratio(judge, asked),
-        oracle=ratio(right, asked),
-        unclear=ratio(unclear, asked),
-    )
+        if told:
+            same = sum(mine == theirs for mine, theirs, _ in told)
+            judge = sum(mine == answer for mine, _, answer in told)
+            right = sum(theirs == answer for _, theirs, answer in told)
+            unclear = sum(theirs is None for _, theirs, _ in told)
+            counts.append((same, judge, right, unclear, len(told)))
+    *shares, asked = zip(*counts, strict=True)
+    return AnswerAgreement(*(ratio(one, asked) for one in shares))
 
 
 def agreement(items: Sequence[Judged]) -> Agreement | None:

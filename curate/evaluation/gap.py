@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import chain, cycle
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -107,16 +108,10 @@ def measure_gap(
         progress(len(chunk))
     if not measured:
         raise DataError(f"{source.name}: no held-out item has both a question and an image that can be read")
-    whole = compare(und, gen)
     return GapReport(
-        und=whole.und,
-        und_se=whole.und_se,
-        gen=whole.gen,
-        gen_se=whole.gen_se,
-        gap=whole.gap,
+        **msgspec.structs.asdict(compare(und, gen)),
         gap_se=gap_error(und, gen),
         judge="pixel oracle" if source.oracle else "self-VQA (no independent judge for this data set)",
-        items=len(measured),
         by_category=grouped(measured, und, gen, lambda item, _: item.category),
         by_objects=grouped(measured, und, gen, lambda item, _: str(item.objects)),
         by_kind=grouped(measured, und, gen, lambda _, question: question.kind),
@@ -124,10 +119,8 @@ def measure_gap(
         config=config,
         unreadable=tuple(unreadable),
         per_item=tuple(
-            ItemScore(
-                id=item.id, und=sum(first), und_asked=len(first), gen=sum(second), gen_asked=len(second)
-            )
-            for item, first, second in zip(measured, und, gen, strict=True)
+            ItemScore(item.id, sum(seen), len(seen), sum(made), len(made))
+            for item, seen, made in zip(measured, und, gen, strict=True)
         ),
     )
 

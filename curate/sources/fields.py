@@ -29,7 +29,7 @@ _QUESTION, _CHOICES, _ANSWER = (
     ("choices", "options", "Options"),
     ("answer", "Answer"),
 )
-_CAPTION, _IMAGE = f"caption ({' or '.join(CAPTION)})", f"image ({', '.join(IMAGE)})"
+CAPTION_NAMES, IMAGE_NAMES = f"caption ({' or '.join(CAPTION)})", f"image ({', '.join(IMAGE)})"
 _KIND = ("kind", "element_type", "answer_type")
 
 
@@ -99,8 +99,8 @@ def _is_unicode(text: str) -> bool:
 
 
 def _item(fields: Fields, image: str, fallback_id: str) -> tuple[Item, tuple[str, ...]]:
-    caption = as_text(first_of(fields, CAPTION), _CAPTION)
-    image = image or as_text(first_of(fields, IMAGE), _IMAGE)
+    caption = as_text(first_of(fields, CAPTION), CAPTION_NAMES)
+    image = image or as_text(first_of(fields, IMAGE), IMAGE_NAMES)
     own = fields.get(ID)
     if isinstance(own, int) and not isinstance(own, bool):
         own = str(own)

@@ -35,17 +35,7 @@ def json_objects(
     number = 0
     while window.skip_separators():
         number += 1
-        value: dict[str, Any] | str
-        if window.at_brace():
-            length, value = window.object()
-            if isinstance(value, str):
-                window.skip_to(_NEXT, within=length)
-            else:
-                window.skip(length)
-        else:
-            value = "not a JSON object"
-            window.skip_to(_BRACE)
-        yield number, value
+        yield number, window.take()
 
 
 class _Window:
@@ -53,20 +43,14 @@ class _Window:
 
     def __init__(self, stream: BinaryIO, chunk: int, most: int) -> None:
         self._stream, self._chunk, self._most = stream, chunk, most
-        self._buffer, self._at = b"", 0
-        while len(self._buffer) < len(BYTE_ORDER_MARK) and self._more():
-            pass
-        if self._buffer.startswith(BYTE_ORDER_MARK):
-            self._at = len(BYTE_ORDER_MARK)
+        first = stream.read(max(chunk, len(BYTE_ORDER_MARK)))
+        self._buffer, self._at = first.removeprefix(BYTE_ORDER_MARK), 0
 
     def _more(self) -> bool:
         # At least as much again as is held, so that a long object is looked through a few times only.
         data = self._stream.read(max(self._chunk, len(self._buffer) - self._at))
         self._buffer, self._at = self._buffer[self._at :] + data, 0
         return bool(data)
-
-    def skip(self, length: int) -> None:
-        self._at += length
 
     def skip_separators(self) -> bool:
         """Moves to the next thing that is more than a separator; whether there is one."""
@@ -78,10 +62,19 @@ class _Window:
             if not self._more():
                 return False
 
-    def at_brace(self) -> bool:
-        return self._buffer.startswith(b"{", self._at)
+    def take(self) -> dict[str, Any] | str:
+        """The object that starts here, or why there is none; moves behind it."""
+        if not self._buffer.startswith(b"{", self._at):
+            self._skip_to(_BRACE)
+            return "not a JSON object"
+        length, value = self._object()
+        if isinstance(value, str):
+            self._skip_to(_NEXT, within=length)
+        else:
+            self._at += length
+        return value
 
-    def object(self) -> tuple[int, dict[str, Any] | str]:
+    def _object(self) -> tuple[int, dict[str, Any] | str]:
         """Length and value of the object that starts here; length 0, and why, where it does not end."""
         while not (length := self._length()):
             if len(self._buffer) - self._at > self._most:
@@ -105,7 +98,7 @@ class _Window:
                     return part.end() - self._at
         return 0
 
-    def skip_to(self, mark: re.Pattern[bytes], within: int = 0) -> None:
+    def _skip_to(self, mark: re.Pattern[bytes], within: int = 0) -> None:
         """Moves behind the next match, or to the end; where a length is given, no further than that."""
         if within:
             match = mark.search(self._buffer, self._at + 1, self._at + within)
