@@ -21,16 +21,18 @@ import msgspec
 import torch
 from torch import Tensor
 
+from engine.checkpoints.compatibility import check_weights
 from engine.checkpoints.weights import load_config, save_state
 from engine.errors import CheckpointError
 from engine.files.atomic import atomic_folder, check_free
 from engine.files.layout import CLIP_FOLDER, WEIGHTS
+from engine.files.tensors import layout_of
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.official import showo_layout as layout
 from engine.official.clip_layout import read_clip, write_clip
 from engine.official.magvit_layout import read_magvit, write_magvit
-from engine.official.tensor_files import check_shapes, open_file, open_tensors
+from engine.official.tensor_files import open_tensors
 from engine.official.text_tokenizer import read_text_tokenizer, write_text_tokenizer
 from engine.records import Record
 from engine.tokenizers.image import load_image_tokenizer, save_image_tokenizer
@@ -100,7 +102,7 @@ def import_showo(
         wording = layout.clip_wording(text.encode(layout.SYSTEM_PROMPT, add_special_tokens=False).ids)
     seen = (tower.tokens, tower.width) if tower else None
     config = layout.to_ours(official, phi, text.get_vocab()[END_OF_TEXT], wording, seen)
-    check_shapes(tensors, layout.tensor_shapes(config), weights)
+    check_weights(weights, config, layout_of(tensors))
     _check_lengths(config, weights)
     image = read_magvit(vq, config.num_image_tokens)
     if 2**image.config.bits != config.codebook_size:
@@ -135,7 +137,7 @@ def export_showo(checkpoint: Path, to: Path) -> None:
     """
     check_free(to)
     config = load_config(checkpoint)
-    check_shapes(open_file(_stored_weights(checkpoint)), layout.tensor_shapes(config), checkpoint)
+    check_weights(checkpoint, config)
     image = load_image_tokenizer(checkpoint / "image_tokenizer")
     if not isinstance(image, MagvitV2):
         raise CheckpointError(
@@ -201,13 +203,6 @@ def _read_wording(folder: Path) -> layout.Wording | None:
         return msgspec.json.decode(path.read_bytes(), type=layout.Wording)
     except (OSError, msgspec.MsgspecError) as error:
         raise CheckpointError(f"{path}: {error}; export the checkpoint again, or remove the file") from error
-
-
-def _stored_weights(checkpoint: Path) -> Path:
-    path = checkpoint / WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(f"{checkpoint}: no {WEIGHTS} in this folder; is it a Hermes checkpoint?")
-    return path
 
 
 def _read_json(path: Path) -> dict[str, Any]:

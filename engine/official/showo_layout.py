@@ -1,4 +1,4 @@
-"""The official Show-o layout: what its config.json says, and which tensors of which shape a release holds.
+"""The official Show-o layout: what its config.json says, and what it means as ours.
 
 Source: Show-o (arXiv 2408.12528) and HermesFlow (arXiv 2502.12148), released code. Our module bears the
 official parameter names, so no tensor is renamed. The official config.json holds the vocabulary and the image
@@ -239,36 +239,3 @@ def tokenizer_settings() -> dict[str, Any]:
         "unk_token": END_OF_TEXT,
         "model_max_length": 2048,
     }
-
-
-def tensor_shapes(config: ShowoConfig) -> dict[str, tuple[int, ...]]:
-    """Official tensor name -> shape. Linear weights are [out, in]; the head is not tied to the embedding."""
-    width, inner, head = config.hidden_size, config.intermediate_size, config.head_dim
-    in_a_layer: dict[str, tuple[int, ...]] = {
-        **_affine("input_layernorm", width),
-        **_linear("mlp.fc1", inner, width),
-        **_linear("mlp.fc2", width, inner),
-        **_affine("self_attn.q_layernorm", head),
-        **_affine("self_attn.k_layernorm", head),
-    }
-    for name in ("q_proj", "k_proj", "v_proj", "dense"):
-        in_a_layer |= _linear(f"self_attn.{name}", width, width)
-    shapes: dict[str, tuple[int, ...]] = {
-        "showo.model.embed_tokens.weight": (config.vocab_size, width),
-        **_affine("showo.model.final_layernorm", width),
-        **_linear("showo.lm_head", config.vocab_size, width),
-    }
-    if config.w_clip_vit:
-        shapes |= _linear("mm_projector.0", width, config.clip_size)
-        shapes |= _linear("mm_projector.2", width, width)
-    for layer in range(config.num_hidden_layers):
-        shapes |= {f"showo.model.layers.{layer}.{name}": shape for name, shape in in_a_layer.items()}
-    return shapes
-
-
-def _affine(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-
-def _linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
