@@ -17,8 +17,7 @@ from torch.nn import functional as F
 from engine.records import Record
 from train.logps.chunked import chunked_logps
 from train.logps.dispatch import token_logps
-from train.logps.eager import eager_logps
-from train.logps.head import Head, accumulation_dtype
+from train.logps.head import Head, accumulation_dtype, eager_logps
 
 SIDES = (
     "ours",
