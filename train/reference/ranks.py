@@ -18,31 +18,25 @@ from typing import NamedTuple
 import torch
 
 from engine.errors import HermesError
-from engine.machine.plan import shares
+from engine.machine.plan import Share, shares
 from engine.machine.probe import on_cores, read_machine
-from train.config import TrainConfig
 from train.data.batch import Layout
 from train.data.preferences import load_preferences
 from train.distributed.device import open_device
 from train.logps.row_logps import load_scorer
 from train.reference.inputs import TrainingInputs
-from train.reference.reference import FREE, ReferenceBasis, ScoreBlocks, blocks_here, partial_of
+from train.reference.reference import FREE, ScoreBlocks, blocks_here, partial_of
 from train.reference.store import PartialStore
 
 
 class Job(NamedTuple):
     """What one process scores."""
 
-    pairs: Path
-    """Read again by each process: that is quicker than to send the preferences."""
-    checkpoint: Path
-    features: Path
+    inputs: TrainingInputs
+    """Without the preferences, which each process reads again: that is quicker than to send them."""
     store: Path
-    config: TrainConfig
-    basis: ReferenceBasis
     rank: int
-    cores: tuple[int, ...]
-    threads: int
+    share: Share
     blocks: tuple[int, ...]
 
 
@@ -50,21 +44,10 @@ def blocks_by_ranks(inputs: TrainingInputs, path: Path, ranks: int) -> ScoreBloc
     """Scoring by `ranks` processes on cores of their own, each with the model in its own memory."""
 
     def score(store: PartialStore, numbers: Sequence[int]) -> Iterator[int]:
-        parts = shares(read_machine(), ranks)
+        parts, sent = shares(read_machine(), ranks), inputs._replace(preferences=())
         return _run(
             [
-                Job(
-                    pairs=inputs.pairs,
-                    checkpoint=inputs.frozen,
-                    features=inputs.features,
-                    store=partial_of(path),
-                    config=inputs.config,
-                    basis=inputs.basis.reference,
-                    rank=rank,
-                    cores=parts[rank].cores,
-                    threads=parts[rank].threads,
-                    blocks=tuple(numbers[rank::ranks]),
-                )
+                Job(sent, partial_of(path), rank, parts[rank], tuple(numbers[rank::ranks]))
                 for rank in range(min(ranks, len(numbers)))
             ]
         )
@@ -81,7 +64,7 @@ def _run(jobs: Sequence[Job]) -> Iterator[int]:
         for job in jobs:
             reader, writer = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(job, writer), daemon=True)
-            with on_cores(job.cores):
+            with on_cores(job.share.cores):
                 process.start()
             # The child has its own; while this one were open, its end would not be noticed.
             writer.close()
@@ -116,12 +99,13 @@ def _work(job: Job, writer: Connection) -> None:
     # Standard output is the parent's, for a person.
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(job.threads)
+    inputs = job.inputs
+    torch.set_num_threads(job.share.threads)
     try:
-        with open_device(job.config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
-            scorer = load_scorer(job.checkpoint, job.config.dtype, device)
-            layout = Layout.load(job.checkpoint, job.features)
-            score = blocks_here(load_preferences(job.pairs), job.basis, layout, scorer)
+        with open_device(inputs.config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
+            scorer = load_scorer(inputs.frozen, inputs.config.dtype, device)
+            layout = Layout.load(inputs.frozen, inputs.features)
+            score = blocks_here(load_preferences(inputs.pairs), inputs.basis.reference, layout, scorer)
             for block in score(PartialStore.open(job.store), job.blocks):
                 writer.send(block)
     except HermesError as error:
