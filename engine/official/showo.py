@@ -19,7 +19,6 @@ from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor
 
 from engine.checkpoints.compatibility import check_weights
 from engine.checkpoints.weights import load_config, save_state
@@ -96,10 +95,9 @@ def import_showo(
     tensors = open_tensors(weights)
     text = read_text_tokenizer(text_tokenizer, official.llm_vocab_size)
     wording, tower = _read_wording(weights), read_clip(clip) if clip else None
-    if wording is None and tower is None:
-        wording = layout.code_wording()
-    elif wording is None:
-        wording = layout.clip_wording(text.encode(layout.SYSTEM_PROMPT, add_special_tokens=False).ids)
+    if wording is None:
+        system = text.encode(layout.SYSTEM_PROMPT, add_special_tokens=False).ids if tower else ()
+        wording = layout.official_wording(system)
     seen = (tower.tokens, tower.width) if tower else None
     config = layout.to_ours(official, phi, text.get_vocab()[END_OF_TEXT], wording, seen)
     check_weights(weights, config, layout_of(tensors))
@@ -115,7 +113,8 @@ def import_showo(
         save_image_tokenizer(image, folder / "image_tokenizer")
         if tower is not None:
             write_clip(tower, folder / CLIP_FOLDER)
-        state = _converted(tensors, dtype)
+        # Tensors that need no change stay mapped; each other one is copied once.
+        state = {name: one.detach().to(dtype or one.dtype).contiguous() for name, one in tensors.items()}
         save_state(state, config, folder)
     return Imported(
         parameters=sum(tensor.numel() for tensor in state.values()),
@@ -188,11 +187,6 @@ def _check_lengths(config: ShowoConfig, where: Path) -> None:
         )
     if problems:
         raise CheckpointError(f"{where}: {'; '.join(problems)}; is num_vq_tokens, or --image-tokens, right?")
-
-
-def _converted(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Contiguous tensors in `dtype`. Those that need no change stay mapped; each other one is copied once."""
-    return {name: tensor.detach().to(dtype or tensor.dtype).contiguous() for name, tensor in tensors.items()}
 
 
 def _read_wording(folder: Path) -> layout.Wording | None:

@@ -77,23 +77,18 @@ class Wording(Record, kw_only=True):
     system_ids: tuple[int, ...] = ()
 
 
-def code_wording() -> Wording:
-    """The prompts of the official scripts for the variants without CLIP (`inference_mmu_vqa.py`)."""
+def official_wording(system_ids: Sequence[int] = ()) -> Wording:
+    """The prompts of the official scripts for the variants without CLIP (`inference_mmu_vqa.py`).
+
+    With `system_ids`, those of SYSTEM_PROMPT, the conversation template under which the CLIP variants were
+    tuned.
+    """
+    user = "USER: " if system_ids else "USER: \n"
     return Wording(
         max_text_len=128,
-        caption_prompt="USER: \nGive a caption for this image. ASSISTANT:",
-        vqa_prompt="USER: \n{question} ASSISTANT:",
-        vqa_choices_prompt="USER: \nQuestion:{question} Choice:{choices} ASSISTANT:",
-    )
-
-
-def clip_wording(system_ids: Sequence[int]) -> Wording:
-    """The conversation template under which the CLIP variants were tuned; `system_ids` are SYSTEM_PROMPT."""
-    return Wording(
-        max_text_len=128,
-        caption_prompt="USER: Give a caption for this image. ASSISTANT:",
-        vqa_prompt="USER: {question} ASSISTANT:",
-        vqa_choices_prompt="USER: Question:{question} Choice:{choices} ASSISTANT:",
+        caption_prompt=user + "Give a caption for this image. ASSISTANT:",
+        vqa_prompt=user + "{question} ASSISTANT:",
+        vqa_choices_prompt=user + "Question:{question} Choice:{choices} ASSISTANT:",
         system_ids=tuple(system_ids),
     )
 

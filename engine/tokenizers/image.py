@@ -31,11 +31,9 @@ class ImageTokenizer(Protocol):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] float in [-1, 1] -> codes [B, h*w] int64, row-major."""
-        ...
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, h*w] -> [B, 3, H, W] float, about [-1, 1], where the weights lie."""
-        ...
 
 
 class PatchLfqConfig(Record):
