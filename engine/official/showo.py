@@ -143,9 +143,12 @@ def export_showo(checkpoint: Path, to: Path) -> None:
             f"{checkpoint}: its image tokenizer is a {image.config.kind}, and the official scripts load"
             " MAGVIT-v2 only; export a checkpoint that came from `hermes import`"
         )
+    # The official constructor reads the transformer's sizes from the hub for Phi-1.5, else from the export.
+    hub = layout.phi_sizes(config) == layout.PhiSizes()
+    llm = layout.LLM if hub else str((to / LLM_FOLDER).absolute())
     with atomic_folder(to) as folder:
         shutil.copyfile(checkpoint / WEIGHTS, folder / "pytorch_model.safetensors")
-        _write_json(folder / "config.json", layout.to_official(config, _llm(config, to)))
+        _write_json(folder / "config.json", layout.to_official(config, llm))
         _write_json(folder / WORDING, layout.wording(config))
         (folder / LLM_FOLDER).mkdir()
         _write_json(folder / LLM_FOLDER / "config.json", layout.to_phi(config))
@@ -153,13 +156,6 @@ def export_showo(checkpoint: Path, to: Path) -> None:
         write_magvit(image, folder / VQ_FOLDER)
         if config.w_clip_vit:
             write_clip(ClipTower.load(checkpoint / CLIP_FOLDER), folder / CLIP_FOLDER)
-
-
-def _llm(config: ShowoConfig, to: Path) -> str:
-    """Where the official constructor reads the transformer's sizes: the hub for Phi-1.5, else the export."""
-    if layout.phi_sizes(config) == layout.PhiSizes():
-        return layout.LLM
-    return str((to / LLM_FOLDER).absolute())
 
 
 def _phi_sizes(folder: Path, official: layout.OfficialConfig) -> layout.PhiSizes:

@@ -190,10 +190,6 @@ class Engine:
     ) -> list[list[Answer]]:
         """The answer to every question of every image; an image's questions share its prefix.
 
-        All choices of all questions of an image are read in one pass, without decoding. That decides in
-        likelihood mode; in text mode it gives the answers whose greedy text is a choice, and the rest is
-        decoded.
-
         Raises:
             EngineError: a question without choices in likelihood mode, or a question that is too long.
         """
@@ -248,7 +244,7 @@ class Engine:
         """Gives memory back until `wake`: keys and values at level 1, the weights too at level 2.
 
         Raises:
-            EngineError: there is no such level, it sleeps already, or a call is in flight.
+            EngineError: there is no such level, it sleeps already or cannot, or a call is in flight.
         """
         with self._access.alone("going to sleep"):
             self.server.sleep(level)

@@ -110,11 +110,7 @@ class Server:
             self.llm.llm_engine.reset_encoder_cache()
 
     def sleep(self, level: int) -> None:
-        """Gives memory back until `wake`: keys and values at level 1, the weights too at level 2.
-
-        Raises:
-            EngineError: there is no such level, it sleeps already or cannot, or a request is in flight.
-        """
+        """See `Engine.sleep`."""
         self.ready()
         if level not in sleep.LEVELS:
             raise EngineError(f"sleep level {level} is not one of {sleep.LEVELS}")

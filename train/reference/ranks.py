@@ -40,6 +40,17 @@ class Job(NamedTuple):
     blocks: tuple[int, ...]
 
 
+def blocks_alone(
+    inputs: TrainingInputs, store: PartialStore, numbers: Sequence[int], gpu: int = 0
+) -> Iterator[int]:
+    """Scoring in this process; the model is loaded when there is something to score."""
+    with open_device(inputs.config, gpu, FREE) as device:
+        scorer = load_scorer(inputs.frozen, inputs.config.dtype, device)
+        layout = Layout.load(inputs.frozen, inputs.features)
+        score = blocks_here(inputs.preferences, inputs.basis.reference, layout, scorer)
+        yield from score(store, numbers)
+
+
 def blocks_by_ranks(inputs: TrainingInputs, path: Path, ranks: int) -> ScoreBlocks:
     """Scoring by `ranks` processes on cores of their own, each with the model in its own memory."""
 
@@ -99,15 +110,12 @@ def _work(job: Job, writer: Connection) -> None:
     # Standard output is the parent's, for a person.
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    inputs = job.inputs
     torch.set_num_threads(job.share.threads)
     try:
-        with open_device(inputs.config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
-            scorer = load_scorer(inputs.frozen, inputs.config.dtype, device)
-            layout = Layout.load(inputs.frozen, inputs.features)
-            score = blocks_here(load_preferences(inputs.pairs), inputs.basis.reference, layout, scorer)
-            for block in score(PartialStore.open(job.store), job.blocks):
-                writer.send(block)
+        inputs = job.inputs._replace(preferences=load_preferences(job.inputs.pairs))
+        gpu = job.rank % max(1, torch.cuda.device_count())
+        for block in blocks_alone(inputs, PartialStore.open(job.store), job.blocks, gpu):
+            writer.send(block)
     except HermesError as error:
         writer.send(error)
 
