@@ -149,7 +149,7 @@ def export_showo(checkpoint: Path, to: Path) -> None:
     with atomic_folder(to) as folder:
         shutil.copyfile(checkpoint / WEIGHTS, folder / "pytorch_model.safetensors")
         _write_json(folder / "config.json", layout.to_official(config, llm))
-        _write_json(folder / WORDING, layout.wording(config))
+        _write_json(folder / WORDING, msgspec.convert(config, layout.Wording, from_attributes=True))
         (folder / LLM_FOLDER).mkdir()
         _write_json(folder / LLM_FOLDER / "config.json", layout.to_phi(config))
         write_text_tokenizer(checkpoint / "tokenizer.json", folder / LLM_FOLDER)

@@ -182,11 +182,6 @@ def phi_sizes(config: ShowoConfig) -> PhiSizes:
     return msgspec.convert(config, PhiSizes, from_attributes=True)
 
 
-def wording(config: ShowoConfig) -> Wording:
-    """The prompts of our configuration."""
-    return msgspec.convert(config, Wording, from_attributes=True)
-
-
 def to_official(config: ShowoConfig, llm: str) -> dict[str, Any]:
     """The official config.json; `llm` is where the official code finds the language model's sizes."""
     return {
