@@ -50,7 +50,7 @@ def check_weights(folder: Path, config: ShowoConfig, found: TensorLayout | None 
     """
     with torch.device("meta"):
         model = Showo(config)
-    check_tensors(found or tensor_layout(folder / WEIGHTS), model, folder)
+    check_tensors(tensor_layout(folder / WEIGHTS) if found is None else found, model, folder)
 
 
 def _config_problems(new: ShowoConfig, old: ShowoConfig) -> list[str]:
