@@ -9,7 +9,7 @@ from pathlib import Path
 from train.data.batch import Layout
 from train.reference.inputs import TrainingInputs
 from train.reference.ranks import blocks_alone, blocks_by_ranks
-from train.reference.reference import compute_reference
+from train.reference.reference import ScoreBlocks, compute_reference
 
 
 def precompute(
@@ -30,5 +30,5 @@ def precompute(
         BusyError: another process computes this store.
     """
     layout = Layout.load(inputs.frozen, inputs.features)
-    score = blocks_by_ranks(inputs, store, ranks) if ranks > 1 else partial(blocks_alone, inputs)
+    score: ScoreBlocks = blocks_by_ranks(inputs, store, ranks) if ranks > 1 else partial(blocks_alone, inputs)
     return compute_reference(store, inputs.basis.reference, inputs.preferences, layout, score, report)
