@@ -18,8 +18,7 @@ from torch.nn import functional as F
 from engine.records import Record
 from train.logps.chunked import chunked_logps
 from train.logps.dispatch import token_logps
-from train.logps.eager import eager_logps
-from train.logps.head import Head
+from train.logps.head import Head, eager_logps
 
 SideName = Literal["ours", "log_softmax", "liger", "cut_cross_entropy", "eager", "chunked"]
 ROW = 256

@@ -21,7 +21,7 @@ from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, ImageSettings
 from engine.samplers.mask_predict import randoms
-from engine.samplers.mask_predict_rule import guide, gumbel, left_masked, mask_again, temperatures
+from engine.samplers.mask_predict_rule import at_most, guide, gumbel, mask_again, temperatures, wanted_masked
 from engine.samplers.token_rule import SMALLEST, draw
 
 
@@ -122,7 +122,7 @@ def generate(
         hidden.append(unknown_BN.sum(-1))
         drawn_BN, logp_BN = dice.codes(step, _guided(model, ids, mask, settings.guidance))
         sampled_BN = torch.where(unknown_BN, drawn_BN, codes_BN)
-        left_B = left_masked(unknown_BN.sum(-1), tokens, step, steps, settings.schedule)
+        left_B = at_most(unknown_BN.sum(-1), wanted_masked(tokens, step, steps, settings.schedule))
         again_BN = mask_again(logp_BN, unknown_BN, dice.noise(step), temperature, left_B)
         codes_BN = sampled_BN.masked_fill(again_BN, -1)
         ids_BN = torch.where(again_BN, words.mask, sampled_BN + words.code_offset)
