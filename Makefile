@@ -42,19 +42,18 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed.sampling --quick
 	$(BIN)/python -m benchmarks.speed.candidates
-	$(BIN)/python -m benchmarks.speed.roofline --shape small --prompts 1
+	$(BIN)/python -m benchmarks.speed.logps --quick
 
 # On an NVIDIA GPU; it goes on where it was stopped.
 gpu-check: $(READY)
 	$(BIN)/python -m benchmarks.gpu
 
-# Hours of work: it goes on where it was stopped, here or on the machine whose measurements are committed. JOBS
-# cells run side by side, each on a core of its own.
+# Hours of work: it goes on where it was stopped. JOBS runs go side by side, each on a core of its own.
 JOBS ?= 2
 experiment: $(READY)
 	$(BIN)/python -m benchmarks.experiment.bases
-	$(BIN)/python -m benchmarks.experiment --final --jobs $(JOBS)
-	$(BIN)/python -m benchmarks.experiment.tables --into docs/method.md --pictures docs/images
+	$(BIN)/python -m benchmarks.experiment --jobs $(JOBS)
+	$(BIN)/python -m benchmarks.experiment.tables --into docs/results.md --pictures docs/images
 
 # How the shipped base models were made; half an hour each on one core.
 pretrain-bases: $(READY)

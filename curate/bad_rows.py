@@ -16,10 +16,10 @@ def parse_max_bad(text: str) -> tuple[float, bool]:
     """
     if not text:
         return float("inf"), False
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)%|(\d+)", text.strip())
-    if found is None or (found[1] and float(found[1]) > 100):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)%|(\d+)", text.strip())
+    if match is None or (match[1] and float(match[1]) > 100):
         raise ValueError(text)
-    return (float(found[1]) / 100, True) if found[1] else (int(found[2]), False)
+    return (float(match[1]) / 100, True) if match[1] else (int(match[2]), False)
 
 
 def too_many_bad(max_bad: str, bad: int, rows: int, ended: bool, first: str = "") -> str:

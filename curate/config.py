@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from curate.bad_rows import parse_max_bad
 from engine.errors import ConfigError
-from engine.records import AnswerSettings, CaptionSettings, PaintSettings, Record
+from engine.records import AnswerSettings, CaptionSettings, ImageSettings, Record
 
 
 class EndpointConfig(Record, forbid_unknown_fields=True):
@@ -131,10 +131,8 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     """Bad rows that a run may meet: a share, "1%", or a count, "20"; empty means any number."""
     threshold: float = 0.6
     """Self-VQA accuracy that the winning image must exceed (paper, section 3.2)."""
-    min_margin: float = 0.0
-    """Score difference that every pair must exceed."""
     caption_margin: float = 0.0
-    """Likewise of captions, where that is more: cosines and accuracies differ in scale."""
+    """Score difference that a pair of captions must exceed; cosines and accuracies differ in scale."""
     image_margin: float = 0.0
     """Likewise of images."""
     questions: str = ""
@@ -155,7 +153,7 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     caption: CaptionSettings = CaptionSettings()
     caption_plan: Literal["", "official"] = ""
     """official: the released script's ten settings instead of n times `caption`."""
-    paint: PaintSettings = PaintSettings()
+    image: ImageSettings = ImageSettings()
     answer: AnswerSettings = AnswerSettings()
     judge: JudgeConfig = JudgeConfig()
     workers: Literal["local", "ray"] = "local"
@@ -177,7 +175,7 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             ) from error
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"curate.threshold is {self.threshold}; it is an accuracy from 0 to 1")
-        for name in ("min_margin", "caption_margin", "image_margin"):
+        for name in ("caption_margin", "image_margin"):
             margin = getattr(self, name)
             if not margin >= 0:
                 raise ConfigError(f"curate.{name} is {margin}; it cannot be negative")

@@ -1,6 +1,6 @@
 """Curation of one round: sample and score what is missing, store it, then pair.
 
-Memory holds one block of rows, whatever the size of the data set.
+Memory holds one block of rows and those that are quarantined, whatever the size of the data set.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from curate.rules import rules_of
 from curate.sources import Source
 from curate.store.files import PAIRS, QUARANTINE, SUMMARY, write_records
 from curate.store.origin import Origin, claim
-from curate.store.outcomes import Bad
-from curate.store.previous_pairs import Earlier, EarlierPairs
+from curate.store.outcomes import QuarantinedRow
+from curate.store.previous_pairs import PairHistory, PreviousPairs
 from curate.store.shards import ShardStore
 from curate.store.summary import Counting, CurateSummary
 from curate.store.throughput import Throughput, rates, throughput
@@ -39,14 +39,16 @@ def curate(
     config: CurateConfig,
     folder: Path,
     origin: Origin,
-    earlier: EarlierPairs,
+    history: PairHistory,
     progress: Progress,
     retry_failed: bool = False,
+    on_pair: Callable[[Candidates, Preference], None] | None = None,
 ) -> CurateSummary:
     """Curates every row of a source into `folder`; one that holds part of the same curation is completed.
 
     Rows that cannot be used, images that cannot be read and items that do not fit the model are quarantined.
-    With `retry_failed`, those quarantined before are tried again.
+    With `retry_failed`, those quarantined before are tried again. `on_pair` is shown every item with what
+    became of it, in order.
 
     Raises:
         BusyError: another process is curating into the folder.
@@ -60,18 +62,17 @@ def curate(
         work = MissingRows(store, source, config, progress)
         speed = _sample(open_pool, work)
         counting = Counting()
-        pairs = _paired(store, work.rows, config, origin, earlier, counting)
-        write_records(folder / PAIRS, pairs)
-        write_records(folder / QUARANTINE, _bad_rows(store, work.rows))
-        tally = work.tally
-        summary = counting.summary(
-            dropped_questions=tally.dropped_questions,
-            without_questions=tally.without_questions,
-            judge=origin.judge,
-            throughput=speed or _earlier_speed(folder / SUMMARY),
-        )
+        write_records(folder / PAIRS, _paired(store, work.rows, config, origin, history, counting, on_pair))
+        write_records(folder / QUARANTINE, counting.quarantined)
         summary = msgspec.structs.replace(
-            summary, sampler=origin.sampler, precision=origin.precision, device=origin.device
+            counting.summary(),
+            judge=origin.judge,
+            sampler=origin.sampler,
+            precision=origin.precision,
+            device=origin.device,
+            dropped_questions=work.dropped_questions,
+            without_questions=work.without_questions,
+            throughput=speed or _earlier_speed(folder / SUMMARY),
         )
         write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))
     return summary
@@ -96,27 +97,34 @@ def _paired(
     rows: int,
     config: CurateConfig,
     origin: Origin,
-    earlier: EarlierPairs,
+    history: PairHistory,
     counting: Counting,
+    on_pair: Callable[[Candidates, Preference], None] | None,
 ) -> Iterator[Preference]:
     """The preference of every item, in order; `counting` hears of all that is stored of the first rows."""
     for outcome in store.outcomes():
         if outcome.number >= rows:
             return
-        if isinstance(outcome, Bad):
-            counting.add_bad(outcome)
+        if isinstance(outcome, QuarantinedRow):
+            counting.quarantined.append(outcome)
             continue
-        preference = pair_item(outcome.item, earlier.of(outcome.item.id), config, origin)
-        counting.add(outcome.item, preference)
+        item = outcome.item
+        preference = pair_item(item, history.of(item.id), config, origin)
+        asked = [one.score for one in item.images if one.answers]
+        counting.add(preference, [one.score for one in item.captions], asked)
+        if on_pair is not None:
+            on_pair(item, preference)
         yield preference
 
 
-def pair_item(candidates: Candidates, earlier: Earlier, config: CurateConfig, origin: Origin) -> Preference:
+def pair_item(
+    candidates: Candidates, previous: PreviousPairs, config: CurateConfig, origin: Origin
+) -> Preference:
     """The item's preference under the rules that the settings name, and where it comes from."""
     rules = rules_of(config)
     (captions, caption_reason), (images, image_reason) = choose_pairs(
-        choose_caption_pair(candidates.captions, origin.round, earlier.captions, rules),
-        choose_image_pair(candidates.images, origin.round, earlier.images, rules),
+        choose_caption_pair(candidates.captions, origin.round, previous.captions, rules),
+        choose_image_pair(candidates.images, origin.round, previous.images, rules),
         rules,
     )
     return Preference(
@@ -142,10 +150,6 @@ def pair_item(candidates: Candidates, earlier: Earlier, config: CurateConfig, or
             image_answers=tuple(one.answers for one in candidates.images),
         ),
     )
-
-
-def _bad_rows(store: ShardStore, rows: int) -> Iterator[Bad]:
-    return (one for one in store.outcomes() if isinstance(one, Bad) and one.number < rows)
 
 
 def _earlier_speed(path: Path) -> Throughput | None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from curate.bad_rows import too_many_bad
 from curate.config import CurateConfig
-from curate.sources import Row, Source, Tally
-from curate.store.outcomes import Bad, Outcome
+from curate.sources import DataRow, Source
+from curate.store.outcomes import Outcome, QuarantinedRow
 from curate.store.shards import ShardStore
-from curate.workers.pool import Chunk, Numbered
+from curate.workers.pool import Chunk, NumberedItem
 from engine.errors import DataError
 
 Progress = Callable[[int, str], None]
@@ -25,9 +25,8 @@ class MissingRows:
         self._missing: dict[int, int] = {}
         """Rows of a block that are not back yet."""
         self._bad, self._first = 0, ""
-        self.tally = Tally()
-        self.rows = 0
-        """Rows of the source that were met so far."""
+        self.rows = self.dropped_questions = self.without_questions = 0
+        """Rows that were met so far, questions of theirs that were left out, and items that have none."""
 
     def chunks(self) -> Iterator[Chunk]:
         """Chunks of rows to be sampled. Stores those that are bad by themselves.
@@ -35,16 +34,18 @@ class MissingRows:
         Raises:
             DataError: more rows are bad than the settings allow.
         """
-        for block, rows in _blocks(self._source.rows(self.tally), self._store.size):
+        for block, rows in _blocks(self._source.rows(), self._store.size):
             self.rows += len(rows)
+            self.dropped_questions += sum(len(row.dropped) for _, row in rows)
+            self.without_questions += sum(row.item is not None and not row.item.questions for _, row in rows)
             done = self._done(block, rows)
             bad = [
-                Bad(number=number, where=row.where, reason=row.reason)
+                QuarantinedRow(number=number, where=row.where, reason=row.reason)
                 for number, row in rows
                 if row.item is None and number not in done
             ]
             missing = [
-                Numbered(number=number, where=row.where, item=row.item)
+                NumberedItem(number=number, where=row.where, item=row.item)
                 for number, row in rows
                 if row.item is not None and number not in done
             ]
@@ -74,12 +75,12 @@ class MissingRows:
         if not self._missing[block]:
             self._store.seal(block)
         for one in outcomes:
-            if isinstance(one, Bad):
+            if isinstance(one, QuarantinedRow):
                 self._note(one)
         self._judge(ended=False)
         self._progress(len(outcomes), note)
 
-    def _done(self, block: int, rows: Sequence[tuple[int, Row]]) -> set[int]:
+    def _done(self, block: int, rows: Sequence[tuple[int, DataRow]]) -> set[int]:
         """The numbers of a block that are stored; counts what of them is bad."""
         for one in self._store.bad(block):
             self._note(one)
@@ -87,7 +88,7 @@ class MissingRows:
             return {number for number, _ in rows}
         return self._store.numbers(block)
 
-    def _note(self, bad: Bad) -> None:
+    def _note(self, bad: QuarantinedRow) -> None:
         self._bad += 1
         self._first = self._first or f"{bad.where}: {bad.reason}"
 
@@ -96,7 +97,7 @@ class MissingRows:
             raise DataError(reason)
 
 
-def _blocks(rows: Iterable[Row], size: int) -> Iterator[tuple[int, list[tuple[int, Row]]]]:
+def _blocks(rows: Iterable[DataRow], size: int) -> Iterator[tuple[int, list[tuple[int, DataRow]]]]:
     """(block, its numbered rows)."""
     for block, numbered in itertools.groupby(enumerate(rows), key=lambda one: one[0] // size):
         yield block, list(numbered)

@@ -15,6 +15,7 @@ class Rules(Record):
     caption_margin: float = 0.0
     """Score difference that a pair of captions must exceed."""
     image_margin: float = 0.0
+    """Likewise of images."""
     by_likelihood: bool = True
     """Likelihood decides between images of equal score. Official: the first sampled is taken, and in round 1
     images that all score the same make no pair."""
@@ -43,7 +44,7 @@ def rules_of(config: CurateConfig) -> Rules:
         )
     return Rules(
         threshold=config.threshold,
-        caption_margin=max(config.min_margin, config.caption_margin),
-        image_margin=max(config.min_margin, config.image_margin),
+        caption_margin=config.caption_margin,
+        image_margin=config.image_margin,
         by_likelihood=config.tie_break == "likelihood",
     )

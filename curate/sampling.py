@@ -14,12 +14,21 @@ from curate.scoring.scorers import Scorers
 from curate.scoring.self_vqa import accuracy, likelihood, matched
 from curate.scoring.similarity import caption_scores
 from curate.sources import Source
-from curate.store.outcomes import Bad, Outcome, Sampled
-from curate.workers.pool import Chunk, Numbered
+from curate.store.outcomes import Outcome, QuarantinedRow, Sampled
+from curate.workers.pool import Chunk, NumberedItem
 from engine.errors import DataError, InputError
 from engine.files.clip_features import save_features
 from engine.metering.counters import EngineWork
-from engine.records import Candidates, CaptionCandidate, ImageCandidate, Item
+from engine.records import (
+    Answer,
+    Candidates,
+    CaptionCandidate,
+    ImageCandidate,
+    ImageTokens,
+    Item,
+    SampledCaption,
+    SampledImage,
+)
 
 
 class CandidateSampler:
@@ -50,19 +59,19 @@ class CandidateSampler:
         Raises:
             HermesError: whatever is not one item's fault.
         """
-        found: dict[int, Outcome] = {}
+        outcomes: dict[int, Outcome] = {}
         readable, pixels = [], []
         for row in rows:
             try:
                 pixels.append(self._source.image(row.item))
                 readable.append(row)
             except DataError as error:
-                found[row.number] = _bad(row, error)
+                outcomes[row.number] = _quarantined(row, error)
         for row, outcome in zip(readable, self._fitting(readable, pixels), strict=True):
-            found[row.number] = outcome
-        return [found[row.number] for row in rows]
+            outcomes[row.number] = outcome
+        return [outcomes[row.number] for row in rows]
 
-    def _fitting(self, rows: Sequence[Numbered], pixels: Sequence[NDArray[np.uint8]]) -> list[Outcome]:
+    def _fitting(self, rows: Sequence[NumberedItem], pixels: Sequence[NDArray[np.uint8]]) -> list[Outcome]:
         """Halves what does not fit until it is one row."""
         if not rows:
             return []
@@ -70,62 +79,79 @@ class CandidateSampler:
             every = self._candidates([row.item for row in rows], np.stack(pixels))
         except InputError as error:
             if len(rows) == 1:
-                return [_bad(rows[0], error)]
+                return [_quarantined(rows[0], error)]
             half = len(rows) // 2
             return self._fitting(rows[:half], pixels[:half]) + self._fitting(rows[half:], pixels[half:])
         return [Sampled(number=row.number, item=one) for row, one in zip(rows, every, strict=True)]
 
     def _candidates(self, items: Sequence[Item], pixels: NDArray[np.uint8]) -> list[Candidates]:
         """All candidates of some items, whose images are uint8 [B, H, W, 3], scored."""
-        model, scorers, config = self._model, self._scorers, self._config
+        model, config = self._model, self._config
         keys = [f"{self._round}/{item.id}" for item in items]
         real = model.encode(pixels)
         captions = model.caption(real, keys, self._seed, caption_plan(config))
-        painted = model.paint([item.caption for item in items], config.n, keys, self._seed, config.paint)
-        asked = [item.questions for item, images in zip(items, painted, strict=True) for _ in images]
-        tokens = [image for images in painted for image in images]
-        if scorers.judge is None:
-            told = model.answer(tokens, asked, config.answer)
+        prompts = [item.caption for item in items]
+        images = model.generate_images(prompts, config.n, keys, self._seed, config.image)
+        answers = self._answers(items, images)
+        every = zip(items, real, captions, images, answers, strict=True)
+        return [self._scored(*one) for one in every]
+
+    def _answers(
+        self, items: Sequence[Item], images: Sequence[Sequence[SampledImage]]
+    ) -> list[list[list[Answer]]]:
+        """For every image of every item, the answers to the item's questions: the model's or the judge's."""
+        judge = self._scorers.judge
+        questions = [item.questions for item, row in zip(items, images, strict=True) for _ in row]
+        tokens = [image for row in images for image in row]
+        if judge is None:
+            answers = iter(self._model.answer(tokens, questions, self._config.answer))
         else:
-            told = scorers.judge.answer(model.decode([one.codes for one in tokens]), asked)
-        answered = iter(told)
-        found = []
-        for item, image, written, images in zip(items, real, captions, painted, strict=True):
-            scores = caption_scores(scorers.captions, item.caption, [one.text for one in written])
-            replies = [next(answered) for _ in images]
-            answers = [matched(item.questions, reply, scorers.choices) for reply in replies]
-            found.append(
-                Candidates(
-                    id=item.id,
-                    round=self._round,
-                    caption=item.caption,
-                    category=item.category,
-                    objects=item.objects,
-                    questions=item.questions,
-                    image_codes=image.codes,
-                    image_features=save_features(self._features, image),
-                    captions=tuple(
-                        CaptionCandidate(
-                            index=i, text=one.text, token_ids=one.token_ids, seed=one.seed, score=score
-                        )
-                        for i, (one, score) in enumerate(zip(written, scores, strict=True))
-                    ),
-                    images=tuple(
-                        ImageCandidate(
-                            index=i,
-                            codes=one.codes,
-                            seed=one.seed,
-                            answers=answer,
-                            score=accuracy(item.questions, answer),
-                            likelihood=likelihood(item.questions, reply),
-                        )
-                        for i, (one, answer, reply) in enumerate(zip(images, answers, replies, strict=True))
-                    ),
-                )
-            )
-        return found
+            answers = iter(judge.answer(self._model.decode([one.codes for one in tokens]), questions))
+        return [[next(answers) for _ in row] for row in images]
+
+    def _scored(
+        self,
+        item: Item,
+        real: ImageTokens,
+        captions: Sequence[SampledCaption],
+        images: Sequence[SampledImage],
+        answers: Sequence[Sequence[Answer]],
+    ) -> Candidates:
+        """The candidates of one item."""
+        scores = caption_scores(self._scorers.captions, item.caption, [one.text for one in captions])
+        return Candidates(
+            id=item.id,
+            round=self._round,
+            caption=item.caption,
+            category=item.category,
+            objects=item.objects,
+            questions=item.questions,
+            image_codes=real.codes,
+            image_features=save_features(self._features, real),
+            captions=tuple(
+                CaptionCandidate(index=i, text=one.text, token_ids=one.token_ids, seed=one.seed, score=score)
+                for i, (one, score) in enumerate(zip(captions, scores, strict=True))
+            ),
+            images=tuple(
+                self._scored_image(i, item, image, replies)
+                for i, (image, replies) in enumerate(zip(images, answers, strict=True))
+            ),
+        )
+
+    def _scored_image(
+        self, index: int, item: Item, image: SampledImage, replies: Sequence[Answer]
+    ) -> ImageCandidate:
+        answers = matched(item.questions, replies, self._scorers.choices)
+        return ImageCandidate(
+            index=index,
+            codes=image.codes,
+            seed=image.seed,
+            answers=answers,
+            score=accuracy(item.questions, answers),
+            likelihood=likelihood(item.questions, replies),
+        )
 
 
-def _bad(row: Numbered, error: Exception) -> Bad:
+def _quarantined(row: NumberedItem, error: Exception) -> QuarantinedRow:
     reason = " ".join(str(error).encode(errors="backslashreplace").decode().split())
-    return Bad(number=row.number, where=row.where, id=row.item.id, reason=reason)
+    return QuarantinedRow(number=row.number, where=row.where, id=row.item.id, reason=reason)

@@ -41,10 +41,21 @@ FLOORS = {
         *("command", "pretraining"),
     ),
     "hermes_cli": (
-        *("options", "settings", "recipes", "view", "pages", "run", "inspection", "reporting", "stages"),
+        *(
+            "former",
+            "options",
+            "settings",
+            "recipes",
+            "view",
+            "pages",
+            "run",
+            "inspection",
+            "reporting",
+            "stages",
+        ),
         *("commands", "plan", "main"),
     ),
-    "benchmarks": ("speed", "parity", "gpu", "objectives", "resilience", "experiment"),
+    "benchmarks": ("speed", "parity", "gpu", "resilience", "experiment"),
 }
 """The rooms of each package from the ground up: a room imports only rooms before it."""
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

@@ -1,43 +1,59 @@
-"""Runs a grid of self-play runs, and writes what they found.
+"""Runs a grid: each row under each seed of training is one `hermes run` in a folder of its own.
 
-Every cell, a row of the grid under one seed of training, is a `hermes run` in a folder of its own. What
-cells have in common is done once. Killed anywhere, the same command goes on; a cell that fails is reported,
-and the others go on. The results are written again whenever a cell is complete, and with --final the
-measurements beside them, from which another machine goes on.
+Killed anywhere, the same command goes on, since `hermes run` does; what was at work then ends by itself where
+SIGKILL reached this process alone. A run that fails is reported with the last
+line of its log, and the others go on. The results are written again whenever a run is complete.
 
-Rows are measured on validation while settings are chosen. --final measures them on the evaluation split,
-each once: a look is entered beside the results, and a second one under other settings is refused unless
-asked for.
+The shipped grid measures on the evaluation split. Choose settings on a grid whose `eval.split` is validation,
+as that of levers.toml.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
+import os
+import queue
+import subprocess
 import sys
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from benchmarks.experiment.cells import Cell, Curation, Final, Task
-from benchmarks.experiment.collect import collect
-from benchmarks.experiment.estimate import rates, seconds_left, told
-from benchmarks.experiment.grid import SHIPPED, Grid, Row, chosen_rows, chosen_seeds, load_grid
-from benchmarks.experiment.keeping import keep, kept_path, require_same_bases, restore
-from benchmarks.experiment.looks import Looks
-from benchmarks.experiment.planning import Plan, plan
+from benchmarks.experiment.collect import collect, run_folder
+from benchmarks.experiment.grid import SHIPPED, Grid, Row, load_grid
 from benchmarks.experiment.results import Results
-from benchmarks.experiment.runner import Failure, Runner, cores_for, held
 from engine.errors import ConfigError, HermesError
 from engine.files.atomic import write_file
+from engine.files.lock import holding
 
-RESULTS = Path("benchmarks/results")
-LEDGER = "experiment-looks.json"
+CONFIG, LOG = "config.toml", "log.txt"
+
+
+class Job(NamedTuple):
+    """One `hermes run`."""
+
+    row: Row
+    seed: int
+    folder: Path
+    config: bytes
+
+    @property
+    def name(self) -> str:
+        """What progress calls it."""
+        return f"{self.row.name}, seed {self.seed}"
+
+    @property
+    def command(self) -> list[str]:
+        """A base model is only measured."""
+        action = ["run", "--rounds", str(self.row.rounds)] if self.row.rounds else ["eval"]
+        given = ["--run", str(self.folder), "--config", str(self.folder / CONFIG)]
+        return [sys.executable, "-m", "hermes_cli.main", *action, *given]
 
 
 def options() -> argparse.ArgumentParser:
-    """Which grid, which of its cells, and where to."""
+    """Which grid, which of its rows, and where to."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.experiment",
         description=__doc__,
@@ -47,110 +63,100 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--to", type=Path, default=Path("runs/experiment"))
     parser.add_argument("--rows", default="", help="names, with commas between [all]")
     parser.add_argument("--seeds", default="", help="of training, with commas between [all of each row]")
-    parser.add_argument("--final", action="store_true", help="measure on the evaluation split")
-    parser.add_argument("--look-again", action="store_true", help="with --final, under other settings")
-    parser.add_argument(
-        "--afresh", action="store_true", help="with --final, without what was measured before"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print what is to be done; start nothing")
-    parser.add_argument("--jobs", type=int, default=1, help="cells side by side, each on a core of its own")
-    parser.add_argument(
-        "--results",
-        type=Path,
-        help=f"JSON to write [{RESULTS}/experiment.json with --final, else experiment-validation.json]",
-    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each on a core of its own")
+    parser.add_argument("--dry-run", action="store_true", help="print the runs; start nothing")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/experiment.json"))
     return parser
 
 
-def results_path(given: argparse.Namespace) -> Path:
-    """Where results go: those of the two splits never replace each other."""
-    name = "experiment.json" if given.final else "experiment-validation.json"
-    return given.results or RESULTS / name
-
-
-def show(plan_: Plan, jobs: int) -> None:
-    """Prints every task, what it shares, and about how long it takes."""
-    done = [task for task in plan_.tasks if task.done()]
-    rate = rates(done)
-    for task in plan_.tasks:
-        left = seconds_left(task, rate)
-        state = "done" if not left else f"about {told(left)}"
-        print(f"{task.name:44} {state:>12}  {_shares(task)}".rstrip())
-    total = sum(seconds_left(task, rate) for task in plan_.tasks) / jobs
-    print(f"{len(done)} of {len(plan_.tasks)} done; the rest takes about {told(total)} with --jobs {jobs}")
-
-
-def _shares(task: Task) -> str:
-    if isinstance(task, Cell):
-        rows = f"; rows {', '.join(task.rows)}" if len(task.rows) > 1 else ""
-        return f"rounds: {task.rounds}, from {task.base.name} and {task.curation.name}{rows}"
-    if isinstance(task, Final):
-        return f"rounds: {task.rounds}, from {task.base.name}"
-    if isinstance(task, Curation):
-        wider = f", of the candidates of {task.wider.name}" if task.wider else ""
-        return f"curates round 1 of {task.settings.curate.limit} items, n = {task.settings.curate.n}{wider}"
-    return "measures the base model"
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(one) for one in text.split(",") if one.strip())
-    except ValueError as error:
-        raise ConfigError(f"--seeds {text!r}: give numbers with commas between") from error
-
-
-def selected(grid: Grid, rows: str, seeds: str) -> list[tuple[Row, Sequence[int]]]:
-    """The rows, with the seeds of each, that are asked for."""
-    wanted = _seeds(seeds)
-    cells = [(row, chosen_seeds(row, wanted)) for row in chosen_rows(grid, rows)]
-    found: list[tuple[Row, Sequence[int]]] = [(row, some) for row, some in cells if some or not row.rounds]
-    if not found:
-        raise ConfigError(f"--seeds {seeds}: no row has one of them")
-    return found
-
-
-def run(given: argparse.Namespace) -> list[Failure]:
-    """Does what the options ask for, and returns what failed.
+def planned(grid: Grid, root: Path, rows: str, seeds: str) -> list[Job]:
+    """The runs that are asked for, the first seed of every row first.
 
     Raises:
-        HermesError: the grid cannot be run, or a row must not be looked at.
+        ConfigError: there is none.
     """
-    grid = load_grid(given.grid)
-    cells = selected(grid, given.rows, given.seeds)
-    path = results_path(given)
-    looks = Looks(path.with_name(LEDGER))
-    if given.final:
-        looks.require(grid, [row for row, _ in cells], given.look_again)
-    root = given.to.resolve()
-    if given.final and not given.afresh and (count := restore(kept_path(path), root)):
-        print(f"{kept_path(path)}: {count} files of what was measured before put into {root}", flush=True)
-    planned = plan(root, grid, cells, given.final)
+    try:
+        wanted = {int(one) for one in seeds.split(",") if one.strip()}
+    except ValueError as error:
+        raise ConfigError(f"--seeds {seeds!r}: give numbers with commas between") from error
+    jobs = [
+        (place, Job(row, seed, run_folder(root, row, seed), grid.config(row, seed)))
+        for row in grid.chosen(rows)
+        for place, seed in enumerate(row.runs)
+        if seed in wanted or not wanted or not row.rounds
+    ]
+    if not jobs:
+        raise ConfigError(f"--seeds {seeds}: no row has one of them")
+    return [job for _, job in sorted(jobs, key=lambda one: one[0])]
+
+
+def cores_for(jobs: int) -> list[int]:
+    """The cores that so many jobs are pinned to.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if not 1 <= jobs <= len(cores):
+        raise ConfigError(f"--jobs {jobs}: each job has a core, and this process may use {len(cores)}")
+    return cores[:jobs]
+
+
+def pool_on(cores: list[int]) -> ThreadPoolExecutor:
+    """A thread a core, pinned to it, as the processes are that it starts: results do not depend on --jobs."""
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for core in cores:
+        free.put(core)
+    return ThreadPoolExecutor(len(cores), initializer=lambda: os.sched_setaffinity(0, {free.get()}))
+
+
+def run_job(job: Job) -> str:
+    """Runs a job to its end; returns why it failed, or nothing."""
+    config, log = job.folder / CONFIG, job.folder / LOG
+    if config.is_file() and config.read_bytes() != job.config:
+        return f"{job.folder}: was run under other settings; remove it or choose another --to"
+    write_file(config, job.config)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "110"}
+    with log.open("ab") as out:
+        done = subprocess.run(
+            job.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, check=False
+        )
+    return last_line(log) if done.returncode else ""
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log that says anything."""
+    lines = path.read_text(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it left no line")
+
+
+def run(given: argparse.Namespace) -> dict[str, str]:
+    """Does what the options ask for; returns why jobs failed, by their names.
+
+    Raises:
+        HermesError: the grid cannot be run.
+    """
+    grid, root = load_grid(given.grid), given.to.resolve()
+    jobs = planned(grid, root, given.rows, given.seeds)
+    cores = cores_for(given.jobs)
     if given.dry_run:
-        show(planned, given.jobs)
-        return []
-    cores_for(given.jobs)
-    require_same_bases(planned.tasks)
-    # The results tell of all rows of the grid, whichever are run now.
-    everything = plan(root, grid, selected(grid, "", ""), given.final)
-
-    def write(task: Task | None = None) -> None:
-        found = collect(grid, everything, looks, given.final)
-        write_file(path, msgspec.json.format(msgspec.json.encode(found)))
-        if given.final:
-            keep(root, everything.tasks, kept_path(path))
-
-    def look(task: Task) -> None:
-        if given.final and not isinstance(task, Cell):
-            for name in task.rows:
-                looks.enter(grid, grid.find(name), datetime.date.today().isoformat())
-
-    with held(root):
-        runner = Runner(planned.tasks, given.jobs, look, write, lambda line: print(line, flush=True))
-        print(runner.left(), flush=True)
-        failures = runner.run()
-        write()
-    tell(msgspec.json.decode(path.read_bytes(), type=Results))
-    print(f"written to {path}")
+        print(*(f"{job.name}: hermes {' '.join(job.command[3:])}" for job in jobs), sep="\n")
+        return {}
+    failures: dict[str, str] = {}
+    with holding(root / "lock", f"{root}: another process runs this experiment; wait for it"):
+        pool = pool_on(cores)
+        try:
+            started = {pool.submit(run_job, job): job for job in jobs}
+            for number, future in enumerate(as_completed(started), 1):
+                job, reason = started[future], future.result()
+                if reason:
+                    failures[job.name] = reason
+                print(f"{number} of {len(jobs)}: {job.name}: {reason or 'done'}", flush=True)
+                write_file(given.results, msgspec.json.format(msgspec.json.encode(collect(grid, root))))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    tell(msgspec.json.decode(given.results.read_bytes(), type=Results))
+    print(f"written to {given.results}")
     return failures
 
 
@@ -167,7 +173,7 @@ def tell(results: Results) -> None:
 
 
 def main() -> None:
-    """One line for what cannot be done; status 1 where a cell failed."""
+    """One line for what cannot be done; status 1 where a run failed."""
     try:
         failures = run(options().parse_args())
     except HermesError as error:
@@ -175,8 +181,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("experiment: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-    for one in failures:
-        print(f"experiment: {one.task} failed: {one.line}", file=sys.stderr)
+    for name, reason in failures.items():
+        print(f"experiment: {name} failed: {reason}", file=sys.stderr)
     sys.exit(1 if failures else 0)
 
 

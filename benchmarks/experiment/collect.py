@@ -1,4 +1,4 @@
-"""From the folders of an experiment to its results.
+"""From the runs of a grid to its results.
 
 Legend: S seeds, N items.
 """
@@ -8,97 +8,82 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from benchmarks.experiment.cells import Base, Cell, Final, Measured
-from benchmarks.experiment.estimate import seconds_of
-from benchmarks.experiment.grid import EVALUATION, Grid, Row
-from benchmarks.experiment.looks import Looks
-from benchmarks.experiment.pairing import Sides, stacked
-from benchmarks.experiment.planning import Plan
-from benchmarks.experiment.results import (
-    Bounds,
-    Change,
-    Kind,
-    Results,
-    Round,
-    RowResult,
-    Summary,
-)
-from benchmarks.experiment.sharing import measured_as, measurement
-from benchmarks.experiment.stages import mean_seconds, pairs_of, training_of
-from benchmarks.experiment.statistics import Interval, crossed, cut, short
-from benchmarks.speed.timing import machine
-from curate.evaluation.records import GapReport
+from benchmarks.experiment.grid import Grid, Row
+from benchmarks.experiment.results import Change, Kind, Results, Round, RowResult, Summary
+from benchmarks.experiment.statistics import Shares, bounds, crossed, cut, paired, short
+from benchmarks.speed.bench import machine
+from curate.evaluation.config import EvalConfig
+from curate.evaluation.records import GapReport, read_gap
+
+Measured = dict[int, GapReport]
+"""Seed -> measurement."""
 
 
-class Measurements(NamedTuple):
-    """What there is of a row: round -> seed -> report; the base under every seed alike."""
+class RowMeasurements(NamedTuple):
+    """What there is of a row; the base is the same under every seed."""
 
     base: GapReport
-    rounds: dict[int, dict[int, GapReport]]
+    rounds: dict[int, Measured]
 
 
-def collect(grid: Grid, plan: Plan, looks: Looks, final: bool) -> Results:
-    """The results of a plan's rows from what is complete of them."""
-    found = {row.name: _measurements(row, plan.measured[row.name]) for row in _rows(grid, plan)}
-    default = found.get(grid.default.name)
-    rows = tuple(
-        _row(grid, row, found[row.name], plan.measured[row.name], None if row.default else default, looks)
-        for row in _rows(grid, plan)
-    )
-    split = EVALUATION if final else grid.settled(grid.default).eval.split
+def run_folder(root: Path, row: Row, seed: int) -> Path:
+    """The folder of a row's `hermes run` under one seed of training."""
+    return root / row.name / f"seed-{seed}"
+
+
+def measurement(run: Path, number: int, config: EvalConfig) -> GapReport | None:
+    """A round's measurement; None where there is none under these settings, item by item.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    found = read_gap(run / f"round-{number}" / "eval.json")
+    return found if found and found.config == config and found.per_item else None
+
+
+def collect(grid: Grid, root: Path) -> Results:
+    """The results of a grid's rows from what is complete of them."""
+    config = grid.tables(grid.default).eval
+    measured = {row.name: _measurements(row, root, config) for row in grid.row}
+    default = measured[grid.default.name]
+    rows = tuple(_row(grid, row, measured[row.name], default) for row in grid.row)
     return Results(
         grid=grid.digest,
-        split=split,
+        split=config.split,
         machine=machine(),
         rows=rows,
-        summary=_summary(grid.default, rows, split),
+        summary=_summary(grid.default, rows, config.split),
     )
 
 
-def _rows(grid: Grid, plan: Plan) -> list[Row]:
-    return [row for row in grid.row if row.name in plan.measured]
-
-
-def _measurements(row: Row, tasks: Sequence[tuple[int, Measured]]) -> Measurements | None:
+def _measurements(row: Row, root: Path, config: EvalConfig) -> RowMeasurements | None:
     """None where not even the base is measured."""
-    base: GapReport | None = None
-    rounds: dict[int, dict[int, GapReport]] = {}
-    for seed, task in tasks:
-        for number in range(row.rounds + 1):
-            if has(task, number) and (one := measurement(task.folder, number)) is not None:
-                if number == 0:
-                    base = one
-                else:
-                    rounds.setdefault(number, {})[seed] = one
-    return Measurements(base, rounds) if base is not None else None
-
-
-def has(task: Measured, number: int) -> bool:
-    """Whether a task's folder holds a round's measurement under its settings."""
-    if isinstance(task, Base):
-        return number == 0 and measured_as(task.folder, 0, task.settings.eval)
-    return task.has(number)
+    bases: list[GapReport] = []
+    rounds: dict[int, Measured] = {}
+    for seed in row.runs:
+        run = run_folder(root, row, seed)
+        if base := measurement(run, 0, config):
+            bases.append(base)
+        for number in range(1, row.rounds + 1):
+            if one := measurement(run, number, config):
+                rounds.setdefault(number, {})[seed] = one
+    return RowMeasurements(bases[0], rounds) if bases else None
 
 
 def _row(
-    grid: Grid,
-    row: Row,
-    found: Measurements | None,
-    tasks: Sequence[tuple[int, Measured]],
-    default: Measurements | None,
-    looks: Looks,
+    grid: Grid, row: Row, measured: RowMeasurements | None, default: RowMeasurements | None
 ) -> RowResult:
-    folders = {seed: task for seed, task in tasks if not isinstance(task, Base)}
     rounds: list[Round] = []
-    if found is not None:
-        rounds.append(_base(found.base, tasks))
-        rounds += [_round(number, found, default, folders) for number in sorted(found.rounds)]
-    complete = found is not None and all(
-        set(found.rounds.get(number, {})) >= set(row.seeds) for number in range(1, row.rounds + 1)
+    if measured is not None:
+        rounds = [_plain(0, {}, [measured.base], paired([[measured.base]])[0])]
+        others = None if row.default else default
+        rounds += [_round(number, measured, others) for number in sorted(measured.rounds)]
+    complete = measured is not None and all(
+        set(measured.rounds.get(number, {})) >= set(row.seeds) for number in range(1, row.rounds + 1)
     )
     return RowResult(
         name=row.name,
@@ -109,129 +94,82 @@ def _row(
         seeds=row.seeds if row.rounds else (),
         settings=grid.tree(row),
         rounds=tuple(rounds),
-        looks=len(looks.of(grid, row)),
     )
 
 
-def _base(report: GapReport, tasks: Sequence[tuple[int, Measured]]) -> Round:
-    seconds = [seconds_of(task.folder, 0) for _, task in tasks]
-    return _measured(0, (), [report], stacked([[report]])[0], next((one for one in seconds if one), {}))
-
-
-def _measured(
-    number: int, seeds: tuple[int, ...], reports: Sequence[GapReport], sides: Sides, seconds: dict[str, float]
-) -> Round:
+def _plain(number: int, by_seed: Measured, reports: Sequence[GapReport], shares: Shares) -> Round:
     """What a round has without others to compare it with."""
-    und, gen, gap = crossed(sides.und), crossed(sides.gen), crossed(sides.gap)
     kinds = sorted({kind for report in reports for kind in report.by_kind})
     return Round(
         round=number,
-        seeds=seeds,
-        items=sides.und.shape[1],
-        und=short(und.value),
-        und_ci=_bounds(und),
-        gen=short(gen.value),
-        gen_ci=_bounds(gen),
-        gap=short(gap.value),
-        gap_ci=_bounds(gap),
+        seeds=tuple(by_seed),
+        items=shares.und.shape[1],
         by_kind={
             kind: _kind([one.by_kind[kind] for one in reports if kind in one.by_kind]) for kind in kinds
         },
-        by_seed={str(seed): _kind([one]) for seed, one in zip(seeds, reports, strict=False)},
-        seconds={stage: round(value, 1) for stage, value in seconds.items()},
+        by_seed={str(seed): _kind([one]) for seed, one in by_seed.items()},
+        **_intervals(shares),
     )
 
 
-def _kind(found: Sequence[object]) -> Kind:
-    und, gen = (short(fmean(getattr(one, side) for one in found)) for side in ("und", "gen"))
+def _intervals(shares: Shares) -> dict[str, Any]:
+    """Both sides and their gap, each with its interval."""
+    found = {side: crossed(getattr(shares, side)) for side in ("und", "gen", "gap")}
+    values = {side: short(one.value) for side, one in found.items()}
+    return values | {f"{side}_ci": bounds(one) for side, one in found.items()}
+
+
+def _kind(groups: Sequence[object]) -> Kind:
+    und, gen = (short(fmean(getattr(one, side) for one in groups)) for side in ("und", "gen"))
     return Kind(und=und, gen=gen)
 
 
-def _round(
-    number: int, found: Measurements, default: Measurements | None, folders: dict[int, Cell | Final]
-) -> Round:
-    reports = found.rounds[number]
-    seeds = tuple(sorted(reports))
-    now, base = stacked([[reports[seed] for seed in seeds], [found.base]])
-    runs = [_trained_in(folders[seed]) for seed in seeds]
-    seconds = [
-        {**seconds_of(run, number), **seconds_of(folders[seed].folder, number)}
-        for seed, run in zip(seeds, runs, strict=True)
-    ]
-    plain = _measured(number, seeds, [reports[seed] for seed in seeds], now, mean_seconds(seconds))
+def _round(number: int, measured: RowMeasurements, default: RowMeasurements | None) -> Round:
+    by_seed = dict(sorted(measured.rounds[number].items()))
+    now, base = paired([[*by_seed.values()], [measured.base]])
     und, gen = crossed(now.und - base.und), crossed(now.gen - base.gen)
     closed = cut(now.gap, base.gap)
     return msgspec.structs.replace(
-        plain,
+        _plain(number, by_seed, [*by_seed.values()], now),
         und_gain=short(und.value),
-        und_gain_ci=_bounds(und),
+        und_gain_ci=bounds(und),
         gen_gain=short(gen.value),
-        gen_gain_ci=_bounds(gen),
+        gen_gain_ci=bounds(gen),
         gap_cut=short(closed.value) if closed else None,
-        gap_cut_ci=_bounds(closed) if closed else None,
-        since_previous=_since(number, found, reports),
-        versus_default=_versus(reports, default.rounds.get(number) if default else None),
-        pairs=pairs_of(runs, number),
-        trained=training_of(runs, number),
+        gap_cut_ci=bounds(closed) if closed else None,
+        since_previous=_since(number, measured, by_seed),
+        versus_default=_versus(by_seed, default.rounds.get(number) if default else None),
     )
 
 
-def _trained_in(task: Cell | Final) -> Path:
-    """The folder of the cell that trained."""
-    return task.folder if isinstance(task, Cell) else task.cell.folder
-
-
-def _since(number: int, found: Measurements, reports: dict[int, GapReport]) -> Change:
+def _since(number: int, measured: RowMeasurements, by_seed: Measured) -> Change | None:
     """Over the round before, under the seeds that have both."""
     if number == 1:
-        return _change([[reports[seed] for seed in sorted(reports)], [found.base]])
-    before = found.rounds[number - 1]
-    seeds = sorted(set(reports) & set(before))
-    return _change([[one[seed] for seed in seeds] for one in (reports, before)])
+        return _change([*by_seed.values()], [measured.base])
+    before = measured.rounds.get(number - 1, {})
+    seeds = [seed for seed in by_seed if seed in before]
+    return _change([by_seed[seed] for seed in seeds], [before[seed] for seed in seeds]) if seeds else None
 
 
-def _versus(reports: dict[int, GapReport], default: dict[int, GapReport] | None) -> Change | None:
-    if not default or set(reports) != set(default):
+def _versus(by_seed: Measured, default: Measured | None) -> Change | None:
+    if not default or set(by_seed) != set(default):
         return None
-    return _change([[one[seed] for seed in sorted(reports)] for one in (reports, default)])
+    return _change([*by_seed.values()], [default[seed] for seed in by_seed])
 
 
-def _change(groups: Sequence[Sequence[GapReport]]) -> Change:
-    """The first group minus the second, which may be one report for all seeds."""
-    after, before = stacked(groups)
-    und, gen, gap = (crossed(getattr(after, side) - getattr(before, side)) for side in ("und", "gen", "gap"))
-    return Change(
-        und=short(und.value),
-        und_ci=_bounds(und),
-        gen=short(gen.value),
-        gen_ci=_bounds(gen),
-        gap=short(gap.value),
-        gap_ci=_bounds(gap),
-    )
+def _change(after: Sequence[GapReport], before: Sequence[GapReport]) -> Change:
+    """The first minus the second, which may be one measurement for all seeds."""
+    now, then = paired([after, before])
+    return Change(**_intervals(Shares(now.und - then.und, now.gen - then.gen)))
 
 
 def _summary(row: Row, rows: Sequence[RowResult], split: str) -> Summary | None:
-    found = next((one for one in rows if one.name == row.name), None)
-    last = next((one for one in found.rounds if one.round == row.rounds), None) if found else None
-    if found is None or last is None or last.und_gain is None or last.gen_gain is None:
+    found = next(one for one in rows if one.name == row.name)
+    last = next((one for one in found.rounds if one.round == row.rounds), None)
+    if last is None or last.und_gain is None:
         return None
-    assert last.und_gain_ci is not None
-    assert last.gen_gain_ci is not None
+    names = [name for name in Summary.__struct_fields__ if name.startswith(("und_", "gen_", "gap_"))]
+    gains = {name: getattr(last, name) for name in names}
     return Summary(
-        row=row.name,
-        complete=found.complete,
-        rounds=last.round,
-        seeds=last.seeds,
-        split=split,
-        looks=found.looks,
-        und_gain=last.und_gain,
-        und_gain_ci=last.und_gain_ci,
-        gen_gain=last.gen_gain,
-        gen_gain_ci=last.gen_gain_ci,
-        gap_cut=last.gap_cut,
-        gap_cut_ci=last.gap_cut_ci,
+        row=row.name, complete=found.complete, rounds=last.round, seeds=last.seeds, split=split, **gains
     )
-
-
-def _bounds(one: Interval) -> Bounds:
-    return short(one.low), short(one.high)

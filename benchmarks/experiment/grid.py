@@ -1,39 +1,49 @@
-"""The declared grid: rows of an experiment, each a settings tree laid over the defaults."""
+"""The declared grid: rows of an experiment, each a tree of `hermes run`'s settings over common defaults."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from benchmarks.experiment.settings import CellSettings, Tree, digest, merge, settle
+from curate.config import CurateConfig
+from curate.evaluation.config import EvalConfig
 from engine.errors import ConfigError
 from engine.records import Record
+from train.config import TrainConfig
 
 SHIPPED = Path(__file__).with_name("grid.toml")
-VALIDATION, EVALUATION = "validation", "evaluation"
-"""Splits: settings are chosen on the one, and each row is looked at once on the other."""
+Tree = dict[str, Any]
+
+
+class Tables(Record):
+    """The tables of `hermes run`'s settings that have a config of their own."""
+
+    curate: CurateConfig = CurateConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
 
 
 class Row(Record, forbid_unknown_fields=True):
-    """One row: a variant of the recipe, run once for every seed."""
+    """A variant of the recipe, run once for every seed."""
 
     name: str
     """Lower-case letters, digits, dots and dashes: it names a folder."""
     title: str
     rounds: int = 1
     """0 is the base model, which is measured alone."""
-    settings: Tree = msgspec.field(default_factory=dict)
+    settings: Tree = {}
     """Laid over the defaults."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of training; curation keeps the run's."""
     default: bool = False
-    """Whether this row is the recipe of the defaults, which the summary tells of."""
-    shares: str = ""
-    """Name of a row whose curation of round 1 this row must share; what is alike is found without it."""
+    """Whether the summary tells of this row, and the others are compared with it."""
     group: str = ""
     """Rows of one group stand in one table."""
 
@@ -49,19 +59,22 @@ class Row(Record, forbid_unknown_fields=True):
         if "seed" in self.settings.get("train", {}):
             raise ConfigError(f"row {self.name}: train.seed is given by seeds, not by settings")
 
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """Seeds of its runs; the base model, which is not trained, has one."""
+        return self.seeds if self.rounds else (0,)
+
 
 class Grid(Record, forbid_unknown_fields=True):
-    """All rows.
+    """All rows, with the settings that they have in common.
 
     Raises:
         ConfigError: rows do not fit together, or the settings of one are wrong.
     """
 
     row: tuple[Row, ...]
-    defaults: Tree = msgspec.field(default_factory=dict)
+    defaults: Tree = {}
     """Settings of `hermes run`, as its --config takes them."""
-    final: Tree = msgspec.field(default_factory=dict)
-    """Laid over the `eval` table for the measurement on the evaluation split."""
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.row]
@@ -70,74 +83,71 @@ class Grid(Record, forbid_unknown_fields=True):
         if (count := sum(row.default for row in self.row)) != 1:
             raise ConfigError(f"grid: {count} rows have default = true; it must be one")
         for row in self.row:
-            settings = self.settled(row)
-            if settings.eval.split == EVALUATION:
-                raise ConfigError(
-                    f"row {row.name}: eval.split is {EVALUATION}; rows are chosen on another split, "
-                    "and --final measures on that one"
-                )
-            if settings.eval != self.settled(self.default).eval:
+            if self.tables(row).eval != self.tables(self.default).eval:
                 raise ConfigError(f"row {row.name}: eval is a matter of the defaults, the same for all rows")
-            self.final_eval(row)
-            if row.shares:
-                self._check_shares(row, settings)
-
-    def _check_shares(self, row: Row, settings: CellSettings) -> None:
-        other = self.find(row.shares)
-        theirs = self.settled(other)
-        if settings.curation_basis != theirs.curation_basis:
-            raise ConfigError(
-                f"row {row.name}: shares the curation of {other.name}, but their settings of it differ"
-            )
 
     @property
     def default(self) -> Row:
-        """The recipe of the defaults."""
+        """The row that the summary tells of."""
         return next(row for row in self.row if row.default)
 
-    def find(self, name: str) -> Row:
-        """The row of that name.
+    def tree(self, row: Row) -> Tree:
+        """The row's settings laid over the defaults."""
+        return merge(self.defaults, row.settings)
+
+    def tables(self, row: Row) -> Tables:
+        """Its tables, with everything that they leave open.
 
         Raises:
-            ConfigError: there is none; names those that there are.
+            ConfigError: a name is unknown, or a value is of the wrong type or out of range.
         """
-        for row in self.row:
-            if row.name == name:
-                return row
-        raise ConfigError(f"there is no row {name!r}, only {', '.join(row.name for row in self.row)}")
+        try:
+            return msgspec.convert(self.tree(row), Tables)
+        except (msgspec.ValidationError, ConfigError) as error:
+            raise ConfigError(f"row {row.name}: {error}") from error
 
-    def tree(self, row: Row) -> Tree:
-        """The row's settings laid over the defaults, measured on validation unless they say otherwise."""
-        return merge(merge({"eval": {"split": VALIDATION}}, self.defaults), row.settings)
-
-    def settled(self, row: Row) -> CellSettings:
-        """They, with everything that they leave open."""
-        return settle(self.tree(row), f"row {row.name}")
-
-    def final_eval(self, row: Row) -> CellSettings:
-        """They, measured on the evaluation split."""
-        over = {"eval": merge(self.final, {"split": EVALUATION})}
-        return settle(merge(self.tree(row), over), f"row {row.name}, final")
-
-    def measured(self, row: Row, final: bool) -> CellSettings:
-        """The settings whose `eval` is that of the measurement that is wanted."""
-        return self.final_eval(row) if final else self.settled(row)
+    def config(self, row: Row, seed: int) -> bytes:
+        """A file for `hermes run --config` that states every setting, so that no recipe lies under it."""
+        whole = merge(self.tree(row), {"train": {"seed": seed}})
+        whole = merge(msgspec.to_builtins(self.tables(row)), whole)
+        lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in _flat(whole))
+        return "".join(lines).encode()
 
     @property
     def digest(self) -> str:
         """Of all rows with their settings."""
-        return digest(
-            [
-                {
-                    "name": row.name,
-                    "rounds": row.rounds,
-                    "seeds": row.seeds,
-                    "settings": msgspec.to_builtins(self.settled(row)),
-                    "final": msgspec.to_builtins(self.final_eval(row).eval),
-                }
-                for row in self.row
-            ]
-        )
+        content = json.dumps([msgspec.to_builtins(self)], sort_keys=True).encode()
+        return hashlib.blake2b(content, digest_size=6).hexdigest()
+
+    def chosen(self, names: str) -> tuple[Row, ...]:
+        """The rows of a list such as `base,sum` in the grid's order; all of an empty one.
+
+        Raises:
+            ConfigError: there is no such row; names those that there are.
+        """
+        wanted = {name.strip() for name in names.split(",") if name.strip()}
+        known = [row.name for row in self.row]
+        if unknown := sorted(wanted - {*known}):
+            raise ConfigError(f"there is no row {unknown[0]!r}, only {', '.join(known)}")
+        return tuple(row for row in self.row if row.name in wanted or not wanted)
+
+
+def merge(base: Tree, over: Tree) -> Tree:
+    """`over` laid on `base`, table by table."""
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _flat(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every setting; what is unset has no place in TOML."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield prefix + name, value
 
 
 def load_grid(path: Path) -> Grid:
@@ -147,24 +157,8 @@ def load_grid(path: Path) -> Grid:
         ConfigError: it is missing, no TOML, or no grid; one line says where and what.
     """
     try:
-        tree = tomllib.loads(path.read_text())
-        return msgspec.convert(tree, Grid)
+        return msgspec.convert(tomllib.loads(path.read_text()), Grid)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"--grid {path}: {error}") from error
     except (msgspec.ValidationError, ConfigError) as error:
         raise ConfigError(f"--grid {path}: {error}") from error
-
-
-def chosen_rows(grid: Grid, names: str) -> tuple[Row, ...]:
-    """The rows of a list such as `base,sum` in the grid's order; all of an empty one.
-
-    Raises:
-        ConfigError: there is no such row.
-    """
-    wanted = {grid.find(name.strip()).name for name in names.split(",") if name.strip()}
-    return tuple(row for row in grid.row if row.name in wanted or not wanted)
-
-
-def chosen_seeds(row: Row, seeds: Sequence[int]) -> tuple[int, ...]:
-    """Those of a row's seeds that are asked for; all where none are."""
-    return tuple(seed for seed in row.seeds if seed in seeds or not seeds) if row.rounds else ()

@@ -1,12 +1,12 @@
 """What an experiment has found so far, as `benchmarks/results/experiment.json` holds it.
 
 Fields that end in `_ci` are the bounds of the 95% interval of the field without it (`statistics.py`); what
-cannot be said yet is null. Fields are only ever added.
+cannot be said yet is null. Earlier files have fields beside these, which nothing reads.
 """
 
 from __future__ import annotations
 
-from benchmarks.speed.timing import Machine
+from benchmarks.speed.bench import Machine
 from engine.records import Record
 
 Bounds = tuple[float, float]
@@ -28,31 +28,6 @@ class Change(Record):
     gen_ci: Bounds
     gap: float
     gap_ci: Bounds
-
-
-class Pairs(Record):
-    """What trained a round, means over seeds; round 1 has the same pairs under each."""
-
-    items: float
-    captions: float
-    images: float
-    image_ties: float
-    mean_similarity: float
-    mean_self_vqa: float
-
-
-class Trained(Record):
-    """The last tenth of a round's training steps, means over seeds; a side that was not trained is null."""
-
-    steps: int
-    loss: float
-    accuracy: float
-    caption_margin: float | None
-    image_margin: float | None
-    caption_win_gain: float | None
-    image_win_gain: float | None
-    caption_kl: float | None
-    image_kl: float | None
 
 
 class Round(Record):
@@ -83,10 +58,6 @@ class Round(Record):
     """Over the round before."""
     versus_default: Change | None = None
     """Over the same round of the default row, under the same seeds; null where seeds differ."""
-    pairs: Pairs | None = None
-    trained: Trained | None = None
-    seconds: dict[str, float] = {}
-    """Stage -> mean over seeds, what is shared counted in full."""
 
 
 class RowResult(Record):
@@ -104,8 +75,8 @@ class RowResult(Record):
     """The row's tree laid over the defaults."""
     rounds: tuple[Round, ...]
     """Those that have been measured under at least one seed, the base first."""
-    looks: int
-    """At the evaluation split."""
+    looks: int = 0
+    """At the evaluation split, where a results file counts them."""
 
 
 class Summary(Record):
@@ -116,7 +87,6 @@ class Summary(Record):
     rounds: int
     seeds: tuple[int, ...]
     split: str
-    looks: int
     und_gain: float
     und_gain_ci: Bounds
     gen_gain: float

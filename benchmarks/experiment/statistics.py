@@ -33,11 +33,16 @@ Legend: S seeds, N items.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from curate.evaluation.clustered import linearised
+from curate.evaluation.records import GapReport, ItemScore
+from engine.errors import DataError
 from engine.records import Record
 
 Array = NDArray[np.float64]
@@ -53,10 +58,45 @@ class Interval(Record):
     low: float
     high: float
 
+
+class Shares(NamedTuple):
+    """Values whose means are the shares of right answers, [S, N]."""
+
+    und: Array
+    gen: Array
+
     @property
-    def bounds(self) -> tuple[float, float]:
-        """Both of them."""
-        return self.low, self.high
+    def gap(self) -> Array:
+        return self.und - self.gen
+
+
+def paired(groups: Sequence[Sequence[GapReport]]) -> list[Shares]:
+    """Groups of measurements, one a seed, as [S, N] each on the items that all have and were asked alike.
+
+    Raises:
+        DataError: there are fewer than two such items.
+    """
+    tables = [[{one.id: one for one in report.per_item} for report in group] for group in groups]
+    first, *others = (table for group in tables for table in group)
+    ids = [name for name, one in first.items() if all(_asked_alike(one, table.get(name)) for table in others)]
+    if len(ids) < 2:
+        raise DataError("measurements have fewer than two items in common; measure them under one setting")
+    return [
+        Shares(*(np.concatenate([_values(table, ids, side) for table in group]) for side in Shares._fields))
+        for group in tables
+    ]
+
+
+def _values(table: dict[str, ItemScore], ids: Sequence[str], side: str) -> Array:
+    """One measurement's side of the items, [1, N]."""
+    rights, asked = (
+        np.array([getattr(table[name], field) for name in ids], float) for field in (side, f"{side}_asked")
+    )
+    return pseudo(rights, asked)
+
+
+def _asked_alike(one: ItemScore, other: ItemScore | None) -> bool:
+    return other is not None and (one.und_asked, one.gen_asked) == (other.und_asked, other.gen_asked)
 
 
 def pseudo(rights: Array, asked: Array) -> Array:
@@ -103,7 +143,7 @@ def cut(after: Array, before: Array) -> Interval | None:
     fifth of it): then a share of it means nothing, and the method would not hold.
     """
     after, before = np.broadcast_arrays(np.atleast_2d(after), np.atleast_2d(before))
-    base = crossed(before[:1] if _alike(before) else before)
+    base = crossed(before[:1] if _same_rows(before) else before)
     if base.value <= 0 or base.low < base.value / 5:
         return None
     upper, lower = float(after.mean()), float(before.mean())
@@ -111,7 +151,7 @@ def cut(after: Array, before: Array) -> Interval | None:
     return crossed((1 - ratio) - (after - upper) / lower + ratio * (before - lower) / lower)
 
 
-def _alike(values: Array) -> bool:
+def _same_rows(values: Array) -> bool:
     """Whether all seeds have the same row: that of one measurement."""
     return bool((values == values[:1]).all())
 
@@ -119,3 +159,8 @@ def _alike(values: Array) -> bool:
 def short(value: float) -> float:
     """A number as results keep it."""
     return round(value, DIGITS)
+
+
+def bounds(one: Interval) -> tuple[float, float]:
+    """An interval as results keep it."""
+    return short(one.low), short(one.high)

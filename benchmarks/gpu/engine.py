@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-import msgspec
 import torch
 
 from benchmarks.gpu.place import Found, Measure, Place, child, ratios
 from benchmarks.gpu.probe import CHECKSUM, asked, random_checkpoint
-from benchmarks.speed import sampling, sides
-from benchmarks.speed.sides import Models, Plan
-from benchmarks.speed.swap import caption, sleeps_of, timed
+from benchmarks.speed import sampling
+from benchmarks.speed.bench import timed
+from benchmarks.speed.sampling import Models, SamplingSettings
+from benchmarks.speed.swap import caption, sleep_figures
 from engine.checkpoints.weights import load_model
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
@@ -36,8 +36,8 @@ def texts(place: Place) -> Found:
     """Captions and answers about random images."""
     engine, checkpoint, _ = place.share(served)
     images, n, longest, check = place.pick((32, 8, 40, 16), (2, 2, 10, 4))
-    plan = Plan(
-        dtype=engine.precision,
+    given = SamplingSettings(
+        dtype="bfloat16" if engine.precision == "bfloat16" else "float32",
         baselines=("batched",),
         images=images,
         n=n,
@@ -49,13 +49,14 @@ def texts(place: Place) -> Found:
     model = load_model(checkpoint, getattr(torch, engine.precision)).to(place.device)
     models = Models(engine, model, TextTokenizer.load(checkpoint / "tokenizer.json"))
     figures: dict[str, list[float]] = {}
-    for contest in (sides.captions(models, plan), sides.vqa(models, plan)):
-        for row in sampling.timed(plan, contest):
-            name, ours = f"{row.path}, {row.mode}", [row.ours_samples / one for one in row.ours_seconds]
-            rival = [row.baseline_samples / one for one in row.baseline_seconds]
-            figures[f"{name}, a second"] = ours
-            figures[f"{name}, ours over batched generation (target 5)"] = ratios(ours, rival)
-        figures[f"{contest.path}, greedy ones as by batched generation"] = [float(contest.same["batched"])]
+    for contest in (sampling.captions(models, given), sampling.answers(models, given)):
+        *ours, batched = contest.timed(given)
+        rival = [batched.samples / one for one in batched.seconds]
+        for one in ours:
+            name, rates = f"{one.work}, {one.side}", [one.samples / each for each in one.seconds]
+            figures[f"{name}, a second"] = rates
+            figures[f"{name} over batched generation (target 5)"] = ratios(rates, rival)
+        figures[f"{contest.work}, greedy ones as by batched generation"] = [float(contest.same["batched"])]
     what = f"{images} images, {n} captions to {longest} tokens and {n} questions each, {engine.precision}"
     return Found(what, figures)
 
@@ -63,12 +64,12 @@ def texts(place: Place) -> Found:
 def swaps(place: Place) -> Found:
     """Two checkpoints that take each other's place, their files in the page cache."""
     (engine, *checkpoints), count = place.share(served), place.pick(6, 2)
-    tokens, spent = engine.config.num_image_tokens, list[float]()
-    found = {caption(engine, tokens)}, set[tuple[int, ...]]()
+    spent = list[float]()
+    found = {caption(engine)}, set[tuple[int, ...]]()
     for number in range(1, count + 1):
         with timed(spent):
             engine.swap(checkpoints[number % 2])
-        found[number % 2].add(caption(engine, tokens))
+        found[number % 2].add(caption(engine))
     alike = [len(one) for one in found] == [1, 1] and found[0] != found[1]
     figures = {"seconds of a swap (target 1)": spent, "each checkpoint always captions alike": [float(alike)]}
     return Found(f"{count} swaps from disk, {engine.precision}", figures)
@@ -77,11 +78,11 @@ def swaps(place: Place) -> Found:
 def sleeps(place: Place) -> Found:
     """A sleep of each level."""
     engine, *_ = place.share(served)
-    figures: dict[str, list[float]] = {}
-    for one in sleeps_of(engine, lambda: caption(engine, engine.config.num_image_tokens)):
-        values = {name: value for name, value in msgspec.structs.asdict(one).items() if name != "level"}
-        for name, value in values.items():
-            figures[f"level {one.level}, {name.replace('mib', 'MiB').replace('_', ' ')}"] = [value]
+    figures = {
+        f"level {level}, {name}": [value]
+        for level in (1, 2)
+        for name, value in sleep_figures(engine, level).items()
+    }
     return Found(engine.precision, figures)
 
 
@@ -96,10 +97,10 @@ def deterministic(place: Place) -> Found:
         for what, values in said.items()
         if what != CHECKSUM
     }
-    for what in ("captions", "paintings"):
+    for what in ("captions", "images"):
         on, off = (found[name][f"{what} a second"] for name in names)
         figures[f"{what}, time of deterministic over not"] = ratios(off, on)
-    return Found("sampled captions and guided paintings; the other batch: one image or prompt", figures)
+    return Found("sampled captions and guided images; the other batch: one image or prompt", figures)
 
 
 def curation(place: Place) -> Found:

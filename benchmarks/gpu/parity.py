@@ -12,7 +12,7 @@ from torch.utils.benchmark import Timer
 from benchmarks.gpu.place import Found, Measure, NotRunError, Place
 from benchmarks.parity.__main__ import CASES, compare
 from benchmarks.parity.folder import Golden
-from benchmarks.speed.shapes import SHAPES
+from benchmarks.speed.model_sizes import MODEL_SIZES
 from engine.kernels.phi import heads, tanh_gelu
 from engine.models.phi import rotary_tables
 
@@ -35,8 +35,8 @@ def golden(place: Place) -> Found:
 
 
 def twins(place: Place) -> Found:
-    """Each kernel in bfloat16 on the rows of a painting batch; with gradients on, its eager twin runs."""
-    shape = SHAPES[place.pick("showo-1.3b", "tiny")]
+    """Each kernel in bfloat16 on the rows of a batch of images; with gradients on, its eager twin runs."""
+    shape = MODEL_SIZES[place.pick("showo-1.3b", "tiny")]
     batch, rows, size = place.pick(32, 2), shape.side**2 + 2, shape.hidden // shape.heads
     dice = torch.Generator(place.device).manual_seed(0)
     inner, qkv = (

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from benchmarks.speed.timing import in_turns, settle
+from benchmarks.speed.bench import in_turns, settle
 from engine.serving.arguments import BATCH_INVARIANT
 from engine.serving.launch import environment_for_children
 

@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.gpu.place import Place, child
 from benchmarks.speed import workload
-from benchmarks.speed.shapes import make
-from benchmarks.speed.timing import in_turns
-from engine.records import PaintSettings
+from benchmarks.speed.bench import in_turns
+from benchmarks.speed.model_sizes import make
+from engine.records import ImageSettings
 from engine.serving import launch
 from engine.serving.engine import Engine
 
@@ -57,7 +57,7 @@ def answered(dry: bool, checkpoint: str, dtype: str, deterministic: bool, graphs
     if not graphs:
         without_graphs()
     images, n, longest, prompts, each, steps, rounds = (2,) * 7 if dry else (32, 8, 40, 4, 4, 18, 3)
-    plan, settings = workload.ragged_plan(n, longest, 0), PaintSettings(steps=steps, guidance=5.0)
+    plan, settings = workload.ragged_plan(n, longest, 0), ImageSettings(steps=steps, guidance=5.0)
     room = 0.125 if dry else 0.0
     with Engine(Path(checkpoint), dtype=dtype, kv_cache_gib=room, deterministic=deterministic) as engine:
 
@@ -66,11 +66,15 @@ def answered(dry: bool, checkpoint: str, dtype: str, deterministic: bool, graphs
             found = engine.caption(shown, [str(one) for one in range(count)], number, plan)
             return [tuple(one.token_ids) for row in found for one in row]
 
-        def paintings(number: int, count: int = prompts) -> list[tuple[int, ...]]:
+        def images(number: int, count: int = prompts) -> list[tuple[int, ...]]:
             texts, keys = workload.prompts(prompts, number)[:count], [str(one) for one in range(count)]
-            return [one.codes for row in engine.paint(texts, each, keys, number, settings) for one in row]
+            return [
+                one.codes
+                for row in engine.generate_images(texts, each, keys, number, settings)
+                for one in row
+            ]
 
-        works = {"captions": captions, "paintings": paintings}
+        works = {"captions": captions, "images": images}
         whole = {name: work(0) for name, work in works.items()}
         said = {CHECKSUM: [float(zlib.crc32(repr(whole["captions"]).encode()))]}
         for name, seconds in in_turns(works, rounds).items():

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from benchmarks.gpu.place import Found, Measure, Place
 from benchmarks.speed import pair_work
-from benchmarks.speed.shapes import make
+from benchmarks.speed.model_sizes import make
 from engine.checkpoints.weights import load_model
 from train.config import TrainConfig
 from train.data.batch import Layout, PairRows, pair_rows

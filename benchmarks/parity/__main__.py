@@ -19,13 +19,13 @@ from torch import Tensor
 
 from benchmarks.parity import model_cases, sampler_cases, training_cases
 from benchmarks.parity.folder import Golden
-from benchmarks.parity.records import Difference, Differences
+from benchmarks.parity.records import Comparisons, Difference, difference
 from engine.errors import HermesError
 from engine.files.atomic import write_file
 
-CASES: dict[str, Callable[[Golden, dict[str, Tensor]], Differences]] = {
+CASES: dict[str, Callable[[Golden, dict[str, Tensor]], Comparisons]] = {
     "case1_mmu": model_cases.captioning,
-    "case2_t2i": model_cases.painting,
+    "case2_t2i": model_cases.text_to_image,
     "case3a_dpo_b1": lambda golden, arrays: training_cases.preference(golden, arrays, "case3a_dpo_b1"),
     "case3b_dpo_b2": lambda golden, arrays: training_cases.preference(golden, arrays, "case3b_dpo_b2"),
     "case4a_gen_g0": lambda golden, arrays: sampler_cases.sampling(golden, arrays, "case4a_gen_g0"),
@@ -34,6 +34,9 @@ CASES: dict[str, Callable[[Golden, dict[str, Tensor]], Differences]] = {
     "case6_mask": training_cases.masking,
     "case7_magvit": sampler_cases.image_tokenizer,
 }
+
+
+SERVED = "served by vLLM"
 
 
 def compare(golden: Golden, served: bool) -> tuple[list[Difference], list[str]]:
@@ -45,15 +48,15 @@ def compare(golden: Golden, served: bool) -> tuple[list[Difference], list[str]]:
         if arrays is None:
             skipped.append(name)
             continue
-        found += run(golden, arrays)
+        found += (difference(name, *one) for one in run(golden, arrays))
     first, fifth = golden.case("case1_mmu"), golden.case("case5_mmu_generate")
     if served and first is not None and fifth is not None:
         from benchmarks.parity.served_cases import serving
 
         with tempfile.TemporaryDirectory() as folder:
-            found += serving(golden, first, fifth, Path(folder))
+            found += (difference(SERVED, *one) for one in serving(golden, first, fifth, Path(folder)))
     else:
-        skipped.append("served by vLLM")
+        skipped.append(SERVED)
     return found, skipped
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity.folder import Golden
-from benchmarks.parity.records import Differences, close, equal
+from benchmarks.parity.records import EXACT, Comparisons
 from engine.models.masks import mmu_mask, t2i_mask
 from engine.models.showo import Showo
 
@@ -22,22 +22,19 @@ def _logits(model: Showo, ids: Tensor, mask: Tensor, positions: Tensor | None = 
     return model.head(model(ids, mask, positions))
 
 
-def captioning(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
+def captioning(golden: Golden, arrays: dict[str, Tensor]) -> Comparisons:
     """case1: the understanding layout, its mask, its logits."""
-    case, config = "case1_mmu", golden.config
-    words, text = config.vocabulary, golden.tokenizer().encode(golden.texts["case1_text"])
+    words, text = golden.config.vocabulary, golden.tokenizer().encode(golden.texts["case1_text"])
     ids = torch.tensor([words.mmu_prompt(codes, text) for codes in arrays["image_codes"].tolist()])
-    yield equal(case, "ids", ids, arrays["ids"])
+    yield "ids", ids, arrays["ids"], EXACT
     mask = mmu_mask(arrays["ids"], words.eoi)
-    yield equal(case, "mask", mask, arrays["mask"])
-    yield close(
-        case, "logits", _logits(golden.model("weights"), arrays["ids"], mask), arrays["logits"], LOGITS
-    )
+    yield "mask", mask, arrays["mask"], EXACT
+    yield "logits", _logits(golden.model("weights"), arrays["ids"], mask), arrays["logits"], LOGITS
 
 
-def painting(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
+def text_to_image(golden: Golden, arrays: dict[str, Tensor]) -> Comparisons:
     """case2: the text-to-image layout with left padding, with and without its text, its mask, its logits."""
-    case, words, room = "case2_t2i", golden.config.vocabulary, golden.texts["case2_max_text_len"]
+    words, room = golden.config.vocabulary, golden.texts["case2_max_text_len"]
     text = golden.tokenizer()
     hidden = torch.where(arrays["image_masked"], -1, arrays["image_codes"]).tolist()
 
@@ -47,30 +44,30 @@ def painting(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
         parts = zip(pads, rows, hidden, strict=True)
         return torch.tensor([[*left, *row, *words.image(codes)] for left, row, codes in parts])
 
-    yield equal(case, "ids", layout([text.encode(one) for one in golden.texts["case2_texts"]]), arrays["ids"])
-    yield equal(case, "ids, text dropped", layout([[]] * len(hidden)), arrays["ids_text_dropped"])
+    yield "ids", layout([text.encode(one) for one in golden.texts["case2_texts"]]), arrays["ids"], EXACT
+    yield "ids, text dropped", layout([[]] * len(hidden)), arrays["ids_text_dropped"], EXACT
     ids = arrays["ids"]
     mask = t2i_mask(ids, words.pad, words.soi, words.eoi)
     seen = ids != words.pad
     # A padding position sees itself here and every earlier position there; nobody sees either.
-    yield equal(case, "mask", mask[:, 0][seen], arrays["mask"][:, 0][seen])
+    yield "mask", mask[:, 0][seen], arrays["mask"][:, 0][seen], EXACT
     model = golden.model("weights")
     found = _logits(model, ids, mask)
-    yield close(case, "logits", found[seen], arrays["logits"][seen], LOGITS)
+    yield "logits", found[seen], arrays["logits"][seen], LOGITS
     codes = slice(words.code_offset, words.mask)
     image = slice(-golden.config.num_image_tokens - 1, -1)
-    yield close(case, "logits of codes", found[:, image, codes], arrays["logits_image_codes"], LOGITS)
+    yield "logits of codes", found[:, image, codes], arrays["logits_image_codes"], LOGITS
     alone = []
     for row in ids:
         start = int((row != words.pad).int().argmax())
         part, places = row[None, start:], torch.arange(start, len(row), device=row.device)
         alone.append(_logits(model, part, t2i_mask(part, words.pad, words.soi, words.eoi), places)[0, image])
-    yield close(case, "logits, unpadded", torch.stack(alone), arrays["logits_image"], LOGITS)
+    yield "logits, unpadded", torch.stack(alone), arrays["logits_image"], LOGITS
 
 
-def decoding(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
+def decoding(golden: Golden, arrays: dict[str, Tensor]) -> Comparisons:
     """case5: greedy captions and answers step by step, and the distribution of a sampled run."""
-    case, words, model = "case5_mmu_generate", golden.config.vocabulary, golden.model("weights")
+    words, model = golden.config.vocabulary, golden.model("weights")
 
     def run(prompt: Tensor, follow: Tensor | None, steps: int) -> tuple[Tensor, Tensor, Tensor]:
         ids, logits = prompt, []
@@ -85,9 +82,9 @@ def decoding(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
     for which in sorted(name.removeprefix("tokens_") for name in arrays if name.startswith("tokens_")):
         wanted = arrays[f"tokens_{which}"]
         tokens, logits, mask = run(arrays[f"prompt_ids_{which}"], None, len(wanted))
-        yield equal(case, f"greedy tokens {which}", tokens, wanted)
-        yield close(case, f"logits {which}", logits, arrays[f"step_logits_{which}"], LOGITS)
-        yield equal(case, f"mask {which}", mask, arrays[f"final_mask_{which}"])
+        yield f"greedy tokens {which}", tokens, wanted, EXACT
+        yield f"logits {which}", logits, arrays[f"step_logits_{which}"], LOGITS
+        yield f"mask {which}", mask, arrays[f"final_mask_{which}"], EXACT
     if "sampled_tokens" not in arrays:
         return
     drawn = arrays["sampled_tokens"]
@@ -95,4 +92,4 @@ def decoding(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
     scaled = logits / arrays["sampled_temperature"].item()
     least = scaled.topk(int(arrays["sampled_top_k"]), -1).values[:, -1:]
     probs = scaled.masked_fill(scaled < least, float("-inf")).softmax(-1)
-    yield close(case, "sampled probabilities", probs, arrays["sampled_probs"], PROBABILITIES)
+    yield "sampled probabilities", probs, arrays["sampled_probs"], PROBABILITIES

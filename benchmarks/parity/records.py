@@ -1,4 +1,4 @@
-"""One line of the parity table."""
+"""What cases compare, and a line of the parity table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 from engine.records import Record
+
+EXACT = 0.0
+"""The tolerance of ids and masks."""
+Comparisons = Iterator[tuple[str, object, object, float]]
+"""What a case yields: what is compared, our values, the stored ones, the tolerance."""
 
 
 class Difference(Record):
@@ -26,29 +31,17 @@ class Difference(Record):
         return self.largest <= self.tolerance
 
 
-Differences = Iterator[Difference]
-"""What a case yields."""
+def difference(case: str, what: str, found: object, stored: object, tolerance: float) -> Difference:
+    """Compares; a shape that differs is an infinite difference."""
+    ours, theirs = _tensor(found), _tensor(stored)
+    if ours.shape != theirs.shape:
+        largest = float("inf")
+    elif tolerance == EXACT:
+        largest = float((ours != theirs).sum())
+    else:
+        largest = (ours.double() - theirs.double()).abs().max().item() if ours.numel() else 0.0
+    return Difference(case=case, what=what, largest=largest, tolerance=tolerance)
 
 
 def _tensor(values: object) -> Tensor:
-    return values.cpu() if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
-
-
-def close(case: str, what: str, found: object, stored: object, tolerance: float) -> Difference:
-    """Compares floats; a shape that differs is an infinite difference."""
-    ours, theirs = _tensor(found).double(), _tensor(stored).double()
-    if ours.shape != theirs.shape:
-        return Difference(case=case, what=what, largest=float("inf"), tolerance=tolerance)
-    return Difference(
-        case=case,
-        what=what,
-        largest=(ours - theirs).abs().max().item() if ours.numel() else 0.0,
-        tolerance=tolerance,
-    )
-
-
-def equal(case: str, what: str, found: object, stored: object) -> Difference:
-    """Counts the places where ids or masks differ."""
-    ours, theirs = _tensor(found), _tensor(stored)
-    places = float("inf") if ours.shape != theirs.shape else float((ours != theirs).sum())
-    return Difference(case=case, what=what, largest=places, tolerance=0.0)
+    return values.detach().cpu() if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))

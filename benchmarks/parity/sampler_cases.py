@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.parity.folder import Golden
 from benchmarks.parity.model_cases import LOGITS
-from benchmarks.parity.records import Differences, close, equal
+from benchmarks.parity.records import EXACT, Comparisons
 from engine.samplers.mask_predict_rule import guide, left_masked, mask_again, temperatures
 from engine.samplers.masked_images import MaskedImages, text_prefixes
 from engine.tokenizers.magvit_v2_blocks import code_bits
@@ -19,22 +19,22 @@ PIXELS = 1e-4
 
 
 @torch.no_grad()
-def sampling(golden: Golden, arrays: dict[str, Tensor], case: str) -> Differences:
+def sampling(golden: Golden, arrays: dict[str, Tensor], case: str) -> Comparisons:
     """case4: logits of every step behind stored prefixes, guidance, schedule, what is hidden again."""
     words, settings = golden.config.vocabulary, golden.texts[case]
     guidance, room = float(settings["guidance_scale"]), settings["max_text_len"]
     steps, rows, tokens = arrays["draws"].shape
     noise = temperatures(1.0, steps)
-    yield close(case, "temperatures", torch.tensor(noise, dtype=torch.double), arrays["temperature"], 1e-6)
+    yield "temperatures", torch.tensor(noise, dtype=torch.double), arrays["temperature"], 1e-6
     if guidance:
         both = guide(arrays["cond_logits"], arrays["uncond_logits"], guidance)
-        yield close(case, "guidance", both, arrays["logits"], 1e-4)
+        yield "guidance", both, arrays["logits"], 1e-4
     model = golden.model("weights")
     model.config.max_text_len = room
     prompts = [arrays["prompt_ids"], *([arrays["uncond_prompt_ids"]] if guidance else [])]
     texts = [[i for i in row[: room + 1].tolist() if i != words.pad] for prompt in prompts for row in prompt]
     encoded = [words.t2i_text(golden.tokenizer().encode(one), room) for one in settings["prompts"]]
-    yield equal(case, "prompts", _padded(encoded, words.pad), _padded(texts[:rows], words.pad))
+    yield "prompts", _padded(encoded, words.pad), _padded(texts[:rows], words.pad), EXACT
     images = MaskedImages(model, text_prefixes(model, [text[2:-1] for text in texts]))
     largest, hidden, counts = 0.0, [], []
     codes = torch.full((rows, tokens), -1, device=golden.device)
@@ -51,10 +51,10 @@ def sampling(golden: Golden, arrays: dict[str, Tensor], case: str) -> Difference
         codes = sampled.masked_fill(again, -1)
         counts.append(left)
         hidden.append(again)
-    yield close(case, "logits", torch.tensor(largest), torch.tensor(0.0), LOGITS)
-    yield equal(case, "number hidden again", torch.stack(counts), arrays["mask_len"][..., 0].long())
-    yield equal(case, "hidden again", torch.stack(hidden), arrays["masking"])
-    yield equal(case, "codes", sampled, arrays["final_ids"])
+    yield "logits", torch.tensor(largest), torch.tensor(0.0), LOGITS
+    yield "number hidden again", torch.stack(counts), arrays["mask_len"][..., 0].long(), EXACT
+    yield "hidden again", torch.stack(hidden), arrays["masking"], EXACT
+    yield "codes", sampled, arrays["final_ids"], EXACT
 
 
 def _padded(rows: list[list[int]], pad: int) -> Tensor:
@@ -63,18 +63,18 @@ def _padded(rows: list[list[int]], pad: int) -> Tensor:
 
 
 @torch.no_grad()
-def image_tokenizer(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
+def image_tokenizer(golden: Golden, arrays: dict[str, Tensor]) -> Comparisons:
     """case7: MAGVIT-v2 encode and decode, square and not, and of random codes."""
-    case, magvit = "case7_magvit", golden.magvit()
+    magvit = golden.magvit()
     for name in ("", "rect_"):
         if f"{name}image" not in arrays:
             continue
         pixels, codes = arrays[f"{name}image"], arrays[f"{name}codes"]
         shape = arrays[f"{name}z"].shape[-2:]
-        yield close(case, f"{name}z", magvit.latent(pixels), arrays[f"{name}z"], 1e-4)
-        yield equal(case, f"{name}codes", magvit.encode(pixels), codes)
+        yield f"{name}z", magvit.latent(pixels), arrays[f"{name}z"], 1e-4
+        yield f"{name}codes", magvit.encode(pixels), codes, EXACT
         bits = code_bits(codes, magvit.config.bits).unflatten(-1, shape)
-        yield close(case, f"{name}pixels", magvit.reconstruct(bits), arrays[f"{name}decoded"], PIXELS)
+        yield f"{name}pixels", magvit.reconstruct(bits), arrays[f"{name}decoded"], PIXELS
     if "random_codes" in arrays:
         found = magvit.decode(arrays["random_codes"])
-        yield close(case, "pixels of random codes", found, arrays["random_decoded"], PIXELS)
+        yield "pixels of random codes", found, arrays["random_decoded"], PIXELS

@@ -11,18 +11,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity.folder import Golden
-from benchmarks.parity.records import Differences, close, equal
+from benchmarks.parity.records import EXACT, Comparisons
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, Question
 from engine.samplers.vqa_prompts import ANSWER_TOKENS
 from engine.serving.engine import Engine
 
-CASE = "served by vLLM"
 SERVED = 1e-4
 
 
-def serving(golden: Golden, captions: dict[str, Tensor], decoded: dict[str, Tensor], to: Path) -> Differences:
+def serving(golden: Golden, captions: dict[str, Tensor], decoded: dict[str, Tensor], to: Path) -> Comparisons:
     """Greedy captions and answers of case5, and the log-probs of given captions of case1's images."""
     model, text = golden.model("weights"), golden.tokenizer()
     longest = max(int(arrays.shape[1]) for name, arrays in decoded.items() if name.startswith("prompt_ids"))
@@ -37,23 +36,21 @@ def serving(golden: Golden, captions: dict[str, Tensor], decoded: dict[str, Tens
                 count = len(found.logprobs)
                 ended = (wanted == eos).nonzero()
                 tokens = wanted[: int(ended[0])] if len(ended) else wanted
-                yield equal(CASE, f"greedy tokens {which}", torch.tensor(found.token_ids), tokens)
+                yield f"greedy tokens {which}", torch.tensor(found.token_ids), tokens, EXACT
                 stored = decoded[f"step_logits_{which}"].log_softmax(-1).gather(-1, wanted[:, None])
                 logps = torch.tensor(found.logprobs)
-                yield close(CASE, f"their log-probs {which}", logps, stored[:count, 0], SERVED)
+                yield f"their log-probs {which}", logps, stored[:count, 0], SERVED
             else:
                 question = Question(question=asked, choices=(), answer="", kind="")
                 answer = engine.answer([image], [[question]])[0][0].text
                 kept = [token for token in wanted[:ANSWER_TOKENS].tolist() if token != eos]
-                yield equal(CASE, f"greedy answer {which}", torch.tensor(answer == text.decode(kept)), True)
+                yield f"greedy answer {which}", torch.tensor(answer == text.decode(kept)), True, EXACT
         images = [ImageTokens(codes=tuple(row)) for row in captions["image_codes"].tolist()]
         given = [one for one in golden.texts.get("case2_texts", []) if one][: len(images)]
         scores = engine.score(images[: len(given)], given)
         for i, (image, said, found_scores) in enumerate(zip(images, given, scores, strict=False)):
             trained = _trained(model, image, text.encode(golden.config.caption_prompt), text.encode(said))
-            yield close(
-                CASE, f"caption {i} against the training model", torch.tensor(found_scores), trained, SERVED
-            )
+            yield f"caption {i} against the training model", torch.tensor(found_scores), trained, SERVED
 
 
 def _image(golden: Golden, prompt: Tensor) -> ImageTokens:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity.folder import Golden
-from benchmarks.parity.records import Differences, close, equal
+from benchmarks.parity.records import EXACT, Comparisons
 from train.data.batch import IGNORE
 from train.data.image_mask import mask_from_uniforms
 from train.logps.row_logps import RowLogps
@@ -30,7 +30,7 @@ def _shifted(labels: Tensor) -> Tensor:
     return torch.cat((labels[:, 1:], labels.new_full((len(labels), 1), IGNORE)), 1)
 
 
-def preference(golden: Golden, arrays: dict[str, Tensor], case: str) -> Differences:
+def preference(golden: Golden, arrays: dict[str, Tensor], case: str) -> Comparisons:
     """case3: row log-probs of policy and reference, both terms and the loss, and its gradient."""
     policy, reference = (RowLogps(golden.model(name)) for name in ("policy", "weights"))
     half = golden.texts[case]["batch_t2i"]
@@ -56,7 +56,7 @@ def preference(golden: Golden, arrays: dict[str, Tensor], case: str) -> Differen
                 ("t2i_image_only", codes),
             ):
                 stored = arrays[f"derived_{what}_{name}"]
-                yield close(case, f"log-probs {what} {name}", rows.detach(), stored, LOG_PROBS)
+                yield f"log-probs {what} {name}", rows, stored, LOG_PROBS
             sums["t2i", side, who] = found[:half].sum()[None]
             sums["mmu", side, who] = found[half:].sum()[None]
     beta = golden.texts[case]["beta"]
@@ -68,31 +68,30 @@ def preference(golden: Golden, arrays: dict[str, Tensor], case: str) -> Differen
         margin = dpo_margin(win, lose, reference_win, reference_lose, beta)
         term = preference_loss(margin)
         stored = arrays[f"fixed_delta_{kind}"] * beta
-        yield close(case, f"margin {kind}", margin[0].detach(), stored, LOG_PROBS)
-        yield close(case, f"loss {kind}", term[0].detach(), arrays[f"fixed_dpo_loss_{kind}"], LOG_PROBS)
+        yield f"margin {kind}", margin[0], stored, LOG_PROBS
+        yield f"loss {kind}", term[0], arrays[f"fixed_dpo_loss_{kind}"], LOG_PROBS
         loss = loss + term.sum()
-    yield close(case, "loss", loss.detach(), arrays["fixed_loss"], LOG_PROBS)
+    yield "loss", loss, arrays["fixed_loss"], LOG_PROBS
     loss.backward()
     held = dict(policy.model.named_parameters())
     for name, stored in arrays.items():
         if name.startswith("fixed_grad::"):
             parameter = name.removeprefix("fixed_grad::")
-            yield close(case, f"gradient {parameter}", held[parameter].grad, stored, GRADIENTS)
+            yield f"gradient {parameter}", held[parameter].grad, stored, GRADIENTS
     norm = torch.nn.utils.get_total_norm([p.grad for p in held.values() if p.grad is not None])
-    yield close(case, "gradient norm", norm, arrays["fixed_grad_norm_total"], GRADIENTS * 10)
+    yield "gradient norm", norm, arrays["fixed_grad_norm_total"], GRADIENTS * 10
 
 
-def masking(golden: Golden, arrays: dict[str, Tensor]) -> Differences:
+def masking(golden: Golden, arrays: dict[str, Tensor]) -> Comparisons:
     """case6: which codes are hidden, the same for winner and loser."""
-    case = "case6_mask"
     shares, ranks = arrays["timesteps"].tolist(), arrays["rand_perm_uniform"].cpu().numpy()
     found = torch.from_numpy(
         np.stack([mask_from_uniforms(share, rank) for share, rank in zip(shares, ranks, strict=True)])
     )
     found = found.to(golden.device)
     for side in SIDES:
-        yield equal(case, f"mask {side}", found, arrays[f"mask_{side}"])
+        yield f"mask {side}", found, arrays[f"mask_{side}"], EXACT
         tokens = arrays[f"tokens_{side}"]
         ids = torch.where(found, golden.config.vocabulary.mask, tokens)
-        yield equal(case, f"ids {side}", ids, arrays[f"input_ids_{side}"])
-        yield equal(case, f"labels {side}", torch.where(found, tokens, IGNORE), arrays[f"labels_{side}"])
+        yield f"ids {side}", ids, arrays[f"input_ids_{side}"], EXACT
+        yield f"labels {side}", torch.where(found, tokens, IGNORE), arrays[f"labels_{side}"], EXACT

@@ -9,13 +9,8 @@ through.
 
 from __future__ import annotations
 
-import argparse
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,9 +19,10 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.speed.timing import Machine, machine
+from benchmarks.resilience import killing
+from benchmarks.resilience.killing import kill, same_bytes, through
+from benchmarks.speed.bench import Machine, machine
 from engine.checkpoints.weights import fingerprint
-from engine.files.atomic import write_file
 from engine.records import Record
 from train.config import METRICS
 from train.logging.metrics import read_metrics, timeless
@@ -42,7 +38,7 @@ LEFT_OUT = {
 """What is not compared: times, rates, and what the machine decides."""
 
 
-class Kill(Record):
+class RunKill(Record):
     """One kill."""
 
     round: int
@@ -65,8 +61,8 @@ class Comparison(Record):
     """Engines that were started for it."""
 
 
-class Report(Record):
-    """A run of this script."""
+class RunKills(Record):
+    """What kills did to runs."""
 
     machine: Machine
     settings: tuple[str, ...]
@@ -75,7 +71,7 @@ class Report(Record):
     """Of the uninterrupted run."""
     stages: dict[str, float]
     """Seconds of each stage of the uninterrupted run."""
-    kills: tuple[Kill, ...]
+    kills: tuple[RunKill, ...]
     runs: tuple[Comparison, ...]
     """Those that came through; kills are spread over them in their order."""
     left_out: dict[str, str]
@@ -97,14 +93,7 @@ def options(items: int, n: int, steps: int) -> tuple[str, ...]:
         "eval.chunk": 4,
     }
     sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
-    return ("--rounds", str(ROUNDS), "--limit", str(items), "--n", str(n), *sets)
-
-
-def start(run: Path, given: tuple[str, ...]) -> subprocess.Popen[bytes]:
-    """`hermes run` in a process group of its own."""
-    command = [sys.executable, "-m", "hermes_cli.main", "run", "--run", str(run), *given]
-    with run.with_name(run.name + ".out").open("ab") as printed:
-        return subprocess.Popen(command, stdout=printed, stderr=printed, start_new_session=True)
+    return ("run", "--rounds", str(ROUNDS), "--limit", str(items), "--n", str(n), *sets)
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -113,20 +102,6 @@ def lines(run: Path) -> list[dict[str, Any]]:
     whole = log.read_bytes().rpartition(b"\n")[0] if log.is_file() else b""
     found = [msgspec.json.decode(line, type=dict) for line in whole.splitlines() if line.endswith(b"}")]
     return [one for one in found if one["event"] != "progress"]
-
-
-def through(run: Path, given: tuple[str, ...]) -> float:
-    """Seconds of a run that is left alone.
-
-    Raises:
-        RuntimeError: it failed; its output says why.
-    """
-    begun = time.perf_counter()
-    code = start(run, given).wait()
-    if code:
-        printed = run.with_name(run.name + ".out").read_text()[-2000:]
-        raise RuntimeError(f"the run ended with status {code}:\n{printed}")
-    return time.perf_counter() - begun
 
 
 def durations(run: Path) -> dict[tuple[int, str], float]:
@@ -142,11 +117,11 @@ def durations(run: Path) -> dict[tuple[int, str], float]:
     return found
 
 
-def kill_in(run: Path, given: tuple[str, ...], target: tuple[int, str], delay: float) -> Kill | None:
+def kill_in(run: Path, given: tuple[str, ...], target: tuple[int, str], delay: float) -> RunKill | None:
     """Starts, and kills so many seconds after the target stage has begun; None where it came through."""
     before = len(lines(run))
     begun = time.perf_counter()
-    process = start(run, given)
+    process = killing.start(run, *given)
     while process.poll() is None:
         if any(
             (one["round"], one["stage"], one["event"]) == (*target, "begun") for one in lines(run)[before:]
@@ -156,12 +131,11 @@ def kill_in(run: Path, given: tuple[str, ...], target: tuple[int, str], delay: f
         time.sleep(0.005)
     if process.poll() is not None:
         if process.returncode:
-            through(run, given)
+            through(run, *given)
         return None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process)
     hit = at_work(lines(run))
-    return Kill(
+    return RunKill(
         round=hit[0],
         stage=hit[1],
         aimed=f"{target[1]} of round {target[0]}",
@@ -180,15 +154,15 @@ def compare(ours: Path, theirs: Path) -> Comparison:
     """What two runs left, but for what `LEFT_OUT` names."""
     same = {
         "report.json": _report(ours) == _report(theirs),
-        "best.json": _same_bytes(ours, theirs, "best.json"),
+        "best.json": same_bytes(ours, theirs, "best.json"),
     }
     for number in range(ROUNDS + 1):
         place = f"round-{number}"
-        same |= {name: _same_bytes(ours, theirs, name) for name in (f"{place}/eval.json", f"{place}/gallery")}
+        same |= {name: same_bytes(ours, theirs, name) for name in (f"{place}/eval.json", f"{place}/gallery")}
         if number == 0:
             continue
         for name in ("pairs.jsonl", "quarantine.jsonl", "manifest.json", "candidates", "sheet.png", "images"):
-            same[f"{place}/curate/{name}"] = _same_bytes(ours, theirs, f"{place}/curate/{name}")
+            same[f"{place}/curate/{name}"] = same_bytes(ours, theirs, f"{place}/curate/{name}")
         readers: dict[str, Callable[[Path], object]] = {
             "curate/curate.json": _summary,
             "checkpoint": fingerprint,
@@ -197,21 +171,10 @@ def compare(ours: Path, theirs: Path) -> Comparison:
         for name, read in readers.items():
             same[f"{place}/{name}"] = read(ours / place / name) == read(theirs / place / name)
         for name in ("reference.zarr", "training.png", "checkpoint.training/basis.json"):
-            same[f"{place}/{name}"] = _same_bytes(ours, theirs, f"{place}/{name}")
+            same[f"{place}/{name}"] = same_bytes(ours, theirs, f"{place}/{name}")
         same[f"{place}, nothing else left"] = _names(ours / place) == _names(theirs / place)
     engines = sum((one["stage"], one["event"]) == ("engine", "begun") for one in lines(ours))
     return Comparison(same=same, engines=engines)
-
-
-def _same_bytes(ours: Path, theirs: Path, name: str) -> bool:
-    """Whether a file, or every file below a folder, is there in both with the same bytes."""
-
-    def content(path: Path) -> dict[str, bytes]:
-        files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
-        return {str(one.relative_to(path)): one.read_bytes() for one in files}
-
-    found = content(ours / name)
-    return bool(found) and found == content(theirs / name)
 
 
 def _names(folder: Path) -> set[str]:
@@ -234,20 +197,20 @@ def _summary(path: Path) -> dict[str, Any]:
     return found
 
 
-def measure(items: int, n: int, steps: int, kills: int, seed: int, first: int = 0) -> Report:
+def measure(items: int, n: int, steps: int, kills: int, seed: int, first: int = 0) -> RunKills:
     """One run that is left alone, one that is not; the first kill aims at target number `first`."""
     given, rng = options(items, n, steps), random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
         whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
-        whole_seconds = through(whole, given)
+        whole_seconds = through(whole, *given)
         takes = durations(whole)
         print(f"uninterrupted: {whole_seconds:.1f} s", flush=True)
-        found: list[Kill] = []
+        found: list[RunKill] = []
         runs: list[Comparison] = []
         place = first
         while len(found) < kills:
             if place == len(TARGETS):
-                through(killed, given)
+                through(killed, *given)
                 runs.append(compare(killed, whole))
                 shutil.rmtree(killed)
                 place = 0
@@ -264,9 +227,9 @@ def measure(items: int, n: int, steps: int, kills: int, seed: int, first: int = 
                 f"hit {one.stage} of round {one.round}",
                 flush=True,
             )
-        through(killed, given)
+        through(killed, *given)
         runs.append(compare(killed, whole))
-        return Report(
+        return RunKills(
             machine=machine(),
             settings=given,
             seed=seed,
@@ -280,20 +243,8 @@ def measure(items: int, n: int, steps: int, kills: int, seed: int, first: int = 
 
 def main() -> None:
     """Prints what came of it and writes the JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--items", type=int, default=12)
-    parser.add_argument("--n", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--to", type=Path, default=Path("runs/bench/run-kills.json"))
-    given = parser.parse_args()
+    given = killing.options("run-kills", __doc__, items=12, n=4, steps=12, kills=10, seed=0)
     report = measure(given.items, given.n, given.steps, given.kills, given.seed)
-    print(f"\n{'hit':28}{'aimed at':24}{'after':>8}")
-    for one in report.kills:
-        print(f"{f'{one.stage} of round {one.round}':28}{one.aimed:24}{one.seconds:7.1f}s")
     for name, why in report.left_out.items():
         print(f"not compared: {name}: {why}")
     for number, run in enumerate(report.runs, 1):
@@ -301,8 +252,7 @@ def main() -> None:
         said = f"{len(differ)} differ: {', '.join(differ)}" if differ else "all the same"
         print(f"run {number}: {len(run.same)} things compared, {said}; {run.engines} engines started")
     print(f"{len(report.kills)} kills, identical: {'yes' if report.identical else 'NO'}")
-    write_file(given.to, msgspec.json.format(msgspec.json.encode(report)))
-    print(f"written to {given.to}")
+    killing.write(report, given.to)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ are the same.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import random
@@ -23,14 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-import numpy as np
-
-from benchmarks.speed.timing import Machine, machine
+from benchmarks.resilience import killing
+from benchmarks.speed import pair_work
+from benchmarks.speed.bench import Machine, machine
 from engine.checkpoints.weights import fingerprint, load_config
-from engine.files.atomic import write_file
-from engine.files.layout import SHOWO_SHAPES
-from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference, Record
+from engine.files.layout import EMBEDDED_MODEL
+from engine.records import Record
 from train.command import precompute
 from train.config import METRICS, TrainConfig
 from train.logging.metrics import TrainStep, read_metrics, timeless
@@ -58,7 +55,7 @@ class Job(NamedTuple):
         return self.out.with_name(self.out.name + ".steps")
 
 
-class Kill(Record):
+class TrainKill(Record):
     """One kill."""
 
     seconds: float
@@ -73,7 +70,7 @@ class Kill(Record):
     """Steps that this process ran again though a state held them."""
 
 
-class End(NamedTuple):
+class RunEnd(NamedTuple):
     """How a run that came through compares with the uninterrupted one."""
 
     repeated: int
@@ -85,7 +82,7 @@ class End(NamedTuple):
 class Outcome(Record):
     """What kills did to a run."""
 
-    kills: tuple[Kill, ...]
+    kills: tuple[TrainKill, ...]
     runs: int
     """Runs that came through, each after some of the kills."""
     lost: int
@@ -98,8 +95,8 @@ class Outcome(Record):
     """Whether weights and metrics (times and memory apart) are those of the uninterrupted run."""
 
 
-class Report(Record):
-    """A run of this script."""
+class TrainKills(Record):
+    """The training that was killed, and what came of it."""
 
     machine: Machine
     steps: int
@@ -172,8 +169,8 @@ def endure(job: Job, whole: Job, kills: int, longest: float, operations: int, se
     killed and went on.
     """
     rng = random.Random(seed)
-    found: list[Kill] = []
-    ends: list[End] = []
+    found: list[TrainKill] = []
+    ends: list[RunEnd] = []
     while True:
         last = len(found) == kills
         operation = rng.randint(1, operations) if len(found) % 2 and not last else 0
@@ -183,7 +180,7 @@ def endure(job: Job, whole: Job, kills: int, longest: float, operations: int, se
         repeated = sum(step <= before for step in steps_run(job)[len(logged) :])
         if killed:
             done, saved = progress(job)
-            one = Kill(seconds=seconds, operation=operation, done=done, saved=saved, repeated=repeated)
+            one = TrainKill(seconds=seconds, operation=operation, done=done, saved=saved, repeated=repeated)
             found.append(one)
             print(f"killed {len(found)} after {seconds:.1f} s: {done} steps done, {saved} saved", flush=True)
             continue
@@ -201,11 +198,11 @@ def endure(job: Job, whole: Job, kills: int, longest: float, operations: int, se
     )
 
 
-def compare(job: Job, whole: Job, repeated: int) -> End:
+def compare(job: Job, whole: Job, repeated: int) -> RunEnd:
     """A finished run against the uninterrupted one."""
     metrics = [read_metrics(one.out.with_name(one.out.name + ".training") / METRICS) for one in (job, whole)]
     ours, theirs = ([timeless(step) for step in steps] for steps in metrics)
-    return End(
+    return RunEnd(
         repeated=repeated,
         lost=len({step.step for step in theirs} - {step.step for step in ours}),
         redone=len(steps_run(job)) - len(theirs),
@@ -225,60 +222,24 @@ def discard(job: Job) -> None:
     job.log.unlink(missing_ok=True)
 
 
-def synthetic_preferences(checkpoint: Path, count: int, seed: int) -> list[Preference]:
-    """Preferences between random captions and random images that fit a checkpoint."""
-    config = load_config(checkpoint)
-    rng = np.random.default_rng(seed)
-
-    def codes() -> tuple[int, ...]:
-        return tuple(rng.integers(0, config.codebook_size, config.num_image_tokens).tolist())
-
-    def caption(index: int) -> CaptionCandidate:
-        ids = tuple(rng.integers(1, config.vocabulary.bos, rng.integers(4, 12)).tolist())
-        return CaptionCandidate(index=index, text="", token_ids=ids, seed=index, score=1.0 - index)
-
-    def image(index: int) -> ImageCandidate:
-        return ImageCandidate(index=index, codes=codes(), seed=index, answers=(), score=1.0 - index)
-
-    return [
-        Preference(
-            id=f"item-{number}",
-            caption="a red cube left of a blue ball",
-            image_codes=codes(),
-            captions=CaptionPair(win=caption(0), lose=caption(1), win_round=0, lose_round=0),
-            images=ImagePair(win=image(0), lose=image(1), win_round=0, lose_round=0),
-        )
-        for number in range(count)
-    ]
-
-
-def measure(steps: int, save_every: int, kills: int, operations: int, seed: int) -> Report:
+def measure(steps: int, save_every: int, kills: int, operations: int, seed: int) -> TrainKills:
     """One run that is left alone, one that is not."""
     config = TrainConfig(steps=steps, save_every=save_every, batch_size=2, keep=2, num_masks=2)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        pairs = root / "pairs.jsonl"
-        made = synthetic_preferences(SHOWO_SHAPES, 8, seed)
-        pairs.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in made))
-        store = precompute(read_inputs(pairs, SHOWO_SHAPES, config), root / "reference.zarr")
-        whole, killed = (Job(pairs, SHOWO_SHAPES, root / name, store, config) for name in ("whole", "killed"))
+        made = pair_work.preferences(load_config(EMBEDDED_MODEL), 8, longest=12, seed=seed)
+        pairs = pair_work.write(root / "pairs.jsonl", made)
+        store = precompute(read_inputs(pairs, EMBEDDED_MODEL, config), root / "reference.zarr")
+        whole, killed = (
+            Job(pairs, EMBEDDED_MODEL, root / name, store, config) for name in ("whole", "killed")
+        )
         _, longest = attempt(whole)
         outcome = endure(killed, whole, kills, longest, operations, seed)
-    return Report(machine=machine(), steps=steps, save_every=save_every, seed=seed, outcome=outcome)
+    return TrainKills(machine=machine(), steps=steps, save_every=save_every, seed=seed, outcome=outcome)
 
 
-def main() -> None:
-    """Prints what came of it and writes the JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--save-every", type=int, default=4)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--operations", type=int, default=120, help="bound of the operations drawn")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--to", type=Path, default=Path("runs/bench/train-kills.json"))
-    given = parser.parse_args()
+if __name__ == "__main__":
+    given = killing.options("train-kills", __doc__, steps=20, save_every=4, kills=20, operations=120, seed=0)
     report = measure(given.steps, given.save_every, given.kills, given.operations, given.seed)
     outcome = report.outcome
     print(
@@ -286,9 +247,4 @@ def main() -> None:
         f"{outcome.repeated} repeated beyond the last state, {outcome.redone} run again after it, "
         f"identical: {'yes' if outcome.identical else 'NO'}"
     )
-    write_file(given.to, msgspec.json.format(msgspec.json.encode(report)))
-    print(f"written to {given.to}")
-
-
-if __name__ == "__main__":
-    main()
+    killing.write(report, given.to)

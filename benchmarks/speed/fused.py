@@ -57,6 +57,10 @@ class FusedShowo:
         """ids [B, T] -> [B, T, D]."""
         return self._model.embed(ids)
 
+    def project(self, features: Tensor) -> Tensor:
+        """CLIP features [..., F] -> [..., D]."""
+        return self._model.project(features)
+
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin at positions [T]."""
         return self._model.rotary(positions)
@@ -68,3 +72,7 @@ class FusedShowo:
     def code_logits(self, hidden: Tensor) -> Tensor:
         """Normed hidden states [R, D] -> logits over the image codes alone, [R, K]."""
         return self._model.code_logits(hidden)
+
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """Normed hidden states [R, D] -> logits over the whole vocabulary, [R, V]."""
+        return self._model.token_logits(hidden)

@@ -6,8 +6,10 @@ Legend: T tokens, D hidden, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,35 +20,30 @@ from train.logps.dispatch import token_logps
 from train.logps.eager import eager_logps
 from train.logps.head import Head, accumulation_dtype
 
-Gradients = tuple[Tensor, ...]
 SIDES = (
-    *("ours", "products", "log_softmax", "log_softmax_float32"),
-    *("liger", "liger_fused", "liger_dpo", "cut_cross_entropy"),
+    "ours",
+    "products",  # the four matrix products of full recomputation, bare, in the type of the sums
+    "log_softmax",  # with gather on full logits, in the inputs' type, as the official script does
+    "log_softmax_float32",  # the same on logits that are converted to float32 first
+    "liger",  # its chunked log-probs of given tokens
+    "liger_fused",  # its fused linear cross entropy, a loss a token: Triton, for GPUs
+    "liger_dpo",  # its fused linear DPO, pairs of rows of 256 tokens; gradients are those of its loss
+    "cut_cross_entropy",  # its torch.compile version on a CPU; it takes no bias
+    "eager",  # ours: full logits with float32 sums
+    "chunked",  # ours: the version that needs no kernel
 )
-NOTES = {
-    "ours": "token_logps",
-    "products": "the four matrix products of full recomputation, bare, in the type of the sums",
-    "eager": "full logits with float32 sums",
-    "chunked": "the chunked version, which needs no kernel",
-    "log_softmax": "log_softmax and gather on full logits, in the inputs' type, as the official script does",
-    "log_softmax_float32": "the same on logits that are converted to float32 first",
-    "liger": "Liger's chunked log-probs of given tokens (_ChunkedSelectiveLogProbFunction)",
-    "liger_fused": "Liger's fused linear cross entropy, a loss a token; it is Triton, for GPUs",
-    "liger_dpo": "Liger's fused linear DPO, pairs of rows of 256 tokens; gradients are those of its loss",
-    "cut_cross_entropy": "cut-cross-entropy, its torch.compile version on a CPU; it takes no bias",
-}
 ROW = 256
 """Tokens of a row of the DPO side: the codes of an image."""
 
 
-class Size(Record):
+class LogpsProblem(Record):
     """How large the problem is."""
 
     tokens: int = 4096
     hidden: int = 2048
     vocabulary: int = 58498
-    dtype: str = "float32"
-    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
     seed: int = 0
 
 
@@ -66,7 +63,7 @@ class Inputs(NamedTuple):
         return self[:3]
 
 
-def make_inputs(size: Size) -> Inputs:
+def make_inputs(size: LogpsProblem) -> Inputs:
     """Random inputs whose logits have a standard deviation of about 2."""
     dice = torch.Generator().manual_seed(size.seed)
     dtype = getattr(torch, size.dtype)
@@ -93,7 +90,7 @@ class Held(NamedTuple):
     upstream: Tensor
     leaves: tuple[Tensor, ...]
 
-    def backward(self) -> Gradients:
+    def backward(self) -> tuple[Tensor, ...]:
         """The gradients of the leaves."""
         return torch.autograd.grad(self.value, self.leaves, self.upstream.to(self.value.dtype))
 
@@ -104,10 +101,11 @@ def forward(side: str, inputs: Inputs) -> Held:
     Raises:
         ImportError: the side's package is not installed.
     """
+    head = Head(inputs.weight_VD, inputs.bias_V)
     logps: dict[str, Callable[[Inputs], Tensor]] = {
-        "ours": _ours,
-        "eager": _eager,
-        "chunked": _chunked,
+        "ours": lambda x: token_logps(x.hidden_TD, head, x.targets_T),
+        "eager": lambda x: eager_logps(x.hidden_TD, head, x.targets_T),
+        "chunked": lambda x: chunked_logps(x.hidden_TD, head, x.targets_T),
         "log_softmax": lambda x: _full(x, False),
         "log_softmax_float32": lambda x: _full(x, True),
         "liger": _liger,
@@ -123,25 +121,7 @@ def both_passes(side: str, inputs: Inputs) -> Callable[[int], object]:
     if side == "products":
         return _products(inputs)
 
-    def work(number: int) -> object:
-        found = forward(side, inputs).backward()
-        if inputs.hidden_TD.is_cuda:
-            torch.cuda.synchronize()
-        return found
-
-    return work
-
-
-def _ours(x: Inputs) -> Tensor:
-    return token_logps(x.hidden_TD, Head(x.weight_VD, x.bias_V), x.targets_T)
-
-
-def _eager(x: Inputs) -> Tensor:
-    return eager_logps(x.hidden_TD, Head(x.weight_VD, x.bias_V), x.targets_T)
-
-
-def _chunked(x: Inputs) -> Tensor:
-    return chunked_logps(x.hidden_TD, Head(x.weight_VD, x.bias_V), x.targets_T)
+    return lambda number: forward(side, inputs).backward()
 
 
 def _full(x: Inputs, widen: bool) -> Tensor:
@@ -201,9 +181,39 @@ def _products(x: Inputs) -> Callable[[int], object]:
         torch.mm(hidden_TD, weight_VD.T, out=logits_TV)
         torch.mm(hidden_TD, weight_VD.T, out=logits_TV)
         torch.mm(logits_TV.T, hidden_TD, out=second)
-        torch.mm(logits_TV, weight_VD, out=first)
-        if hidden_TD.is_cuda:
-            torch.cuda.synchronize()
-        return None
+        return torch.mm(logits_TV, weight_VD, out=first)
 
     return work
+
+
+def peak_memory(side: str, problem: LogpsProblem) -> dict[str, float]:
+    """MiB beyond the inputs of one forward and backward pass in this process, after a tiny one.
+
+    The peak is without the returned gradients; `held` is what lives between the passes. On a CPU this is
+    resident memory: the kernel's own high-water mark, set back when the inputs lie ready and every library
+    has been used once.
+    """
+    tiny = msgspec.structs.replace(problem, tokens=2 * ROW, hidden=32, vocabulary=300)
+    forward(side, make_inputs(tiny)).backward()
+    inputs = make_inputs(problem)
+    on_gpu = inputs.hidden_TD.is_cuda
+    if on_gpu:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+    held = torch.cuda.memory_allocated if on_gpu else lambda: _status("VmRSS")
+    most = torch.cuda.max_memory_allocated if on_gpu else lambda: _status("VmHWM")
+    before = held()
+    between = forward(side, inputs)
+    after_forward = held()
+    gradients = between.backward()
+    if on_gpu:
+        torch.cuda.synchronize()
+    returned = sum(one.nbytes for one in gradients)
+    return {"peak MiB": (most() - before - returned) / 2**20, "held MiB": (after_forward - before) / 2**20}
+
+
+def _status(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024

@@ -1,5 +1,4 @@
-"""Random preferences for a checkpoint of `benchmarks.speed.shapes`: content does not change what training
-costs."""
+"""Random preferences for a checkpoint: their content does not change what training costs."""
 
 from __future__ import annotations
 

@@ -1,195 +1,283 @@
-"""Samples a second of the engine against two baselines, on random models: captions, answers, images.
+"""Sampling by the engine against two baselines, on random models: captions, answers, images.
 
 `official` does the work of the released scripts (`official_loop`), `batched` that of batched generation
 with a KV cache (`batched_loop`); both run the training module on the same weights. Images of the batched
 side are all candidates of one prompt at once, which is also what the released curation script does.
 
-A side may time fewer samples than another, never less work a sample. The sides are timed in turns; a row
-holds the medians, and the smallest and largest ratio of a round. In the same run greedy captions and
-answers of all sides, and images painted with the same random numbers, are compared.
+Greedy captions and answers of all sides, and images generated with the same random numbers, are compared in
+the same run. Every round has images, questions and prompts of its own, so no cache of an earlier one helps.
 
-Images of a few steps (`--paint-steps`) stand for those of 50: a step of the baselines costs the same in
-both, one of the engine costs a little more in the shorter run, which finds more positions hidden on
-average.
+Images of a few steps (`--steps`) stand for those of 50: a step of the baselines costs the same in both, one
+of the engine costs a little more in the shorter run, which finds more positions masked on average.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-import msgspec
 import torch
 
-from benchmarks.speed import sides
-from benchmarks.speed.shapes import SHAPES, make
-from benchmarks.speed.sides import BASELINES, PATHS, Contest, Models, Plan
-from benchmarks.speed.timing import Machine, in_turns, machine
+from benchmarks.speed import batched_loop, bench, official_loop, workload
+from benchmarks.speed.bench import Side, Timing
+from benchmarks.speed.model_sizes import make
+from benchmarks.speed.official_loop import Dice, EngineDice, FreeDice
 from engine.checkpoints.weights import load_model
-from engine.files.atomic import write_file
-from engine.records import Record
+from engine.models.showo import Showo
+from engine.models.showo_config import ShowoConfig
+from engine.records import AnswerSettings, CaptionSettings, ImageSettings, ImageTokens, Question, Record
+from engine.samplers.vqa_prompts import ANSWER_TOKENS, format_question
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
 
-QUICK = Plan(images=4, prompts=1, steps=18, repeats=3)
+Work = Literal["captions", "answers", "images"]
+Baseline = Literal["official", "batched"]
+TEXT, LIKELIHOOD = AnswerSettings(mode="text", drafts=False), AnswerSettings(mode="likelihood")
+ANSWER = CaptionSettings(temperature=0.0, max_tokens=ANSWER_TOKENS)
+CHECK_SEED = 10**6
+CHECKED = 2
+"""Samples that are compared."""
 
 
-class Row(Record):
-    """One path against one baseline."""
+class SamplingSettings(Record):
+    """How much work. Counts are samples of one round."""
 
-    path: str
-    mode: str
-    """How the engine works: sampled, text, likelihood or guided. The baselines answer in free text always."""
-    shape: str
-    dtype: str
-    layers: int
-    baseline: str
-    n: int
-    """Captions or images of one input, or questions about one image."""
-    steps: int
-    """Painting steps, tokens of the longest caption, or tokens of a free text."""
-    ours_samples: int
-    baseline_samples: int
-    ours_tokens: float
-    """New tokens of a sample, on average; of an image its tokens, whatever the steps."""
-    baseline_tokens: float
-    ours_per_s: float
-    baseline_per_s: float
-    ratio: float
-    spread: tuple[float, float]
-    """Smallest and largest ratio of a round."""
-    ours_seconds: tuple[float, ...]
-    baseline_seconds: tuple[float, ...]
-    repeats: int
-    same_results: bool | None
-    """Whether both gave the same where nothing is random; None where the modes differ."""
-
-
-class Report(Record):
-    """A run of this script."""
-
-    machine: Machine
-    plan: Plan
-    rows: tuple[Row, ...]
+    shape: str = "small"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    layers: int = 0
+    """0 for all that the shape has."""
+    works: tuple[Work, ...] = ("captions", "answers", "images")
+    baselines: tuple[Baseline, ...] = ("official", "batched")
+    images: int = 32
+    """Images to caption and to ask about together, for the engine and the batched side."""
+    n: int = 8
+    """Captions of an image, images of a prompt."""
+    questions: int = 8
+    """Questions about an image."""
+    prompts: int = 2
+    """Prompts of the engine's images; the batched side has one, in one batch."""
+    longest: int = 40
+    """Tokens of the longest caption."""
+    steps: int = 50
+    guidance: float = 5.0
+    official: int = 8
+    """Captions and answers of the official side: the first ones of one image. An even number, like
+    `n`: the lengths of captions come in pairs of one sum."""
+    repeats: int = 3
+    warmups: int = 1
+    check_tokens: int = 16
+    """Tokens of the greedy captions that are compared."""
+    check_steps: int = 5
+    """Steps of the images that are compared."""
+    seed: int = 0
+    kv_gib: float = 0.0
+    """Memory of the engine's paged keys and values; 0 is planned by the engine."""
 
 
-def timed(plan: Plan, contest: Contest) -> list[Row]:
-    """Times all sides in turns: a row for each mode of the engine and each baseline."""
-    every = {**contest.ours, **contest.baselines}
-    seconds = in_turns({name: side.work for name, side in every.items()}, plan.repeats, plan.warmups)
-    rate = {name: [side.samples / one for one in seconds[name]] for name, side in every.items()}
-    return [
-        Row(
-            path=contest.path,
-            mode=mode,
-            shape=plan.shape,
-            dtype=plan.dtype,
-            layers=plan.layers or SHAPES[plan.shape].layers,
-            baseline=name,
-            n=contest.inputs,
-            steps=contest.steps,
-            ours_samples=ours.samples,
-            baseline_samples=theirs.samples,
-            ours_tokens=ours.tokens,
-            baseline_tokens=theirs.tokens,
-            ours_per_s=statistics.median(rate[mode]),
-            baseline_per_s=statistics.median(rate[name]),
-            ratio=statistics.median(rate[mode]) / statistics.median(rate[name]),
-            spread=_spread(rate[mode], rate[name]),
-            ours_seconds=tuple(seconds[mode]),
-            baseline_seconds=tuple(seconds[name]),
-            repeats=plan.repeats,
-            same_results=contest.same[name] if mode == next(iter(contest.ours)) else None,
-        )
-        for mode, ours in contest.ours.items()
-        for name, theirs in contest.baselines.items()
-    ]
+QUICK = SamplingSettings(images=4, prompts=1, steps=18)
 
 
-def _spread(ours: list[float], theirs: list[float]) -> tuple[float, float]:
-    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    return min(ratios), max(ratios)
+class Models(NamedTuple):
+    """One checkpoint as the engine serves it and as the training module."""
+
+    engine: Engine
+    model: Showo
+    text: TextTokenizer
+
+    @property
+    def config(self) -> ShowoConfig:
+        """The sizes of both."""
+        return self.engine.config
+
+    def caption_prompt(self, image: ImageTokens) -> list[int]:
+        """What is continued with a caption."""
+        ids = self.text.encode(self.config.caption_prompt)
+        return self.config.vocabulary.mmu_prompt(image.codes, ids)
+
+    def question_prompt(self, image: ImageTokens, question: Question) -> list[int]:
+        """What is continued with an answer, worded as the engine does."""
+        ids = self.text.encode(format_question(self.config, question, TEXT))
+        return self.config.vocabulary.mmu_prompt(image.codes, ids)
+
+    def dice(self, seed: int) -> torch.Generator:
+        """The random numbers of a baseline."""
+        return torch.Generator(self.model.device).manual_seed(seed)
 
 
-def measure(plan: Plan, folder: Path) -> Report:
-    """Makes the checkpoint in `folder`, unless it is there, and times every path of the plan."""
-    checkpoint = make(folder, plan.shape, getattr(torch, plan.dtype), plan.layers)
-    model = load_model(checkpoint, getattr(torch, plan.dtype))
-    rows: list[Row] = []
-    with Engine(checkpoint, dtype=plan.dtype, kv_cache_gib=plan.kv_gib) as engine:
-        models = Models(engine, model, TextTokenizer.load(checkpoint / "tokenizer.json"))
-        for path in plan.paths:
-            contest: Contest = getattr(sides, path)(models, plan)
-            found = timed(plan, contest)
-            print(table(found), flush=True)
-            rows += found
-    return Report(machine=machine(), plan=plan, rows=tuple(rows))
+class Contest(NamedTuple):
+    """One kind of work: its sides, the engine's first, and which of them gave the engine's results."""
+
+    work: str
+    sides: dict[str, Side]
+    same: dict[str, bool]
+
+    def timed(self, given: SamplingSettings) -> list[Timing]:
+        """All sides in turns."""
+        return bench.contest(self.work, self.sides, given.repeats, given.warmups, self.same)
 
 
-def table(rows: list[Row]) -> str:
-    """One line a row."""
-    return "\n".join(
-        f"{row.path:9} {row.mode:11} {row.shape:11} {row.layers:3} layers  ours {row.ours_per_s:9.3f}/s  "
-        f"{row.baseline:9} {row.baseline_per_s:9.4f}/s  {row.ratio:7.1f}x "
-        f"({row.spread[0]:.1f} to {row.spread[1]:.1f})  same results: "
-        f"{ {True: 'yes', False: 'NO', None: '-'}[row.same_results] }"
-        for row in rows
-    )
+def captions(models: Models, given: SamplingSettings) -> Contest:
+    """n sampled captions of every image, of ragged lengths that are the same on all sides."""
+    plan = workload.ragged_plan(given.n, given.longest, given.seed)
+
+    def images(number: int) -> list[ImageTokens]:
+        return workload.images(models.config, given.images, given.seed + number)
+
+    def ours(number: int) -> object:
+        keys = [f"{number}/{i}" for i in range(given.images)]
+        return models.engine.caption(images(number), keys, given.seed, plan)
+
+    def prompts(number: int) -> list[list[int]]:
+        return [models.caption_prompt(image) for image in images(number) for _ in plan]
+
+    sides = {"ours": Side(ours, given.images * given.n)} | _baselines(models, given, prompts, plan)
+    return Contest("captions", sides, check_captions(models, given))
 
 
-def plan_of(given: argparse.Namespace) -> Plan:
-    """The plan that the options ask for, on top of the quick or the usual one."""
-    usual = QUICK if given.quick else Plan()
-    names = {field.name for field in msgspec.structs.fields(Plan)}
-    options = {name: value for name, value in vars(given).items() if name in names and value is not None}
-    if given.paint_steps:
-        options["steps"] = given.paint_steps
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-    return msgspec.structs.replace(usual, **options)
+def answers(models: Models, given: SamplingSettings) -> Contest:
+    """Greedy answers to questions about every image; the engine in free text, and by likelihood."""
+
+    def drawn(number: int) -> tuple[list[ImageTokens], list[list[Question]]]:
+        seed = given.seed + number
+        images = workload.images(models.config, given.images, seed)
+        return images, workload.questions(given.images, given.questions, seed)
+
+    def ours(settings: AnswerSettings) -> Side:
+        work: Callable[[int], object] = lambda number: models.engine.answer(*drawn(number), settings)  # noqa: E731
+        return Side(work, given.images * given.questions)
+
+    def prompts(number: int) -> list[list[int]]:
+        pairs = zip(*drawn(number), strict=True)
+        return [models.question_prompt(image, one) for image, questions in pairs for one in questions]
+
+    sides = {"ours": ours(TEXT), "ours, likelihood": ours(LIKELIHOOD)}
+    sides |= _baselines(models, given, prompts, [ANSWER] * given.questions)
+    return Contest("answers", sides, check_answers(models, given))
 
 
-def options() -> argparse.ArgumentParser:
-    """Every field of the plan, under its own name; `--paint-steps` for `steps`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--shape", choices=sorted(SHAPES))
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"))
-    parser.add_argument("--paths", nargs="+", choices=PATHS)
-    parser.add_argument("--baselines", nargs="+", choices=BASELINES)
-    for name in (
-        "layers",
-        "images",
-        "n",
-        "questions",
-        "prompts",
-        "longest",
-        "official",
-        "repeats",
-        "warmups",
-    ):
-        parser.add_argument(f"--{name}", type=int)
-    for name in ("--check-tokens", "--check-steps", "--paint-steps", "--seed"):
-        parser.add_argument(name, type=int)
-    parser.add_argument("--kv-gib", type=float, help="memory of the engine's paged keys and values")
-    parser.add_argument("--quick", action="store_true", help="less work, for a first look")
-    parser.add_argument("--checkpoints", type=Path, help="keeps the random checkpoint in this folder")
-    parser.add_argument("--to", type=Path, default=Path("runs/bench/sampling.json"))
-    return parser
+def _baselines(
+    models: Models,
+    given: SamplingSettings,
+    prompts: Callable[[int], list[list[int]]],
+    plan: Sequence[CaptionSettings],
+) -> dict[str, Side]:
+    """Both baselines on a round's prompts, of which an image has one for each entry of a plan."""
+    alone = plan[: given.official]
+
+    def official(number: int) -> object:
+        dice = models.dice(number)
+        pairs = zip(prompts(number), alone, strict=False)
+        return [official_loop.continue_text(models.model, *pair, dice) for pair in pairs]
+
+    def batched(number: int) -> object:
+        lengths = [one.max_tokens for one in plan] * given.images
+        dice = models.dice(number)
+        return batched_loop.continue_texts(models.model, prompts(number), plan[0], lengths, dice)
+
+    sides = {"official": Side(official, len(alone)), "batched": Side(batched, given.images * len(plan))}
+    return {name: sides[name] for name in given.baselines}
 
 
-def main() -> None:
-    """Prints the table and writes the JSON."""
-    given = options().parse_args()
-    plan = plan_of(given)
+def check_captions(models: Models, given: SamplingSettings) -> dict[str, bool]:
+    """Whether the greedy captions of two images are the engine's, token for token."""
+    images = workload.images(models.config, CHECKED, given.seed + CHECK_SEED)
+    greedy = CaptionSettings(temperature=0.0, max_tokens=given.check_tokens)
+    found = models.engine.caption(images, [str(i) for i in range(CHECKED)], 0, [greedy])
+    prompts = [models.caption_prompt(image) for image in images]
+    return _same(models, given, prompts, greedy, list, [list(one[0].token_ids) for one in found])
+
+
+def check_answers(models: Models, given: SamplingSettings) -> dict[str, bool]:
+    """Whether the free texts to two questions are the engine's."""
+    (image,) = workload.images(models.config, 1, given.seed + CHECK_SEED)
+    questions = workload.questions(1, CHECKED, given.seed + CHECK_SEED)
+    (found,) = models.engine.answer([image], questions, TEXT)
+    prompts = [models.question_prompt(image, question) for question in questions[0]]
+    return _same(models, given, prompts, ANSWER, models.text.decode, [answer.text for answer in found])
+
+
+def _same(
+    models: Models,
+    given: SamplingSettings,
+    prompts: Sequence[Sequence[int]],
+    settings: CaptionSettings,
+    read: Callable[[Sequence[int]], object],
+    wanted: object,
+) -> dict[str, bool]:
+    """Whether each baseline continues the prompts as wanted, its tokens read by `read`."""
+    dice, found = models.dice(0), {}
+    if "official" in given.baselines:
+        alone = [official_loop.continue_text(models.model, prompt, settings, dice) for prompt in prompts]
+        found["official"] = [read(tokens) for tokens in alone] == wanted
+    if "batched" in given.baselines:
+        lengths = [settings.max_tokens] * len(prompts)
+        together = batched_loop.continue_texts(models.model, prompts, settings, lengths, dice)
+        found["batched"] = [read(tokens) for tokens in together] == wanted
+    return found
+
+
+def images(models: Models, given: SamplingSettings) -> Contest:
+    """n images of every prompt, with guidance."""
+    settings = ImageSettings(steps=given.steps, guidance=given.guidance)
+    tokens = models.config.num_image_tokens
+
+    def prompts(number: int) -> list[str]:
+        return workload.prompts(given.prompts, given.seed + number)
+
+    def ours(number: int) -> object:
+        keys = [f"{number}/{i}" for i in range(given.prompts)]
+        return models.engine.generate_images(prompts(number), given.n, keys, given.seed, settings)
+
+    def baseline(count: int) -> Side:
+        def work(number: int) -> object:
+            text = models.text.encode(prompts(number)[0])
+            dice = FreeDice(models.dice(number), count, tokens)
+            return official_loop.generate(models.model, text, count, settings, dice)
+
+        return Side(work, count)
+
+    counts = {"official": 1, "batched": given.n}
+    sides = {"ours": Side(ours, given.prompts * given.n)}
+    sides |= {name: baseline(counts[name]) for name in given.baselines}
+    return Contest("images", sides, check_images(models, given))
+
+
+def check_images(models: Models, given: SamplingSettings) -> dict[str, bool]:
+    """Whether two images of one prompt are the engine's, code for code, when its random numbers are used."""
+    settings = ImageSettings(steps=min(given.steps, given.check_steps), guidance=given.guidance)
+    (prompt,) = workload.prompts(1, given.seed + CHECK_SEED)
+    text, tokens = models.text.encode(prompt), models.config.num_image_tokens
+    (ours,) = models.engine.generate_images([prompt], CHECKED, ["check"], given.seed, settings)
+    wanted, seeds = [list(image.codes) for image in ours], [image.seed for image in ours]
+
+    def generated(of: Sequence[int]) -> list[list[int]]:
+        dice: Dice = EngineDice(of, settings.steps, tokens, models.model.device)
+        return official_loop.generate(models.model, text, len(of), settings, dice).codes
+
+    found = {}
+    if "official" in given.baselines:
+        found["official"] = [generated([seed])[0] for seed in seeds] == wanted
+    if "batched" in given.baselines:
+        found["batched"] = generated(seeds) == wanted
+    return found
+
+
+CONTESTS = {"captions": captions, "answers": answers, "images": images}
+
+
+def measure(given: SamplingSettings) -> Iterator[Timing]:
+    """Every work against every baseline, on a random checkpoint."""
+    dtype = getattr(torch, given.dtype)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = (given.checkpoints or Path(scratch)) / f"{plan.shape}-{plan.dtype}-{plan.layers}"
-        report = measure(plan, folder)
-    write_file(given.to, msgspec.json.format(msgspec.json.encode(report)))
-    print(f"written to {given.to}")
+        checkpoint = make(Path(scratch), given.shape, dtype, given.layers)
+        with Engine(checkpoint, dtype=given.dtype, kv_cache_gib=given.kv_gib) as engine:
+            text = TextTokenizer.load(checkpoint / "tokenizer.json")
+            models = Models(engine, load_model(checkpoint, dtype), text)
+            for work in given.works:
+                yield from CONTESTS[work](models, given).timed(given)
 
 
 if __name__ == "__main__":
-    main()
+    bench.run("sampling", __doc__, SamplingSettings(), measure, QUICK)

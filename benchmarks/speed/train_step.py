@@ -7,20 +7,19 @@ turns, and their losses are compared at every step; only the source of the refer
 
 Expected: of a step's products a forward pass is one part and a backward pass two, so the live step is about
 4/3 = 1.33 times as long. What both sides do besides (rows, optimizer, the head's second pass) lowers that.
-`counted` is the ratio of the products alone, counted on the step's own rows.
+`by products` is the ratio of the products alone, counted on the step's own rows.
 
 Memory is the peak of a process of its own for each side, and beside it the size of the second model.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import torch
@@ -28,11 +27,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.speed import pair_work
-from benchmarks.speed.shapes import SHAPES, make
-from benchmarks.speed.timing import Machine, in_turns, machine
+from benchmarks.speed import bench, pair_work
+from benchmarks.speed.bench import Side, Timing
+from benchmarks.speed.model_sizes import make
 from engine.checkpoints.weights import load_config, load_model
-from engine.files.atomic import write_file
 from engine.records import Preference, Record
 from train.command import precompute
 from train.config import TrainConfig
@@ -51,12 +49,12 @@ TOLERANCE = 1e-4
 """Two float32 steps of a summed log-prob of some hundreds."""
 
 
-class Plan(Record):
+class StepSettings(Record):
     """What is run."""
 
     shape: str = "small"
     layers: int = 0
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     batch: int = 4
     masks: int = 1
     """Masks of a preference in one step."""
@@ -75,40 +73,9 @@ class Plan(Record):
             warmup=0,
             num_masks=self.masks,
             masks_per_step=self.masks,
-            dtype=self.dtype,  # type: ignore[arg-type]
+            dtype=self.dtype,
             seed=self.seed,
         )
-
-
-class Memory(Record):
-    """What one side's process held at most."""
-
-    side: str
-    peak_mib: float
-
-
-class Report(Record):
-    """A run of this script."""
-
-    machine: Machine
-    plan: Plan
-    rows: int
-    """Sequences of a step."""
-    parameters: int
-    stored_s: tuple[float, ...]
-    live_s: tuple[float, ...]
-    ratio: float
-    """Of the medians."""
-    counted: float
-    """Ratio of the two steps' multiplications, what does not multiply matrices left out."""
-    spread: tuple[float, float]
-    """Smallest and largest ratio of a round."""
-    largest_difference: float
-    """Of the two sides' losses at a step."""
-    same_losses: bool
-    memory: tuple[Memory, ...]
-    model_mib: float
-    """Weights of the reference model."""
 
 
 class LiveSource(PairSource):
@@ -130,17 +97,17 @@ class LiveSource(PairSource):
         return self._frozen.score(batch.rows)
 
 
-class Work:
+class StepWork:
     """A checkpoint, pairs and their reference in a folder."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self.plan, self.config = plan, plan.config
-        self.checkpoint = make(folder, plan.shape, layers=plan.layers)
+    def __init__(self, given: StepSettings, folder: Path) -> None:
+        self.given, self.config = given, given.config
+        self.checkpoint = make(folder, given.shape, layers=given.layers)
         self.pairs = folder / "pairs.jsonl"
         if not self.pairs.is_file():
-            count = plan.batch * (plan.warmups + plan.repeats)
+            count = given.batch * (given.warmups + given.repeats)
             config = load_config(self.checkpoint)
-            pair_work.write(self.pairs, pair_work.preferences(config, count, plan.longest, plan.seed))
+            pair_work.write(self.pairs, pair_work.preferences(config, count, given.longest, given.seed))
         inputs = read_inputs(self.pairs, self.checkpoint, self.config)
         self.store = precompute(inputs, folder / "reference.zarr")
 
@@ -151,7 +118,7 @@ class Work:
         stored = open_reference(self.store, basis)
         if side == "stored":
             return PairSource(self.config, preferences, layout, stored)
-        frozen = RowLogps(load_model(self.checkpoint, getattr(torch, self.plan.dtype)))
+        frozen = RowLogps(load_model(self.checkpoint, getattr(torch, self.given.dtype)))
         return LiveSource(self.config, preferences, layout, stored, frozen)
 
     def steps(self, side: str, losses: list[float]) -> Callable[[int], None]:
@@ -169,35 +136,31 @@ class Work:
         return step
 
 
-def measure(plan: Plan, folder: Path) -> Report:
+def measure(given: StepSettings) -> Iterator[Timing]:
     """Times both sides in turns; then each alone, for its memory."""
-    work = Work(plan, folder)
     losses: dict[str, list[float]] = {side: [] for side in SIDES}
-    with process_group(plan.config):
-        steps = {side: work.steps(side, losses[side]) for side in SIDES}
-        seconds = in_turns(steps, plan.repeats, plan.warmups)
-        batch = (source := work.source("stored")).rows(source.samples(0))
-    ratios = [live / stored for stored, live in zip(seconds["stored"], seconds["live"], strict=True)]
-    apart = max(abs(one - other) for one, other in zip(losses["stored"], losses["live"], strict=True))
-    weights = [p.numel() for p in load_model(work.checkpoint).parameters()]
-    return Report(
-        machine=machine(),
-        plan=plan,
-        rows=len(batch.rows.ids_RT),
-        parameters=sum(weights),
-        stored_s=tuple(seconds["stored"]),
-        live_s=tuple(seconds["live"]),
-        ratio=statistics.median(seconds["live"]) / statistics.median(seconds["stored"]),
-        spread=(min(ratios), max(ratios)),
-        counted=counted(work.checkpoint, batch),
-        largest_difference=apart,
-        same_losses=apart < TOLERANCE,
-        memory=tuple(Memory(side=side, peak_mib=peak(plan, folder, side)) for side in SIDES),
-        model_mib=sum(weights) * torch.finfo(getattr(torch, plan.dtype)).bits / 8 / 2**20,
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        work = StepWork(given, Path(scratch))
+        with process_group(given.config):
+            sides = {side: Side(work.steps(side, losses[side])) for side in SIDES}
+            timings = bench.contest(f"a step of {given.shape}", sides, given.repeats, given.warmups)
+            source = work.source("stored")
+            batch = source.rows(source.samples(0))
+        apart = max(abs(one - other) for one, other in zip(*losses.values(), strict=True))
+        weights = sum(one.numel() for one in load_model(work.checkpoint).parameters())
+        bits = torch.finfo(getattr(torch, given.dtype)).bits
+        figures = {side: {"peak MiB": peak(given, Path(scratch), side)} for side in SIDES}
+        figures["stored"] |= {"rows": len(batch.rows.ids_RT), "parameters": weights}
+        figures["live"] |= {
+            "by products": products_ratio(work.checkpoint, batch),
+            "losses apart": apart,
+            "reference model MiB": weights * bits / 8 / 2**20,
+        }
+    for one in bench.with_figures(timings, figures):
+        yield one if one.side == "stored" else msgspec.structs.replace(one, same=apart < TOLERANCE)
 
 
-def counted(checkpoint: Path, batch: PairRows) -> float:
+def products_ratio(checkpoint: Path, batch: PairRows) -> float:
     """Multiplications of a live step over those of a stored one."""
     model = RowLogps(load_model(checkpoint))
     with sdpa_kernel(SDPBackend.MATH):
@@ -205,88 +168,29 @@ def counted(checkpoint: Path, batch: PairRows) -> float:
             model(*batch.rows).sum().backward()
         with FlopCounterMode(display=False) as forward:
             model.score(batch.rows)
-    return 1 + forward.get_total_flops() / step.get_total_flops()
+    return float(1 + forward.get_total_flops() / step.get_total_flops())
 
 
-def peak(plan: Plan, folder: Path, side: str) -> float:
+def peak(given: StepSettings, folder: Path, side: str) -> float:
     """MiB that a fresh process holds at most while it takes a few steps of one side."""
-    given = [
-        sys.executable,
-        "-m",
-        "benchmarks.speed.train_step",
-        "--alone",
-        side,
-        "--checkpoints",
-        str(folder),
-    ]
-    given += ["--plan", msgspec.json.encode(plan).decode()]
-    return float(subprocess.run(given, check=True, capture_output=True, text=True).stdout.split()[-1])
+    command = [sys.executable, "-m", "benchmarks.speed.train_step", "--alone", side, str(folder)]
+    command.append(msgspec.json.encode(given).decode())
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def alone(plan: Plan, folder: Path, side: str) -> float:
-    """What `peak` measures, in this process."""
-    work = Work(plan, folder)
-    with process_group(plan.config):
+def alone(side: str, folder: Path, given: StepSettings) -> float:
+    """What `peak` measures, in this process. Not `ru_maxrss`, which a child takes over from its parent."""
+    work = StepWork(given, folder)
+    with process_group(given.config):
         step = work.steps(side, [])
         for number in range(2):
             step(number)
-    return high_water_mib()
-
-
-def high_water_mib() -> float:
-    """The most that this process has held. Not `ru_maxrss`, which a child takes over from its parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def table(report: Report) -> str:
-    """What came of it, a line a side."""
-    lines = [f"{report.plan.shape}, {report.parameters / 1e6:.1f}M parameters, {report.rows} rows a step"]
-    for memory, seconds in zip(report.memory, (report.stored_s, report.live_s), strict=True):
-        low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
-        lines.append(
-            f"{memory.side:7} {middle:8.3f} s a step ({low:.3f} to {high:.3f})  "
-            f"peak {memory.peak_mib:8.0f} MiB"
-        )
-    low, high = report.spread
-    lines.append(
-        f"ratio {report.ratio:.2f}x ({low:.2f} to {high:.2f}), by products {report.counted:.2f}x  "
-        f"reference model {report.model_mib:.0f} MiB  "
-        f"same losses: {'yes' if report.same_losses else 'NO'} (to {report.largest_difference:.1e})"
-    )
-    return "\n".join(lines)
-
-
-def options() -> argparse.ArgumentParser:
-    """Every field of the plan under its own name."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--shape", choices=sorted(SHAPES), default=Plan().shape)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=Plan().dtype)
-    for name in ("layers", "batch", "masks", "longest", "repeats", "warmups", "seed"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(Plan(), name))
-    parser.add_argument("--checkpoints", type=Path, help="keeps checkpoint, pairs, reference here")
-    parser.add_argument("--alone", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--plan", help=argparse.SUPPRESS)
-    parser.add_argument("--to", type=Path, default=Path("runs/bench/train-step.json"))
-    return parser
-
-
-def main() -> None:
-    """Prints the table and writes the JSON."""
-    given = options().parse_args()
-    if given.alone:
-        print(alone(msgspec.json.decode(given.plan, type=Plan), given.checkpoints, given.alone))
-        return
-    names = (field.name for field in msgspec.structs.fields(Plan))
-    plan = Plan(**{name: getattr(given, name) for name in names})
-    with tempfile.TemporaryDirectory() as scratch:
-        report = measure(plan, given.checkpoints or Path(scratch))
-    print(table(report))
-    write_file(given.to, msgspec.json.format(msgspec.json.encode(report)))
-    print(f"written to {given.to}")
-
-
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--alone"]:
+        print(alone(sys.argv[2], Path(sys.argv[3]), msgspec.json.decode(sys.argv[4], type=StepSettings)))
+    else:
+        bench.run("train-step", __doc__, StepSettings(), measure)

@@ -7,17 +7,9 @@ from pathlib import Path
 import msgspec
 
 from curate.evaluation.config import EvalConfig
-from curate.sources import Quarantined
+from curate.sources import RowProblem
 from engine.errors import DataError
 from engine.records import Record
-
-
-class Score(Record):
-    """An accuracy with its standard error and the number of questions behind it."""
-
-    value: float
-    se: float
-    questions: int
 
 
 class CategoryGap(Record):
@@ -38,7 +30,7 @@ class ItemScore(Record):
     und: int
     und_asked: int
     gen: int
-    """Over all images painted for the item."""
+    """Over all images generated for the item."""
     gen_asked: int
 
 
@@ -64,7 +56,7 @@ class GapReport(GapNumbers):
     """What `hermes eval` finds."""
 
     config: EvalConfig
-    unreadable: tuple[Quarantined, ...] = ()
+    unreadable: tuple[RowProblem, ...] = ()
     """Items left out since their image cannot be read."""
     per_item: tuple[ItemScore, ...] = ()
     """What rounds are compared by, item by item; early measurements have none."""

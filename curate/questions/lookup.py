@@ -47,6 +47,10 @@ class Lookup:
         found: Sifted | None = self._named.get((item.id, caption)) or self._named.get((item.id, ""))
         return found.kept if found else self._captioned.get(caption, ())
 
+    def covers(self, item: Item) -> bool:
+        """Whether the file has a question about an item."""
+        return bool(self.of(item))
+
 
 def questions_from(path: Path) -> Lookup:
     """A file written by `hermes questions`, or any in TIFA's format.
@@ -68,7 +72,7 @@ def with_questions(item: Item, lookup: Lookup, combine: bool) -> Item:
     return msgspec.structs.replace(item, questions=questions)
 
 
-def asked_digest(file: str, combine: bool) -> str:
+def questions_digest(file: str, combine: bool) -> str:
     """Which questions a curation asks: sixteen hex digits of the file; empty where there is none.
 
     Raises:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from curate.sources.arrow_layout import SPLITS, STATE
 from curate.sources.fields import IMAGE, first_of
 from curate.sources.journeydb import TASKS
 from curate.sources.json_objects import json_objects
 from curate.sources.listing import LISTINGS
 from curate.sources.official import INITIAL
+from curate.sources.saved import SPLITS, STATE
 from engine.errors import DataError
 from engine.records import Record
 
@@ -50,22 +50,22 @@ def detect(path: Path, kind: str = "") -> Finding:
             f"{path}: there is no such file or folder; --data takes `shapes` or the path of a data set"
         )
     try:
-        found = _in_folder(path) if path.is_dir() else _of_file(path, kind)
+        findings = _in_folder(path) if path.is_dir() else _of_file(path, kind)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    found = [one for one in found if kind in ("", one.kind)]
-    if not found:
+    findings = [one for one in findings if kind in ("", one.kind)]
+    if not findings:
         wanted = f"no {kind} data ({KINDS[kind]}) here" if kind else "nothing here that --data takes"
         raise DataError(
             f"{path}: {wanted}; there are `shapes`, {ACCEPTED}; `parquet:PATH` and the like force one"
         )
-    if len(found) > 1:
-        listed = ", ".join(f"{one.kind} ({one.files[0].name})" for one in found)
+    if len(findings) > 1:
+        listed = ", ".join(f"{one.kind} ({one.files[0].name})" for one in findings)
         raise DataError(
             f"{path}: several data sets lie here: {listed}; "
-            f"name one by its file, or by its kind as in `{found[0].kind}:PATH`"
+            f"name one by its file, or by its kind as in `{findings[0].kind}:PATH`"
         )
-    return found[0]
+    return findings[0]
 
 
 def _of_file(path: Path, forced: str) -> list[Finding]:
@@ -104,20 +104,20 @@ def _kind_of_json(path: Path) -> str:
 
 def _in_folder(folder: Path) -> list[Finding]:
     names = _names(folder)
-    found = [Finding("folder", (folder / name,)) for name in LISTINGS if name in names]
+    findings = [Finding("folder", (folder / name,)) for name in LISTINGS if name in names]
     if INITIAL in names:
-        found.append(Finding("official", (folder / INITIAL,)))
+        findings.append(Finding("official", (folder / INITIAL,)))
     if STATE in names or SPLITS in names:
-        found.append(Finding("datasets", (folder,)))
+        findings.append(Finding("datasets", (folder,)))
     data = folder / "data"
     for kind, ending in (("parquet", ".parquet"), ("webdataset", ".tar")):
         shards = [folder / name for name in names if name.endswith(ending)]
         if not shards and data.is_dir():
             shards = [data / name for name in _names(data) if name.endswith(ending)]
         if shards:
-            found.append(Finding(kind, _train_split(folder, shards)))
+            findings.append(Finding(kind, _train_split(folder, shards)))
     lines = [folder / name for name in names if name.endswith(".jsonl") and name not in LISTINGS]
-    return found + [Finding("journeydb", (one,)) for one in lines if _kind_of_json(one) == "journeydb"]
+    return findings + [Finding("journeydb", (one,)) for one in lines if _kind_of_json(one) == "journeydb"]
 
 
 def _names(folder: Path) -> list[str]:

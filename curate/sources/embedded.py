@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from curate.shapes import world
-from curate.sources.rows import Row
+from curate.sources.rows import DataRow
 from engine.errors import DataError
 from engine.records import Item
 
@@ -29,10 +29,10 @@ class ShapesReader:
     def digest(self) -> str:
         return f"{SHAPES}-{self._split}-{self._seed}"
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         for index in itertools.count():
             item, _ = world.item(self._split, self._seed, index)
-            yield Row(position=index, where=item.id, item=item)
+            yield DataRow(position=index, where=item.id, item=item)
 
     def image(self, item: Item) -> Image.Image:
         return Image.fromarray(world.image_of(item.id))

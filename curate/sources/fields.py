@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from curate.sources.rows import Row
+from curate.sources.rows import DataRow
 from engine.records import Item, Question
 
 Fields = Mapping[str, Any]
@@ -31,11 +31,11 @@ _CAPTION, _IMAGE = f"caption ({' or '.join(CAPTION)})", f"image ({', '.join(IMAG
 _KIND = ("kind", "element_type", "answer_type")
 
 
-class UnusableError(ValueError):
+class FieldError(ValueError):
     """Why a row or a question cannot be used. Never leaves this package."""
 
 
-def make_row(position: int, where: str, fields: object, image: str = "", fallback_id: str = "") -> Row:
+def make_row(position: int, where: str, fields: object, image: str = "", fallback_id: str = "") -> DataRow:
     """The row of some fields.
 
     `image` says where an embedded image lies; without it the fields must name one. The id is the row's own,
@@ -43,9 +43,9 @@ def make_row(position: int, where: str, fields: object, image: str = "", fallbac
     """
     try:
         item, dropped = _item(fields, image, fallback_id)
-    except UnusableError as error:
-        return Row(position=position, where=where, reason=str(error))
-    return Row(position=position, where=where, item=item, dropped=dropped)
+    except FieldError as error:
+        return DataRow(position=position, where=where, reason=str(error))
+    return DataRow(position=position, where=where, item=item, dropped=dropped)
 
 
 def first_of(fields: Fields, names: Iterable[str]) -> Any:
@@ -58,17 +58,15 @@ def first_of(fields: Fields, names: Iterable[str]) -> Any:
 
 
 def as_text(value: object, what: str, of: str = "") -> str:
-    """Text without the space around it. Raises UnusableError where there is none."""
+    """Text without the space around it. Raises FieldError where there is none."""
     if isinstance(value, str) and (text := value.strip()) and _is_unicode(text):
         return text
     what += f" of {shown(of)}" if of else ""
     if value is None:
-        raise UnusableError(f"{what} is missing")
+        raise FieldError(f"{what} is missing")
     if not isinstance(value, str):
-        raise UnusableError(f"{what} is not text but {shown(value)}")
-    raise UnusableError(
-        f"{what} {shown(value)} is not valid Unicode" if value.strip() else f"{what} is empty"
-    )
+        raise FieldError(f"{what} is not text but {shown(value)}")
+    raise FieldError(f"{what} {shown(value)} is not valid Unicode" if value.strip() else f"{what} is empty")
 
 
 def shown(value: object) -> str:
@@ -89,7 +87,7 @@ def _is_unicode(text: str) -> bool:
 
 def _item(fields: object, image: str, fallback_id: str) -> tuple[Item, tuple[str, ...]]:
     if not isinstance(fields, Mapping):
-        raise UnusableError(f"not an object but {shown(fields)}")
+        raise FieldError(f"not an object but {shown(fields)}")
     caption = as_text(first_of(fields, CAPTION), _CAPTION)
     image = image or as_text(first_of(fields, IMAGE), _IMAGE)
     own = fields.get(ID)
@@ -125,21 +123,21 @@ def read_questions(value: object) -> tuple[tuple[Question, ...], tuple[str, ...]
 
     Takes a list of objects, an object of lists, or either as JSON text.
     """
-    kept: dict[str, Question] = {}
+    usable: dict[str, Question] = {}
     dropped = []
     try:
         rows = _question_rows(value)
-    except UnusableError as error:
+    except FieldError as error:
         return (), (str(error),)
     for row in rows:
         try:
             question = _question(row)
-            if question.question in kept:
-                raise UnusableError(f"{shown(question.question)} is asked twice")
-            kept[question.question] = question
-        except UnusableError as error:
+            if question.question in usable:
+                raise FieldError(f"{shown(question.question)} is asked twice")
+            usable[question.question] = question
+        except FieldError as error:
             dropped.append(str(error))
-    return tuple(kept.values()), tuple(dropped)
+    return tuple(usable.values()), tuple(dropped)
 
 
 def _question_rows(value: object) -> list[object]:
@@ -147,36 +145,36 @@ def _question_rows(value: object) -> list[object]:
         try:
             value = msgspec.json.decode(value) if value.strip() else None
         except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
-            raise UnusableError(f"questions are not JSON: {error}") from error
+            raise FieldError(f"questions are not JSON: {error}") from error
     if value is None:
         return []
     if isinstance(value, Mapping) and all(isinstance(column, list) for column in value.values()):
         return [dict(zip(value, row, strict=True)) for row in zip_longest(*value.values())]
     if not isinstance(value, list):
-        raise UnusableError(f"questions are not a list but {shown(value)}")
+        raise FieldError(f"questions are not a list but {shown(value)}")
     return value
 
 
 def _question(row: object) -> Question:
     if not isinstance(row, Mapping):
-        raise UnusableError(f"a question is not an object but {shown(row)}")
+        raise FieldError(f"a question is not an object but {shown(row)}")
     text = as_text(first_of(row, _QUESTION), "a question")
     choices, given = first_of(row, _CHOICES), _scalar(first_of(row, _ANSWER))
     if isinstance(choices, Mapping):
         given = _scalar(_by_letter(choices, given))
         choices = [choice for choice in choices.values() if choice is not None]
     if not isinstance(choices, list):
-        raise UnusableError(f"{shown(text)} has no list of choices")
+        raise FieldError(f"{shown(text)} has no list of choices")
     named = [as_text(_scalar(choice), "a choice", text) for choice in choices]
     # Answers are matched to choices whatever their case, so choices that differ by case are one.
     distinct: dict[str, str] = {}
     for choice in named:
         distinct.setdefault(choice.lower(), choice)
     if len(distinct) < 2:
-        raise UnusableError(f"{shown(text)} has fewer than two distinct choices")
+        raise FieldError(f"{shown(text)} has fewer than two distinct choices")
     answer = as_text(given, "the answer", text)
     if answer.lower() not in distinct:
-        raise UnusableError(f"answer {shown(answer)} is not among the choices of {shown(text)}")
+        raise FieldError(f"answer {shown(answer)} is not among the choices of {shown(text)}")
     return Question(
         question=text,
         choices=tuple(distinct.values()),

@@ -17,7 +17,7 @@ from curate.sources.digest import files_digest
 from curate.sources.fields import Fields, make_row
 from curate.sources.json_text import json_lines
 from curate.sources.listing import confined
-from curate.sources.rows import Row
+from curate.sources.rows import DataRow
 from engine.records import Item
 
 TASKS = ("Task1", "Task2", "Task3")
@@ -39,14 +39,14 @@ class JourneyReader:
     def digest(self) -> str:
         return files_digest([self._annotations])
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         with self._annotations.open("rb") as stream:
-            for position, found in enumerate(json_lines(stream)):
-                where = f"{self._annotations.name}:{found.number}"
-                if found.value is None:
-                    yield Row(position=position, where=where, reason=found.problem)
+            for position, entry in enumerate(json_lines(stream)):
+                where = f"{self._annotations.name}:{entry.number}"
+                if entry.value is None:
+                    yield DataRow(position=position, where=where, reason=entry.problem)
                 else:
-                    row = make_row(position, where, _plain(found.value), fallback_id=_id(found.value))
+                    row = make_row(position, where, _plain(entry.value), fallback_id=_id(entry.value))
                     yield confined(row, self._annotations.parent)
 
     def image(self, item: Item) -> Image.Image:

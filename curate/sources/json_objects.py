@@ -11,7 +11,14 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from curate.sources.json_text import BYTE_ORDER_MARK, MAX_OBJECT, TOO_LARGE, Found, decode_object
+from curate.sources.json_text import (
+    BYTE_ORDER_MARK,
+    MAX_OBJECT,
+    TOO_LARGE,
+    JsonObject,
+    decode_object,
+    json_object,
+)
 
 CHUNK = 1 << 16
 _BETWEEN = re.compile(rb"[\s,\[\]]*+")
@@ -24,14 +31,13 @@ _KEPT = 64
 """Bytes that are searched again together with those that follow."""
 
 
-def json_objects(stream: BinaryIO, chunk: int = CHUNK, most: int = MAX_OBJECT) -> Iterator[Found]:
+def json_objects(stream: BinaryIO, chunk: int = CHUNK, most: int = MAX_OBJECT) -> Iterator[JsonObject]:
     """The objects of a file in order; `chunk` bytes or an object of up to `most` bytes are held at a time."""
     window = _Window(stream, chunk, most)
     number = 0
     while window.skip_separators():
         number += 1
-        start = window.place
-        value: object
+        value: dict[str, object] | str
         if window.at_brace():
             length, value = window.object()
             if isinstance(value, str):
@@ -41,8 +47,7 @@ def json_objects(stream: BinaryIO, chunk: int = CHUNK, most: int = MAX_OBJECT) -
         else:
             value = "not a JSON object"
             window.skip_to(_BRACE)
-        problem = value if isinstance(value, str) else ""
-        yield Found(number, value if isinstance(value, dict) else None, problem, start, window.place)
+        yield json_object(number, value)
 
 
 class _Window:
@@ -50,21 +55,15 @@ class _Window:
 
     def __init__(self, stream: BinaryIO, chunk: int, most: int) -> None:
         self._stream, self._chunk, self._most = stream, chunk, most
-        self._buffer, self._at, self._base = b"", 0, 0
+        self._buffer, self._at = b"", 0
         while len(self._buffer) < len(BYTE_ORDER_MARK) and self._more():
             pass
         if self._buffer.startswith(BYTE_ORDER_MARK):
             self._at = len(BYTE_ORDER_MARK)
 
-    @property
-    def place(self) -> int:
-        """Where in the file the window starts."""
-        return self._base + self._at
-
     def _more(self) -> bool:
         # At least as much again as is held, so that a long object is looked through a few times only.
         data = self._stream.read(max(self._chunk, len(self._buffer) - self._at))
-        self._base += self._at
         self._buffer, self._at = self._buffer[self._at :] + data, 0
         return bool(data)
 
@@ -111,14 +110,14 @@ class _Window:
     def skip_to(self, mark: re.Pattern[bytes], within: int = 0) -> None:
         """Moves behind the next match, or to the end; where a length is given, no further than that."""
         if within:
-            found = mark.search(self._buffer, self._at + 1, self._at + within)
-            self._at = found.end() if found else self._at + within
+            match = mark.search(self._buffer, self._at + 1, self._at + within)
+            self._at = match.end() if match else self._at + within
             return
         first = self._at + 1
-        while not (found := mark.search(self._buffer, first)):
+        while not (match := mark.search(self._buffer, first)):
             self._at = first = max(self._at, len(self._buffer) - _KEPT)
             if not self._more():
                 self._at = len(self._buffer)
                 return
             first = self._at
-        self._at = found.end()
+        self._at = match.end()

@@ -16,16 +16,13 @@ TOO_LARGE = f"more than {MAX_OBJECT >> 20} MiB in one row"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class Found(Record):
+class JsonObject(Record):
     """One object of a file, or the reason why there is none here."""
 
     number: int
     """Line, or ordinal of the object, from 1."""
     value: dict[str, Any] | None
     problem: str = ""
-    start: int = 0
-    end: int = 0
-    """Bytes of the file that hold it."""
 
 
 def decode_object(data: bytes) -> dict[str, Any] | str:
@@ -42,19 +39,22 @@ def decode_object(data: bytes) -> dict[str, Any] | str:
     return value if isinstance(value, dict) else "not a JSON object"
 
 
-def json_lines(stream: BinaryIO) -> Iterator[Found]:
+def json_lines(stream: BinaryIO) -> Iterator[JsonObject]:
     """One object a line; blank lines are passed over."""
-    number, start = 0, 0
+    number = 0
     while line := stream.readline(MAX_OBJECT + 1):
         number += 1
         large = len(line) > MAX_OBJECT
-        end = start + len(line)
         while large and not line.endswith(b"\n") and (line := stream.readline(MAX_OBJECT)):
-            end += len(line)
+            pass
         if large:
-            yield Found(number, None, TOO_LARGE, start, end)
+            yield JsonObject(number=number, value=None, problem=TOO_LARGE)
         elif text := line.removeprefix(BYTE_ORDER_MARK if number == 1 else b"").strip():
-            value = decode_object(text)
-            problem = value if isinstance(value, str) else ""
-            yield Found(number, None if isinstance(value, str) else value, problem, start, end)
-        start = end
+            yield json_object(number, decode_object(text))
+
+
+def json_object(number: int, decoded: dict[str, Any] | str) -> JsonObject:
+    """What `decode_object` gave, with its place."""
+    if isinstance(decoded, str):
+        return JsonObject(number=number, value=None, problem=decoded)
+    return JsonObject(number=number, value=decoded)

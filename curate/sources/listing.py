@@ -12,18 +12,18 @@ from curate.sources.confine import read_inside, stray
 from curate.sources.digest import files_digest
 from curate.sources.fields import CAPTION, IMAGE, make_row
 from curate.sources.json_text import json_lines
-from curate.sources.rows import Row
+from curate.sources.rows import DataRow
 from engine.errors import DataError
 from engine.records import Item
 
 LISTINGS = ("items.jsonl", "metadata.jsonl", "metadata.csv", "captions.csv")
 
 
-def confined(row: Row, folder: Path) -> Row:
+def confined(row: DataRow, folder: Path) -> DataRow:
     """The row, quarantined where its image cannot lie in the folder."""
     if row.item is None or not (reason := stray(folder, row.item.image)):
         return row
-    return Row(position=row.position, where=row.where, reason=reason)
+    return DataRow(position=row.position, where=row.where, reason=reason)
 
 
 class ListingReader:
@@ -38,12 +38,12 @@ class ListingReader:
     def digest(self) -> str:
         return files_digest([self._listing])
 
-    def rows(self) -> Iterator[Row]:
-        found = self._csv() if self._listing.suffix.lower() == ".csv" else self._lines()
-        for position, (line, fields) in enumerate(found):
+    def rows(self) -> Iterator[DataRow]:
+        entries = self._csv() if self._listing.suffix.lower() == ".csv" else self._lines()
+        for position, (line, fields) in enumerate(entries):
             where = f"{self._listing.name}:{line}"
             if isinstance(fields, str):
-                yield Row(position=position, where=where, reason=fields)
+                yield DataRow(position=position, where=where, reason=fields)
             else:
                 yield confined(make_row(position, where, fields), self._folder)
 
@@ -52,8 +52,8 @@ class ListingReader:
 
     def _lines(self) -> Iterator[tuple[int, dict[str, object] | str]]:
         with self._listing.open("rb") as stream:
-            for found in json_lines(stream):
-                yield found.number, found.problem if found.value is None else found.value
+            for entry in json_lines(stream):
+                yield entry.number, entry.problem if entry.value is None else entry.value
 
     def _csv(self) -> Iterator[tuple[int, dict[str, object] | str]]:
         """Line on which a row starts, and its columns; `questions` may hold JSON."""

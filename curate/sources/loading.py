@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from curate.sources.arrow_layout import saved_files
 from curate.sources.detect import KINDS, Finding, detect
 from curate.sources.embedded import SHAPES, ShapesReader
 from curate.sources.journeydb import JourneyReader
 from curate.sources.listing import ListingReader
 from curate.sources.official import OfficialReader
-from curate.sources.rows import Reader, Tally
-from curate.sources.source import Source, select
+from curate.sources.rows import Reader
+from curate.sources.saved import saved_files
+from curate.sources.selection import random_subset
+from curate.sources.source import Source, SourceCounts
 from engine.errors import DataError
+from engine.records import Item
 
 
 def open_source(data: str, split: str, seed: int, image_size: int) -> Source:
@@ -31,50 +34,99 @@ def open_source(data: str, split: str, seed: int, image_size: int) -> Source:
     return Source(reader=_reader(detect(path, kind), str(path)), image_size=image_size, split=split)
 
 
-def load_source(
-    data: str, split: str, limit: int, seed: int, image_size: int, number: int = 0, skip: int = 0
-) -> Source:
-    """The first `limit` items of a split (0: all), or of a random `number` of its items where that is not 0.
+def has_questions(item: Item) -> bool:
+    """Whether the data set has questions about an item."""
+    return bool(item.questions)
 
-    The embedded world is endless and needs a limit. `seed` decides the shapes and the random items. The first
-    `skip` items are passed over.
+
+def load_source(
+    data: str,
+    split: str,
+    limit: int,
+    seed: int,
+    image_size: int,
+    select: int = 0,
+    part: int = 0,
+    has_questions: Callable[[Item], bool] = has_questions,
+) -> Source:
+    """`limit` items of a split (0: all), or of a random `select` of its items where that is not 0.
+
+    `part` 0 is the first `limit` items, 1 the next, and so on; where the data set ends it begins again. The
+    embedded world is endless and needs a limit. `seed` decides the shapes and the random items. Reads every
+    row once, and no further than it must; of the rows it holds the ids. `has_questions` says which items are
+    counted as those that can be asked about.
 
     Raises:
         DataError: the data set cannot be read, or no row can be used.
     """
     source = open_source(data, split, seed, image_size)
-    if number:
-        source = select(source, number, seed)
-    if data == SHAPES and limit < 1:
+    if not source.reader.is_split:
+        return _narrowed(source, limit, seed, select, part, has_questions)
+    if select:
+        raise DataError("the embedded shapes are drawn at random: say how many with --limit, not --select")
+    if limit < 1:
         raise DataError("the embedded shapes are endless: say how many items with --limit")
-    source = msgspec.structs.replace(source, limit=limit, skip=skip)
-    tally = Tally()
-    if all(row.item is None for row in source.rows(tally)):
-        first = f"{tally.first.where}: {tally.first.reason}" if tally.first else "it has too few rows"
-        beyond = f" beyond the first {skip}" if skip else ""
+    source = msgspec.structs.replace(source, limit=limit, skip=part * limit)
+    ids, with_questions, _ = _read(source, has_questions)
+    counts = SourceCounts(rows=len(ids), items=len(ids), with_questions=len(with_questions))
+    return msgspec.structs.replace(source, counts=counts)
+
+
+def _narrowed(
+    source: Source, limit: int, seed: int, select: int, part: int, has_questions: Callable[[Item], bool]
+) -> Source:
+    """The part of a data set that is asked for, and what is in it."""
+    whole = bool(select or (part and limit))
+    read = msgspec.structs.replace(source, limit=0 if whole else limit)
+    ids, with_questions, problem = _read(read, has_questions)
+    selected = random_subset(filter(None, ids), select, seed) if select else None
+    usable = [place for place, id_ in enumerate(ids) if id_ and (selected is None or id_ in selected)]
+    if not usable:
         raise DataError(
-            f"{source.name}: no usable item{beyond} for the {split} split; first problem: {first}"
+            f"{source.name}: no usable item for the {source.split} split; first problem: {problem}"
         )
-    return source
+    skip = part % -(-len(usable) // limit) * limit if limit else 0
+    taken = usable[skip : skip + limit] if limit else usable
+    # Rows that cannot be used belong to the item behind them; those at the end only where there is no limit.
+    begin = usable[skip - 1] + 1 if skip else 0
+    end = taken[-1] + 1 if len(taken) == limit else len(ids)
+    counts = SourceCounts(
+        rows=len(taken) + ids[begin:end].count(""),
+        items=len(taken),
+        with_questions=sum(ids[place] in with_questions for place in taken),
+    )
+    return msgspec.structs.replace(source, limit=limit, skip=skip, selected=selected, counts=counts)
 
 
-def _reader(found: Finding, name: str) -> Reader:
-    if found.kind == "official":
-        return OfficialReader(found.files[0], name)
-    if found.kind == "journeydb":
-        return JourneyReader(found.files[0], name)
-    if found.kind == "folder":
-        return ListingReader(found.files[0], name)
-    if found.kind == "webdataset":
+def _read(source: Source, has_questions: Callable[[Item], bool]) -> tuple[list[str], set[str], str]:
+    """The ids of all rows, empty for what cannot be used; those that have questions; the first problem."""
+    ids: list[str] = []
+    with_questions: set[str] = set()
+    problem = ""
+    for row in source.rows():
+        if row.item is None:
+            problem = problem or f"{row.where}: {row.reason}"
+        elif has_questions(row.item):
+            with_questions.add(row.item.id)
+        ids.append(row.item.id if row.item else "")
+    return ids, with_questions, problem or "it has too few rows"
+
+
+def _reader(data_set: Finding, name: str) -> Reader:
+    if data_set.kind == "official":
+        return OfficialReader(data_set.files[0], name)
+    if data_set.kind == "journeydb":
+        return JourneyReader(data_set.files[0], name)
+    if data_set.kind == "folder":
+        return ListingReader(data_set.files[0], name)
+    if data_set.kind == "webdataset":
         from curate.sources.tar_shards import WebDatasetReader
 
-        return WebDatasetReader(found.files, found.files[0].parent, name)
+        return WebDatasetReader(data_set.files, data_set.files[0].parent, name)
     # pyarrow takes long to import.
-    if found.kind == "datasets":
-        from curate.sources.arrow_stream import arrow_reader
+    from curate.sources.table_files import open_arrow, open_parquet
+    from curate.sources.tables import TableReader
 
-        files = saved_files(found.files[0])
-        return arrow_reader(files, files[0].parent, name)
-    from curate.sources.parquet import parquet_reader
-
-    return parquet_reader(found.files, found.files[0].parent, name)
+    if data_set.kind == "datasets":
+        return TableReader(open_arrow, saved_files(data_set.files[0]), name)
+    return TableReader(open_parquet, data_set.files, name)

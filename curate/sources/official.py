@@ -6,22 +6,19 @@ JSON arrays with the usual fields are read just so.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
-from hashlib import blake2b
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
 from PIL import Image
 
 from curate.sources.confine import read_inside
 from curate.sources.digest import files_digest
 from curate.sources.fields import CAPTION, ID, Fields, first_of, make_row
 from curate.sources.json_objects import json_objects
-from curate.sources.json_text import Found, decode_object
+from curate.sources.json_text import JsonObject
 from curate.sources.listing import confined
-from curate.sources.rows import Row
+from curate.sources.rows import DataRow
 from engine.records import Item
 
 INITIAL, QUESTIONS = "initial_data.json", "vqa_data.json"
@@ -41,26 +38,26 @@ class OfficialReader:
     def digest(self) -> str:
         return files_digest([self._file, *([self._questions.path] if self._questions else [])])
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         """The items; then the damaged objects of the file of questions."""
         position = 0
         with self._file.open("rb") as stream:
-            for found in json_objects(stream):
-                yield self._row(position, found)
+            for entry in json_objects(stream):
+                yield self._row(position, entry)
                 position += 1
-        for found in self._questions.damaged() if self._questions else ():
-            where = f"{QUESTIONS}:object {found.number}"
-            yield Row(position=position, where=where, reason=found.problem)
+        for entry in self._questions.damaged() if self._questions else ():
+            where = f"{QUESTIONS}:object {entry.number}"
+            yield DataRow(position=position, where=where, reason=entry.problem)
             position += 1
 
     def image(self, item: Item) -> Image.Image:
         return read_inside(self._folder, item.image)
 
-    def _row(self, position: int, found: Found) -> Row:
-        where = f"{self._file.name}:object {found.number}"
-        if found.value is None:
-            return Row(position=position, where=where, reason=found.problem)
-        fields = found.value
+    def _row(self, position: int, entry: JsonObject) -> DataRow:
+        where = f"{self._file.name}:object {entry.number}"
+        if entry.value is None:
+            return DataRow(position=position, where=where, reason=entry.problem)
+        fields = entry.value
         if self._questions is not None:
             fields = {**fields, "questions": self._questions.of(fields) or fields.get("questions")}
         return confined(make_row(position, where, fields), self._folder)
@@ -69,74 +66,45 @@ class OfficialReader:
 class QuestionFile:
     """A file of one object a question, {id, caption, question, choices, answer}, found by id or by caption.
 
-    The order of its objects need not be that of the items. An index in memory holds 48 bytes a question; the
-    questions themselves stay on disk.
+    The order of its objects need not be that of the items. All questions are held in memory.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._index: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        self._is_damaged = False
+
+    @cached_property
+    def _questions(self) -> tuple[dict[str, list[Fields]], dict[str, list[Fields]], list[JsonObject]]:
+        """Questions by id, questions by caption, and the objects that are none."""
+        by_id: dict[str, list[Fields]] = {}
+        by_caption: dict[str, list[Fields]] = {}
+        damaged = []
+        with self.path.open("rb") as stream:
+            for one in json_objects(stream):
+                if problem := _problem(one):
+                    damaged.append(JsonObject(number=one.number, value=None, problem=problem))
+                    continue
+                for named, key in ((by_id, ID), (by_caption, "caption")):
+                    if one.value and (value := _plain(one.value.get(key))):
+                        named.setdefault(value, []).append(one.value)
+        return by_id, by_caption, damaged
 
     def of(self, item: Fields) -> list[Fields]:
         """The questions with an item's id, unless they state another caption; else those with its caption."""
-        own, caption = _plain(item.get(ID)), _plain(first_of(item, CAPTION))
-        with self.path.open("rb") as stream:
-            by_id = [one for one in self._read(stream, "id", own) if _plain(one.get(ID)) == own]
-            found = [one for one in by_id if _plain(one.get("caption")) in ("", caption)]
-            if not found:
-                same = self._read(stream, "caption", caption)
-                found = [one for one in same if _plain(one.get("caption")) == caption]
-        return found
+        by_id, by_caption, _ = self._questions
+        caption = _plain(first_of(item, CAPTION))
+        own = by_id.get(_plain(item.get(ID)), [])
+        same = [one for one in own if _plain(one.get("caption")) in ("", caption)]
+        return same or by_caption.get(caption, [])
 
-    def damaged(self) -> Iterator[Found]:
+    def damaged(self) -> list[JsonObject]:
         """Objects that cannot be read, and those that name neither an id nor a caption."""
-        self._load()
-        if not self._is_damaged:
-            return
-        with self.path.open("rb") as stream:
-            for found in json_objects(stream):
-                if problem := _problem(found):
-                    yield Found(found.number, None, problem)
-
-    def _read(self, stream: BinaryIO, kind: str, value: str) -> Iterator[Fields]:
-        if not value:
-            return
-        keys, starts, ends = self._load()
-        key = np.uint64(_key(kind, value))
-        for place in range(np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right")):
-            stream.seek(int(starts[place]))
-            found = decode_object(stream.read(int(ends[place]) - int(starts[place])))
-            if isinstance(found, dict):
-                yield found
-
-    def _load(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if self._index is None:
-            keys, starts, ends = array("Q"), array("Q"), array("Q")
-            with self.path.open("rb") as stream:
-                for found in json_objects(stream):
-                    if _problem(found) or found.value is None:
-                        self._is_damaged = True
-                        continue
-                    for kind in ("id", "caption"):
-                        if value := _plain(found.value.get(kind)):
-                            keys.append(_key(kind, value))
-                            starts.append(found.start)
-                            ends.append(found.end)
-            sorted_keys = np.array(keys, np.uint64)
-            order = np.argsort(sorted_keys, kind="stable")
-            self._index = (
-                sorted_keys[order],
-                np.array(starts, np.uint64)[order],
-                np.array(ends, np.uint64)[order],
-            )
-        return self._index
+        return self._questions[2]
 
 
-def _problem(found: Found) -> str:
-    if found.value is None:
-        return found.problem
-    named = _plain(found.value.get(ID)) or _plain(found.value.get("caption"))
+def _problem(entry: JsonObject) -> str:
+    if entry.value is None:
+        return entry.problem
+    named = _plain(entry.value.get(ID)) or _plain(entry.value.get("caption"))
     return "" if named else "the question names neither an id nor a caption"
 
 
@@ -145,8 +113,3 @@ def _plain(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return " ".join(value.split()) if isinstance(value, str) else ""
-
-
-def _key(kind: str, value: str) -> int:
-    text = f"{kind}\0{value}".encode(errors="surrogatepass")
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")

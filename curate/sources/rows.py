@@ -10,14 +10,14 @@ from PIL import Image
 from engine.records import Item, Record
 
 
-class Quarantined(Record):
+class RowProblem(Record):
     """A row that cannot be used, and why."""
 
     where: str
     reason: str
 
 
-class Row(Record):
+class DataRow(Record):
     """One row of a data set: an item, or the reason why there is none."""
 
     position: int
@@ -53,37 +53,10 @@ class Reader(Protocol):
         """Fingerprint of the annotations (`curate.sources.digest`)."""
         ...
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         """Every row, in the same order each time. Opens no image."""
         ...
 
     def image(self, item: Item) -> Image.Image:
         """An item's image in mode RGB. Raises DataError where it cannot be read."""
         ...
-
-
-class Tally:
-    """Counts what a reading of a source met."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        """All rows of the split, also those that a selection passed over."""
-        self.quarantined = 0
-        self.dropped_questions = 0
-        self.without_questions = 0
-        """Selected items that no usable question is left of; they serve captions alone."""
-        self.first: Quarantined | None = None
-
-    def add(self, row: Row, selected: bool) -> None:
-        """Counts one row; the questions only of a selected one."""
-        self.rows += 1
-        if row.item is None:
-            self.quarantine(Quarantined(where=row.where, reason=row.reason))
-        elif selected:
-            self.dropped_questions += len(row.dropped)
-            self.without_questions += not row.item.questions
-
-    def quarantine(self, bad: Quarantined) -> None:
-        """Counts a row as bad; for a row that was read and whose image then could not be."""
-        self.quarantined += 1
-        self.first = self.first or bad

@@ -10,15 +10,23 @@ from numpy.typing import NDArray
 
 from curate.sources.fields import shown
 from curate.sources.images import square
-from curate.sources.rows import Quarantined, Reader, Row, Tally
-from curate.sources.seen import SeenIds
-from curate.sources.selection import EVERYTHING, selection_bound, selection_hash
+from curate.sources.rows import DataRow, Reader, RowProblem
 from engine.errors import DataError
 from engine.records import Item, Record
 
 SPLITS = ("train", "evaluation")
 _HELD_OUT = 5
 """Every fifth row is held out, by its place in the data set, so that training and evaluation never meet."""
+
+
+class SourceCounts(Record):
+    """What a source holds."""
+
+    rows: int = 0
+    """Its items, and the quarantined rows among them."""
+    items: int = 0
+    with_questions: int = 0
+    """Items that have questions to be asked."""
 
 
 class Source(Record):
@@ -33,11 +41,11 @@ class Source(Record):
     """Usable items after which the rows end; 0: none."""
     skip: int = 0
     """Usable items that are passed over before the first."""
-    seed: int = 0
-    """Of the selection."""
-    bound: int = EVERYTHING
-    """An item is selected where its hash under `seed` does not exceed this."""
-    asking: Callable[[Item], Item] | None = None
+    selected: frozenset[str] | None = None
+    """Ids of the random subset that the items come from; None is every item."""
+    counts: SourceCounts = SourceCounts()
+    """Counted when it was loaded, so that nobody need read it for that."""
+    replace_questions: Callable[[Item], Item] | None = None
     """Gives items other questions than the data set does."""
 
     def __post_init__(self) -> None:
@@ -59,55 +67,51 @@ class Source(Record):
         """Whether the pixel oracle can judge images of these items."""
         return self.reader.oracle
 
-    def rows(self, tally: Tally | None = None) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         """The selected items and every quarantined row of the split, always in the same order.
 
-        Opens no image. Memory does not grow with the rows but for 12 to 24 bytes an id, kept to find ids that
-        occur twice: the first usable row of an id counts. `tally` counts every row of the split that passes,
-        also those that are not selected, but for the skipped.
+        Opens no image. Memory does not grow with the rows but for their ids, kept to find those that occur
+        twice: the first usable row of an id counts.
 
         Raises:
             DataError: the data set cannot be read on.
         """
         passed = taken = 0
         for row in self._rows_of_split():
-            selected = row.item is None or self._selects(row.item)
-            if selected and passed < self.skip:
+            if row.item and self.selected is not None and row.item.id not in self.selected:
+                continue
+            if passed < self.skip:
                 passed += row.item is not None
                 continue
-            if tally is not None:
-                tally.add(row, selected)
-            if selected:
-                taken += row.item is not None
-                yield self._asked(row)
+            taken += row.item is not None
+            yield self._with_questions(row)
             if self.limit and taken == self.limit:
                 return
 
-    def _asked(self, row: Row) -> Row:
-        if row.item is None or self.asking is None:
+    def _with_questions(self, row: DataRow) -> DataRow:
+        if row.item is None or self.replace_questions is None:
             return row
-        return msgspec.structs.replace(row, item=self.asking(row.item))
+        return msgspec.structs.replace(row, item=self.replace_questions(row.item))
 
-    def _selects(self, item: Item) -> bool:
-        return self.bound == EVERYTHING or selection_hash(self.seed, item.id) <= self.bound
-
-    def _rows_of_split(self) -> Iterator[Row]:
-        seen = SeenIds()
+    def _rows_of_split(self) -> Iterator[DataRow]:
+        ids: set[str] = set()
         try:
             for row in self.reader.rows():
-                if row.item is None:
+                id_ = row.item.id if row.item else ""
+                if not id_:
                     row = _quarantined(row, row.reason)
-                elif not seen.add(row.item.id):
-                    row = _quarantined(row, f"id {shown(row.item.id)} occurs twice")
+                elif id_ in ids:
+                    row = _quarantined(row, f"id {shown(id_)} occurs twice")
+                ids.add(id_)
                 held_out = row.position % _HELD_OUT == _HELD_OUT - 1
                 if self.reader.is_split or not self.split or held_out == (self.split == "evaluation"):
                     yield row
         except OSError as error:
             raise DataError(f"{self.name}: cannot be read: {error}") from error
 
-    def items(self, tally: Tally | None = None) -> tuple[Item, ...]:
+    def items(self) -> tuple[Item, ...]:
         """All items at once, for callers that need a few."""
-        return tuple(row.item for row in self.rows(tally) if row.item is not None)
+        return tuple(row.item for row in self.rows() if row.item is not None)
 
     def image(self, item: Item) -> NDArray[np.uint8]:
         """uint8 [image_size, image_size, 3] of an item of this source.
@@ -117,39 +121,23 @@ class Source(Record):
         """
         return square(self.reader.image(item), self.image_size)
 
-    def images(self, items: Sequence[Item]) -> tuple[list[Item], NDArray[np.uint8], list[Quarantined]]:
+    def images(self, items: Sequence[Item]) -> tuple[list[Item], NDArray[np.uint8], list[RowProblem]]:
         """The items whose image can be read; these images, uint8 [B, H, W, 3] as from `image`; the others."""
-        kept, pixels, bad = [], [], []
+        readable, pixels, bad = [], [], []
         for item in items:
             try:
                 pixels.append(self.image(item))
-                kept.append(item)
+                readable.append(item)
             except DataError as error:
-                bad.append(Quarantined(where=item.id, reason=_printable(str(error))))
+                bad.append(RowProblem(where=item.id, reason=_printable(str(error))))
         shape = (0, self.image_size, self.image_size, 3)
-        return kept, np.stack(pixels) if pixels else np.zeros(shape, np.uint8), bad
+        return readable, np.stack(pixels) if pixels else np.zeros(shape, np.uint8), bad
 
 
-def _quarantined(row: Row, reason: str) -> Row:
-    return Row(position=row.position, where=_printable(row.where), reason=_printable(reason))
+def _quarantined(row: DataRow, reason: str) -> DataRow:
+    return DataRow(position=row.position, where=_printable(row.where), reason=_printable(reason))
 
 
 def _printable(text: str) -> str:
     """Text that can be written as UTF-8 whatever bytes a file's name has."""
     return text.encode(errors="backslashreplace").decode()
-
-
-def select(source: Source, number: int, seed: int) -> Source:
-    """A reproducible random subset of `number` items, or all where there are no more; in the source's order.
-
-    Reads the source once, holding `number` hashes. What is taken depends on the seed and the ids alone
-    (`curate.sources.selection`).
-
-    Raises:
-        DataError: the source is endless, or cannot be read.
-    """
-    if source.reader.is_split:
-        raise DataError("the embedded shapes are drawn at random: say how many with --limit, not --select")
-    everything = msgspec.structs.replace(source, limit=0, bound=EVERYTHING)
-    ids = (row.item.id for row in everything.rows() if row.item is not None)
-    return msgspec.structs.replace(source, seed=seed, bound=selection_bound(ids, number, seed))

@@ -1,11 +1,12 @@
-"""Rows and images of tables on disk, whatever their container: batch by batch, never a table at once."""
+"""Rows and images of tables on disk, Parquet or Arrow: batch by batch, never a table at once."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 from PIL import Image
@@ -15,42 +16,13 @@ from curate.sources.digest import files_digest
 from curate.sources.fields import CAPTION, ID, IMAGE, OTHERS, make_row
 from curate.sources.images import decode_rgb
 from curate.sources.listing import confined
-from curate.sources.rows import Row
+from curate.sources.rows import DataRow
+from curate.sources.table_files import DAMAGE, Part, TableFile, one_line, parts
 from engine.errors import DataError
 from engine.records import Item, Record
 
 ROWS, IMAGES = 1024, 16
 """Rows in memory together, without and with their images."""
-DAMAGE = (pa.ArrowException, OSError, ValueError)
-"""What pyarrow raises on damaged files."""
-
-
-class Part(Record):
-    """Some rows of a shard, or what is wrong with them."""
-
-    first: int
-    batch: Any = None
-    """A pyarrow RecordBatch; None where the rows cannot be read."""
-    problem: str = ""
-    where: str = ""
-
-
-class Shard(Protocol):
-    """One file of a table."""
-
-    path: Path
-
-    def schema(self) -> pa.Schema:
-        """Names and types of the columns. Raises one of DAMAGE."""
-        ...
-
-    def start_of(self, row: int) -> int:
-        """The first row from which reading can begin to reach a row."""
-        ...
-
-    def parts(self, first: int, columns: Sequence[str], size: int) -> Iterator[Part]:
-        """Batches of up to `size` rows in order, from one that does not begin after row `first`."""
-        ...
 
 
 class Columns(Record):
@@ -87,46 +59,46 @@ def columns_of(schema: pa.Schema) -> Columns:
 
 
 class TableReader:
-    """Shards of one table. An embedded image is named "<shard>#<row>"; an item without an id is
-    "<shard without its ending>/<row>", rows counted from 0."""
+    """Files of one table. An embedded image is named "<file>#<row>"; an item without an id is
+    "<file without its ending>/<row>", rows counted from 0."""
 
     oracle = is_split = False
 
-    def __init__(self, shards: Sequence[Shard], folder: Path, name: str) -> None:
+    def __init__(self, opened: Callable[[Path], TableFile], paths: Sequence[Path], name: str) -> None:
         self.name = name
-        self._folder = folder
-        self._shards = {shard.path.relative_to(folder).as_posix(): shard for shard in shards}
-        self._cursor = _Cursor()
+        self._paths, self._folder = {path.name: path for path in paths}, paths[0].parent
+        self._open = cache(opened)
+        self._images = _Images()
 
     def digest(self) -> str:
-        return files_digest(shard.path for shard in self._shards.values())
+        return files_digest(self._paths.values())
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         position = 0
-        for name, shard in self._shards.items():
-            try:
-                columns = columns_of(shard.schema())
-            except (*DAMAGE, DataError) as error:
-                yield Row(position=position, where=name, reason=one_line(error))
-                position += 1
-                continue
+        for name, path in self._paths.items():
             end = 0
-            for part in shard.parts(0, columns.fields, ROWS):
-                if part.batch is None:
-                    where = f"{name}{part.where}"
-                    yield Row(position=position + part.first, where=where, reason=part.problem)
-                    end = part.first + 1
-                else:
-                    end = part.first + part.batch.num_rows
-                    yield from self._items(position, name, part, columns)
+            try:
+                file = self._open(path)
+                columns = columns_of(file.schema)
+                for part in parts(file, columns.fields, ROWS):
+                    if part.batch is None:
+                        where = f"{name}{part.where}"
+                        yield DataRow(position=position + part.first, where=where, reason=part.problem)
+                        end = part.first + 1
+                    else:
+                        end = part.first + part.batch.num_rows
+                        yield from self._items(position, name, part, columns)
+            except (*DAMAGE, DataError) as error:
+                yield DataRow(position=position, where=name, reason=one_line(error))
+                end = 1
             position += end
 
-    def _items(self, position: int, name: str, part: Part, columns: Columns) -> Iterator[Row]:
+    def _items(self, position: int, name: str, part: Part, columns: Columns) -> Iterator[DataRow]:
         stem = name.rsplit(".", 1)[0]
         for number, fields in enumerate(_plain_rows(part.batch), part.first):
             where = f"{name}:row {number}"
             if isinstance(fields, str):
-                yield Row(position=position + number, where=where, reason=fields)
+                yield DataRow(position=position + number, where=where, reason=fields)
             elif columns.embedded:
                 yield make_row(position + number, where, fields, f"{name}#{number}", f"{stem}/{number}")
             else:
@@ -134,12 +106,12 @@ class TableReader:
 
     def image(self, item: Item) -> Image.Image:
         name, _, number = item.image.rpartition("#")
-        shard = self._shards.get(name)
-        if shard is None or not number.isdecimal():
+        path = self._paths.get(name)
+        if path is None or not number.isdecimal():
             return read_inside(self._folder, item.image)
         where = f"{name}:row {number}"
         try:
-            cell = self._cursor.cell(shard, int(number))
+            cell = self._images.cell(self._open(path), int(number))
         except DAMAGE as error:
             raise DataError(f"{where}: cannot be read: {one_line(error)}") from error
         if isinstance(cell, dict):
@@ -151,50 +123,39 @@ class TableReader:
         raise DataError(f"{where}: the image is empty")
 
 
-def one_line(error: Exception) -> str:
-    """What a foreign error says, on one line."""
-    return " ".join(str(error).split())[:300]
-
-
 def _plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
     """The rows as Python values; for a row that holds what is no text, why."""
     try:
-        rows: list[dict[str, Any] | str] = list(batch.to_pylist())
-    except DAMAGE:
-        rows = []
-        for number in range(batch.num_rows):
-            try:
-                rows += batch.slice(number, 1).to_pylist()
-            except DAMAGE as error:
-                rows.append(one_line(error))
-    return rows
+        return list(batch.to_pylist())
+    except DAMAGE as error:
+        if batch.num_rows == 1:
+            return [one_line(error)]
+        return [row for number in range(batch.num_rows) for row in _plain_rows(batch.slice(number, 1))]
 
 
-class _Cursor:
-    """Reads images of a table in nearly the order of its rows; goes back by starting again."""
+class _Images:
+    """Reads images of a table in nearly the order of its rows; to go back it begins their group again."""
 
     def __init__(self) -> None:
-        self._shard: Shard | None = None
-        self._parts: Iterator[Part] = iter(())
-        self._first, self._images = 0, pa.array([])
+        self._at: tuple[TableFile, int] | None = None
+        """File and group that are being read."""
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._first, self._cells = 0, pa.array([])
         self._lock = threading.Lock()
 
-    def cell(self, shard: Shard, row: int) -> object:
+    def cell(self, file: TableFile, row: int) -> object:
         """The image of a row as the table has it: bytes, a struct, or a name."""
         with self._lock:
-            end = self._first + len(self._images)
-            if shard is not self._shard or row < self._first or shard.start_of(row) > end:
-                self._shard = None
-                self._parts = shard.parts(row, [columns_of(shard.schema()).image], IMAGES)
-                self._next()
-                self._shard = shard
-            while row >= self._first + len(self._images):
-                self._next()
-            return self._images[row - self._first].as_py()
-
-    def _next(self) -> None:
-        part = next(self._parts, Part(first=0, problem="there is no such row"))
-        if part.batch is None:
-            self._shard = None
-            raise OSError(part.problem)
-        self._first, self._images = part.first, part.batch.column(0)
+            at = (file, file.group_of(row))
+            if self._at != at or row < self._first:
+                self._first, self._cells = file.starts[at[1]], pa.array([])
+                self._batches = file.batches(at[1], [columns_of(file.schema).image], IMAGES)
+            # A reading that fails is not gone on with.
+            self._at = None
+            while row >= self._first + len(self._cells):
+                self._first += len(self._cells)
+                if (batch := next(self._batches, None)) is None:
+                    raise OSError("there is no such row")
+                self._cells = batch.column(0)
+            self._at = at
+            return self._cells[row - self._first].as_py()

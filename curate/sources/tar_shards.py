@@ -19,7 +19,7 @@ from curate.sources.digest import files_digest
 from curate.sources.fields import CAPTION, Fields, first_of, make_row
 from curate.sources.images import MAX_BYTES, decode_rgb
 from curate.sources.json_text import MAX_OBJECT, TOO_LARGE, decode_object
-from curate.sources.rows import Row
+from curate.sources.rows import DataRow
 from engine.errors import DataError
 from engine.records import Item, Record
 
@@ -51,7 +51,7 @@ class WebDatasetReader:
     def digest(self) -> str:
         return files_digest(self._shards.values())
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         position = 0
         for name, path in self._shards.items():
             try:
@@ -61,15 +61,15 @@ class WebDatasetReader:
                         position += 1
             except (OSError, tarfile.TarError) as error:
                 reason = f"the archive cannot be read on: {error or 'it is damaged'}"
-                yield Row(position=position, where=name, reason=reason)
+                yield DataRow(position=position, where=name, reason=reason)
                 position += 1
 
     def image(self, item: Item) -> Image.Image:
-        found = re.fullmatch(r"(.+)#(\d+)\+(\d+)", item.image, re.DOTALL)
-        path = self._shards.get(found.group(1)) if found else None
-        if found is None or path is None:
+        match = re.fullmatch(r"(.+)#(\d+)\+(\d+)", item.image, re.DOTALL)
+        path = self._shards.get(match.group(1)) if match else None
+        if match is None or path is None:
             raise DataError(f"image {item.image!r} is in none of the data set's shards")
-        offset, size = int(found.group(2)), int(found.group(3))
+        offset, size = int(match.group(2)), int(match.group(3))
         if size > MAX_BYTES:
             raise DataError(f"{item.image}: more than {MAX_BYTES >> 20} MiB; shrink it")
         try:
@@ -123,13 +123,13 @@ def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
             raise tarfile.ReadError("a header is damaged")
 
 
-def _row(position: int, shard: str, sample: _Sample, stream: BinaryIO) -> Row:
+def _row(position: int, shard: str, sample: _Sample, stream: BinaryIO) -> DataRow:
     where = f"{shard}:{sample.key}"
     image = next((sample.members[one] for one in IMAGES if one in sample.members), None)
     fields: Fields | str = sample.problem or ("" if image else f"no image ({', '.join(IMAGES)})")
     fields = fields or _fields(sample, stream)
     if isinstance(fields, str) or image is None:
-        return Row(position=position, where=where, reason=str(fields))
+        return DataRow(position=position, where=where, reason=str(fields))
     name = f"{shard}#{image[0]}+{image[1]}"
     return make_row(position, where, fields, name, f"{shard.rsplit('.', 1)[0]}/{sample.key}")
 
@@ -143,12 +143,12 @@ def _fields(sample: _Sample, stream: BinaryIO) -> Fields | str:
             if place[1] > MAX_OBJECT:
                 return TOO_LARGE
             texts[ending] = _bytes(stream, place)
-    found = decode_object(texts["json"]) if "json" in texts else {}
-    if isinstance(found, str):
-        return f"{sample.key}.json: {found}"
-    if first_of(found, CAPTION) is None and "txt" in texts:
+    fields = decode_object(texts["json"]) if "json" in texts else {}
+    if isinstance(fields, str):
+        return f"{sample.key}.json: {fields}"
+    if first_of(fields, CAPTION) is None and "txt" in texts:
         try:
-            return {**found, "caption": texts["txt"].decode("utf-8-sig")}
+            return {**fields, "caption": texts["txt"].decode("utf-8-sig")}
         except UnicodeDecodeError as error:
             return f"{sample.key}.txt: {error}"
-    return found
+    return fields

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from curate.config import CurateConfig, caption_plan
-from curate.questions.lookup import asked_digest
+from curate.questions.lookup import questions_digest
 from curate.scoring.scorers import Scorers
 from curate.sources import Source
 from curate.store.files import ORIGIN
@@ -30,14 +30,15 @@ class Origin(Record):
     n: int
     captions: object
     """How each caption candidate is sampled, and by which sampler."""
-    paint: object
+    # On disk it keeps its early name: pairs name an origin by the digest of the file.
+    image: object
     answer: object
     similarity: str
     """What compared captions, with its digest."""
     choices: str = ""
     """What matched answers with choices."""
     judge: object = None
-    """Who answered about painted images; None is the model itself."""
+    """Who answered about generated images; None is the model itself."""
     annotations: str = ""
     """Digest of the data set's annotations."""
     select: int = 0
@@ -100,13 +101,13 @@ def origin_of(
         seed=seed,
         n=config.n,
         captions=[{**one, "sampler": serving.sampler} for one in captions],
-        paint=msgspec.to_builtins(config.paint),
+        image=msgspec.to_builtins(config.image),
         answer=msgspec.to_builtins(config.answer),
         similarity=scorers.captions.name,
         choices=scorers.choices.name,
         judge=scorers.judge.origin if scorers.judge else None,
         annotations=source.digest,
-        questions=asked_digest(config.questions, config.combine_questions),
+        questions=questions_digest(config.questions, config.combine_questions),
         select=config.select,
         skip=source.skip,
         device=serving.device,

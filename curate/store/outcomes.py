@@ -15,7 +15,7 @@ class Sampled(Record, tag="sampled", tag_field="kind"):
     item: Candidates
 
 
-class Bad(Record, tag="bad", tag_field="kind"):
+class QuarantinedRow(Record, tag="bad", tag_field="kind"):
     """A row that is quarantined."""
 
     number: int
@@ -26,7 +26,7 @@ class Bad(Record, tag="bad", tag_field="kind"):
     """Of its item, where the row could be read that far."""
 
 
-Outcome = Sampled | Bad
+Outcome = Sampled | QuarantinedRow
 
 DECODER: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
 """Reads one line."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from curate.store.files import PAIRS, read_records
-from curate.store.outcomes import Bad, Sampled
+from curate.store.outcomes import QuarantinedRow, Sampled
 from curate.store.shards import read_outcomes
 from engine.records import (
     Candidates,
@@ -225,7 +225,7 @@ def read_overview(folder: Path, number: int, listed: int | None) -> Overview:
     first: list[ListedItem] = []
     items = 0
     for one in read_outcomes(folder):
-        if isinstance(one, Bad):
+        if isinstance(one, QuarantinedRow):
             quarantined[one.reason] += 1
             continue
         items += 1

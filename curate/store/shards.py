@@ -16,12 +16,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from curate.store.outcomes import DECODER, Bad, Outcome
+from curate.store.outcomes import DECODER, Outcome, QuarantinedRow
 from engine.errors import BusyError, DataError
 from engine.files.atomic import write_file, writing
 from engine.files.lock import take
@@ -102,12 +101,12 @@ class ShardStore:
         shard = self._sealed.get(block)
         return shard.rows if shard else len(self.numbers(block))
 
-    def bad(self, block: int) -> list[Bad]:
+    def bad(self, block: int) -> list[QuarantinedRow]:
         """The quarantined rows of a block."""
         shard = self._sealed.get(block)
         if shard and not shard.bad:
             return []
-        return [one for one in self.block(block) if isinstance(one, Bad)]
+        return [one for one in self.block(block) if isinstance(one, QuarantinedRow)]
 
     def is_sealed(self, block: int) -> bool:
         """Whether a block is sealed."""
@@ -152,7 +151,7 @@ class ShardStore:
         """Writes a block in the order of its rows and enters it in the manifest."""
         outcomes = sorted(self.block(block), key=lambda one: one.number)
         content = _lines(outcomes)
-        bad = sum(isinstance(one, Bad) for one in outcomes)
+        bad = sum(isinstance(one, QuarantinedRow) for one in outcomes)
         shard = Shard(
             block=block, rows=len(outcomes), bad=bad, bytes=len(content), checksum=_checksum(content)
         )
@@ -164,7 +163,7 @@ class ShardStore:
 
     def reopen(self, block: int, keep_bad: bool = True) -> None:
         """Lets a sealed block take more rows; without `keep_bad`, quarantined rows are missing again."""
-        outcomes = [one for one in self.block(block) if keep_bad or not isinstance(one, Bad)]
+        outcomes = [one for one in self.block(block) if keep_bad or not isinstance(one, QuarantinedRow)]
         path = self._folder / f"{block:06d}{OPEN}"
         write_file(path, _lines(outcomes))
         self._open[block] = path
@@ -174,12 +173,12 @@ class ShardStore:
 
     def forget_bad(self) -> int:
         """Makes every quarantined row missing again; returns how many there were."""
-        found = 0
+        forgotten = 0
         for block in sorted({*self._sealed, *self._open}):
             if bad := self.bad(block):
                 self.reopen(block, keep_bad=False)
-                found += len(bad)
-        return found
+                forgotten += len(bad)
+        return forgotten
 
     def close(self) -> None:
         """Gives up the lock; safe to call again."""
@@ -190,9 +189,7 @@ class ShardStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _read_manifest(self, size: int) -> Manifest:
@@ -212,9 +209,9 @@ class ShardStore:
 
     def _check_size(self, shard: Shard) -> None:
         path = self._folder / shard.name
-        found = path.stat().st_size if path.is_file() else None
-        if found != shard.bytes:
-            what = "is missing" if found is None else f"has {found} bytes instead of {shard.bytes}"
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.bytes:
+            what = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
             raise DataError(f"{path}: {what}; restore it, or curate this round again with --fresh")
 
 
@@ -223,16 +220,14 @@ def read_outcomes(folder: Path) -> Iterator[Outcome]:
 
     A line that is just being written is left out.
     """
-    shards = folder / FOLDER
-    blocks = {int(path.name[:6]): path for path in sorted(shards.glob("*" + OPEN))}
-    blocks |= {
-        int(path.name[:6]): path for path in sorted(shards.glob("*.jsonl")) if not path.name.endswith(OPEN)
-    }
+    # A sealed shard comes last, and so stands for an open one of its block.
+    paths = sorted((folder / FOLDER).glob("*.jsonl"), key=lambda path: not path.name.endswith(OPEN))
+    blocks = {int(path.name[:6]): path for path in paths}
     for _, path in sorted(blocks.items()):
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        found = [_decoded(line, path, number) for number, line in enumerate(whole.splitlines(), 1)]
-        yield from sorted(found, key=lambda one: one.number)
+        outcomes = [_decoded(line, path, number) for number, line in enumerate(whole.splitlines(), 1)]
+        yield from sorted(outcomes, key=lambda one: one.number)
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
-from curate.store.outcomes import Bad
+from curate.store.outcomes import QuarantinedRow
 from curate.store.throughput import Throughput
-from engine.records import Candidates, Preference, Record
+from engine.records import CaptionPair, ImagePair, Preference, Record
 
 SHOWN = 20
 """Quarantined rows that the summary repeats."""
@@ -24,10 +25,10 @@ class CurateSummary(Record):
     mean_similarity: float
     """Of all captions with their homologous one."""
     mean_self_vqa: float
-    """Of all painted images that were asked about; the judge's accuracy where there was a judge."""
+    """Of all generated images that were asked about; the judge's accuracy where there was a judge."""
     bad: int = 0
     """Rows in `quarantine.jsonl`."""
-    quarantined: tuple[Bad, ...] = ()
+    quarantined: tuple[QuarantinedRow, ...] = ()
     """The first of them."""
     dropped_questions: int = 0
     """Questions of usable rows that cannot be scored."""
@@ -47,63 +48,55 @@ class CurateSummary(Record):
     """Of the command that sampled last."""
 
 
-class Counting:
-    """Adds up items and bad rows."""
+class _ModalityCounts:
+    """Adds up one modality: its candidates' scores, its pairs, and why items have none."""
 
     def __init__(self) -> None:
-        self._reasons: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-        self._pairs = [0, 0]
-        self._scores = [0.0, 0.0]
-        self._candidates = [0, 0]
-        self._items = self._ties = self._bad = 0
-        self._first: list[Bad] = []
+        self.reasons: Counter[str] = Counter()
+        self.pairs = self.candidates = 0
+        self.scores = 0.0
 
-    def add(self, item: Candidates, preference: Preference) -> None:
-        """Counts an item and its pairs."""
+    def add(self, pair: CaptionPair | ImagePair | None, reason: str, scores: Sequence[float]) -> None:
+        if pair is None:
+            # Behind a colon stand names and numbers of one item.
+            self.reasons[reason.partition(":")[0]] += 1
+        self.pairs += pair is not None
+        self.scores += sum(scores)
+        self.candidates += len(scores)
+
+    @property
+    def mean(self) -> float:
+        return self.scores / self.candidates if self.candidates else 0.0
+
+
+class Counting:
+    """Adds up preferences and quarantined rows."""
+
+    def __init__(self) -> None:
+        self._captions, self._images = _ModalityCounts(), _ModalityCounts()
+        self._items = self._ties = 0
+        self.quarantined: list[QuarantinedRow] = []
+
+    def add(
+        self, preference: Preference, caption_scores: Sequence[float], image_scores: Sequence[float]
+    ) -> None:
+        """Counts an item's pairs, and the scores of its candidates."""
         self._items += 1
-        sides = (
-            (preference.captions, preference.caption_reason, [one.score for one in item.captions]),
-            (preference.images, preference.image_reason, [one.score for one in item.images if one.answers]),
-        )
-        for side, (pair, reason, scores) in enumerate(sides):
-            if pair is None:
-                self._reasons[side][reason] += 1
-            self._pairs[side] += pair is not None
-            self._scores[side] += sum(scores)
-            self._candidates[side] += len(scores)
+        self._captions.add(preference.captions, preference.caption_reason, caption_scores)
+        self._images.add(preference.images, preference.image_reason, image_scores)
         self._ties += preference.images is not None and preference.images.tie
 
-    def add_bad(self, row: Bad) -> None:
-        """Counts a quarantined row."""
-        self._bad += 1
-        if len(self._first) < SHOWN:
-            self._first.append(row)
-
-    def summary(
-        self,
-        dropped_questions: int,
-        without_questions: int,
-        judge: object,
-        throughput: Throughput | None,
-    ) -> CurateSummary:
-        """All of it."""
-        similarity, self_vqa = (
-            score / count if count else 0.0
-            for score, count in zip(self._scores, self._candidates, strict=True)
-        )
+    def summary(self) -> CurateSummary:
+        """What was counted; how it was sampled is left open."""
         return CurateSummary(
             items=self._items,
-            caption_pairs=self._pairs[0],
-            image_pairs=self._pairs[1],
-            no_caption_pair=dict(sorted(self._reasons[0].items())),
-            no_image_pair=dict(sorted(self._reasons[1].items())),
-            mean_similarity=similarity,
-            mean_self_vqa=self_vqa,
-            bad=self._bad,
-            quarantined=tuple(self._first),
-            dropped_questions=dropped_questions,
-            without_questions=without_questions,
+            caption_pairs=self._captions.pairs,
+            image_pairs=self._images.pairs,
+            no_caption_pair=dict(sorted(self._captions.reasons.items())),
+            no_image_pair=dict(sorted(self._images.reasons.items())),
+            mean_similarity=self._captions.mean,
+            mean_self_vqa=self._images.mean,
+            bad=len(self.quarantined),
+            quarantined=tuple(self.quarantined[:SHOWN]),
             image_ties=self._ties,
-            judge=judge,
-            throughput=throughput,
         )

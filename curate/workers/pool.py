@@ -10,7 +10,7 @@ from engine.metering.counters import EngineWork
 from engine.records import Item, Record
 
 
-class Numbered(Record):
+class NumberedItem(Record):
     """A row that waits to be sampled."""
 
     number: int
@@ -19,7 +19,7 @@ class Numbered(Record):
     item: Item
 
 
-Chunk = Sequence[Numbered]
+Chunk = Sequence[NumberedItem]
 
 
 class Sampler(Protocol):

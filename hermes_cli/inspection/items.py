@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from curate.evaluation.agreement import Answers, Decode, Judged, judge_item
-from curate.store.outcomes import Bad
+from curate.store.outcomes import QuarantinedRow
 from curate.store.overview import ItemMarks, item_marks, read_preferences, sampled_items
 from curate.store.shards import read_outcomes
 from engine.errors import DataError
@@ -104,7 +104,7 @@ def find_item(folder: Path, id_: str) -> Candidates:
     """
     known: list[str] = []
     for one in read_outcomes(folder):
-        if isinstance(one, Bad):
+        if isinstance(one, QuarantinedRow):
             if one.id == id_:
                 raise DataError(f"item {id_!r} is quarantined ({one.where}): {one.reason}")
         elif one.item.id == id_:

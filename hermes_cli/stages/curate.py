@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import io
-import itertools
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from curate.store.files import PAIRS, QUARANTINE, read_records
+from curate.store.files import QUARANTINE
 from engine.errors import DataError
 from engine.files.atomic import write_file
 from engine.machine.probe import gpu_count
-from engine.records import Preference
 from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
@@ -26,10 +24,12 @@ from hermes_cli.view import progress_bar, say
 
 if TYPE_CHECKING:
     from curate.config import CurateConfig
+    from curate.questions.lookup import Lookup
     from curate.scoring.scorers import Scorers
     from curate.sources import Source
     from curate.store.summary import CurateSummary
     from curate.workers.pool import Pool, Sampler
+    from engine.records import Candidates, Preference
     from engine.serving.engine import Engine
 
 SHEET = "sheet.png"
@@ -42,55 +42,48 @@ OpenEngine = Callable[[], "AbstractContextManager[Engine]"]
 def training_source(settings: RunSettings, number: int = 1) -> Source:
     """The items that a round's curation works on; errors of theirs and their scorers' come before an engine
     starts."""
+    from curate.questions.lookup import questions_from
     from curate.scoring.scorers import require_scorers
     from curate.sources import load_source
-
-    require_scorers(settings.curate)
-    config = settings.curate
-    size = image_size(settings.model)
-    skip = _passed_over(settings, number, size)
-    source = load_source(settings.data, "train", config.limit, settings.seed, size, config.select, skip)
-    return asking(source, config) if config.questions else source
-
-
-def _passed_over(settings: RunSettings, number: int, size: int) -> int:
-    """Items before a round's own, where every round has fresh ones."""
-    from curate.sources import load_source
+    from curate.sources.loading import has_questions
 
     config = settings.curate
-    before = (number - 1) * config.limit if config.fresh_prompts else 0
-    if not before or settings.data == "shapes":
-        return before
-    whole = load_source(settings.data, "train", 0, settings.seed, size, config.select)
-    parts = -(-sum(row.item is not None for row in whole.rows()) // config.limit)
-    return before % (parts * config.limit)
+    require_scorers(config)
+    lookup = questions_from(Path(config.questions)) if config.questions else None
+    source = load_source(
+        settings.data,
+        "train",
+        config.limit,
+        settings.seed,
+        image_size(settings.model),
+        select=config.select,
+        part=number - 1 if config.fresh_prompts else 0,
+        has_questions=lookup.covers if lookup else has_questions,
+    )
+    return _with_file_questions(source, config, lookup) if lookup else source
 
 
-def asking(source: Source, config: CurateConfig) -> Source:
+def _with_file_questions(source: Source, config: CurateConfig, lookup: Lookup) -> Source:
     """The source with the questions of the settings' file.
 
     Raises:
-        DataError: the file cannot be read, or has no question about any item.
+        DataError: the file has no question about any item.
     """
-    from curate.questions.lookup import questions_from, with_questions
+    from curate.questions.lookup import with_questions
 
-    lookup = questions_from(Path(config.questions))
-    items = covered = 0
-    for row in source.rows():
-        items += row.item is not None
-        covered += row.item is not None and bool(lookup.of(row.item))
-    if not covered:
+    counts = source.counts
+    if not counts.with_questions:
         raise DataError(
-            f"{config.questions}: no question about any of the {items} items of {source.name};"
+            f"{config.questions}: no question about any of the {counts.items} items of {source.name};"
             " ids or captions must be the same (`hermes questions` writes a file for a data set)"
         )
-    say(f"{config.questions}: questions for {covered} of {items} items")
+    say(f"{config.questions}: questions for {counts.with_questions} of {counts.items} items")
     for reason, count in lookup.rejected.items():
         say(f"  {count} not asked: {reason}")
     if lookup.bad:
         say(f"  {len(lookup.bad)} rows cannot be read, the first: {lookup.bad[0]}")
-    asked = partial(with_questions, lookup=lookup, combine=config.combine_questions)
-    return msgspec.structs.replace(source, asking=asked)
+    replace = partial(with_questions, lookup=lookup, combine=config.combine_questions)
+    return msgspec.structs.replace(source, replace_questions=replace)
 
 
 def curate_round(
@@ -110,7 +103,7 @@ def curate_round(
     from curate.pipeline import curate
     from curate.scoring.scorers import open_scorers
     from curate.store.origin import Serving, origin_of, require_same_scorers
-    from curate.store.previous_pairs import EarlierPairs
+    from curate.store.previous_pairs import PairHistory
     from engine.checkpoints.weights import fingerprint
     from engine.devices import compute_device
     from engine.machine.precision import serving_dtype
@@ -130,10 +123,16 @@ def curate_round(
         deterministic=settings.engine.deterministic or device.type == "cpu",
     )
     origin = origin_of(serving, source, settings.curate, scorers, number, settings.seed)
-    earlier = EarlierPairs(folder.pairs(one) for one in range(1, number))
+    history = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
-    total = sum(1 for _ in source.rows())
+    total = source.counts.rows
+    shown: list[tuple[Candidates, Preference]] = []
+
+    def keep(item: Candidates, preference: Preference) -> None:
+        if len(shown) < SHEET_ITEMS:
+            shown.append((item, preference))
+
     with logged(folder.events, number, "curate", total=total) as stage:
         stage.weights = origin.model
         with progress_bar(f"curate round {number}", total) as advance:
@@ -143,9 +142,9 @@ def curate_round(
                 stage.advance(count)
 
             summary = curate(
-                pool, source, settings.curate, target, origin, earlier, progress, retry_failed=retry_failed
+                pool, source, settings.curate, target, origin, history, progress, retry_failed, keep
             )
-        _draw(settings, target, f"round {number}: {settings.curate.n} candidates")
+        _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
     return summary
 
@@ -168,7 +167,7 @@ def _open_pool(
 
         workers, _ = settings.curate.ray.sized(gpu_count())
         say(f"starting {workers} workers on Ray")
-        with RayPool(partial(_actor_sampler, folder, settings, number), settings.curate.ray) as pool:
+        with closing(RayPool(partial(_actor_sampler, folder, settings, number), settings.curate.ray)) as pool:
             yield pool
         return
     with engine() as model:
@@ -209,18 +208,16 @@ def _remove(target: Path) -> None:
     shutil.rmtree(gone)
 
 
-def _draw(settings: RunSettings, target: Path, title: str) -> None:
+def _draw(
+    settings: RunSettings, target: Path, shown: Sequence[tuple[Candidates, Preference]], title: str
+) -> None:
     """The sheet of the first items, and their images as files."""
     from curate.sheet import draw_sheet, save_images
-    from curate.store.outcomes import Sampled
-    from curate.store.shards import read_outcomes
     from engine.devices import compute_device
     from engine.files.layout import resolve_model
     from engine.tokenizers.codec import Pixels
 
-    preferences = list(itertools.islice(read_records(target / PAIRS, Preference), SHEET_ITEMS))
-    found = (one.item for one in read_outcomes(target) if isinstance(one, Sampled))
-    records = list(itertools.islice(found, len(preferences)))
+    records, preferences = [item for item, _ in shown], [preference for _, preference in shown]
     decode = Pixels(resolve_model(settings.model) / "image_tokenizer", compute_device()).images
     save_images(records, preferences, decode, target / "images")
     stream = io.BytesIO()

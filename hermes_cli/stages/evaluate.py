@@ -74,7 +74,7 @@ def held_out_source(settings: RunSettings) -> Source:
 
     config = settings.eval
     source = load_source(settings.data, config.split, config.limit, config.seed, image_size(settings.model))
-    if not any(item.questions for item in source.items()):
+    if not source.counts.with_questions:
         raise DataError(
             f"{source.name}: no held-out item has a question that can be scored, so there is no gap "
             "to measure; `hermes curate` and `hermes train` work on captions alone"

@@ -5,28 +5,30 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.speed.logps import measure, table
-from benchmarks.speed.logps_memory import Memory, measure_apart
-from benchmarks.speed.logps_sides import Size, forward, make_inputs
+from benchmarks.speed.logps import compare, errors, memory_apart, smaller
+from benchmarks.speed.logps_sides import LogpsProblem, forward, make_inputs
 
-TINY = Size(tokens=512, hidden=32, vocabulary=3000)
+TINY = LogpsProblem(tokens=512, hidden=32, vocabulary=3000)
 
 
 def test_every_side_has_a_row_with_its_time_or_the_reason_for_none() -> None:
     sides = ("ours", "products", "log_softmax", "liger")
-    report = measure(TINY, sides, repeats=1, warmups=0, with_memory=False)
-    assert [row.side for row in report.rows] == list(sides)
-    assert all(row.median or row.reason for row in report.rows)
-    assert report.rows[0].ratio == 1.0
-    assert len(table(report).splitlines()) == 1 + len(sides) + 1 + len(report.errors)
+    rows = compare(TINY, sides, repeats=1, warmups=0)
+    assert tuple(row.side for row in rows) == sides
+    assert all(row.seconds or row.reason for row in rows)
+    assert rows[0].ratio == 1.0
+
+
+def test_errors_are_those_of_float32() -> None:
+    for row in errors(smaller(TINY, TINY)):
+        assert row.figures.keys() == {"log-probs", "hidden", "weight", "bias"}
+        assert all(0 < value < 1e-4 for value in row.figures.values())
 
 
 def test_full_logits_take_more_memory_than_ours() -> None:
-    size = Size(tokens=2048, hidden=64, vocabulary=20_000)
-    ours, full = measure_apart("ours", size), measure_apart("log_softmax", size)
-    assert isinstance(ours, Memory)
-    assert isinstance(full, Memory)
-    assert full.peak > 2 * 2048 * 20_000 * 4 > ours.peak
+    problem = LogpsProblem(tokens=2048, hidden=64, vocabulary=20_000)
+    ours, full = (memory_apart(side, problem)["peak MiB"] for side in ("ours", "log_softmax"))
+    assert full > 2 * 2048 * 20_000 * 4 / 2**20 > ours
 
 
 @pytest.mark.parametrize("side", ["liger", "cut_cross_entropy"])

@@ -202,20 +202,17 @@ def test_the_threshold_must_be_exceeded_not_met() -> None:
         assert pairs.choose_image_pair(images, 1, None) == (None, pairs.BELOW_THRESHOLD)
 
 
-def test_a_margin_must_be_exceeded_on_its_own_side() -> None:
+def test_a_margin_must_be_exceeded_by_its_own_modality() -> None:
     captions, images = [caption(0.9, 0), caption(0.8, 1)], [image(0.9, 0), image(0.8, 1)]
-    for side, rules in (
-        ("caption", rules_of(CurateConfig(caption_margin=0.2, min_margin=0.05))),
-        ("image", rules_of(CurateConfig(image_margin=0.2, min_margin=0.05))),
-        ("both", rules_of(CurateConfig(min_margin=0.2, image_margin=0.05))),
-    ):
+    for modality in ("caption", "image"):
+        rules = rules_of(CurateConfig(**{f"{modality}_margin": 0.2}))
         reasons = (
             pairs.choose_caption_pair(captions, 1, None, rules)[1],
             pairs.choose_image_pair(images, 1, None, rules)[1],
         )
         assert reasons == (
-            pairs.BELOW_MARGIN if side != "image" else "",
-            pairs.BELOW_MARGIN if side != "caption" else "",
+            pairs.BELOW_MARGIN if modality == "caption" else "",
+            pairs.BELOW_MARGIN if modality == "image" else "",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import msgspec
+import pytest
 
 from benchmarks.experiment.grid import SHIPPED, load_grid
 from engine.checkpoints.weights import load_config
@@ -13,38 +14,36 @@ from hermes_cli.recipes import DEFAULT
 from hermes_cli.settings import settle
 from train.config import TrainConfig
 
+GRID, LEVERS = load_grid(SHIPPED), load_grid(SHIPPED.with_name("levers.toml"))
+WEIGHTS = ("caption_weight", "image_weight")
 
-def test_the_levers_have_the_default_recipe_at_other_weights_of_its_pairs() -> None:
-    grid, levers = load_grid(SHIPPED), load_grid(SHIPPED.with_name("levers.toml"))
-    row = grid.settled(grid.default)
-    trials = [levers.settled(levers.find(name)) for name in ("long-fifth", "long-none")]
-    free = {name: getattr(row.train, name) for name in ("caption_weight", "image_weight", "weight_averaging")}
+
+@pytest.mark.parametrize(
+    ("row", "lever", "without", "free"),
+    [
+        ("long", "long-fifth", "long-none", (*WEIGHTS, "weight_averaging")),
+        ("scale", "scale", "scale-likelihood", (*WEIGHTS, "dpo_every_n_epochs")),
+    ],
+)
+def test_a_lever_is_its_row_and_the_same_without_pairs(
+    row: str, lever: str, without: str, free: tuple[str, ...]
+) -> None:
+    wanted = GRID.tables(GRID.chosen(row)[0])
+    trials = [LEVERS.tables(LEVERS.chosen(name)[0]) for name in (lever, without)]
     for trial in trials:
-        assert msgspec.structs.replace(trial.train, **free) == row.train
-        assert trial.curate == row.curate
+        fixed = {name: getattr(wanted.train, name) for name in free}
+        assert msgspec.structs.replace(trial.train, **fixed) == wanted.train
+        assert trial.curate == wanted.curate
     assert len({trial.train.weight_averaging for trial in trials}) == 1
-    assert [trial.train.image_weight for trial in trials] == [0.2, 1e-9]
-
-
-def test_the_levers_have_the_row_of_1000_steps_and_the_same_without_its_pairs() -> None:
-    grid, levers = load_grid(SHIPPED), load_grid(SHIPPED.with_name("levers.toml"))
-    row = grid.settled(grid.find("scale"))
-    lever, without = (levers.settled(levers.find(name)) for name in ("scale", "scale-likelihood"))
-    assert (lever.train, lever.curate) == (row.train, row.curate)
-    pairs = {
-        name: getattr(lever.train, name) for name in ("dpo_every_n_epochs", "caption_weight", "image_weight")
-    }
-    assert msgspec.structs.replace(without.train, **pairs) == lever.train
-    assert without.curate == lever.curate
+    assert trials[1].train.image_weight == 1e-9
 
 
 def test_the_default_row_is_the_default_recipe_at_the_models_width() -> None:
-    grid = load_grid(SHIPPED)
-    row, shipped = grid.settled(grid.default), settle(DEFAULT)
+    row, shipped = settle(GRID.tree(GRID.default)), settle(DEFAULT)
     recipe = shipped.train.for_width(load_config(resolve_model("")).hidden_size)
     assert math.isclose(recipe.learning_rate, row.train.learning_rate, rel_tol=1e-6)
     same: TrainConfig = msgspec.structs.replace(recipe, learning_rate=row.train.learning_rate)
     assert same == row.train
     for name in DEFAULT["curate"]:
         assert getattr(shipped.curate, name) == getattr(row.curate, name)
-    assert shipped.reference.policy == row.reference.get("policy", "previous")
+    assert shipped.reference == row.reference

@@ -13,7 +13,7 @@ from curate.sampling import CandidateSampler
 from curate.scoring.scorers import Scorers
 from curate.sources import Source
 from curate.store.origin import Origin, Serving, origin_of
-from curate.store.previous_pairs import EarlierPairs
+from curate.store.previous_pairs import PairHistory
 from curate.store.summary import CurateSummary
 from curate.workers.pool import LocalPool
 from engine.files.clip_features import FEATURES
@@ -40,7 +40,7 @@ def curate_here(
         config,
         folder,
         origin,
-        EarlierPairs(earlier),
+        PairHistory(earlier),
         lambda done, note: None,
         retry_failed=retry_failed,
     )
@@ -56,7 +56,7 @@ def some_origin(round_number: int = 1) -> Origin:
         seed=0,
         n=2,
         captions=[],
-        paint={},
+        image={},
         answer={},
         similarity="s",
     )

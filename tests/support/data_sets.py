@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from curate.sources import Row, open_source
+from curate.sources import DataRow, open_source
 
 RED = (200, 30, 30)
 QUESTION = {"question": "is it red?", "choices": ["yes", "no"], "answer": "yes", "kind": "color"}
@@ -62,16 +62,16 @@ def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
     return path
 
 
-def rows_of(data: object, split: str = "") -> list[Row]:
+def rows_of(data: object, split: str = "") -> list[DataRow]:
     """All rows of a data set."""
     return list(open_source(str(data), split, 0, 48).rows())
 
 
-def reasons(rows: Sequence[Row]) -> dict[str, str]:
+def reasons(rows: Sequence[DataRow]) -> dict[str, str]:
     """Where and why rows are quarantined."""
     return {row.where: row.reason for row in rows if row.item is None}
 
 
-def ids(rows: Sequence[Row]) -> list[str]:
+def ids(rows: Sequence[DataRow]) -> list[str]:
     """The ids of the usable rows."""
     return [row.item.id for row in rows if row.item is not None]

@@ -4,7 +4,7 @@ Legend: T tokens, D hidden, V vocabulary.
 
 `HERMES_LOGPS` set to eager, chunked or triton overrides the choice by device.
 
-Others' operators are rivals in `benchmarks.speed.logps`, not versions: in bfloat16 they are not exact.
+Others' kernels are rivals in `benchmarks.speed.logps`, not versions: in bfloat16 they are not exact.
 Liger's fused linear cross entropy (0.8.5, reduction none) rounds logits before their log-sum-exp: in Triton's
 interpreter its log-probs are off by 2e-3 of the largest, ours by 1e-7. It also waits for the device in both
 passes. In float32 it agrees; earlier versions scale every token's gradient by the first's. Cut-cross-entropy

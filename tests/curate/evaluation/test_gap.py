@@ -25,7 +25,7 @@ def test_accuracy_is_over_questions_not_over_items(graded: list[list[bool]]) -> 
     flat = [right for one in graded for right in one]
     score = clustered(graded)
     assert score.value == pytest.approx(np.mean(flat))
-    assert score.questions == len(flat)
+    assert score.count == len(flat)
 
 
 def test_the_error_is_that_of_repeated_samples_of_items() -> None:
@@ -38,7 +38,7 @@ def test_the_error_is_that_of_repeated_samples_of_items() -> None:
     samples = [clustered(sample()) for _ in range(400)]
     spread = np.std([one.value for one in samples])
     assert np.mean([one.se for one in samples]) == pytest.approx(spread, rel=0.15)
-    naive = np.sqrt(samples[0].value * (1 - samples[0].value) / samples[0].questions)
+    naive = np.sqrt(samples[0].value * (1 - samples[0].value) / samples[0].count)
     assert samples[0].se > 1.1 * naive
 
 

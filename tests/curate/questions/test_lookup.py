@@ -8,7 +8,7 @@ import pytest
 
 from curate.config import CurateConfig
 from curate.questions import validation
-from curate.questions.lookup import asked_digest, questions_from, with_questions
+from curate.questions.lookup import questions_digest, questions_from, with_questions
 from curate.questions.tifa import TifaQuestion, write_tifa
 from engine.errors import ConfigError, DataError
 from engine.records import Item, Question
@@ -72,12 +72,16 @@ def test_the_files_questions_replace_an_items_own_or_follow_them(file: Path) -> 
 def test_the_content_of_the_file_decides_a_curation_and_its_name_does_not(file: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.json"
     copy.write_bytes(file.read_bytes())
-    assert asked_digest("", False) == ""
-    assert asked_digest(str(file), False) == asked_digest(str(copy), False) != asked_digest(str(copy), True)
+    assert questions_digest("", False) == ""
+    assert (
+        questions_digest(str(file), False)
+        == questions_digest(str(copy), False)
+        != questions_digest(str(copy), True)
+    )
     copy.write_bytes(file.read_bytes() + b"\n")
-    assert asked_digest(str(file), False) != asked_digest(str(copy), False)
+    assert questions_digest(str(file), False) != questions_digest(str(copy), False)
     with pytest.raises(DataError, match="cannot be read"):
-        asked_digest(str(tmp_path / "nowhere"), False)
+        questions_digest(str(tmp_path / "nowhere"), False)
 
 
 def test_combining_with_no_file_is_refused() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.sources.json_objects import json_objects
-from curate.sources.json_text import Found
+from curate.sources.json_text import JsonObject
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=12) | st.floats(width=32)
@@ -22,7 +22,7 @@ CHUNKS = st.integers(1, 200)
 AWKWARD = 'braces } { in "quotes" \\ and a , {"comma'
 
 
-def read(data: bytes, chunk: int = 1 << 16) -> list[Found]:
+def read(data: bytes, chunk: int = 1 << 16) -> list[JsonObject]:
     return list(json_objects(io.BytesIO(data), chunk))
 
 
@@ -48,9 +48,6 @@ def test_any_objects_survive_any_official_damage_and_any_chunk_size(
     assert [json.dumps(one.value) for one in found] == [
         json.dumps(json.loads(json.dumps(one))) for one in objects
     ]
-    assert [json.loads(data[one.start : one.end].decode()) is not None for one in found] == [True] * len(
-        objects
-    )
 
 
 @settings(deadline=None, max_examples=100)
@@ -72,8 +69,6 @@ def test_any_bytes_are_read_to_their_end_in_order(data: bytes, chunk: int) -> No
     found = read(data, chunk)
     assert [one.number for one in found] == list(range(1, len(found) + 1))
     assert all((one.value is None) == bool(one.problem) for one in found)
-    places = [place for one in found for place in (one.start, one.end)]
-    assert places == sorted(places)
     assert read(data) == found
 
 

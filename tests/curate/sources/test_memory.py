@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 ROWS = 100_000
-BOUND = 24 << 20
-"""Bytes. The ids' table takes 3 to 5 MiB of it, batches and buffers the rest."""
+BOUND = 32 << 20
+"""Bytes. The set of ids takes 10 to 14 MiB of it, batches and buffers the rest."""
 CAPTION = "a red cube to the left of a blue sphere, under a yellow cone, seen from above; number {}; " * 4
 PROBE = """
 import sys
 from collections import deque
-from curate.sources import open_source, select
+from curate.sources import load_source, open_source
 
 def peak():
     status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
@@ -30,7 +30,7 @@ source = open_source(sys.argv[1], "", 0, 48)
 before = peak()
 for what in sys.argv[2:]:
     if what == "select":
-        kept = select(source, 100, 0).items()
+        kept = load_source(sys.argv[1], "", 0, 0, 48, select=100).items()
     elif what == "keep":
         kept = source.items()
     else:

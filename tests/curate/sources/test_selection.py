@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.config import CurateConfig
-from curate.sources import Tally, load_source, open_source, select
-from curate.sources.selection import selection_bound, selection_hash
+from curate.sources import DataRow, load_source
+from curate.sources.listing import ListingReader
+from curate.sources.selection import random_subset
 from engine.errors import DataError
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.curate import training_source
@@ -23,16 +25,11 @@ NUMBERS = st.integers(1, 40)
 SEEDS = st.integers(-5, 2**70)
 
 
-def selected(ids: list[str], number: int, seed: int) -> set[str]:
-    bound = selection_bound(ids, number, seed)
-    return {one for one in ids if selection_hash(seed, one) <= bound}
-
-
 @given(IDS, NUMBERS, SEEDS)
 def test_a_selection_has_its_size_and_is_made_again_the_same(ids: list[str], number: int, seed: int) -> None:
-    found = selected(ids, number, seed)
+    found = random_subset(ids, number, seed)
     assert len(found) == min(number, len(ids))
-    assert selected(ids, number, seed) == found
+    assert random_subset(ids, number, seed) == found
 
 
 @given(IDS, NUMBERS, SEEDS, st.randoms())
@@ -41,7 +38,7 @@ def test_a_selection_does_not_depend_on_the_order_of_rows(
 ) -> None:
     shuffled = ids[:]
     random.shuffle(shuffled)
-    assert selected(shuffled, number, seed) == selected(ids, number, seed)
+    assert random_subset(shuffled, number, seed) == random_subset(ids, number, seed)
 
 
 @given(IDS, NUMBERS, SEEDS, st.data())
@@ -49,24 +46,24 @@ def test_when_the_data_grows_new_rows_alone_can_enter(
     ids: list[str], number: int, seed: int, data: st.DataObject
 ) -> None:
     old = ids[: data.draw(st.integers(0, len(ids)))]
-    before, after = selected(old, number, seed), selected(ids, number, seed)
+    before, after = random_subset(old, number, seed), random_subset(ids, number, seed)
     assert after & set(old) <= before
 
 
 @given(IDS, NUMBERS, SEEDS)
 def test_a_larger_selection_holds_the_smaller_one(ids: list[str], number: int, seed: int) -> None:
-    assert selected(ids, number, seed) <= selected(ids, number + 7, seed)
+    assert random_subset(ids, number, seed) <= random_subset(ids, number + 7, seed)
 
 
 def test_every_row_is_as_likely_as_any_other_and_seeds_differ() -> None:
     ids = [str(i) for i in range(40)]
     counts = dict.fromkeys(ids, 0)
     for seed in range(400):
-        for one in selected(ids, 10, seed):
+        for one in random_subset(ids, 10, seed):
             counts[one] += 1
     # 400 draws with p = 1/4; five standard deviations.
     assert all(abs(count - 100) < 5 * math.sqrt(400 / 4 * 3 / 4) for count in counts.values())
-    assert selected(ids, 10, 0) != selected(ids, 10, 1)
+    assert random_subset(ids, 10, 0) != random_subset(ids, 10, 1)
 
 
 def make(path: Path, count: int) -> str:
@@ -87,16 +84,15 @@ def test_a_source_gives_its_selection_in_its_own_order_and_limit_takes_the_first
 
 
 def test_rows_that_cannot_be_used_are_listed_though_others_are_selected(tmp_path: Path) -> None:
-    source = select(open_source(make(tmp_path / "m.jsonl", 500), "", 0, 48), 5, 0)
-    tally = Tally()
-    rows = list(source.rows(tally))
+    source = load_source(make(tmp_path / "m.jsonl", 500), "", 0, 0, 48, select=5)
+    rows = list(source.rows())
     assert [row.where for row in rows if row.item is None] == ["m.jsonl:51"]
-    assert (len(rows), tally.rows, tally.quarantined) == (6, 501, 1)
-    assert (tally.dropped_questions, tally.without_questions) == (5, 5)
+    assert len(rows) == 6
+    assert all(row.dropped for row in rows if row.item)
 
 
 def test_more_than_there_is_selects_all(tmp_path: Path) -> None:
-    assert len(select(open_source(make(tmp_path / "m.jsonl", 60), "", 0, 48), 1000, 0).items()) == 60
+    assert len(load_source(make(tmp_path / "m.jsonl", 60), "", 0, 0, 48, select=1000).items()) == 60
 
 
 def test_the_endless_shapes_cannot_be_selected_from() -> None:
@@ -105,21 +101,53 @@ def test_the_endless_shapes_cannot_be_selected_from() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 60])
-def test_parts_of_a_source_follow_each_other_without_a_gap(tmp_path: Path, number: int) -> None:
+def test_parts_of_a_source_follow_each_other_without_a_gap_and_begin_again(
+    tmp_path: Path, number: int
+) -> None:
     data = make(tmp_path / "m.jsonl", 300)
     whole = load_source(data, "train", 0, 3, 48, number).items()
-    parts = [
-        item
-        for skip in range(0, len(whole), 25)
-        for item in load_source(data, "train", 25, 3, 48, number, skip).items()
-    ]
-    assert parts == [*whole]
+    count = -(-len(whole) // 25)
+    parts = [load_source(data, "train", 25, 3, 48, number, part).items() for part in range(count + 1)]
+    assert [item for part in parts[:-1] for item in part] == [*whole]
+    assert parts[-1] == parts[0]
 
 
-def test_a_part_beyond_the_end_is_refused(tmp_path: Path) -> None:
-    data = make(tmp_path / "m.jsonl", 30)
-    with pytest.raises(DataError, match="no usable item beyond the first 30"):
-        load_source(data, "", 10, 0, 48, skip=30)
+ROWS = st.lists(st.booleans(), min_size=1, max_size=30)
+"""Whether each row of a file can be used."""
+
+
+@given(ROWS, st.integers(0, 8), st.integers(0, 8), st.integers(0, 5), st.sampled_from(["", "train"]))
+def test_what_a_source_counts_is_what_its_rows_give(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[bool], limit: int, number: int, part: int, split: str
+) -> None:
+    fields = [{"id": i, "image": "a.png", "caption": "c" if good else ""} for i, good in enumerate(rows)]
+    path = write_lines(tmp_path_factory.mktemp("data") / "items.jsonl", fields)
+    if not any(good and not (split and i % 5 == 4) for i, good in enumerate(rows)):
+        with pytest.raises(DataError, match="no usable item"):
+            load_source(str(path), split, limit, 0, 48, number, part)
+        return
+    source = load_source(str(path), split, limit, 0, 48, number, part)
+    found = list(source.rows())
+    assert source.counts.rows == len(found)
+    assert source.counts.items == sum(row.item is not None for row in found)
+
+
+def test_a_command_reads_a_data_set_twice_whatever_it_takes_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = 0
+    read = ListingReader.rows
+
+    def counting(reader: ListingReader) -> Iterator[DataRow]:
+        nonlocal readings
+        readings += 1
+        return read(reader)
+
+    monkeypatch.setattr(ListingReader, "rows", counting)
+    data = make(tmp_path / "items.jsonl", 60)
+    config = CurateConfig(limit=10, select=30, fresh_prompts=True)
+    list(training_source(RunSettings(data=data, curate=config), 3).rows())
+    assert readings == 2
 
 
 def test_the_endless_shapes_have_fresh_items_for_every_round() -> None:

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_sets import QUESTION, folder_with_image, png, write_lines
-from hypothesis import given
-from hypothesis import strategies as st
 
 from curate.shapes import world
-from curate.sources import Tally, load_source, open_source
-from curate.sources.seen import SeenIds
+from curate.sources import load_source, open_source
+from curate.sources.source import SourceCounts
 from engine.errors import DataError
 
 
@@ -67,16 +65,13 @@ def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
         open_source("shapes", "test", 0, 48)
 
 
-def test_a_tally_counts_rows_and_questions(tmp_path: Path) -> None:
+def test_a_source_knows_its_rows_and_its_items_with_questions(tmp_path: Path) -> None:
     bad = {**QUESTION, "answer": "maybe"}
     data = make(tmp_path, [row(0), row(1, questions=[bad]), row(2, questions=[]), "damaged", row(3)])
-    tally = Tally()
-    items = open_source(data, "", 0, 48).items(tally)
-    assert [len(item.questions) for item in items] == [1, 0, 0, 1]
-    assert (tally.rows, tally.quarantined) == (5, 1)
-    assert (tally.dropped_questions, tally.without_questions) == (1, 2)
-    assert tally.first
-    assert tally.first.where == "items.jsonl:4"
+    source = load_source(data, "", 0, 0, 48)
+    assert source.counts == SourceCounts(rows=5, items=4, with_questions=2)
+    assert [len(item.questions) for item in source.items()] == [1, 0, 0, 1]
+    assert [len(one.dropped) for one in source.rows()] == [0, 1, 0, 0, 0]
 
 
 def test_items_whose_image_cannot_be_read_are_told_from_the_others(tmp_path: Path) -> None:
@@ -100,11 +95,3 @@ def test_the_shapes_have_splits_of_their_own_and_their_own_pixels() -> None:
     np.testing.assert_array_equal(source.image(first), world.image_of(first.id))
     with pytest.raises(DataError, match="endless"):
         load_source("shapes", "train", 0, 0, 48)
-
-
-@given(st.lists(st.integers(0, 3000), max_size=4000))
-def test_an_id_is_new_once(numbers: list[int]) -> None:
-    seen, known = SeenIds(), set()
-    for number in numbers:
-        assert seen.add(str(number)) == (number not in known)
-        known.add(number)

@@ -228,6 +228,21 @@ def test_a_torn_saved_shard_is_quarantined_from_where_it_is_torn(tmp_path: Path,
     assert list(reasons(rows)) == ["data-00000-of-00002.arrow"]
 
 
+def test_the_batches_before_a_tear_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    torn = tmp_path / "d/data-00000-of-00001.arrow"
+    table = pa.table({"image": [png()] * 40, "caption": ["a"] * 40})
+    with pa.ipc.new_stream(str(torn), table.schema) as stream:
+        stream.write_table(table, max_chunksize=10)
+    (tmp_path / "d/state.json").write_text(json.dumps({"_data_files": [{"filename": torn.name}]}))
+    torn.write_bytes(torn.read_bytes()[: int(0.8 * torn.stat().st_size)])
+    source = open_source(str(tmp_path / "d"), "", 0, 48)
+    rows = list(source.rows())
+    assert ids(rows) == [f"data-00000-of-00001/{i}" for i in range(30)]
+    assert [(row.position, row.where) for row in rows if row.item is None] == [(30, torn.name)]
+    assert source.image(source.items()[29]).shape == (48, 48, 3)
+
+
 def test_a_shard_that_ends_between_batches_is_known_by_its_missing_mark(tmp_path: Path) -> None:
     dataset([png()] * 4).save_to_disk(str(tmp_path / "d"))
     torn = tmp_path / "d/data-00000-of-00001.arrow"

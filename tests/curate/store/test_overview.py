@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.store.files import PAIRS, write_records
-from curate.store.outcomes import Bad, Outcome, Sampled
+from curate.store.outcomes import Outcome, QuarantinedRow, Sampled
 from curate.store.overview import NOT_PAIRED, histogram, read_overview
 from curate.store.shards import ShardStore
 from engine.records import (
@@ -58,7 +58,7 @@ def test_an_overview_counts_pairs_reasons_ties_and_scores(tmp_path: Path) -> Non
         item("b", [0.2, 0.7], [0.5, 0.0]),
         item("c", [0.8, 0.6], [0.0, 0.0], asked=False),
     )
-    bad = [Bad(number=i, where=f"row {i}", reason="no image") for i in (3, 4)]
+    bad = [QuarantinedRow(number=i, where=f"row {i}", reason="no image") for i in (3, 4)]
     store(tmp_path, [*(Sampled(number=i, item=one) for i, one in enumerate((first, second, third))), *bad])
     older = second.captions[0]
     preferences = [
@@ -102,7 +102,7 @@ def test_a_curation_that_is_not_complete_has_no_pairs_yet(tmp_path: Path) -> Non
 
 
 def test_nothing_sampled_is_an_overview_of_nothing(tmp_path: Path) -> None:
-    store(tmp_path, [Bad(number=0, where="row 0", reason="no image")])
+    store(tmp_path, [QuarantinedRow(number=0, where="row 0", reason="no image")])
     found = read_overview(tmp_path, 1, None)
     assert (found.items, found.captions.candidates, found.captions.mean) == (0, 0, None)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.store.outcomes import Bad, Outcome, Sampled
+from curate.store.outcomes import Outcome, QuarantinedRow, Sampled
 from curate.store.shards import FOLDER, LOCK, MANIFEST, ShardStore, read_outcomes
 from engine.errors import BusyError, DataError
 from engine.records import Candidates
@@ -23,7 +23,7 @@ SIZE = 4
 def outcome(number: int) -> Outcome:
     """Every fifth row is bad."""
     if number % 5 == 3:
-        return Bad(number=number, where=f"items.jsonl:{number}", reason="no caption")
+        return QuarantinedRow(number=number, where=f"items.jsonl:{number}", reason="no caption")
     return Sampled(
         number=number,
         item=Candidates(

@@ -12,7 +12,7 @@ from curate import pairs
 from curate.config import CurateConfig
 from curate.pipeline import pair_item
 from curate.store.files import read_records, write_records
-from curate.store.previous_pairs import Earlier, EarlierPairs
+from curate.store.previous_pairs import PairHistory, PreviousPairs
 from engine.errors import ConfigError, DataError
 from engine.records import Candidates, CaptionCandidate, ImageCandidate, Preference
 
@@ -48,22 +48,22 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
 
 def test_an_item_without_a_new_pair_keeps_its_latest_one(tmp_path: Path) -> None:
     config = CurateConfig()
-    first = pair_item(record("a"), Earlier(), config, some_origin())
+    first = pair_item(record("a"), PreviousPairs(), config, some_origin())
     files = [tmp_path / "1.jsonl", tmp_path / "2.jsonl"]
     write_records(files[0], [first])
-    earlier = EarlierPairs(files[:1]).of("a")
+    earlier = PairHistory(files[:1]).of("a")
     lost = pair_item(record("a", (0.1, 0.1), 2), earlier, config, some_origin(2))
     assert (lost.captions, lost.images) == (None, None)
     write_records(files[1], [lost])
-    assert EarlierPairs(files).of("a") == earlier
+    assert PairHistory(files).of("a") == earlier
     assert earlier.captions == first.captions
 
 
 def test_round_two_pairs_carry_the_rounds_of_both_sides(tmp_path: Path) -> None:
     config = CurateConfig()
     path = tmp_path / "pairs.jsonl"
-    write_records(path, [pair_item(record("a", (0.7, 0.2)), Earlier(), config, some_origin())])
-    new = pair_item(record("a", (0.9, 0.1), 2), EarlierPairs([path]).of("a"), config, some_origin(2))
+    write_records(path, [pair_item(record("a", (0.7, 0.2)), PreviousPairs(), config, some_origin())])
+    new = pair_item(record("a", (0.9, 0.1), 2), PairHistory([path]).of("a"), config, some_origin(2))
     assert new.images is not None
     assert new.captions is not None
     assert (new.images.win.score, new.images.lose.score) == (0.9, 0.7)
@@ -76,7 +76,6 @@ def test_round_two_pairs_carry_the_rounds_of_both_sides(tmp_path: Path) -> None:
         {"n": 1},
         {"limit": -1},
         {"threshold": 1.0},
-        {"min_margin": -0.1},
         {"caption_margin": float("nan")},
         {"image_margin": -1.0},
         {"chunk": 0},
@@ -95,16 +94,16 @@ def test_official_rules_have_no_margin() -> None:
 def test_an_item_keeps_one_side_where_the_other_makes_no_pair_unless_rules_want_both() -> None:
     images = tuple(replace(one, score=one.score / 2) for one in record("a").images)
     candidates = replace(record("a"), images=images)
-    paper = pair_item(candidates, Earlier(), CurateConfig(), some_origin())
+    paper = pair_item(candidates, PreviousPairs(), CurateConfig(), some_origin())
     assert paper.captions is not None
     assert (paper.images, paper.image_reason) == (None, pairs.BELOW_THRESHOLD)
-    official = pair_item(candidates, Earlier(), CurateConfig(rules="official"), some_origin())
+    official = pair_item(candidates, PreviousPairs(), CurateConfig(rules="official"), some_origin())
     assert (official.captions, official.images) == (None, None)
     assert (official.caption_reason, official.image_reason) == (pairs.OTHER_SIDE, pairs.BELOW_THRESHOLD)
 
 
 def test_files_written_before_likelihoods_are_read_and_written_as_before(tmp_path: Path) -> None:
-    preference = pair_item(record("a"), Earlier(), CurateConfig(), some_origin())
+    preference = pair_item(record("a"), PreviousPairs(), CurateConfig(), some_origin())
     path = tmp_path / "pairs.jsonl"
     write_records(path, [preference])
     text = path.read_text().partition('"provenance"')[0]
@@ -119,7 +118,7 @@ def test_files_written_before_likelihoods_are_read_and_written_as_before(tmp_pat
 
 
 def test_preferences_survive_the_file(tmp_path: Path) -> None:
-    kept = [pair_item(record(f"{i}"), Earlier(), CurateConfig(), some_origin()) for i in range(3)]
+    kept = [pair_item(record(f"{i}"), PreviousPairs(), CurateConfig(), some_origin()) for i in range(3)]
     write_records(tmp_path / "p.jsonl", kept)
     assert list(read_records(tmp_path / "p.jsonl", Preference)) == kept
 
@@ -128,20 +127,21 @@ def test_the_latest_pairs_are_found_by_id_in_files_of_any_order(tmp_path: Path) 
     config = CurateConfig()
     files = [tmp_path / f"{i}.jsonl" for i in range(2)]
     names = [f"item {i} é" for i in range(50)]
-    first = {name: pair_item(record(name), Earlier(), config, some_origin()) for name in names}
+    first = {name: pair_item(record(name), PreviousPairs(), config, some_origin()) for name in names}
     second = {
-        name: pair_item(record(name, (0.9, 0.1), 2), Earlier(), config, some_origin(2)) for name in names[::3]
+        name: pair_item(record(name, (0.9, 0.1), 2), PreviousPairs(), config, some_origin(2))
+        for name in names[::3]
     }
     write_records(files[0], first.values())
     write_records(files[1], list(second.values())[::-1])
-    found = EarlierPairs(files)
+    found = PairHistory(files)
     for name in names:
         assert found.of(name).captions == second.get(name, first[name]).captions
-    assert found.of("another") == Earlier()
+    assert found.of("another") == PreviousPairs()
 
 
 def test_every_pair_tells_where_it_comes_from() -> None:
-    found = pair_item(record("a"), Earlier(), CurateConfig(), some_origin())
+    found = pair_item(record("a"), PreviousPairs(), CurateConfig(), some_origin())
     assert found.provenance is not None
     assert (found.provenance.model, found.provenance.origin) == ("m", some_origin().digest())
     assert found.provenance.caption_scores == found.provenance.image_scores == (1.0, 0.2)

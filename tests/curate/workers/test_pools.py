@@ -6,13 +6,14 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from curate.config import RayConfig
-from curate.store.outcomes import Bad, Outcome, Sampled
-from curate.workers.pool import Chunk, LocalPool, Numbered
+from curate.store.outcomes import Outcome, QuarantinedRow, Sampled
+from curate.workers.pool import Chunk, LocalPool, NumberedItem
 from curate.workers.ray_pool import RayPool
 from engine.errors import ConfigError, DataError, EngineError
 from engine.metering.counters import EngineWork, PathWork
@@ -44,7 +45,7 @@ class Copying:
         return [outcome(row) for row in rows]
 
 
-def outcome(row: Numbered) -> Outcome:
+def outcome(row: NumberedItem) -> Outcome:
     item = row.item
     return Sampled(
         number=row.number,
@@ -52,14 +53,14 @@ def outcome(row: Numbered) -> Outcome:
     )
 
 
-def rows(count: int) -> list[Numbered]:
+def rows(count: int) -> list[NumberedItem]:
     return [
-        Numbered(number=i, where=f"rows:{i}", item=Item(id=f"é{i}", caption="a", questions=()))
+        NumberedItem(number=i, where=f"rows:{i}", item=Item(id=f"é{i}", caption="a", questions=()))
         for i in range(count)
     ]
 
 
-def chunks(count: int, size: int = 3) -> Iterator[list[Numbered]]:
+def chunks(count: int, size: int = 3) -> Iterator[list[NumberedItem]]:
     every = rows(count)
     return (every[start : start + size] for start in range(0, count, size))
 
@@ -71,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pool(folder: Path) -> Iterator[RayPool]:
-    with RayPool(lambda: Copying(folder), RayConfig(workers=2, cores=1)) as made:
+    with closing(RayPool(lambda: Copying(folder), RayConfig(workers=2, cores=1))) as made:
         yield made
 
 
@@ -103,7 +104,9 @@ def test_the_death_of_an_actor_loses_and_repeats_nothing(pool: RayPool, folder: 
 def test_a_row_that_ends_every_actor_is_quarantined_and_its_chunk_is_not(pool: RayPool, folder: Path) -> None:
     (folder / "deadly-4").touch()
     found = by_number(pool, 9)
-    assert found[4] == Bad(number=4, where="rows:4", id="é4", reason="2 workers died while they sampled it")
+    assert found[4] == QuarantinedRow(
+        number=4, where="rows:4", id="é4", reason="2 workers died while they sampled it"
+    )
     assert [one for one in found if one.number != 4] == [outcome(row) for row in rows(9) if row.number != 4]
 
 

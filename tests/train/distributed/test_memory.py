@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.speed.shapes import config_of
+from benchmarks.speed.model_sizes import config_of
 from engine.machine.kv_cache import TEXT_TOKENS
 from engine.machine.plan import GIB
 from engine.models.masks import mmu_mask
