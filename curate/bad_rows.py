@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from engine.errors import ConfigError
+
 FEWEST = 100
 """Rows before a share of them is judged."""
 
@@ -12,13 +14,15 @@ def parse_max_bad(text: str) -> tuple[float, bool]:
     """(limit, whether it is a share): "1%" is a share of 0.01, "20" a count, and empty text no limit.
 
     Raises:
-        ValueError: the text is neither.
+        ConfigError: the text is neither.
     """
     if not text:
         return float("inf"), False
     match = re.fullmatch(r"(\d+(?:\.\d+)?)%|(\d+)", text.strip())
     if match is None or (match[1] and float(match[1]) > 100):
-        raise ValueError(text)
+        raise ConfigError(
+            f"curate.max_bad is {text!r}; give a share such as 1%, a count such as 20, or nothing"
+        )
     return (float(match[1]) / 100, True) if match[1] else (int(match[2]), False)
 
 

@@ -11,6 +11,14 @@ from engine.errors import ConfigError
 from engine.records import AnswerSettings, CaptionSettings, ImageSettings, Record
 
 
+def require_at_least(setting: str, config: Record, **least: float) -> None:
+    """Raises ConfigError where a field that is set, to the user `setting.<field>`, is lower than it may."""
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and not value >= bound:
+            raise ConfigError(f"{setting}.{name} is {value}; it must be at least {bound}")
+
+
 class EndpointConfig(Record, forbid_unknown_fields=True):
     """A model behind an OpenAI-compatible endpoint, such as `vllm serve` opens."""
 
@@ -42,10 +50,7 @@ class EndpointConfig(Record, forbid_unknown_fields=True):
             raise ConfigError(f"{self.setting}.api_key_env is no variable's name; give the name, not the key")
         if not 0 < self.timeout < float("inf"):
             raise ConfigError(f"{self.setting}.timeout is {self.timeout}; give seconds above 0")
-        if self.retries < 0:
-            raise ConfigError(f"{self.setting}.retries is {self.retries}; it cannot be negative")
-        if self.concurrency < 1:
-            raise ConfigError(f"{self.setting}.concurrency is {self.concurrency}; it must be at least 1")
+        require_at_least(self.setting, self, retries=0, concurrency=1)
 
 
 class JudgeConfig(EndpointConfig, forbid_unknown_fields=True):
@@ -58,8 +63,7 @@ class JudgeConfig(EndpointConfig, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_tokens < 1:
-            raise ConfigError(f"{self.setting}.max_tokens is {self.max_tokens}; it must be at least 1")
+        require_at_least(self.setting, self, max_tokens=1)
 
 
 def _check_url(setting: str, url: str) -> None:
@@ -91,12 +95,7 @@ class RayConfig(Record, forbid_unknown_fields=True):
     """Cores of an actor; 0 shares out this machine's."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"curate.ray.workers is {self.workers}; it must be at least 1")
-        if (self.gpus or 0) < 0 or self.cores < 0:
-            raise ConfigError(
-                f"curate.ray.gpus is {self.gpus} and curate.ray.cores {self.cores}; neither can be negative"
-            )
+        require_at_least("curate.ray", self, workers=1, gpus=0, cores=0)
 
     def sized(self, gpus: int) -> tuple[int, float]:
         """(workers, GPUs of each) on a machine of so many GPUs.
@@ -162,28 +161,16 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.n < 2:
             raise ConfigError(f"curate.n is {self.n}; a pair needs at least 2 candidates")
-        if self.limit < 0:
-            raise ConfigError(f"curate.limit is {self.limit}; give 0 for all items, or how many")
-        if self.select < 0:
-            raise ConfigError(f"curate.select is {self.select}; give 0 for no selection, or how many items")
-        try:
-            parse_max_bad(self.max_bad)
-        except ValueError as error:
-            raise ConfigError(
-                f"curate.max_bad is {self.max_bad!r}; give a share such as 1%, a count such as 20, or nothing"
-            ) from error
+        require_at_least("curate", self, limit=0, select=0, chunk=1, caption_margin=0, image_margin=0)
+        parse_max_bad(self.max_bad)
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"curate.threshold is {self.threshold}; it is an accuracy from 0 to 1")
         for name in ("caption_margin", "image_margin"):
             margin = getattr(self, name)
-            if not margin >= 0:
-                raise ConfigError(f"curate.{name} is {margin}; it cannot be negative")
             if margin and self.rules == "official":
                 raise ConfigError(f"curate.{name} is {margin}; the official rules have no margin")
         if self.combine_questions and not self.questions:
             raise ConfigError("curate.combine_questions needs a file to combine with: set curate.questions")
-        if self.chunk < 1:
-            raise ConfigError(f"curate.chunk is {self.chunk}; it must be at least 1")
 
 
 OFFICIAL_PLAN = (

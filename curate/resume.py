@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from curate.bad_rows import too_many_bad
 from curate.config import CurateConfig
@@ -34,21 +34,22 @@ class MissingRows:
         Raises:
             DataError: more rows are bad than the settings allow.
         """
-        for block, rows in _blocks(self._source.rows(), self._store.size):
+        size = self._store.size
+        for block, numbered in itertools.groupby(enumerate(self._source.rows()), lambda one: one[0] // size):
+            rows = list(numbered)
             self.rows += len(rows)
             self.dropped_questions += sum(len(row.dropped) for _, row in rows)
             self.without_questions += sum(row.item is not None and not row.item.questions for _, row in rows)
             done = self._done(block, rows)
-            bad = [
-                QuarantinedRow(number=number, where=row.where, reason=row.reason)
-                for number, row in rows
-                if row.item is None and number not in done
-            ]
-            missing = [
-                NumberedItem(number=number, where=row.where, item=row.item)
-                for number, row in rows
-                if row.item is not None and number not in done
-            ]
+            bad: list[Outcome] = []
+            missing: list[NumberedItem] = []
+            for number, row in rows:
+                if number in done:
+                    continue
+                if row.item is None:
+                    bad.append(QuarantinedRow(number=number, where=row.where, reason=row.reason))
+                else:
+                    missing.append(NumberedItem(number=number, where=row.where, item=row.item))
             self._missing[block] = len(bad) + len(missing)
             self._progress(len(rows) - self._missing[block], "")
             if self._missing[block] and self._store.is_sealed(block):
@@ -95,9 +96,3 @@ class MissingRows:
     def _judge(self, ended: bool) -> None:
         if reason := too_many_bad(self._config.max_bad, self._bad, self.rows, ended, self._first):
             raise DataError(reason)
-
-
-def _blocks(rows: Iterable[DataRow], size: int) -> Iterator[tuple[int, list[tuple[int, DataRow]]]]:
-    """(block, its numbered rows)."""
-    for block, numbered in itertools.groupby(enumerate(rows), key=lambda one: one[0] // size):
-        yield block, list(numbered)

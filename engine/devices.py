@@ -19,30 +19,25 @@ ENDED = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
 """What CUDA's allocator and driver, its libraries, and the CPU's allocator say when there is no more."""
 
 
-def memory_ended(error: BaseException) -> bool:
-    """Whether an error says that a device's memory ran out. It has one type from torch's allocator, others
-    where a context or a library finds none."""
-    known = isinstance(error, torch.OutOfMemoryError)
-    return known or (isinstance(error, RuntimeError) and any(words in str(error) for words in ENDED))
-
-
-def first_sentences(error: BaseException) -> str:
-    """What torch says in front of its advice, in one line."""
-    return ". ".join(str(error).strip().partition("\n")[0].split(". ")[:2]).rstrip(".")
+LESS = (
+    "lower engine.kv_cache_gib or engine.max_sequences, or end what else runs there (on a GPU `nvidia-smi` "
+    "lists it)"
+)
+"""What to do where an engine runs out of memory."""
 
 
 @contextmanager
-def enough_memory(what: str) -> Iterator[None]:
-    """Raises EngineError where a device's memory runs out meanwhile."""
+def enough_memory(what: str, advice: str = LESS) -> Iterator[None]:
+    """Raises EngineError, which ends with `advice`, where a device's memory runs out meanwhile."""
     try:
         yield
     except RuntimeError as error:
-        if not memory_ended(error):
+        # It has one type from torch's allocator, others where a context or a library finds none.
+        if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in ENDED):
             raise
-        raise EngineError(
-            f"{what}: the device's memory ran out ({first_sentences(error)}); lower engine.kv_cache_gib or "
-            "engine.max_sequences, or end what else runs there (on a GPU `nvidia-smi` lists it)"
-        ) from error
+        # What torch says in front of its own advice.
+        said = ". ".join(str(error).strip().partition("\n")[0].split(". ")[:2]).rstrip(".")
+        raise EngineError(f"{what}: the device's memory ran out ({said}); {advice}") from error
 
 
 def compute_device() -> torch.device:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from train.data.batch import Layout
-from train.distributed.device import open_device
-from train.logps.row_logps import load_scorer
 from train.reference.inputs import TrainingInputs
-from train.reference.ranks import blocks_by_ranks
-from train.reference.reference import FREE, ScoreBlocks, blocks_here, compute_reference
-from train.reference.store import PartialStore
+from train.reference.ranks import blocks_alone, blocks_by_ranks
+from train.reference.reference import ScoreBlocks, compute_reference
 
 
 def precompute(
@@ -32,17 +30,5 @@ def precompute(
         BusyError: another process computes this store.
     """
     layout = Layout.load(inputs.frozen, inputs.features)
-    score = blocks_by_ranks(inputs, store, ranks) if ranks > 1 else _blocks_alone(inputs, layout)
+    score: ScoreBlocks = blocks_by_ranks(inputs, store, ranks) if ranks > 1 else partial(blocks_alone, inputs)
     return compute_reference(store, inputs.basis.reference, inputs.preferences, layout, score, report)
-
-
-def _blocks_alone(inputs: TrainingInputs, layout: Layout) -> ScoreBlocks:
-    """Scoring in this process; the model is loaded when there is something to score."""
-
-    def score(store: PartialStore, numbers: Sequence[int]) -> Iterable[int]:
-        with open_device(inputs.config, advice=FREE) as device:
-            scorer = load_scorer(inputs.frozen, inputs.config.dtype, device)
-            blocks = blocks_here(inputs.preferences, inputs.basis.reference, layout, scorer)
-            yield from blocks(store, numbers)
-
-    return score

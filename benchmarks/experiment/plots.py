@@ -1,4 +1,4 @@
-"""The pictures of an experiment: gains by row, both sides over rounds, the gap over rounds.
+"""The pictures of an experiment: gains by row, the gap over rounds.
 
 On white, which is legible on a dark page too; narrow, with lines and marks that differ in more than colour.
 """
@@ -33,7 +33,7 @@ def draw_all(results: Results, folder: Path, stem: str = "experiment") -> list[P
     several = [row for row in rows if row.rounds[-1].round > 1][: len(MARKERS)]
     figures = {"gains": _gains(rows)} if rows else {}
     if several:
-        figures |= {"sides": _both_sides(several), "gap": _gap(several)}
+        figures["gap"] = _gap(several)
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{stem}-{name}.png")
@@ -45,8 +45,10 @@ def draw_all(results: Results, folder: Path, stem: str = "experiment") -> list[P
 def _gains(rows: Sequence[RowResult]) -> Figure:
     """Each row's last round over the base."""
     figure, axes = plt.subplots(figsize=(WIDTH, 0.7 + 0.42 * len(rows)), layout="constrained")
+    lasts = [row.rounds[-1] for row in rows]
+    rounds = [f", round {one.round}" if one.round > 1 else "" for one in lasts]
+    names = [f"{row.title}{which}" for row, which in zip(rows, rounds, strict=True)]
     for (side, name, color), offset, marker in zip(SIDES, (-0.14, 0.14), "os", strict=True):
-        lasts = [row.rounds[-1] for row in rows]
         gains = [getattr(one, f"{side}_gain") for one in lasts]
         axes.errorbar(
             gains,
@@ -59,7 +61,7 @@ def _gains(rows: Sequence[RowResult]) -> Figure:
             **LINE,
         )
     axes.axvline(0, color="0.5", linewidth=1)
-    axes.set_yticks(range(len(rows)), [_named(row) for row in rows])
+    axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.set_xlabel("right answers gained, share")
     _plain(axes)
@@ -67,58 +69,31 @@ def _gains(rows: Sequence[RowResult]) -> Figure:
     return figure
 
 
-def _named(row: RowResult) -> str:
-    last = row.rounds[-1].round
-    return f"{row.title}, round {last}" if last > 1 else row.title
-
-
-def _both_sides(rows: Sequence[RowResult]) -> Figure:
-    """Understanding and generation over the rounds."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.8), layout="constrained")
-    for place, row in enumerate(rows):
-        for turn, (side, name, color) in enumerate(SIDES):
-            marker = MARKERS[(2 * place + turn) % len(MARKERS)]
-            _line(axes, row, side, color, marker, f"{name}, {row.title}", "--" if place else "-")
-    axes.set_ylabel("right answers, share")
-    _over_rounds(axes, rows)
-    figure.legend(loc="outside upper center", ncols=1 if len(rows) > 1 else 2, frameon=False)
-    return figure
-
-
 def _gap(rows: Sequence[RowResult]) -> Figure:
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2 + 0.2 * len(rows)), layout="constrained")
     for row, color, marker in zip(rows, COLORS, MARKERS, strict=False):
-        _line(axes, row, "gap", color, marker, row.title, "-")
+        values = [one.gap for one in row.rounds]
+        axes.errorbar(
+            [one.round for one in row.rounds],
+            values,
+            yerr=_errors(values, [one.gap_ci for one in row.rounds]),
+            color=color,
+            marker=marker,
+            label=row.title,
+            **LINE,
+        )
     axes.set_ylabel("understanding minus generation")
-    _over_rounds(axes, rows)
+    last = max(row.rounds[-1].round for row in rows)
+    axes.set_xticks(range(last + 1), ["base", *(f"round {number}" for number in range(1, last + 1))])
+    _plain(axes)
     figure.legend(loc="outside upper center", ncols=2 if len(rows) <= 2 else 1, frameon=False)
     return figure
-
-
-def _line(axes: Axes, row: RowResult, side: str, color: str, marker: str, label: str, style: str) -> None:
-    values = [getattr(one, side) for one in row.rounds]
-    axes.errorbar(
-        [one.round for one in row.rounds],
-        values,
-        yerr=_errors(values, [getattr(one, f"{side}_ci") for one in row.rounds]),
-        color=color,
-        marker=marker,
-        linestyle=style,
-        label=label,
-        **LINE,
-    )
 
 
 def _errors(values: Sequence[float], bounds: Sequence[Bounds]) -> list[list[float]]:
     below = [max(0.0, value - low) for value, (low, _) in zip(values, bounds, strict=True)]
     above = [max(0.0, high - value) for value, (_, high) in zip(values, bounds, strict=True)]
     return [below, above]
-
-
-def _over_rounds(axes: Axes, rows: Sequence[RowResult]) -> None:
-    last = max(row.rounds[-1].round for row in rows)
-    axes.set_xticks(range(last + 1), ["base", *(f"round {number}" for number in range(1, last + 1))])
-    _plain(axes)
 
 
 def _plain(axes: Axes) -> None:

@@ -12,22 +12,11 @@ from engine.records import Record
 Bounds = tuple[float, float]
 
 
-class Kind(Record):
-    """Right answers to one kind of question, means over seeds."""
+class SeedShares(Record):
+    """Shares of right answers under one seed."""
 
     und: float
     gen: float
-
-
-class Change(Record):
-    """One measurement minus another, on the same items."""
-
-    und: float
-    und_ci: Bounds
-    gen: float
-    gen_ci: Bounds
-    gap: float
-    gap_ci: Bounds
 
 
 class Round(Record):
@@ -43,9 +32,7 @@ class Round(Record):
     gen_ci: Bounds
     gap: float
     gap_ci: Bounds
-    by_kind: dict[str, Kind]
-    by_seed: dict[str, Kind]
-    """Seed -> both sides."""
+    by_seed: dict[str, SeedShares]
     und_gain: float | None = None
     """Over the base, as all of these; null for the base."""
     und_gain_ci: Bounds | None = None
@@ -54,10 +41,6 @@ class Round(Record):
     gap_cut: float | None = None
     """1 - gap / the base's gap."""
     gap_cut_ci: Bounds | None = None
-    since_previous: Change | None = None
-    """Over the round before."""
-    versus_default: Change | None = None
-    """Over the same round of the default row, under the same seeds; null where seeds differ."""
 
 
 class RowResult(Record):
@@ -79,29 +62,9 @@ class RowResult(Record):
     """At the evaluation split, where a results file counts them."""
 
 
-class Summary(Record):
-    """The default row's last round."""
-
-    row: str
-    complete: bool
-    rounds: int
-    seeds: tuple[int, ...]
-    split: str
-    und_gain: float
-    und_gain_ci: Bounds
-    gen_gain: float
-    gen_gain_ci: Bounds
-    gap_cut: float | None
-    gap_cut_ci: Bounds | None
-
-
 class Results(Record):
     """The file."""
 
-    grid: str
-    """Digest of all rows with their settings."""
     split: str
     machine: Machine
     rows: tuple[RowResult, ...]
-    summary: Summary | None
-    """None until the default row's last round is measured."""

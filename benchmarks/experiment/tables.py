@@ -13,8 +13,8 @@ from benchmarks.experiment.results import Bounds, Results, Round, RowResult
 from engine.errors import DataError, HermesError
 from engine.files.atomic import write_file
 
-SECTION = "results"
-"""Of a page, unless another is named: what stands between `<!-- results: begin -->` and `: end -->`."""
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+"""Between these the tables stand in a page."""
 HEAD = (
     "| row | round | understanding | generation | gap | understanding gained | generation gained | gap cut |",
     "|---|---|---|---|---|---|---|---|",
@@ -63,23 +63,17 @@ def _line(name: str, row: RowResult, one: Round) -> str:
         f"{one.und:.3f}",
         f"{one.gen:.3f}",
         f"{one.gap:.3f}",
-        _signed(one.und_gain, one.und_gain_ci),
-        _signed(one.gen_gain, one.gen_gain_ci),
-        _share(one.gap_cut, one.gap_cut_ci),
+        _bounded(one.und_gain, one.und_gain_ci, "+.3f"),
+        _bounded(one.gen_gain, one.gen_gain_ci, "+.3f"),
+        _bounded(one.gap_cut, one.gap_cut_ci, ".0%"),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def _signed(value: float | None, bounds: Bounds | None) -> str:
+def _bounded(value: float | None, bounds: Bounds | None, form: str) -> str:
     if value is None or bounds is None:
         return "-"
-    return f"{value:+.3f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]"
-
-
-def _share(value: float | None, bounds: Bounds | None) -> str:
-    if value is None or bounds is None:
-        return "-"
-    return f"{value:.0%} [{bounds[0]:.0%}, {bounds[1]:.0%}]"
+    return f"{value:{form}} [{bounds[0]:{form}}, {bounds[1]:{form}}]"
 
 
 def markdown(results: Results) -> str:
@@ -104,18 +98,17 @@ def _head(results: Results) -> str:
     )
 
 
-def put_between(page: str, text: str, section: str = SECTION) -> str:
-    """A page with new text between the two markers of a section.
+def put_between(page: str, text: str) -> str:
+    """A page with new text between the two markers.
 
     Raises:
         DataError: it does not have both once, in this order.
     """
-    first, last = (f"<!-- {section}: {end} -->" for end in ("begin", "end"))
-    before, begin, rest = page.partition(first)
-    _, end, after = rest.partition(last)
-    if not (begin and end) or first in rest or last in after:
-        raise DataError(f"the page has not one {first} and one {last} after it")
-    return f"{before}{first}\n{text}\n{last}{after}"
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in after:
+        raise DataError(f"the page has not one {BEGIN} and one {END} after it")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
 def main() -> None:
@@ -125,13 +118,12 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/experiment.json"))
     parser.add_argument("--into", type=Path, help="page with both markers, such as docs/results.md")
-    parser.add_argument("--section", default=SECTION, help=f"of that page, whose markers are its [{SECTION}]")
     parser.add_argument("--pictures", type=Path, help="folder of the pictures, such as docs/images")
     given = parser.parse_args()
     try:
         results = load_results(given.results)
         if given.into:
-            page = put_between(given.into.read_text(), markdown(results), given.section)
+            page = put_between(given.into.read_text(), markdown(results))
             write_file(given.into, page.encode())
         else:
             print(markdown(results))

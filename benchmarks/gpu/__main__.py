@@ -23,7 +23,8 @@ def main() -> int:
         return 1
     from benchmarks import gpu
     from benchmarks.gpu import check
-    from benchmarks.gpu.place import ROOT, Place
+    from benchmarks.gpu.place import Place
+    from benchmarks.speed.bench import ROOT
     from engine.devices import compute_device
     from engine.errors import HermesError
 

@@ -12,7 +12,7 @@ import torch
 from benchmarks.speed.bench import in_turns
 from engine.models.showo_config import ShowoConfig
 from engine.records import ImageSettings
-from engine.samplers.mask_predict_rule import left_masked
+from engine.samplers.mask_predict_rule import at_most, wanted_masked
 
 
 def square_gflops(dtype: torch.dtype, device: torch.device | str, side: int) -> float:
@@ -37,7 +37,9 @@ def masked_counts(config: ShowoConfig, settings: ImageSettings) -> list[int]:
     tokens = config.num_image_tokens
     found = [tokens]
     for step in range(settings.steps - 1):
-        left = left_masked(torch.tensor([found[-1]]), tokens, step, settings.steps, settings.schedule)
+        left = at_most(
+            torch.tensor([found[-1]]), wanted_masked(tokens, step, settings.steps, settings.schedule)
+        )
         found.append(int(left))
     return found
 

@@ -17,8 +17,8 @@ from typing import NoReturn
 import msgspec
 import torch
 
-from benchmarks.gpu.place import ROOT, Measure, NotRunError, Place
-from benchmarks.speed.bench import machine
+from benchmarks.gpu.place import Measure, NotRunError, Place
+from benchmarks.speed.bench import ROOT, machine
 from engine.files.atomic import write_file
 from engine.records import Record
 

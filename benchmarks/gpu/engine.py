@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.place import Found, Measure, Place, child, ratios
+from benchmarks.gpu.place import Found, Measure, Place, ratios
 from benchmarks.gpu.probe import CHECKSUM, asked, random_checkpoint
 from benchmarks.speed import sampling
-from benchmarks.speed.bench import timed
+from benchmarks.speed.bench import child
 from benchmarks.speed.sampling import Models, SamplingSettings
-from benchmarks.speed.swap import caption, sleep_figures
+from benchmarks.speed.swap import Served, sleep_figures
 from engine.checkpoints.weights import load_model
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
@@ -50,13 +50,13 @@ def texts(place: Place) -> Found:
     models = Models(engine, model, TextTokenizer.load(checkpoint / "tokenizer.json"))
     figures: dict[str, list[float]] = {}
     for contest in (sampling.captions(models, given), sampling.answers(models, given)):
-        *ours, batched = contest.timed(given)
+        *ours, batched = contest
         rival = [batched.samples / one for one in batched.seconds]
         for one in ours:
             name, rates = f"{one.work}, {one.side}", [one.samples / each for each in one.seconds]
             figures[f"{name}, a second"] = rates
             figures[f"{name} over batched generation (target 5)"] = ratios(rates, rival)
-        figures[f"{contest.work}, greedy ones as by batched generation"] = [float(contest.same["batched"])]
+        figures[f"{batched.work}, greedy ones as by batched generation"] = [float(batched.same or 0)]
     what = f"{images} images, {n} captions to {longest} tokens and {n} questions each, {engine.precision}"
     return Found(what, figures)
 
@@ -64,14 +64,13 @@ def texts(place: Place) -> Found:
 def swaps(place: Place) -> Found:
     """Two checkpoints that take each other's place, their files in the page cache."""
     (engine, *checkpoints), count = place.share(served), place.pick(6, 2)
-    spent = list[float]()
-    found = {caption(engine)}, set[tuple[int, ...]]()
-    for number in range(1, count + 1):
-        with timed(spent):
-            engine.swap(checkpoints[number % 2])
-        found[number % 2].add(caption(engine))
-    alike = [len(one) for one in found] == [1, 1] and found[0] != found[1]
-    figures = {"seconds of a swap (target 1)": spent, "each checkpoint always captions alike": [float(alike)]}
+    pair, spent = Served(engine, checkpoints), list[float]()
+    for _ in range(count):
+        pair.change(pair.swap, spent)
+    figures = {
+        "seconds of a swap (target 1)": spent,
+        "each checkpoint always captions alike": [float(pair.same)],
+    }
     return Found(f"{count} swaps from disk, {engine.precision}", figures)
 
 

@@ -6,10 +6,10 @@ import msgspec
 
 from benchmarks.gpu.place import Found, Measure, Place, ratios
 from benchmarks.speed import logps
-from benchmarks.speed.logps_sides import LogpsProblem, peak_memory
+from benchmarks.speed.logps_sides import LogpsProblem, SideName, peak_memory
 
-RIVALS = ("liger", "cut_cross_entropy")
-SIDES = ("ours", "products", "eager", "chunked", "log_softmax", *RIVALS)
+RIVALS: tuple[SideName, ...] = ("liger", "cut_cross_entropy")
+SIDES: tuple[SideName, ...] = ("ours", "eager", "chunked", "log_softmax", *RIVALS)
 SMALL = LogpsProblem(tokens=512, hidden=32, vocabulary=300)
 SMALL_HEAD = LogpsProblem(tokens=1024, hidden=512, vocabulary=8192, dtype="bfloat16")
 ERROR = "ours over eager, error against float64"
@@ -23,13 +23,12 @@ def sides(place: Place, full: LogpsProblem) -> Found:
     problem = msgspec.structs.replace(place.pick(full, SMALL), dtype=full.dtype, device=device)
     rounds, warmups, like = place.pick((10, 2, logps.ERRORS), (1, 0, SMALL))
     rows = logps.compare(problem, SIDES, rounds, warmups)
-    seconds = {row.side: row.seconds for row in rows if row.seconds}
-    peaks = {side: peak_memory(side, problem)["peak MiB"] for side in seconds if side != "products"}
+    seconds = {side: row.seconds for side, row in zip(SIDES, rows, strict=True) if row.seconds}
+    peaks = {side: peak_memory(side, problem) for side in seconds}
     figures: dict[str, list[float] | str] = {}
-    for row in rows:
-        figures[f"{row.side}, ms"] = [1000 * one for one in row.seconds] or row.reason
-        if row.side != "products":
-            figures[f"{row.side}, peak MiB"] = [peaks[row.side]] if row.side in peaks else row.reason
+    for side, row in zip(SIDES, rows, strict=True):
+        figures[f"{side}, ms"] = [1000 * one for one in row.seconds] or row.reason
+        figures[f"{side}, peak MiB"] = [peaks[side]] if side in peaks else row.reason
     errors = {one.side: one.figures for one in logps.errors(logps.smaller(problem, like))}
     figures[ERROR] = [max(errors["ours"][name] / errors["eager"][name] for name in errors["ours"])]
     figures |= dict.fromkeys((FASTER, SMALLER), "neither Liger nor cut-cross-entropy runs here")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
 import resource
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -15,11 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from benchmarks.speed.bench import in_turns, settle
-from engine.serving.arguments import BATCH_INVARIANT
-from engine.serving.launch import environment_for_children
 
 T = TypeVar("T")
-ROOT = Path(__file__).parents[2]
 
 
 class NotRunError(Exception):
@@ -92,19 +86,3 @@ Measure = Callable[[Place], Found]
 def ratios(one: Sequence[float], other: Sequence[float]) -> list[float]:
     """One over the other in every round."""
     return [a / b for a, b in zip(one, other, strict=True)]
-
-
-def child(module: str, *arguments: str) -> str:
-    """What a module prints as a program, in a process that knows nothing of an engine of this one.
-
-    Raises:
-        RuntimeError: it failed; ends with its last line.
-    """
-    here = {name: value for name, value in environment_for_children().items() if name != BATCH_INVARIANT}
-    command = [sys.executable, "-m", module, *arguments]
-    path = f"{ROOT}{os.pathsep}{here.get('PYTHONPATH', '')}"
-    done = subprocess.run(command, cwd=ROOT, env={**here, "PYTHONPATH": path}, capture_output=True, text=True)
-    if done.returncode:
-        print(done.stderr, file=sys.stderr)
-        raise RuntimeError((done.stderr.strip().splitlines() or [f"{module} failed"])[-1])
-    return done.stdout

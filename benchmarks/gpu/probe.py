@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.place import Place, child
+from benchmarks.gpu.place import Place
 from benchmarks.speed import workload
-from benchmarks.speed.bench import in_turns
+from benchmarks.speed.bench import child, in_turns
 from benchmarks.speed.model_sizes import make
 from engine.records import ImageSettings
 from engine.serving import launch
@@ -56,25 +56,22 @@ def answered(dry: bool, checkpoint: str, dtype: str, deterministic: bool, graphs
     """Opens the engine and times it; also what one image or prompt alone gives."""
     if not graphs:
         without_graphs()
-    images, n, longest, prompts, each, steps, rounds = (2,) * 7 if dry else (32, 8, 40, 4, 4, 18, 3)
+    shown, n, longest, prompts, each, steps, rounds = (2,) * 7 if dry else (32, 8, 40, 4, 4, 18, 3)
     plan, settings = workload.ragged_plan(n, longest, 0), ImageSettings(steps=steps, guidance=5.0)
     room = 0.125 if dry else 0.0
     with Engine(Path(checkpoint), dtype=dtype, kv_cache_gib=room, deterministic=deterministic) as engine:
 
-        def captions(number: int, count: int = images) -> list[tuple[int, ...]]:
-            shown = workload.images(engine.config, images, number)[:count]
-            found = engine.caption(shown, [str(one) for one in range(count)], number, plan)
+        def captions(number: int, count: int = shown) -> list[tuple[int, ...]]:
+            seen = workload.images(engine.config, shown, number)[:count]
+            found = engine.caption(seen, [str(one) for one in range(count)], number, plan)
             return [tuple(one.token_ids) for row in found for one in row]
 
-        def images(number: int, count: int = prompts) -> list[tuple[int, ...]]:
+        def generated(number: int, count: int = prompts) -> list[tuple[int, ...]]:
             texts, keys = workload.prompts(prompts, number)[:count], [str(one) for one in range(count)]
-            return [
-                one.codes
-                for row in engine.generate_images(texts, each, keys, number, settings)
-                for one in row
-            ]
+            found = engine.generate_images(texts, each, keys, number, settings)
+            return [one.codes for row in found for one in row]
 
-        works = {"captions": captions, "images": images}
+        works = {"captions": captions, "images": generated}
         whole = {name: work(0) for name, work in works.items()}
         said = {CHECKSUM: [float(zlib.crc32(repr(whole["captions"]).encode()))]}
         for name, seconds in in_turns(works, rounds).items():

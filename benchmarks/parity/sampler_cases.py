@@ -8,10 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.parity.folder import Golden
+from benchmarks.parity.folder import EXACT, Comparisons, Golden
 from benchmarks.parity.model_cases import LOGITS
-from benchmarks.parity.records import EXACT, Comparisons
-from engine.samplers.mask_predict_rule import guide, left_masked, mask_again, temperatures
+from engine.samplers.mask_predict_rule import at_most, guide, mask_again, temperatures, wanted_masked
 from engine.samplers.masked_images import MaskedImages, text_prefixes
 from engine.tokenizers.magvit_v2_blocks import code_bits
 
@@ -45,7 +44,7 @@ def sampling(golden: Golden, arrays: dict[str, Tensor], case: str) -> Comparison
         largest = max(largest, (logits - wanted[unknown]).abs().max().item())
         draws = arrays["draws"][step]
         logp = wanted.log_softmax(-1).gather(-1, draws[..., None])[..., 0]
-        left = left_masked(unknown.sum(-1), tokens, step, steps)
+        left = at_most(unknown.sum(-1), wanted_masked(tokens, step, steps, "cosine"))
         again = mask_again(logp, unknown, arrays["gumbel"][step], noise[step], left)
         sampled = torch.where(unknown, draws, codes)
         codes = sampled.masked_fill(again, -1)

@@ -9,8 +9,12 @@ through.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,8 +23,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.resilience import killing
-from benchmarks.resilience.killing import kill, same_bytes, through
+from benchmarks.speed import bench
 from benchmarks.speed.bench import Machine, machine
 from engine.checkpoints.weights import fingerprint
 from engine.records import Record
@@ -38,6 +41,30 @@ LEFT_OUT = {
 """What is not compared: times, rates, and what the machine decides."""
 
 
+class RunKillSettings(Record):
+    """How large the run is, and how often it is killed."""
+
+    items: int = 12
+    n: int = 4
+    steps: int = 12
+    kills: int = 10
+    seed: int = 0
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The run, as `hermes` takes it."""
+        given = {
+            "curate.chunk": 2,
+            "train.steps": self.steps,
+            "train.warmup": 1,
+            "train.save_every": 3,
+            "eval.limit": self.items,
+            "eval.chunk": 4,
+        }
+        sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+        return ("run", "--rounds", str(ROUNDS), "--limit", str(self.items), "--n", str(self.n), *sets)
+
+
 class RunKill(Record):
     """One kill."""
 
@@ -48,52 +75,57 @@ class RunKill(Record):
     """At which stage of which round."""
     delay: float
     """Seconds between the beginning of the stage aimed at and the kill."""
-    seconds: float
-    """Since the start of the process."""
-
-
-class Comparison(Record):
-    """A run that was killed, after it came through, against the uninterrupted one."""
-
-    same: dict[str, bool]
-    """What was compared -> whether it is the same."""
-    engines: int
-    """Engines that were started for it."""
 
 
 class RunKills(Record):
     """What kills did to runs."""
 
     machine: Machine
-    settings: tuple[str, ...]
-    seed: int
-    whole_seconds: float
-    """Of the uninterrupted run."""
-    stages: dict[str, float]
-    """Seconds of each stage of the uninterrupted run."""
+    settings: RunKillSettings
     kills: tuple[RunKill, ...]
-    runs: tuple[Comparison, ...]
-    """Those that came through; kills are spread over them in their order."""
-    left_out: dict[str, str]
+    runs: tuple[dict[str, bool], ...]
+    """Of each that came through: what was compared with the uninterrupted one -> whether it is the same."""
 
     @property
     def identical(self) -> bool:
         """Whether nothing differs."""
-        return all(all(one.same.values()) for one in self.runs)
+        return all(all(same.values()) for same in self.runs)
 
 
-def options(items: int, n: int, steps: int) -> tuple[str, ...]:
-    """Settings of a small run."""
-    given = {
-        "curate.chunk": 2,
-        "train.steps": steps,
-        "train.warmup": 1,
-        "train.save_every": 3,
-        "eval.limit": items,
-        "eval.chunk": 4,
-    }
-    sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
-    return ("run", "--rounds", str(ROUNDS), "--limit", str(items), "--n", str(n), *sets)
+def start(run: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """A command of `hermes` on a run, in a process group of its own; its output lies beside the folder."""
+    command = [sys.executable, "-m", "hermes_cli.main", *arguments, "--run", str(run)]
+    with run.with_name(f"{run.name}.out").open("ab") as to:
+        return subprocess.Popen(command, stdout=to, stderr=to, start_new_session=True)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to the process and its whole group."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def through(run: Path, *arguments: str) -> None:
+    """Lets a command come through.
+
+    Raises:
+        RuntimeError: it failed; its output says why.
+    """
+    if code := start(run, *arguments).wait():
+        raise RuntimeError(
+            f"hermes ended with status {code}:\n{run.with_name(f'{run.name}.out').read_text()[-2000:]}"
+        )
+
+
+def same_bytes(ours: Path, theirs: Path, name: str) -> bool:
+    """Whether a file, or every file below a folder, is there in both with the same bytes."""
+
+    def content(path: Path) -> dict[str, bytes]:
+        files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+        return {str(one.relative_to(path)): one.read_bytes() for one in files}
+
+    found = content(ours / name)
+    return bool(found) and found == content(theirs / name)
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -120,8 +152,7 @@ def durations(run: Path) -> dict[tuple[int, str], float]:
 def kill_in(run: Path, given: tuple[str, ...], target: tuple[int, str], delay: float) -> RunKill | None:
     """Starts, and kills so many seconds after the target stage has begun; None where it came through."""
     before = len(lines(run))
-    begun = time.perf_counter()
-    process = killing.start(run, *given)
+    process = start(run, *given)
     while process.poll() is None:
         if any(
             (one["round"], one["stage"], one["event"]) == (*target, "begun") for one in lines(run)[before:]
@@ -130,8 +161,6 @@ def kill_in(run: Path, given: tuple[str, ...], target: tuple[int, str], delay: f
             break
         time.sleep(0.005)
     if process.poll() is not None:
-        if process.returncode:
-            through(run, *given)
         return None
     kill(process)
     hit = at_work(lines(run))
@@ -140,7 +169,6 @@ def kill_in(run: Path, given: tuple[str, ...], target: tuple[int, str], delay: f
         stage=hit[1],
         aimed=f"{target[1]} of round {target[0]}",
         delay=round(delay, 3),
-        seconds=round(time.perf_counter() - begun, 2),
     )
 
 
@@ -150,7 +178,7 @@ def at_work(log: list[dict[str, Any]]) -> tuple[int, str]:
     return last["round"], last["stage"] if last["event"] == "begun" else f"between, after {last['stage']}"
 
 
-def compare(ours: Path, theirs: Path) -> Comparison:
+def compare(ours: Path, theirs: Path) -> dict[str, bool]:
     """What two runs left, but for what `LEFT_OUT` names."""
     same = {
         "report.json": _report(ours) == _report(theirs),
@@ -173,8 +201,7 @@ def compare(ours: Path, theirs: Path) -> Comparison:
         for name in ("reference.zarr", "training.png", "checkpoint.training/basis.json"):
             same[f"{place}/{name}"] = same_bytes(ours, theirs, f"{place}/{name}")
         same[f"{place}, nothing else left"] = _names(ours / place) == _names(theirs / place)
-    engines = sum((one["stage"], one["event"]) == ("engine", "begun") for one in lines(ours))
-    return Comparison(same=same, engines=engines)
+    return same
 
 
 def _names(folder: Path) -> set[str]:
@@ -197,63 +224,43 @@ def _summary(path: Path) -> dict[str, Any]:
     return found
 
 
-def measure(items: int, n: int, steps: int, kills: int, seed: int, first: int = 0) -> RunKills:
+def measure(given: RunKillSettings, first: int = 0) -> RunKills:
     """One run that is left alone, one that is not; the first kill aims at target number `first`."""
-    given, rng = options(items, n, steps), random.Random(seed)
+    command, rng = given.command, random.Random(given.seed)
     with tempfile.TemporaryDirectory() as scratch:
         whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
-        whole_seconds = through(whole, *given)
+        through(whole, *command)
         takes = durations(whole)
-        print(f"uninterrupted: {whole_seconds:.1f} s", flush=True)
         found: list[RunKill] = []
-        runs: list[Comparison] = []
+        runs: list[dict[str, bool]] = []
         place = first
-        while len(found) < kills:
-            if place == len(TARGETS):
-                through(killed, *given)
+        while len(found) < given.kills:
+            # Where a run came through before its kill, it begins once more, so that every kill hits work.
+            target = TARGETS[place] if place < len(TARGETS) else None
+            one = kill_in(killed, command, target, rng.uniform(0, 0.9) * takes[target]) if target else None
+            if one is None:
+                through(killed, *command)
                 runs.append(compare(killed, whole))
                 shutil.rmtree(killed)
                 place = 0
-            target = TARGETS[place]
-            one = kill_in(killed, given, target, rng.uniform(0, 0.9) * takes[target])
-            place += 1
-            if one is None:
-                # It came through before the kill: begin once more, so that every kill hits work.
-                place = len(TARGETS)
                 continue
+            place += 1
             found.append(one)
-            print(
-                f"killed {len(found)} of {kills} after {one.seconds:5.1f} s: aimed at {one.aimed}, "
-                f"hit {one.stage} of round {one.round}",
-                flush=True,
-            )
-        through(killed, *given)
+            hit = f"{one.stage} of round {one.round}"
+            print(f"killed {len(found)} of {given.kills}: aimed at {one.aimed}, hit {hit}", flush=True)
+        through(killed, *command)
         runs.append(compare(killed, whole))
-        return RunKills(
-            machine=machine(),
-            settings=given,
-            seed=seed,
-            whole_seconds=round(whole_seconds, 1),
-            stages={f"{stage} {number}": round(took, 2) for (number, stage), took in takes.items()},
-            kills=tuple(found),
-            runs=tuple(runs),
-            left_out=LEFT_OUT,
-        )
-
-
-def main() -> None:
-    """Prints what came of it and writes the JSON."""
-    given = killing.options("run-kills", __doc__, items=12, n=4, steps=12, kills=10, seed=0)
-    report = measure(given.items, given.n, given.steps, given.kills, given.seed)
-    for name, why in report.left_out.items():
-        print(f"not compared: {name}: {why}")
-    for number, run in enumerate(report.runs, 1):
-        differ = [name for name, same in run.same.items() if not same]
-        said = f"{len(differ)} differ: {', '.join(differ)}" if differ else "all the same"
-        print(f"run {number}: {len(run.same)} things compared, {said}; {run.engines} engines started")
-    print(f"{len(report.kills)} kills, identical: {'yes' if report.identical else 'NO'}")
-    killing.write(report, given.to)
+        return RunKills(machine=machine(), settings=given, kills=tuple(found), runs=tuple(runs))
 
 
 if __name__ == "__main__":
-    main()
+    settings, to = bench.options("run-kills", __doc__, RunKillSettings())
+    report = measure(settings)
+    for name, why in LEFT_OUT.items():
+        print(f"not compared: {name}: {why}")
+    for number, run in enumerate(report.runs, 1):
+        differ = [name for name, same in run.items() if not same]
+        said = f"{len(differ)} differ: {', '.join(differ)}" if differ else "all the same"
+        print(f"run {number}: {len(run)} things compared, {said}")
+    print(f"{len(report.kills)} kills, identical: {'yes' if report.identical else 'NO'}")
+    bench.write(report, to)

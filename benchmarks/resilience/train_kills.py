@@ -22,8 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.resilience import killing
-from benchmarks.speed import pair_work
+from benchmarks.speed import bench, workload
 from benchmarks.speed.bench import Machine, machine
 from engine.checkpoints.weights import fingerprint, load_config
 from engine.files.layout import EMBEDDED_MODEL
@@ -50,9 +49,25 @@ class Job(NamedTuple):
     config: TrainConfig
 
     @property
+    def training(self) -> Path:
+        """Metrics and states."""
+        return self.out.with_name(self.out.name + ".training")
+
+    @property
     def log(self) -> Path:
         """Number of every step that was run, repeated ones too."""
         return self.out.with_name(self.out.name + ".steps")
+
+
+class TrainKillSettings(Record):
+    """The training, and how often it is killed."""
+
+    steps: int = 20
+    save_every: int = 4
+    kills: int = 20
+    operations: int = 120
+    """On files, among which those to kill before are drawn."""
+    seed: int = 0
 
 
 class TrainKill(Record):
@@ -66,42 +81,42 @@ class TrainKill(Record):
     """Steps in the metrics when it came."""
     saved: int
     """Steps in the latest complete state; all of them where the checkpoint was published."""
-    repeated: int
-    """Steps that this process ran again though a state held them."""
 
 
 class RunEnd(NamedTuple):
     """How a run that came through compares with the uninterrupted one."""
 
-    repeated: int
     lost: int
-    redone: int
+    """Steps that its metrics do not have."""
     identical: bool
+    """Whether weights and metrics (times and memory apart) are the same."""
 
 
 class Outcome(Record):
-    """What kills did to a run."""
+    """What kills did to a training."""
 
     kills: tuple[TrainKill, ...]
-    runs: int
-    """Runs that came through, each after some of the kills."""
-    lost: int
-    """Steps that the finished runs' metrics do not have."""
+    runs: tuple[RunEnd, ...]
+    """Those that came through, each after some of the kills."""
     repeated: int
     """Steps that were run again though a state held them."""
-    redone: int
-    """Steps that were run again altogether: those since the latest state."""
-    identical: bool
-    """Whether weights and metrics (times and memory apart) are those of the uninterrupted run."""
+
+    @property
+    def lost(self) -> int:
+        """Steps that a finished run does not have."""
+        return sum(end.lost for end in self.runs)
+
+    @property
+    def identical(self) -> bool:
+        """Whether nothing differs."""
+        return all(end.identical for end in self.runs)
 
 
 class TrainKills(Record):
     """The training that was killed, and what came of it."""
 
     machine: Machine
-    steps: int
-    save_every: int
-    seed: int
+    settings: TrainKillSettings
     outcome: Outcome
 
 
@@ -155,9 +170,9 @@ def attempt(job: Job, operation: int = 0, moment: float | None = None) -> tuple[
 
 def progress(job: Job) -> tuple[int, int]:
     """(steps in the metrics, steps in the latest complete state)."""
-    folder = job.out.with_name(job.out.name + ".training")
-    lines = (folder / METRICS).read_bytes().count(b"\n") if (folder / METRICS).is_file() else 0
-    states = [int(path.name.removeprefix("state-")) for path in folder.glob("state-*[0-9]")]
+    metrics = job.training / METRICS
+    lines = metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+    states = [int(path.name.removeprefix("state-")) for path in job.training.glob("state-*[0-9]")]
     return lines, job.config.steps if job.out.is_dir() else max(states, default=0)
 
 
@@ -171,41 +186,32 @@ def endure(job: Job, whole: Job, kills: int, longest: float, operations: int, se
     rng = random.Random(seed)
     found: list[TrainKill] = []
     ends: list[RunEnd] = []
+    repeated = 0
     while True:
         last = len(found) == kills
         operation = rng.randint(1, operations) if len(found) % 2 and not last else 0
         moment = None if operation or last else rng.uniform(0.2, 1.0) * longest
         before, logged = progress(job)[1], steps_run(job)
         killed, seconds = attempt(job, operation, moment)
-        repeated = sum(step <= before for step in steps_run(job)[len(logged) :])
+        repeated += sum(step <= before for step in steps_run(job)[len(logged) :])
         if killed:
             done, saved = progress(job)
-            one = TrainKill(seconds=seconds, operation=operation, done=done, saved=saved, repeated=repeated)
-            found.append(one)
+            found.append(TrainKill(seconds=seconds, operation=operation, done=done, saved=saved))
             print(f"killed {len(found)} after {seconds:.1f} s: {done} steps done, {saved} saved", flush=True)
             continue
-        ends.append(compare(job, whole, repeated))
+        ends.append(compare(job, whole))
         if last:
             break
         discard(job)
-    return Outcome(
-        kills=tuple(found),
-        runs=len(ends),
-        lost=sum(end.lost for end in ends),
-        repeated=sum(one.repeated for one in found) + sum(end.repeated for end in ends),
-        redone=sum(end.redone for end in ends),
-        identical=all(end.identical for end in ends),
-    )
+    return Outcome(kills=tuple(found), runs=tuple(ends), repeated=repeated)
 
 
-def compare(job: Job, whole: Job, repeated: int) -> RunEnd:
+def compare(job: Job, whole: Job) -> RunEnd:
     """A finished run against the uninterrupted one."""
-    metrics = [read_metrics(one.out.with_name(one.out.name + ".training") / METRICS) for one in (job, whole)]
+    metrics = [read_metrics(one.training / METRICS) for one in (job, whole)]
     ours, theirs = ([timeless(step) for step in steps] for steps in metrics)
     return RunEnd(
-        repeated=repeated,
         lost=len({step.step for step in theirs} - {step.step for step in ours}),
-        redone=len(steps_run(job)) - len(theirs),
         identical=ours == theirs and fingerprint(job.out) == fingerprint(whole.out),
     )
 
@@ -217,34 +223,30 @@ def steps_run(job: Job) -> list[int]:
 
 def discard(job: Job) -> None:
     """Removes all that a run has left."""
-    for path in (job.out, job.out.with_name(job.out.name + ".training")):
+    for path in (job.out, job.training):
         shutil.rmtree(path, ignore_errors=True)
     job.log.unlink(missing_ok=True)
 
 
-def measure(steps: int, save_every: int, kills: int, operations: int, seed: int) -> TrainKills:
+def measure(given: TrainKillSettings) -> Outcome:
     """One run that is left alone, one that is not."""
-    config = TrainConfig(steps=steps, save_every=save_every, batch_size=2, keep=2, num_masks=2)
+    config = TrainConfig(steps=given.steps, save_every=given.save_every, batch_size=2, keep=2, num_masks=2)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        made = pair_work.preferences(load_config(EMBEDDED_MODEL), 8, longest=12, seed=seed)
-        pairs = pair_work.write(root / "pairs.jsonl", made)
+        made = workload.preferences(load_config(EMBEDDED_MODEL), 8, longest=12, seed=given.seed)
+        pairs = workload.write_pairs(root / "pairs.jsonl", made)
         store = precompute(read_inputs(pairs, EMBEDDED_MODEL, config), root / "reference.zarr")
         whole, killed = (
             Job(pairs, EMBEDDED_MODEL, root / name, store, config) for name in ("whole", "killed")
         )
         _, longest = attempt(whole)
-        outcome = endure(killed, whole, kills, longest, operations, seed)
-    return TrainKills(machine=machine(), steps=steps, save_every=save_every, seed=seed, outcome=outcome)
+        return endure(killed, whole, given.kills, longest, given.operations, given.seed)
 
 
 if __name__ == "__main__":
-    given = killing.options("train-kills", __doc__, steps=20, save_every=4, kills=20, operations=120, seed=0)
-    report = measure(given.steps, given.save_every, given.kills, given.operations, given.seed)
-    outcome = report.outcome
-    print(
-        f"{len(outcome.kills)} kills, {outcome.runs} runs of {report.steps} steps: {outcome.lost} lost, "
-        f"{outcome.repeated} repeated beyond the last state, {outcome.redone} run again after it, "
-        f"identical: {'yes' if outcome.identical else 'NO'}"
-    )
-    killing.write(report, given.to)
+    settings, to = bench.options("train-kills", __doc__, TrainKillSettings())
+    outcome = measure(settings)
+    print(f"{len(outcome.kills)} kills, {len(outcome.runs)} runs of {settings.steps} steps")
+    same = "yes" if outcome.identical else "NO"
+    print(f"{outcome.lost} lost, {outcome.repeated} repeated beyond the last state, identical: {same}")
+    bench.write(TrainKills(machine=machine(), settings=settings, outcome=outcome), to)

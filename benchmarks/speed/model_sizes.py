@@ -100,22 +100,20 @@ def make(
     name: str,
     dtype: torch.dtype = torch.float32,
     layers: int = 0,
-    endless: bool = True,
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> Path:
     """A random checkpoint of a shape in `folder`, which is kept as it is where it has one already.
 
-    `endless` keeps the model from ending a text by itself. Its numbers are those of the seed on the device.
+    The model ends no text by itself. Its numbers are those of the seed on the device.
     """
     checkpoint = folder / "checkpoint"
     if (checkpoint / WEIGHTS).is_file():
         return checkpoint
     beside = companions(folder / "companions", name)
     model = random_model(config_of(name, layers), dtype, device, seed).cpu()
-    if endless:
-        with torch.no_grad():
-            model.head.bias[model.config.vocabulary.eos] = ENDLESS
+    with torch.no_grad():
+        model.head.bias[model.config.vocabulary.eos] = ENDLESS
     save_checkpoint(model, checkpoint, beside)
     return checkpoint
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,7 +24,7 @@ import torch
 from benchmarks.speed import batched_loop, bench, official_loop, workload
 from benchmarks.speed.bench import Side, Timing
 from benchmarks.speed.model_sizes import make
-from benchmarks.speed.official_loop import Dice, EngineDice, FreeDice
+from benchmarks.speed.official_loop import EngineDice, FreeDice
 from engine.checkpoints.weights import load_model
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
@@ -36,7 +37,9 @@ Work = Literal["captions", "answers", "images"]
 Baseline = Literal["official", "batched"]
 TEXT, LIKELIHOOD = AnswerSettings(mode="text", drafts=False), AnswerSettings(mode="likelihood")
 ANSWER = CaptionSettings(temperature=0.0, max_tokens=ANSWER_TOKENS)
-CHECK_SEED = 10**6
+Prompts = list[list[int]]
+GUIDANCE = 5.0
+SEED, CHECK_SEED = 0, 10**6
 CHECKED = 2
 """Samples that are compared."""
 
@@ -46,8 +49,6 @@ class SamplingSettings(Record):
 
     shape: str = "small"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    layers: int = 0
-    """0 for all that the shape has."""
     works: tuple[Work, ...] = ("captions", "answers", "images")
     baselines: tuple[Baseline, ...] = ("official", "batched")
     images: int = 32
@@ -61,7 +62,6 @@ class SamplingSettings(Record):
     longest: int = 40
     """Tokens of the longest caption."""
     steps: int = 50
-    guidance: float = 5.0
     official: int = 8
     """Captions and answers of the official side: the first ones of one image. An even number, like
     `n`: the lengths of captions come in pairs of one sum."""
@@ -71,7 +71,6 @@ class SamplingSettings(Record):
     """Tokens of the greedy captions that are compared."""
     check_steps: int = 5
     """Steps of the images that are compared."""
-    seed: int = 0
     kv_gib: float = 0.0
     """Memory of the engine's paged keys and values; 0 is planned by the engine."""
 
@@ -106,83 +105,81 @@ class Models(NamedTuple):
         return torch.Generator(self.model.device).manual_seed(seed)
 
 
-class Contest(NamedTuple):
-    """One kind of work: its sides, the engine's first, and which of them gave the engine's results."""
-
-    work: str
-    sides: dict[str, Side]
-    same: dict[str, bool]
-
-    def timed(self, given: SamplingSettings) -> list[Timing]:
-        """All sides in turns."""
-        return bench.contest(self.work, self.sides, given.repeats, given.warmups, self.same)
+def one_by_one(
+    models: Models, prompts: Prompts, plan: Sequence[CaptionSettings], seed: int
+) -> list[list[int]]:
+    """Each prompt continued by itself, as its entry of the plan says."""
+    dice, pairs = models.dice(seed), zip(prompts, plan, strict=True)
+    return [official_loop.continue_text(models.model, *pair, dice) for pair in pairs]
 
 
-def captions(models: Models, given: SamplingSettings) -> Contest:
+def together(models: Models, prompts: Prompts, plan: Sequence[CaptionSettings], seed: int) -> list[list[int]]:
+    """All prompts continued in one batch; entries of the plan differ in their lengths alone."""
+    lengths = [one.max_tokens for one in plan]
+    return batched_loop.continue_texts(models.model, prompts, plan[0], lengths, models.dice(seed))
+
+
+CONTINUE = {"official": one_by_one, "batched": together}
+
+
+def captions(models: Models, given: SamplingSettings) -> list[Timing]:
     """n sampled captions of every image, of ragged lengths that are the same on all sides."""
-    plan = workload.ragged_plan(given.n, given.longest, given.seed)
+    plan = workload.ragged_plan(given.n, given.longest, SEED)
 
     def images(number: int) -> list[ImageTokens]:
-        return workload.images(models.config, given.images, given.seed + number)
+        return workload.images(models.config, given.images, number)
 
     def ours(number: int) -> object:
         keys = [f"{number}/{i}" for i in range(given.images)]
-        return models.engine.caption(images(number), keys, given.seed, plan)
+        return models.engine.caption(images(number), keys, SEED, plan)
 
-    def prompts(number: int) -> list[list[int]]:
+    def prompts(number: int) -> Prompts:
         return [models.caption_prompt(image) for image in images(number) for _ in plan]
 
     sides = {"ours": Side(ours, given.images * given.n)} | _baselines(models, given, prompts, plan)
-    return Contest("captions", sides, check_captions(models, given))
+    return bench.contest("captions", sides, given.repeats, given.warmups, check_captions(models, given))
 
 
-def answers(models: Models, given: SamplingSettings) -> Contest:
+def answers(models: Models, given: SamplingSettings) -> list[Timing]:
     """Greedy answers to questions about every image; the engine in free text, and by likelihood."""
 
     def drawn(number: int) -> tuple[list[ImageTokens], list[list[Question]]]:
-        seed = given.seed + number
-        images = workload.images(models.config, given.images, seed)
-        return images, workload.questions(given.images, given.questions, seed)
+        images = workload.images(models.config, given.images, number)
+        return images, workload.questions(given.images, given.questions, number)
 
     def ours(settings: AnswerSettings) -> Side:
         work: Callable[[int], object] = lambda number: models.engine.answer(*drawn(number), settings)  # noqa: E731
         return Side(work, given.images * given.questions)
 
-    def prompts(number: int) -> list[list[int]]:
+    def prompts(number: int) -> Prompts:
         pairs = zip(*drawn(number), strict=True)
         return [models.question_prompt(image, one) for image, questions in pairs for one in questions]
 
     sides = {"ours": ours(TEXT), "ours, likelihood": ours(LIKELIHOOD)}
     sides |= _baselines(models, given, prompts, [ANSWER] * given.questions)
-    return Contest("answers", sides, check_answers(models, given))
+    return bench.contest("answers", sides, given.repeats, given.warmups, check_answers(models, given))
 
 
 def _baselines(
     models: Models,
     given: SamplingSettings,
-    prompts: Callable[[int], list[list[int]]],
+    prompts: Callable[[int], Prompts],
     plan: Sequence[CaptionSettings],
 ) -> dict[str, Side]:
-    """Both baselines on a round's prompts, of which an image has one for each entry of a plan."""
-    alone = plan[: given.official]
+    """Baselines on a round's prompts, of which an image has one for each entry of a plan."""
+    counts = {"official": min(given.official, len(plan)), "batched": given.images * len(plan)}
+    whole = [*plan] * given.images
 
-    def official(number: int) -> object:
-        dice = models.dice(number)
-        pairs = zip(prompts(number), alone, strict=False)
-        return [official_loop.continue_text(models.model, *pair, dice) for pair in pairs]
+    def side(name: Baseline) -> Side:
+        count, work = counts[name], CONTINUE[name]
+        return Side(lambda number: work(models, prompts(number)[:count], whole[:count], number), count)
 
-    def batched(number: int) -> object:
-        lengths = [one.max_tokens for one in plan] * given.images
-        dice = models.dice(number)
-        return batched_loop.continue_texts(models.model, prompts(number), plan[0], lengths, dice)
-
-    sides = {"official": Side(official, len(alone)), "batched": Side(batched, given.images * len(plan))}
-    return {name: sides[name] for name in given.baselines}
+    return {name: side(name) for name in given.baselines}
 
 
 def check_captions(models: Models, given: SamplingSettings) -> dict[str, bool]:
     """Whether the greedy captions of two images are the engine's, token for token."""
-    images = workload.images(models.config, CHECKED, given.seed + CHECK_SEED)
+    images = workload.images(models.config, CHECKED, CHECK_SEED)
     greedy = CaptionSettings(temperature=0.0, max_tokens=given.check_tokens)
     found = models.engine.caption(images, [str(i) for i in range(CHECKED)], 0, [greedy])
     prompts = [models.caption_prompt(image) for image in images]
@@ -191,8 +188,8 @@ def check_captions(models: Models, given: SamplingSettings) -> dict[str, bool]:
 
 def check_answers(models: Models, given: SamplingSettings) -> dict[str, bool]:
     """Whether the free texts to two questions are the engine's."""
-    (image,) = workload.images(models.config, 1, given.seed + CHECK_SEED)
-    questions = workload.questions(1, CHECKED, given.seed + CHECK_SEED)
+    (image,) = workload.images(models.config, 1, CHECK_SEED)
+    questions = workload.questions(1, CHECKED, CHECK_SEED)
     (found,) = models.engine.answer([image], questions, TEXT)
     prompts = [models.question_prompt(image, question) for question in questions[0]]
     return _same(models, given, prompts, ANSWER, models.text.decode, [answer.text for answer in found])
@@ -201,34 +198,28 @@ def check_answers(models: Models, given: SamplingSettings) -> dict[str, bool]:
 def _same(
     models: Models,
     given: SamplingSettings,
-    prompts: Sequence[Sequence[int]],
+    prompts: Prompts,
     settings: CaptionSettings,
     read: Callable[[Sequence[int]], object],
     wanted: object,
 ) -> dict[str, bool]:
     """Whether each baseline continues the prompts as wanted, its tokens read by `read`."""
-    dice, found = models.dice(0), {}
-    if "official" in given.baselines:
-        alone = [official_loop.continue_text(models.model, prompt, settings, dice) for prompt in prompts]
-        found["official"] = [read(tokens) for tokens in alone] == wanted
-    if "batched" in given.baselines:
-        lengths = [settings.max_tokens] * len(prompts)
-        together = batched_loop.continue_texts(models.model, prompts, settings, lengths, dice)
-        found["batched"] = [read(tokens) for tokens in together] == wanted
-    return found
+    plan = [settings] * len(prompts)
+    found = {name: CONTINUE[name](models, prompts, plan, 0) for name in given.baselines}
+    return {name: [read(tokens) for tokens in texts] == wanted for name, texts in found.items()}
 
 
-def images(models: Models, given: SamplingSettings) -> Contest:
+def images(models: Models, given: SamplingSettings) -> list[Timing]:
     """n images of every prompt, with guidance."""
-    settings = ImageSettings(steps=given.steps, guidance=given.guidance)
-    tokens = models.config.num_image_tokens
+    settings = ImageSettings(steps=given.steps, guidance=GUIDANCE)
+    tokens, counts = models.config.num_image_tokens, {"official": 1, "batched": given.n}
 
     def prompts(number: int) -> list[str]:
-        return workload.prompts(given.prompts, given.seed + number)
+        return workload.prompts(given.prompts, number)
 
     def ours(number: int) -> object:
         keys = [f"{number}/{i}" for i in range(given.prompts)]
-        return models.engine.generate_images(prompts(number), given.n, keys, given.seed, settings)
+        return models.engine.generate_images(prompts(number), given.n, keys, SEED, settings)
 
     def baseline(count: int) -> Side:
         def work(number: int) -> object:
@@ -238,30 +229,25 @@ def images(models: Models, given: SamplingSettings) -> Contest:
 
         return Side(work, count)
 
-    counts = {"official": 1, "batched": given.n}
     sides = {"ours": Side(ours, given.prompts * given.n)}
     sides |= {name: baseline(counts[name]) for name in given.baselines}
-    return Contest("images", sides, check_images(models, given))
+    return bench.contest("images", sides, given.repeats, given.warmups, check_images(models, given))
 
 
 def check_images(models: Models, given: SamplingSettings) -> dict[str, bool]:
     """Whether two images of one prompt are the engine's, code for code, when its random numbers are used."""
-    settings = ImageSettings(steps=min(given.steps, given.check_steps), guidance=given.guidance)
-    (prompt,) = workload.prompts(1, given.seed + CHECK_SEED)
+    settings = ImageSettings(steps=min(given.steps, given.check_steps), guidance=GUIDANCE)
+    (prompt,) = workload.prompts(1, CHECK_SEED)
     text, tokens = models.text.encode(prompt), models.config.num_image_tokens
-    (ours,) = models.engine.generate_images([prompt], CHECKED, ["check"], given.seed, settings)
+    (ours,) = models.engine.generate_images([prompt], CHECKED, ["check"], SEED, settings)
     wanted, seeds = [list(image.codes) for image in ours], [image.seed for image in ours]
 
     def generated(of: Sequence[int]) -> list[list[int]]:
-        dice: Dice = EngineDice(of, settings.steps, tokens, models.model.device)
+        dice = EngineDice(of, settings.steps, tokens, models.model.device)
         return official_loop.generate(models.model, text, len(of), settings, dice).codes
 
-    found = {}
-    if "official" in given.baselines:
-        found["official"] = [generated([seed])[0] for seed in seeds] == wanted
-    if "batched" in given.baselines:
-        found["batched"] = generated(seeds) == wanted
-    return found
+    batches = {"official": [[seed] for seed in seeds], "batched": [seeds]}
+    return {name: [*chain(*map(generated, batches[name]))] == wanted for name in given.baselines}
 
 
 CONTESTS = {"captions": captions, "answers": answers, "images": images}
@@ -271,12 +257,12 @@ def measure(given: SamplingSettings) -> Iterator[Timing]:
     """Every work against every baseline, on a random checkpoint."""
     dtype = getattr(torch, given.dtype)
     with tempfile.TemporaryDirectory() as scratch:
-        checkpoint = make(Path(scratch), given.shape, dtype, given.layers)
+        checkpoint = make(Path(scratch), given.shape, dtype)
         with Engine(checkpoint, dtype=given.dtype, kv_cache_gib=given.kv_gib) as engine:
             text = TextTokenizer.load(checkpoint / "tokenizer.json")
             models = Models(engine, load_model(checkpoint, dtype), text)
             for work in given.works:
-                yield from CONTESTS[work](models, given).timed(given)
+                yield from CONTESTS[work](models, given)
 
 
 if __name__ == "__main__":

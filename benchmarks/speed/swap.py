@@ -11,8 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,13 @@ from engine.checkpoints.swap_probe import PROBES, Probe, ProbeSet, fixed_caption
 from engine.checkpoints.weights import load_model, save_checkpoint
 from engine.files.atomic import write_file
 from engine.files.layout import WEIGHTS
-from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, Record
 from engine.serving.engine import Engine
-from engine.tokenizers.text import TextTokenizer
+from train.data.batch import Layout
+from train.logps.row_logps import RowLogps
 
 GREEDY = CaptionSettings(temperature=0.0, max_tokens=8)
-IDLE_SECONDS = 10.0
 
 
 class SwapSettings(Record):
@@ -62,18 +60,12 @@ def two_checkpoints(folder: Path, shape: str, layers: int) -> tuple[Path, Path]:
     return first, second
 
 
-@torch.no_grad()
 def write_probes(model: Showo, companions: Path, to: Path) -> None:
     """What a trainer leaves beside its weights: log-probs of fixed captions."""
-    words = model.config.vocabulary
-    prompt = TextTokenizer.load(companions / "tokenizer.json").encode(model.config.caption_prompt)
-    found = []
-    for codes, ids in fixed_captions(model.config):
-        start, tail = words.mmu_prompt(codes, prompt), [*ids, words.eos]
-        row = torch.tensor([[*start, *tail]])
-        logp = model.head(model(row, mmu_mask(row, words.eoi))).log_softmax(-1)[0, len(start) - 1 : -1]
-        found.append(Probe(codes, ids, float(logp.gather(1, torch.tensor(tail)[:, None]).sum())))
-    write_file(to / PROBES, msgspec.json.encode(ProbeSet(dtype="float32", probes=tuple(found))))
+    layout, captions = Layout.load(companions), fixed_captions(model.config)
+    logps = RowLogps(model).score(layout.stack([layout.caption_row(*one) for one in captions])).tolist()
+    probes = tuple(Probe(*one, logp) for one, logp in zip(captions, logps, strict=True))
+    write_file(to / PROBES, msgspec.json.encode(ProbeSet(dtype="float32", probes=probes)))
 
 
 def caption(engine: Engine) -> tuple[int, ...]:
@@ -94,29 +86,27 @@ def resident_mib() -> float:
 
 
 class Served:
-    """An engine on one of two checkpoints; each change goes to the other one, and its caption is kept."""
+    """An engine on the first of two checkpoints; each change goes to the other one, whose caption is kept."""
 
-    def __init__(self, checkpoints: tuple[Path, Path]) -> None:
-        self._checkpoints, self._at = checkpoints, 0
-        self.engine = Engine(checkpoints[0])
-        self._captions: tuple[set[tuple[int, ...]], ...] = (set(), set())
+    def __init__(self, engine: Engine, checkpoints: Sequence[Path]) -> None:
+        self.engine, self._checkpoints, self._at = engine, checkpoints, 0
+        self._captions: tuple[set[tuple[int, ...]], ...] = ({caption(engine)}, set())
 
-    def _other(self) -> Path:
+    def change(self, to: Callable[[Path], object], seconds: list[float]) -> None:
+        """Goes to the other checkpoint, adds what that took, and keeps what the weights caption."""
         self._at = 1 - self._at
-        return self._checkpoints[self._at]
+        with timed(seconds):
+            to(self._checkpoints[self._at])
+        self._captions[self._at].add(caption(self.engine))
 
-    def swap(self) -> None:
+    def swap(self, checkpoint: Path) -> None:
         """New weights for the engine."""
-        self.engine.swap(self._other())
+        self.engine.swap(checkpoint)
 
-    def restart(self) -> None:
+    def restart(self, checkpoint: Path) -> None:
         """A new engine."""
         self.engine.close()
-        self.engine = Engine(self._other())
-
-    def ask(self) -> None:
-        """Keeps what the weights caption."""
-        self._captions[self._at].add(caption(self.engine))
+        self.engine = Engine(checkpoint)
 
     @property
     def same(self) -> bool:
@@ -127,9 +117,7 @@ class Served:
 
 def sleep_figures(engine: Engine, level: int) -> dict[str, float]:
     """One sleep, with keys and values written throughout before it, and what came of it."""
-    worker: Any = engine.server.llm.collective_rpc(_worker)[0]
-    for cache in worker.model_runner.kv_caches:
-        cache.fill_(0.5)
+    engine.server.llm.collective_rpc(_fill_caches)
     spent: list[float] = []
     before, memory = caption(engine), [resident_mib()]
     with timed(spent):
@@ -143,39 +131,32 @@ def sleep_figures(engine: Engine, level: int) -> dict[str, float]:
     return figures | {"same captions": float(caption(engine) == before)}
 
 
-def _worker(worker: Any) -> Any:
-    return worker
+def _fill_caches(worker: Any) -> None:
+    for cache in worker.model_runner.kv_caches:
+        cache.fill_(0.5)
 
 
 def measure(given: SwapSettings) -> Iterator[Timing]:
     """Swaps and restarts in turns, then more swaps, then sleeps."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = two_checkpoints(Path(folder), given.shape, given.layers)
-        served = Served(checkpoints)
+        served = Served(Engine(checkpoints[0]), checkpoints)
         try:
-            served.ask()
             seconds: dict[str, list[float]] = {"swap": [], "restart": []}
             for number in range(1 + given.repeats):
                 for name, change in (("swap", served.swap), ("restart", served.restart)):
-                    with timed(seconds[name] if number else []):
-                        change()
-                    served.ask()
+                    served.change(change, seconds[name] if number else [])
             held = [resident_mib()]
             for _ in range(given.swaps):
-                served.swap()
-                served.ask()
+                served.change(served.swap, [])
                 held.append(resident_mib())
             figures = {
                 "weights MiB": (checkpoints[0] / WEIGHTS).stat().st_size / 2**20,
                 "growth MiB": held[-1] - held[min(10, len(held) - 1)],
             }
             same = dict.fromkeys(seconds, served.same)
-            timings = bench.timings("new weights", dict.fromkeys(seconds, 1.0), seconds, same)
-            yield from bench.with_figures(timings, {"swap": figures})
-            start = time.process_time()
-            time.sleep(IDLE_SECONDS)
-            idle = {"processor seconds": time.process_time() - start}
-            yield Timing(work=f"idle for {IDLE_SECONDS:.0f} s", side="engine", figures=idle)
+            swap, restart = bench.timings("new weights", dict.fromkeys(seconds, 1.0), seconds, same)
+            yield from (msgspec.structs.replace(swap, figures=figures), restart)
             for level in (1, 2):
                 yield Timing(work="sleep", side=f"level {level}", figures=sleep_figures(served.engine, level))
         finally:

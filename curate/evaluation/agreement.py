@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.evaluation.clustered import Estimate, mean, ratio
+from curate.scoring.self_vqa import accuracy
 from curate.shapes import oracle
 from engine.records import Candidates, ImagePair, Question, Record
 
@@ -39,7 +40,7 @@ class Judged(Record):
     @property
     def truth(self) -> tuple[float, ...]:
         """The oracle's accuracy of each image, [N]."""
-        return tuple(_accuracy(self.questions, answers) for answers in self.oracle)
+        return tuple(accuracy(self.questions, answers) for answers in self.oracle)
 
     @property
     def ranks(self) -> tuple[float, ...]:
@@ -104,10 +105,6 @@ class Agreement(Record):
     """Kind of question -> its answers."""
 
 
-def _accuracy(questions: Sequence[Question], answers: Sequence[str | None]) -> float:
-    return sum(q.answer == one for q, one in zip(questions, answers, strict=True)) / len(questions)
-
-
 def judge_item(item: Candidates, pair: ImagePair | None, decode: Decode) -> Judged:
     """Shows an item's images, and its pair's if they are of another round, to the pixel oracle.
 
@@ -122,7 +119,7 @@ def judge_item(item: Candidates, pair: ImagePair | None, decode: Decode) -> Judg
         pixels = decode(codes)
         seen = {one: oracle.judge(each, item.questions) for one, each in zip(codes, pixels, strict=True)}
     likelihoods = tuple(one.likelihood for one in item.images if one.likelihood is not None)
-    judged_pair = [_accuracy(item.questions, seen[one]) for one in sides if item.questions]
+    judged_pair = [accuracy(item.questions, seen[one]) for one in sides if item.questions]
     return Judged(
         questions=item.questions,
         judge=tuple(image.answers for image in item.images),
@@ -162,17 +159,13 @@ def _order(preferred: Sequence[Sequence[float]], truths: Sequence[Sequence[float
     chosen = _choice(preferred, truths)
     taus = [rank_correlation(order, truth) for order, truth in zip(preferred, truths, strict=True)]
     known = [tau for tau in taus if tau is not None]
-    return Order(
-        selection=chosen.selection,
-        accuracy=chosen.accuracy,
-        rank_correlation=mean(known),
-        without=len(taus) - len(known),
-    )
+    tau = mean(known)
+    return Order(chosen.selection, chosen.accuracy, rank_correlation=tau, without=len(taus) - len(known))
 
 
 def _answers(items: Sequence[Judged], kind: str | None) -> AnswerAgreement:
     """Agreement on all questions, or on those of one kind."""
-    same, judge, right, unclear, asked = [], [], [], [], []
+    counts = []
     for item in items:
         picked = [i for i, question in enumerate(item.questions) if kind in (None, question.kind)]
         told = [
@@ -180,19 +173,14 @@ def _answers(items: Sequence[Judged], kind: str | None) -> AnswerAgreement:
             for mine, theirs in zip(item.judge, item.oracle, strict=True)
             for i in picked
         ]
-        if not told:
-            continue
-        same.append(sum(mine == theirs for mine, theirs, _ in told))
-        judge.append(sum(mine == answer for mine, _, answer in told))
-        right.append(sum(theirs == answer for _, theirs, answer in told))
-        unclear.append(sum(theirs is None for _, theirs, _ in told))
-        asked.append(len(told))
-    return AnswerAgreement(
-        same=ratio(same, asked),
-        judge=ratio(judge, asked),
-        oracle=ratio(right, asked),
-        unclear=ratio(unclear, asked),
-    )
+        if told:
+            same = sum(mine == theirs for mine, theirs, _ in told)
+            judge = sum(mine == answer for mine, _, answer in told)
+            right = sum(theirs == answer for _, theirs, answer in told)
+            unclear = sum(theirs is None for _, theirs, _ in told)
+            counts.append((same, judge, right, unclear, len(told)))
+    *shares, asked = zip(*counts, strict=True)
+    return AnswerAgreement(*(ratio(one, asked) for one in shares))
 
 
 def agreement(items: Sequence[Judged]) -> Agreement | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.errors import ConfigError
+from curate.config import require_at_least
 from engine.records import AnswerSettings, ImageSettings, Record
 
 
@@ -23,6 +23,4 @@ class EvalConfig(Record, forbid_unknown_fields=True):
     answer: AnswerSettings = AnswerSettings()
 
     def __post_init__(self) -> None:
-        for name in ("limit", "images", "chunk"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"eval.{name} is {getattr(self, name)}; it must be at least 1")
+        require_at_least("eval", self, limit=1, images=1, chunk=1)

@@ -7,7 +7,9 @@ since an item's questions share their images.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain, cycle
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +22,7 @@ from curate.scoring.similarity import Similarity
 from curate.shapes import oracle
 from curate.sources import RowProblem, Source
 from engine.errors import DataError
-from engine.records import Item, SampledImage
+from engine.records import Item, Question, SampledImage
 
 Graded = list[list[bool]]
 """Items -> whether each of an item's questions was answered rightly, all its images in one list."""
@@ -35,9 +37,7 @@ def clustered(graded: Graded) -> Estimate:
 
 def gap_error(und: Graded, gen: Graded) -> float:
     """Standard error of the difference of the two accuracies, paired by item."""
-    first, second = (
-        Ratio(sums=tuple(map(sum, graded)), counts=tuple(map(len, graded))) for graded in (und, gen)
-    )
+    first, second = (Ratio(tuple(map(sum, graded)), tuple(map(len, graded))) for graded in (und, gen))
     return contrast((1, first), (-1, second)).se
 
 
@@ -55,32 +55,19 @@ def compare(und: Graded, gen: Graded) -> CategoryGap:
 
 
 def grouped(
-    items: Sequence[Item], und: Graded, gen: Graded, key: Callable[[Item], str]
+    items: Sequence[Item], und: Graded, gen: Graded, key: Callable[[Item, Question], str]
 ) -> dict[str, CategoryGap]:
-    """`compare` for every value of a key of the items."""
-    groups: dict[str, list[int]] = {}
-    for index, item in enumerate(items):
-        groups.setdefault(key(item), []).append(index)
-    return {
-        name: compare([und[i] for i in chosen], [gen[i] for i in chosen])
-        for name, chosen in sorted(groups.items())
-    }
+    """`compare` for every value of a key of the questions; `und` and `gen` ask them once or several times."""
+    keys = [[key(item, question) for question in item.questions] for item in items]
 
+    def kept(graded: Graded, name: str) -> Graded:
+        rows = (
+            [right for right, own in zip(one, cycle(names), strict=False) if own == name]
+            for one, names in zip(graded, keys, strict=True)
+        )
+        return [row for row in rows if row]
 
-def by_kind(items: Sequence[Item], und: Graded, gen: Graded, images: int) -> dict[str, CategoryGap]:
-    """`compare` for every kind of question."""
-    found: dict[str, CategoryGap] = {}
-    for kind in sorted({question.kind for item in items for question in item.questions}):
-        picks = [[q.kind == kind for q in item.questions] for item in items]
-        sides = []
-        for graded, copies in ((und, 1), (gen, images)):
-            kept = [
-                [right for right, pick in zip(one, pick_row * copies, strict=True) if pick]
-                for one, pick_row in zip(graded, picks, strict=True)
-            ]
-            sides.append([one for one in kept if one])
-        found[kind] = compare(*sides)
-    return found
+    return {name: compare(kept(und, name), kept(gen, name)) for name in sorted({*chain(*keys)})}
 
 
 def measure_gap(
@@ -121,28 +108,21 @@ def measure_gap(
         progress(len(chunk))
     if not measured:
         raise DataError(f"{source.name}: no held-out item has both a question and an image that can be read")
-    whole = compare(und, gen)
     return GapReport(
-        und=whole.und,
-        und_se=whole.und_se,
-        gen=whole.gen,
-        gen_se=whole.gen_se,
-        gap=whole.gap,
+        **msgspec.structs.asdict(compare(und, gen)),
         gap_se=gap_error(und, gen),
         judge="pixel oracle" if source.oracle else "self-VQA (no independent judge for this data set)",
-        items=len(measured),
-        by_category=grouped(measured, und, gen, lambda item: item.category),
-        by_objects=grouped(measured, und, gen, lambda item: str(item.objects)),
-        by_kind=by_kind(measured, und, gen, config.images),
+        by_category=grouped(measured, und, gen, lambda item, _: item.category),
+        by_objects=grouped(measured, und, gen, lambda item, _: str(item.objects)),
+        by_kind=grouped(measured, und, gen, lambda _, question: question.kind),
         fingerprint=model.fingerprint,
         config=config,
         unreadable=tuple(unreadable),
-        per_item=tuple(map(_item_score, measured, und, gen)),
+        per_item=tuple(
+            ItemScore(item.id, sum(seen), len(seen), sum(made), len(made))
+            for item, seen, made in zip(measured, und, gen, strict=True)
+        ),
     )
-
-
-def _item_score(item: Item, und: list[bool], gen: list[bool]) -> ItemScore:
-    return ItemScore(id=item.id, und=sum(und), und_asked=len(und), gen=sum(gen), gen_asked=len(gen))
 
 
 def _grade(item: Item, answers: Sequence[str | None]) -> list[bool]:

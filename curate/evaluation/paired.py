@@ -6,8 +6,6 @@ easy or hard is on both sides of a difference and cancels out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from curate.evaluation.clustered import Estimate, Ratio, contrast
 from curate.evaluation.records import GapReport, ItemScore
 from engine.records import Record
@@ -49,9 +47,11 @@ def paired_difference(before: GapReport, after: GapReport) -> Difference:
     if reason := not_paired(before, after):
         raise ValueError(reason)
     pairs = _common(before, after)
-    sides = [(_und(one), _gen(one)) for one in zip(*pairs, strict=True)]
-    (und_before, gen_before), (und_after, gen_after) = sides
-    und, gen = [(1.0, und_after), (-1.0, und_before)], [(1.0, gen_after), (-1.0, gen_before)]
+    und, gen = [], []
+    earlier, later = zip(*pairs, strict=True)
+    for weight, items in ((1.0, later), (-1.0, earlier)):
+        und.append((weight, Ratio(tuple(one.und for one in items), tuple(one.und_asked for one in items))))
+        gen.append((weight, Ratio(tuple(one.gen for one in items), tuple(one.gen_asked for one in items))))
     return Difference(
         items=len(pairs),
         und=contrast(*und),
@@ -69,11 +69,3 @@ def _common(before: GapReport, after: GapReport) -> list[tuple[ItemScore, ItemSc
         for one, other in found
         if (one.und_asked, one.gen_asked) == (other.und_asked, other.gen_asked)
     ]
-
-
-def _und(items: Sequence[ItemScore]) -> Ratio:
-    return Ratio(sums=tuple(one.und for one in items), counts=tuple(one.und_asked for one in items))
-
-
-def _gen(items: Sequence[ItemScore]) -> Ratio:
-    return Ratio(sums=tuple(one.gen for one in items), counts=tuple(one.gen_asked for one in items))

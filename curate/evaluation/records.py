@@ -34,17 +34,11 @@ class ItemScore(Record):
     gen_asked: int
 
 
-class GapNumbers(Record):
-    """Understanding, generation and the gap between them, of one model."""
+class GapNumbers(CategoryGap):
+    """Of all items: understanding, generation and the gap between them, of one model."""
 
-    und: float
-    und_se: float
-    gen: float
-    gen_se: float
-    gap: float
     gap_se: float
     judge: str
-    items: int
     by_category: dict[str, CategoryGap]
     by_objects: dict[str, CategoryGap]
     by_kind: dict[str, CategoryGap]

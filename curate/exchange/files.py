@@ -58,8 +58,9 @@ def read_rows(file: Path) -> Iterator[SourceRow]:
 def _json_rows(file: Path) -> Iterator[SourceRow]:
     try:
         with file.open("rb") as stream:
-            for one in json_objects(stream):
-                yield SourceRow(f"{file.name}:object {one.number}", one.value, one.problem)
+            for number, found in json_objects(stream):
+                where = f"{file.name}:object {number}"
+                yield SourceRow(where, None, found) if isinstance(found, str) else SourceRow(where, found)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
 

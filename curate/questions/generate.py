@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
-from curate.config import EndpointConfig
+from curate.config import EndpointConfig, require_at_least
 from curate.questions.cache import CachedTextModel
 from curate.questions.parsing import Style, parse
 from curate.questions.prompting import reading_request, writing_request
 from curate.questions.validation import UNREADABLE, answered, sifted
 from curate.scoring.endpoint import Request
-from engine.errors import ConfigError
 from engine.records import Item, Question, Record
 from engine.samplers.seeds import sample_seed
 
@@ -34,12 +33,7 @@ class WritingSettings(Record, forbid_unknown_fields=True):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ConfigError(f"{self.batch} captions in flight: it must be at least 1")
-        if self.max_tokens < 1:
-            raise ConfigError(f"questions of {self.max_tokens} tokens: give at least 1")
-        if self.temperature < 0:
-            raise ConfigError(f"temperature {self.temperature}: it cannot be negative; 0 is greedy")
+        require_at_least("questions", self, batch=1, max_tokens=1, temperature=0)
 
 
 class QuestionModels(Record, forbid_unknown_fields=True):

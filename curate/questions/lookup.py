@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,11 +33,10 @@ class Lookup:
     @property
     def rejected(self) -> dict[str, int]:
         """Why questions of the file may not be asked, and how many."""
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for found in self._named.values():
-            for reason, count in found.rejected.items():
-                counts[reason] = counts.get(reason, 0) + count
-        return counts
+            counts.update(found.rejected)
+        return dict(counts)
 
     def of(self, item: Item) -> tuple[Question, ...]:
         """The questions of an item: those under its id, else those under its caption; none if unknown.

@@ -149,13 +149,12 @@ def _from_lines(text: str) -> Iterator[Question | str]:
         yield block.problem or CUT_SHORT
 
 
-class _Block:
+class _Block(msgspec.Struct):
     """A question while its lines come in."""
 
-    def __init__(self, question: str) -> None:
-        self.question = question
-        self.choices: list[str] = []
-        self.problem = ""
+    question: str
+    choices: list[str] = []
+    problem: str = ""
 
 
 _ELEMENT = re.compile(r"(?P<name>.*\S) ?\((?P<kind>[a-z/ ]+)\) ?:?")

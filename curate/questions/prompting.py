@@ -33,47 +33,25 @@ TIFA_SYSTEM = (
 )
 
 EXAMPLES = (
-    (
-        "Two children fly a yellow kite on a windy hill.",
-        (
-            ("children", "human", "are there children?", ("yes", "no"), "yes"),
-            ("kite", "object", "what do the children fly?", ("kite", "balloon", "drone", "flag"), "kite"),
-            ("hill", "location", "where are the children?", ("hill", "beach", "street", "forest"), "hill"),
-            ("fly", "activity", "are the children flying the kite?", ("yes", "no"), "yes"),
-            ("yellow", "color", "what color is the kite?", ("yellow", "red", "green", "white"), "yellow"),
-            ("two", "counting", "how many children are there?", ("1", "2", "3", "4"), "2"),
-            ("windy", "attribute", "is the hill windy or calm?", ("windy", "calm"), "windy"),
-        ),
-    ),
-    (
-        "A charcoal drawing of a wooden chair beside a bowl of soup",
-        (
-            ("chair", "object", "is there a chair?", ("yes", "no"), "yes"),
-            ("soup", "food", "what is in the bowl?", ("soup", "fruit", "rice", "salad"), "soup"),
-            (
-                "wooden",
-                "material",
-                "what is the chair made of?",
-                ("wood", "metal", "plastic", "stone"),
-                "wood",
-            ),
-            (
-                "beside",
-                "spatial",
-                "where is the chair?",
-                ("beside the bowl", "under the bowl", "inside the bowl", "on the bowl"),
-                "beside the bowl",
-            ),
-            (
-                "charcoal drawing",
-                "other",
-                "what kind of picture is this?",
-                ("charcoal drawing", "photograph", "oil painting", "cartoon"),
-                "charcoal drawing",
-            ),
-        ),
-    ),
-)
+    ("Two children fly a yellow kite on a windy hill.", (
+        ("children", "human", "are there children?", ("yes", "no"), "yes"),
+        ("kite", "object", "what do the children fly?", ("kite", "balloon", "drone", "flag"), "kite"),
+        ("hill", "location", "where are the children?", ("hill", "beach", "street", "forest"), "hill"),
+        ("fly", "activity", "are the children flying the kite?", ("yes", "no"), "yes"),
+        ("yellow", "color", "what color is the kite?", ("yellow", "red", "green", "white"), "yellow"),
+        ("two", "counting", "how many children are there?", ("1", "2", "3", "4"), "2"),
+        ("windy", "attribute", "is the hill windy or calm?", ("windy", "calm"), "windy"),
+    )),
+    ("A charcoal drawing of a wooden chair beside a bowl of soup", (
+        ("chair", "object", "is there a chair?", ("yes", "no"), "yes"),
+        ("soup", "food", "what is in the bowl?", ("soup", "fruit", "rice", "salad"), "soup"),
+        ("wooden", "material", "what is the chair made of?", ("wood", "metal", "plastic", "stone"), "wood"),
+        ("beside", "spatial", "where is the chair?",
+         ("beside the bowl", "under the bowl", "inside the bowl", "on the bowl"), "beside the bowl"),
+        ("charcoal drawing", "other", "what kind of picture is this?",
+         ("charcoal drawing", "photograph", "oil painting", "cartoon"), "charcoal drawing"),
+    )),
+)  # fmt: skip
 """Captions, and for each its questions as (element, type, question, choices, answer)."""
 
 TASK = f"""\

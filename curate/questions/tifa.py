@@ -6,14 +6,13 @@ scripts that append leave behind (trailing commas, missing brackets, one object 
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from curate.sources.json_objects import json_objects
 from engine.errors import DataError
 from engine.files.atomic import write_parts
 from engine.records import Item, Question, Record
@@ -70,18 +69,18 @@ def read_tifa(path: Path) -> TifaFile:
     Raises:
         DataError: the file cannot be read, or holds no question.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}; give a file of TIFA questions") from error
     rows: list[TifaQuestion] = []
     bad: list[str] = []
-    for number, (value, problem) in enumerate(_objects(text), 1):
-        row = problem or _question(value)
-        if isinstance(row, str):
-            bad.append(f"row {number}: {row}")
-        else:
-            rows.append(row)
+    try:
+        with path.open("rb") as stream:
+            for number, found in json_objects(stream):
+                row = found if isinstance(found, str) else _question(found)
+                if isinstance(row, str):
+                    bad.append(f"row {number}: {row}")
+                else:
+                    rows.append(row)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}; give a file of TIFA questions") from error
     if not rows:
         first = bad[0] if bad else "it is empty"
         raise DataError(f"{path}: no TIFA question in this file; first problem: {first}")
@@ -99,35 +98,8 @@ def from_item(item: Item, questions: Iterable[Question]) -> Iterator[TifaQuestio
         yield TifaQuestion(id=item.id, caption=item.caption, question=question)
 
 
-_BETWEEN = re.compile(r"[\s,\[\]]*")
-_NEXT = re.compile(r"\n\s*\{")
-
-
-def _objects(text: str) -> Iterator[tuple[object, str]]:
-    """The values of an array, whole or not, each with the reason why it cannot be read, if so."""
-    decoder = json.JSONDecoder()
-    place = _after(text, 0)
-    while place < len(text):
-        try:
-            value, place = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as error:
-            yield None, f"not JSON: {error}"
-            found = _NEXT.search(text, place)
-            place = found.end() - 1 if found else len(text)
-        else:
-            yield value, ""
-        place = _after(text, place)
-
-
-def _after(text: str, place: int) -> int:
-    found = _BETWEEN.match(text, place)
-    return found.end() if found else place
-
-
-def _question(value: object) -> TifaQuestion | str:
-    """The row that a value makes, or why it makes none."""
-    if not isinstance(value, dict):
-        return "not an object"
+def _question(value: dict[str, Any]) -> TifaQuestion | str:
+    """The row that an object makes, or why it makes none."""
     try:
         # Refuses half surrogates and endless numbers, which could not be written back.
         msgspec.json.encode(value)

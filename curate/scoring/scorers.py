@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from curate.config import CurateConfig
+from curate.scoring.endpoint import api_key
+from curate.scoring.judge import Judge
 from curate.scoring.similarity import Similarity, load_similarity, matcher_name, model_folder
-
-if TYPE_CHECKING:
-    from curate.scoring.judge import Judge
 
 
 class Scorers(NamedTuple):
@@ -30,11 +29,7 @@ def open_scorers(config: CurateConfig) -> Scorers:
     captions = load_similarity(config.similarity)
     matcher = matcher_name(config.similarity)
     choices = captions if matcher == config.similarity else load_similarity(matcher)
-    if not config.judge.url:
-        return Scorers(captions, choices)
-    from curate.scoring.judge import Judge
-
-    return Scorers(captions, choices, Judge(config.judge))
+    return Scorers(captions, choices, Judge(config.judge) if config.judge.url else None)
 
 
 def require_scorers(config: CurateConfig) -> None:
@@ -42,6 +37,4 @@ def require_scorers(config: CurateConfig) -> None:
     for name in (config.similarity, matcher_name(config.similarity)):
         model_folder(name)
     if config.judge.url:
-        from curate.scoring.endpoint import api_key
-
         api_key(config.judge)

@@ -90,7 +90,10 @@ def _of_file(path: Path, forced: str) -> list[Finding]:
 def _kind_of_json(path: Path) -> str:
     """The kind that the first whole object has the fields of; empty where it is none of ours."""
     with path.open("rb") as stream:
-        first = next((one.value for one in islice(json_objects(stream), _LOOKED_AT) if one.value), None)
+        first = next(
+            (one for _, one in islice(json_objects(stream), _LOOKED_AT) if isinstance(one, dict) and one),
+            None,
+        )
         stream.seek(0)
         is_array = stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
     if first is None:

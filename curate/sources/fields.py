@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from curate.sources.confine import stray
 from curate.sources.rows import DataRow
 from engine.records import Item, Question
 
@@ -27,7 +29,7 @@ _QUESTION, _CHOICES, _ANSWER = (
     ("choices", "options", "Options"),
     ("answer", "Answer"),
 )
-_CAPTION, _IMAGE = f"caption ({' or '.join(CAPTION)})", f"image ({', '.join(IMAGE)})"
+CAPTION_NAMES, IMAGE_NAMES = f"caption ({' or '.join(CAPTION)})", f"image ({', '.join(IMAGE)})"
 _KIND = ("kind", "element_type", "answer_type")
 
 
@@ -35,14 +37,25 @@ class FieldError(ValueError):
     """Why a row or a question cannot be used. Never leaves this package."""
 
 
-def make_row(position: int, where: str, fields: object, image: str = "", fallback_id: str = "") -> DataRow:
-    """The row of some fields.
+def make_row(
+    position: int,
+    where: str,
+    fields: Fields | str,
+    image: str = "",
+    fallback_id: str = "",
+    folder: Path | None = None,
+) -> DataRow:
+    """The row of some fields, or of the reason why there are none.
 
-    `image` says where an embedded image lies; without it the fields must name one. The id is the row's own,
-    else `fallback_id`, else the image's name.
+    `image` says where an embedded image lies; without it the fields must name one, which can lie in `folder`.
+    The id is the row's own, else `fallback_id`, else the image's name.
     """
     try:
+        if isinstance(fields, str):
+            raise FieldError(fields)
         item, dropped = _item(fields, image, fallback_id)
+        if folder and not image and (reason := stray(folder, item.image)):
+            raise FieldError(reason)
     except FieldError as error:
         return DataRow(position=position, where=where, reason=str(error))
     return DataRow(position=position, where=where, item=item, dropped=dropped)
@@ -85,11 +98,9 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _item(fields: object, image: str, fallback_id: str) -> tuple[Item, tuple[str, ...]]:
-    if not isinstance(fields, Mapping):
-        raise FieldError(f"not an object but {shown(fields)}")
-    caption = as_text(first_of(fields, CAPTION), _CAPTION)
-    image = image or as_text(first_of(fields, IMAGE), _IMAGE)
+def _item(fields: Fields, image: str, fallback_id: str) -> tuple[Item, tuple[str, ...]]:
+    caption = as_text(first_of(fields, CAPTION), CAPTION_NAMES)
+    image = image or as_text(first_of(fields, IMAGE), IMAGE_NAMES)
     own = fields.get(ID)
     if isinstance(own, int) and not isinstance(own, bool):
         own = str(own)

@@ -9,16 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from curate.sources.json_text import (
-    BYTE_ORDER_MARK,
-    MAX_OBJECT,
-    TOO_LARGE,
-    JsonObject,
-    decode_object,
-    json_object,
-)
+from curate.sources.json_text import BYTE_ORDER_MARK, MAX_OBJECT, TOO_LARGE, decode_object
 
 CHUNK = 1 << 16
 _BETWEEN = re.compile(rb"[\s,\[\]]*+")
@@ -31,23 +24,18 @@ _KEPT = 64
 """Bytes that are searched again together with those that follow."""
 
 
-def json_objects(stream: BinaryIO, chunk: int = CHUNK, most: int = MAX_OBJECT) -> Iterator[JsonObject]:
-    """The objects of a file in order; `chunk` bytes or an object of up to `most` bytes are held at a time."""
+def json_objects(
+    stream: BinaryIO, chunk: int = CHUNK, most: int = MAX_OBJECT
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """The objects of a file, numbered from 1; in place of one that cannot be read, why.
+
+    `chunk` bytes or an object of up to `most` bytes are held at a time.
+    """
     window = _Window(stream, chunk, most)
     number = 0
     while window.skip_separators():
         number += 1
-        value: dict[str, object] | str
-        if window.at_brace():
-            length, value = window.object()
-            if isinstance(value, str):
-                window.skip_to(_NEXT, within=length)
-            else:
-                window.skip(length)
-        else:
-            value = "not a JSON object"
-            window.skip_to(_BRACE)
-        yield json_object(number, value)
+        yield number, window.take()
 
 
 class _Window:
@@ -55,20 +43,14 @@ class _Window:
 
     def __init__(self, stream: BinaryIO, chunk: int, most: int) -> None:
         self._stream, self._chunk, self._most = stream, chunk, most
-        self._buffer, self._at = b"", 0
-        while len(self._buffer) < len(BYTE_ORDER_MARK) and self._more():
-            pass
-        if self._buffer.startswith(BYTE_ORDER_MARK):
-            self._at = len(BYTE_ORDER_MARK)
+        first = stream.read(max(chunk, len(BYTE_ORDER_MARK)))
+        self._buffer, self._at = first.removeprefix(BYTE_ORDER_MARK), 0
 
     def _more(self) -> bool:
         # At least as much again as is held, so that a long object is looked through a few times only.
         data = self._stream.read(max(self._chunk, len(self._buffer) - self._at))
         self._buffer, self._at = self._buffer[self._at :] + data, 0
         return bool(data)
-
-    def skip(self, length: int) -> None:
-        self._at += length
 
     def skip_separators(self) -> bool:
         """Moves to the next thing that is more than a separator; whether there is one."""
@@ -80,10 +62,19 @@ class _Window:
             if not self._more():
                 return False
 
-    def at_brace(self) -> bool:
-        return self._buffer.startswith(b"{", self._at)
+    def take(self) -> dict[str, Any] | str:
+        """The object that starts here, or why there is none; moves behind it."""
+        if not self._buffer.startswith(b"{", self._at):
+            self._skip_to(_BRACE)
+            return "not a JSON object"
+        length, value = self._object()
+        if isinstance(value, str):
+            self._skip_to(_NEXT, within=length)
+        else:
+            self._at += length
+        return value
 
-    def object(self) -> tuple[int, dict[str, object] | str]:
+    def _object(self) -> tuple[int, dict[str, Any] | str]:
         """Length and value of the object that starts here; length 0, and why, where it does not end."""
         while not (length := self._length()):
             if len(self._buffer) - self._at > self._most:
@@ -107,7 +98,7 @@ class _Window:
                     return part.end() - self._at
         return 0
 
-    def skip_to(self, mark: re.Pattern[bytes], within: int = 0) -> None:
+    def _skip_to(self, mark: re.Pattern[bytes], within: int = 0) -> None:
         """Moves behind the next match, or to the end; where a length is given, no further than that."""
         if within:
             match = mark.search(self._buffer, self._at + 1, self._at + within)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -14,7 +16,6 @@ from curate.sources.listing import ListingReader
 from curate.sources.official import OfficialReader
 from curate.sources.rows import Reader
 from curate.sources.saved import saved_files
-from curate.sources.selection import random_subset
 from curate.sources.source import Source, SourceCounts
 from engine.errors import DataError
 from engine.records import Item
@@ -98,6 +99,18 @@ def _narrowed(
     return msgspec.structs.replace(source, limit=limit, skip=skip, selected=selected, counts=counts)
 
 
+def random_subset(ids: Iterable[str], number: int, seed: int) -> frozenset[str]:
+    """`number` of the ids, or all where there are no more; the ids must be distinct.
+
+    Every id has a hash keyed by the seed, and those with the smallest are taken. So a subset does not depend
+    on the order of the rows, and when a data set grows, an old row can leave it but none can enter it.
+    """
+    key = blake2b(str(seed).encode(), digest_size=32).digest()
+    return frozenset(
+        heapq.nsmallest(number, ids, lambda id_: blake2b(id_.encode(), key=key, digest_size=16).digest())
+    )
+
+
 def _read(source: Source, has_questions: Callable[[Item], bool]) -> tuple[list[str], set[str], str]:
     """The ids of all rows, empty for what cannot be used; those that have questions; the first problem."""
     ids: list[str] = []
@@ -113,12 +126,9 @@ def _read(source: Source, has_questions: Callable[[Item], bool]) -> tuple[list[s
 
 
 def _reader(data_set: Finding, name: str) -> Reader:
-    if data_set.kind == "official":
-        return OfficialReader(data_set.files[0], name)
-    if data_set.kind == "journeydb":
-        return JourneyReader(data_set.files[0], name)
-    if data_set.kind == "folder":
-        return ListingReader(data_set.files[0], name)
+    annotated = {"official": OfficialReader, "journeydb": JourneyReader, "folder": ListingReader}
+    if data_set.kind in annotated:
+        return annotated[data_set.kind](data_set.files[0], name)
     if data_set.kind == "webdataset":
         from curate.sources.tar_shards import WebDatasetReader
 

@@ -34,20 +34,12 @@ class DataRow(Record):
 class Reader(Protocol):
     """One data set on disk (or the embedded world), without splits or selection."""
 
-    @property
-    def name(self) -> str:
-        """The data set, as its user named it."""
-        ...
-
-    @property
-    def oracle(self) -> bool:
-        """Whether the pixel oracle can judge images of these items."""
-        ...
-
-    @property
-    def is_split(self) -> bool:
-        """Whether the rows already belong to one split, so that none need be held out."""
-        ...
+    name: str
+    """The data set, as its user named it."""
+    oracle: bool
+    """Whether the pixel oracle can judge images of these items."""
+    is_split: bool
+    """Whether the rows already belong to one split, so that none need be held out."""
 
     def digest(self) -> str:
         """Fingerprint of the annotations (`curate.sources.digest`)."""

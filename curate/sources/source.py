@@ -84,14 +84,11 @@ class Source(Record):
                 passed += row.item is not None
                 continue
             taken += row.item is not None
-            yield self._with_questions(row)
+            if row.item and self.replace_questions:
+                row = msgspec.structs.replace(row, item=self.replace_questions(row.item))
+            yield row
             if self.limit and taken == self.limit:
                 return
-
-    def _with_questions(self, row: DataRow) -> DataRow:
-        if row.item is None or self.replace_questions is None:
-            return row
-        return msgspec.structs.replace(row, item=self.replace_questions(row.item))
 
     def _rows_of_split(self) -> Iterator[DataRow]:
         ids: set[str] = set()

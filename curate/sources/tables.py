@@ -13,9 +13,8 @@ from PIL import Image
 
 from curate.sources.confine import read_inside
 from curate.sources.digest import files_digest
-from curate.sources.fields import CAPTION, ID, IMAGE, OTHERS, make_row
+from curate.sources.fields import CAPTION, CAPTION_NAMES, ID, IMAGE, IMAGE_NAMES, OTHERS, make_row
 from curate.sources.images import decode_rgb
-from curate.sources.listing import confined
 from curate.sources.rows import DataRow
 from curate.sources.table_files import DAMAGE, Part, TableFile, one_line, parts
 from engine.errors import DataError
@@ -42,12 +41,11 @@ def columns_of(schema: pa.Schema) -> Columns:
         DataError: no caption, no image, or images of a type that holds neither files nor names.
     """
     names = set(schema.names)
-    listed = f"its columns are {', '.join(schema.names)}"
     image = next((name for name in IMAGE if name in names), None)
     captions = [name for name in CAPTION if name in names]
     if image is None or not captions:
-        missing = f"caption ({' or '.join(CAPTION)})" if image else f"image ({', '.join(IMAGE)})"
-        raise DataError(f"no column for the {missing}; {listed}")
+        missing = CAPTION_NAMES if image else IMAGE_NAMES
+        raise DataError(f"no column for the {missing}; its columns are {', '.join(schema.names)}")
     kind = schema.field(image).type
     is_struct = pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind}
     is_bytes = kind in (pa.binary(), pa.large_binary(), pa.binary_view())
@@ -97,12 +95,8 @@ class TableReader:
         stem = name.rsplit(".", 1)[0]
         for number, fields in enumerate(_plain_rows(part.batch), part.first):
             where = f"{name}:row {number}"
-            if isinstance(fields, str):
-                yield DataRow(position=position + number, where=where, reason=fields)
-            elif columns.embedded:
-                yield make_row(position + number, where, fields, f"{name}#{number}", f"{stem}/{number}")
-            else:
-                yield confined(make_row(position + number, where, fields), self._folder)
+            embedded = (f"{name}#{number}", f"{stem}/{number}") if columns.embedded else ("", "")
+            yield make_row(position + number, where, fields, *embedded, self._folder)
 
     def image(self, item: Item) -> Image.Image:
         name, _, number = item.image.rpartition("#")

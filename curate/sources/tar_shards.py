@@ -127,11 +127,9 @@ def _row(position: int, shard: str, sample: _Sample, stream: BinaryIO) -> DataRo
     where = f"{shard}:{sample.key}"
     image = next((sample.members[one] for one in IMAGES if one in sample.members), None)
     fields: Fields | str = sample.problem or ("" if image else f"no image ({', '.join(IMAGES)})")
-    fields = fields or _fields(sample, stream)
-    if isinstance(fields, str) or image is None:
-        return DataRow(position=position, where=where, reason=str(fields))
-    name = f"{shard}#{image[0]}+{image[1]}"
-    return make_row(position, where, fields, name, f"{shard.rsplit('.', 1)[0]}/{sample.key}")
+    name = f"{shard}#{image[0]}+{image[1]}" if image else ""
+    fallback_id = f"{shard.rsplit('.', 1)[0]}/{sample.key}"
+    return make_row(position, where, fields or _fields(sample, stream), name, fallback_id)
 
 
 def _fields(sample: _Sample, stream: BinaryIO) -> Fields | str:

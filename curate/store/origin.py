@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -72,35 +73,29 @@ class Origin(Record):
         return hashlib.blake2b(self.encoded(), digest_size=12).hexdigest()
 
 
-class Serving(Record):
-    """What of an engine decides its samples."""
-
-    model: str
-    """Fingerprint of the weights."""
-    precision: str
-    sampler: str = "branched"
-    device: str = "cpu"
-    deterministic: bool = True
-
-
 def origin_of(
-    serving: Serving,
     source: Source,
     config: CurateConfig,
     scorers: Scorers,
     round_number: int,
     seed: int,
+    *,
+    model: str,
+    precision: str,
+    sampler: str = "branched",
+    device: str = "cpu",
+    deterministic: bool = True,
 ) -> Origin:
-    """The origin of a round's curation by an engine."""
+    """The origin of a round's curation by an engine, of which the last five decide its samples."""
     captions = msgspec.to_builtins(list(caption_plan(config)))
     return Origin(
-        model=serving.model,
-        precision=serving.precision,
+        model=model,
+        precision=precision,
         data=source.name,
         round=round_number,
         seed=seed,
         n=config.n,
-        captions=[{**one, "sampler": serving.sampler} for one in captions],
+        captions=[{**one, "sampler": sampler} for one in captions],
         image=msgspec.to_builtins(config.image),
         answer=msgspec.to_builtins(config.answer),
         similarity=scorers.captions.name,
@@ -110,8 +105,8 @@ def origin_of(
         questions=questions_digest(config.questions, config.combine_questions),
         select=config.select,
         skip=source.skip,
-        device=serving.device,
-        deterministic=serving.deterministic,
+        device=device,
+        deterministic=deterministic,
     )
 
 
@@ -125,17 +120,16 @@ def claim(folder: Path, origin: Origin) -> None:
     if stored is None:
         write_file(folder / ORIGIN, origin.encoded())
         return
-    stored = _with_digests(stored, origin.similarity, origin.choices)
-    changed = [
-        line
-        for name in Origin.__struct_fields__
-        for line in _changes(name, getattr(stored, name), getattr(origin, name))
-    ]
-    if changed:
+    if changed := _differences(stored, msgspec.structs.asdict(origin)):
         raise StaleError(
-            f"{folder}: was curated under other settings ({'; '.join(changed)}); "
+            f"{folder}: was curated under other settings ({changed}); "
             "use another --run, or curate this round again with --fresh"
         )
+
+
+def _differences(stored: Origin, wanted: Mapping[str, object]) -> str:
+    lines = (_changes(name, getattr(stored, name), one) for name, one in wanted.items())
+    return "; ".join(chain.from_iterable(lines))
 
 
 def _changes(name: str, old: object, new: object) -> list[str]:
@@ -168,17 +162,10 @@ def require_same_scorers(folders: Iterable[Path], scorers: Scorers) -> None:
         "judge": scorers.judge.origin if scorers.judge else None,
     }
     for folder in folders:
-        if (stored := read_origin(folder)) is None:
-            continue
-        stored = _with_digests(stored, scorers.captions.name, scorers.choices.name)
-        changed = [
-            f"{name} {getattr(stored, name)!r} -> {one!r}"
-            for name, one in ours.items()
-            if getattr(stored, name) != one
-        ]
-        if changed:
+        stored = read_origin(folder)
+        if stored and (changed := _differences(stored, ours)):
             raise StaleError(
-                f"{folder}: was scored by others ({'; '.join(changed)}), and a later round compares scores "
+                f"{folder}: was scored by others ({changed}), and a later round compares scores "
                 "with it; name the same ones (--similarity, curate.judge), or use another --run"
             )
 
@@ -194,10 +181,3 @@ def read_origin(folder: Path) -> Origin | None:
         return msgspec.json.decode(path.read_bytes(), type=Origin) if path.is_file() else None
     except msgspec.MsgspecError as error:
         raise DataError(f"{path}: {error}") from error
-
-
-def _with_digests(stored: Origin, similarity: str, choices: str) -> Origin:
-    """Early origins have no digest of the text model, which is then taken as today's."""
-    if not stored.choices and stored.similarity == similarity.partition("@")[0]:
-        return msgspec.structs.replace(stored, similarity=similarity, choices=choices)
-    return stored

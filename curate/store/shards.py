@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -69,12 +69,14 @@ class ShardStore:
         self._folder = folder / FOLDER
         self._folder.mkdir(parents=True, exist_ok=True)
         self._manifest_path = folder / MANIFEST
-        self._lock: int | None = _lock(folder / LOCK)
-        try:
-            self._manifest = self._read_manifest(size)
-            self._sealed = {shard.block: shard for shard in self._manifest.shards}
+        with ExitStack() as held:
+            held.enter_context(locked(folder))
+            manifest = self._read_manifest(size)
+            self.size = manifest.size
+            """Rows of a block, as they were when the store was made."""
+            self._sealed = {shard.block: shard for shard in manifest.shards}
             self._open = {int(path.name[:6]): path for path in self._folder.glob("*" + OPEN)}
-            for shard in self._manifest.shards:
+            for shard in manifest.shards:
                 self._check_size(shard)
             for block, path in list(self._open.items()):
                 if block in self._sealed:
@@ -83,14 +85,7 @@ class ShardStore:
                     del self._open[block]
                 else:
                     _cut_torn(path)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def size(self) -> int:
-        """Rows of a block, as they were when the store was made."""
-        return self._manifest.size
+            self._held = held.pop_all()
 
     def numbers(self, block: int) -> set[int]:
         """The rows of a block that are stored."""
@@ -182,9 +177,7 @@ class ShardStore:
 
     def close(self) -> None:
         """Gives up the lock; safe to call again."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._held.close()
 
     def __enter__(self) -> Self:
         return self
@@ -204,8 +197,7 @@ class ShardStore:
 
     def _write_manifest(self) -> None:
         shards = tuple(self._sealed[block] for block in sorted(self._sealed))
-        self._manifest = Manifest(size=self.size, shards=shards)
-        write_file(self._manifest_path, msgspec.json.encode(self._manifest))
+        write_file(self._manifest_path, msgspec.json.encode(Manifest(size=self.size, shards=shards)))
 
     def _check_size(self, shard: Shard) -> None:
         path = self._folder / shard.name
@@ -237,23 +229,19 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         BusyError: another process holds it.
     """
-    handle = _lock(folder / LOCK)
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(path: Path) -> int:
+    path = folder / LOCK
     handle = take(path)
     if handle is None:
         holder = path.read_text(errors="replace").strip() or "unknown"
         raise BusyError(
-            f"{path.parent}: process {holder} is curating this round; wait for it, or use another --run"
+            f"{folder}: process {holder} is curating this round; wait for it, or use another --run"
         )
-    os.truncate(handle, 0)
-    os.write(handle, f"{os.getpid()}\n".encode())
-    return handle
+    try:
+        os.truncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(handle)
 
 
 def _cut_torn(path: Path) -> None:

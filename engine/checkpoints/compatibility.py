@@ -10,7 +10,7 @@ import torch
 from engine.checkpoints.weights import load_config
 from engine.errors import CheckpointError
 from engine.files.layout import CLIP_FOLDER, WEIGHTS
-from engine.files.tensors import check_tensors, tensor_layout
+from engine.files.tensors import TensorLayout, check_tensors, tensor_layout
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 
@@ -40,15 +40,17 @@ def check_swap(new: Path, tokenizers: Path, config: ShowoConfig) -> None:
         )
 
 
-def check_weights(folder: Path, config: ShowoConfig) -> None:
+def check_weights(folder: Path, config: ShowoConfig, found: TensorLayout | None = None) -> None:
     """Compares names, shapes and types of a folder's tensors with the configuration's.
+
+    `found` is their layout, by default that of the checkpoint's file.
 
     Raises:
         CheckpointError: lists every difference at once, or the file cannot be read.
     """
     with torch.device("meta"):
         model = Showo(config)
-    check_tensors(tensor_layout(folder / WEIGHTS), model, folder)
+    check_tensors(tensor_layout(folder / WEIGHTS) if found is None else found, model, folder)
 
 
 def _config_problems(new: ShowoConfig, old: ShowoConfig) -> list[str]:

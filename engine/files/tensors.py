@@ -19,6 +19,8 @@ from engine.files.atomic import atomic_path, writing
 
 TensorLayout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and type of every tensor by its name."""
+WEIGHT_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Types that weights may have."""
 SETTLED = 10**9
 """Nanoseconds after which a second change of a file has another time than the first, whatever its clock."""
 _digests: dict[tuple[int, ...], str] = {}
@@ -52,8 +54,13 @@ def tensor_layout(path: Path) -> TensorLayout:
         raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
+def layout_of(tensors: Mapping[str, Tensor]) -> TensorLayout:
+    """The layout of tensors that are open."""
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+
+
 def check_tensors(found: TensorLayout, model: nn.Module, where: Path) -> None:
-    """Compares names and shapes with the model's.
+    """Compares names and shapes with the model's, and types with those that weights may have.
 
     Raises:
         CheckpointError: names every unknown, missing and mis-shaped tensor at once.
@@ -67,9 +74,9 @@ def check_tensors(found: TensorLayout, model: nn.Module, where: Path) -> None:
         if found[name][0] != wanted[name]
     ]
     problems += [
-        f"{name} is {dtype}, not a floating type"
+        f"{name} is {dtype}, not of float64, float32, float16 or bfloat16"
         for name, (_, dtype) in sorted(found.items())
-        if not dtype.is_floating_point
+        if dtype not in WEIGHT_TYPES
     ]
     if problems:
         raise CheckpointError(f"{where}: the weights do not fit: {'; '.join(problems)}")

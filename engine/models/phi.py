@@ -26,15 +26,12 @@ class PhiLayer(Protocol):
 
     def project(self, normed: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k (after QK layer norm and rotation) and v, each [B, T, H, E]."""
-        ...
 
     def normalise(self, hidden: Tensor) -> Tensor:
         """The one LayerNorm that attention and MLP share."""
-        ...
 
     def combine(self, hidden: Tensor, normed: Tensor, context: Tensor) -> Tensor:
         """hidden + dense(context) + mlp(normed)."""
-        ...
 
 
 class PrefixLM(Protocol):
@@ -45,36 +42,28 @@ class PrefixLM(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        ...
 
     @property
     def layers(self) -> Iterable[PhiLayer]:
         """The Phi blocks."""
-        ...
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids [...] -> [..., D]."""
-        ...
 
     def project(self, features: Tensor) -> Tensor:
         """CLIP features [..., F] -> [..., D]; only where the configuration has them."""
-        ...
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin at positions [...]."""
-        ...
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """The LayerNorm before the head."""
-        ...
 
     def token_logits(self, hidden: Tensor) -> Tensor:
         """Normed hidden states [R, D] -> logits over the whole vocabulary, [R, V]."""
-        ...
 
     def code_logits(self, hidden: Tensor) -> Tensor:
         """Normed hidden states [R, D] -> logits over the image codes alone, [R, K]."""
-        ...
 
 
 def rotary_tables(positions: Tensor, rotary_dim: int, theta: float) -> tuple[Tensor, Tensor]:

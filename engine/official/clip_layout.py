@@ -13,9 +13,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from engine.errors import CheckpointError
 from engine.files.layout import WEIGHTS
-from engine.files.tensors import save_tensors
+from engine.files.tensors import check_tensors, layout_of, save_tensors
 from engine.models.clip_tower import DEVIATION, MEAN, PREFIX, ClipTower
-from engine.official.tensor_files import check_shapes, open_tensors
+from engine.official.tensor_files import open_tensors
 
 SIZES = (
     "hidden_size",
@@ -58,7 +58,7 @@ def read_clip(folder: Path) -> ClipTower:
         # A table of 0, 1, 2..., which older files hold and the module makes itself.
         if name.startswith(PREFIX) and not name.endswith("position_ids")
     }
-    check_shapes(tensors, {name: tuple(held.shape) for name, held in model.state_dict().items()}, folder)
+    check_tensors(layout_of(tensors), model, folder)
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return ClipTower(model)
 

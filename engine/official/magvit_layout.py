@@ -20,7 +20,7 @@ from engine.tokenizers.magvit_v2 import (
     magvit_v2_from,
     official_config,
 )
-from engine.tokenizers.magvit_v2_blocks import StackConfig, code_bits
+from engine.tokenizers.magvit_v2_blocks import code_bits
 
 MODEL_CLASS = "MAGVITv2"
 
@@ -65,9 +65,8 @@ def _official(config: MagvitV2Config) -> dict[str, Any]:
     release = MagvitV2Config()
     if (config.encoder, config.decoder, config.bits) == (release.encoder, release.decoder, release.bits):
         return found
-    stacks = {"encoder": _stack(config.encoder, config.bits), "decoder": _stack(config.decoder, config.bits)}
+    stacks = {
+        name: {**msgspec.structs.asdict(stack), "z_channels": config.bits}
+        for name, stack in (("encoder", config.encoder), ("decoder", config.decoder))
+    }
     return {**found, **stacks, "codebook_dim": config.bits}
-
-
-def _stack(stack: StackConfig, bits: int) -> dict[str, Any]:
-    return {**msgspec.structs.asdict(stack), "z_channels": bits}

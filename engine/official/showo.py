@@ -19,18 +19,19 @@ from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor
 
+from engine.checkpoints.compatibility import check_weights
 from engine.checkpoints.weights import load_config, save_state
 from engine.errors import CheckpointError
 from engine.files.atomic import atomic_folder, check_free
 from engine.files.layout import CLIP_FOLDER, WEIGHTS
+from engine.files.tensors import layout_of
 from engine.models.clip_tower import ClipTower
 from engine.models.showo_config import ShowoConfig
 from engine.official import showo_layout as layout
 from engine.official.clip_layout import read_clip, write_clip
 from engine.official.magvit_layout import read_magvit, write_magvit
-from engine.official.tensor_files import check_shapes, open_file, open_tensors
+from engine.official.tensor_files import open_tensors
 from engine.official.text_tokenizer import read_text_tokenizer, write_text_tokenizer
 from engine.records import Record
 from engine.tokenizers.image import load_image_tokenizer, save_image_tokenizer
@@ -94,13 +95,12 @@ def import_showo(
     tensors = open_tensors(weights)
     text = read_text_tokenizer(text_tokenizer, official.llm_vocab_size)
     wording, tower = _read_wording(weights), read_clip(clip) if clip else None
-    if wording is None and tower is None:
-        wording = layout.code_wording()
-    elif wording is None:
-        wording = layout.clip_wording(text.encode(layout.SYSTEM_PROMPT, add_special_tokens=False).ids)
+    if wording is None:
+        system = text.encode(layout.SYSTEM_PROMPT, add_special_tokens=False).ids if tower else ()
+        wording = layout.official_wording(system)
     seen = (tower.tokens, tower.width) if tower else None
     config = layout.to_ours(official, phi, text.get_vocab()[END_OF_TEXT], wording, seen)
-    check_shapes(tensors, layout.tensor_shapes(config), weights)
+    check_weights(weights, config, layout_of(tensors))
     _check_lengths(config, weights)
     image = read_magvit(vq, config.num_image_tokens)
     if 2**image.config.bits != config.codebook_size:
@@ -113,7 +113,8 @@ def import_showo(
         save_image_tokenizer(image, folder / "image_tokenizer")
         if tower is not None:
             write_clip(tower, folder / CLIP_FOLDER)
-        state = _converted(tensors, dtype)
+        # Tensors that need no change stay mapped; each other one is copied once.
+        state = {name: one.detach().to(dtype or one.dtype).contiguous() for name, one in tensors.items()}
         save_state(state, config, folder)
     return Imported(
         parameters=sum(tensor.numel() for tensor in state.values()),
@@ -135,30 +136,26 @@ def export_showo(checkpoint: Path, to: Path) -> None:
     """
     check_free(to)
     config = load_config(checkpoint)
-    check_shapes(open_file(_stored_weights(checkpoint)), layout.tensor_shapes(config), checkpoint)
+    check_weights(checkpoint, config)
     image = load_image_tokenizer(checkpoint / "image_tokenizer")
     if not isinstance(image, MagvitV2):
         raise CheckpointError(
             f"{checkpoint}: its image tokenizer is a {image.config.kind}, and the official scripts load"
             " MAGVIT-v2 only; export a checkpoint that came from `hermes import`"
         )
+    # The official constructor reads the transformer's sizes from the hub for Phi-1.5, else from the export.
+    hub = layout.phi_sizes(config) == layout.PhiSizes()
+    llm = layout.LLM if hub else str((to / LLM_FOLDER).absolute())
     with atomic_folder(to) as folder:
         shutil.copyfile(checkpoint / WEIGHTS, folder / "pytorch_model.safetensors")
-        _write_json(folder / "config.json", layout.to_official(config, _llm(config, to)))
-        _write_json(folder / WORDING, layout.wording(config))
+        _write_json(folder / "config.json", layout.to_official(config, llm))
+        _write_json(folder / WORDING, msgspec.convert(config, layout.Wording, from_attributes=True))
         (folder / LLM_FOLDER).mkdir()
         _write_json(folder / LLM_FOLDER / "config.json", layout.to_phi(config))
         write_text_tokenizer(checkpoint / "tokenizer.json", folder / LLM_FOLDER)
         write_magvit(image, folder / VQ_FOLDER)
         if config.w_clip_vit:
             write_clip(ClipTower.load(checkpoint / CLIP_FOLDER), folder / CLIP_FOLDER)
-
-
-def _llm(config: ShowoConfig, to: Path) -> str:
-    """Where the official constructor reads the transformer's sizes: the hub for Phi-1.5, else the export."""
-    if layout.phi_sizes(config) == layout.PhiSizes():
-        return layout.LLM
-    return str((to / LLM_FOLDER).absolute())
 
 
 def _phi_sizes(folder: Path, official: layout.OfficialConfig) -> layout.PhiSizes:
@@ -188,11 +185,6 @@ def _check_lengths(config: ShowoConfig, where: Path) -> None:
         raise CheckpointError(f"{where}: {'; '.join(problems)}; is num_vq_tokens, or --image-tokens, right?")
 
 
-def _converted(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Contiguous tensors in `dtype`. Those that need no change stay mapped; each other one is copied once."""
-    return {name: tensor.detach().to(dtype or tensor.dtype).contiguous() for name, tensor in tensors.items()}
-
-
 def _read_wording(folder: Path) -> layout.Wording | None:
     path = folder / WORDING
     if not path.is_file():
@@ -201,13 +193,6 @@ def _read_wording(folder: Path) -> layout.Wording | None:
         return msgspec.json.decode(path.read_bytes(), type=layout.Wording)
     except (OSError, msgspec.MsgspecError) as error:
         raise CheckpointError(f"{path}: {error}; export the checkpoint again, or remove the file") from error
-
-
-def _stored_weights(checkpoint: Path) -> Path:
-    path = checkpoint / WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(f"{checkpoint}: no {WEIGHTS} in this folder; is it a Hermes checkpoint?")
-    return path
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The official Show-o layout: what its config.json says, and which tensors of which shape a release holds.
+"""The official Show-o layout: what its config.json says, and what it means as ours.
 
 Source: Show-o (arXiv 2408.12528) and HermesFlow (arXiv 2502.12148), released code. Our module bears the
 official parameter names, so no tensor is renamed. The official config.json holds the vocabulary and the image
@@ -77,23 +77,18 @@ class Wording(Record, kw_only=True):
     system_ids: tuple[int, ...] = ()
 
 
-def code_wording() -> Wording:
-    """The prompts of the official scripts for the variants without CLIP (`inference_mmu_vqa.py`)."""
+def official_wording(system_ids: Sequence[int] = ()) -> Wording:
+    """The prompts of the official scripts for the variants without CLIP (`inference_mmu_vqa.py`).
+
+    With `system_ids`, those of SYSTEM_PROMPT, the conversation template under which the CLIP variants were
+    tuned.
+    """
+    user = "USER: " if system_ids else "USER: \n"
     return Wording(
         max_text_len=128,
-        caption_prompt="USER: \nGive a caption for this image. ASSISTANT:",
-        vqa_prompt="USER: \n{question} ASSISTANT:",
-        vqa_choices_prompt="USER: \nQuestion:{question} Choice:{choices} ASSISTANT:",
-    )
-
-
-def clip_wording(system_ids: Sequence[int]) -> Wording:
-    """The conversation template under which the CLIP variants were tuned; `system_ids` are SYSTEM_PROMPT."""
-    return Wording(
-        max_text_len=128,
-        caption_prompt="USER: Give a caption for this image. ASSISTANT:",
-        vqa_prompt="USER: {question} ASSISTANT:",
-        vqa_choices_prompt="USER: Question:{question} Choice:{choices} ASSISTANT:",
+        caption_prompt=user + "Give a caption for this image. ASSISTANT:",
+        vqa_prompt=user + "{question} ASSISTANT:",
+        vqa_choices_prompt=user + "Question:{question} Choice:{choices} ASSISTANT:",
         system_ids=tuple(system_ids),
     )
 
@@ -187,11 +182,6 @@ def phi_sizes(config: ShowoConfig) -> PhiSizes:
     return msgspec.convert(config, PhiSizes, from_attributes=True)
 
 
-def wording(config: ShowoConfig) -> Wording:
-    """The prompts of our configuration."""
-    return msgspec.convert(config, Wording, from_attributes=True)
-
-
 def to_official(config: ShowoConfig, llm: str) -> dict[str, Any]:
     """The official config.json; `llm` is where the official code finds the language model's sizes."""
     return {
@@ -239,36 +229,3 @@ def tokenizer_settings() -> dict[str, Any]:
         "unk_token": END_OF_TEXT,
         "model_max_length": 2048,
     }
-
-
-def tensor_shapes(config: ShowoConfig) -> dict[str, tuple[int, ...]]:
-    """Official tensor name -> shape. Linear weights are [out, in]; the head is not tied to the embedding."""
-    width, inner, head = config.hidden_size, config.intermediate_size, config.head_dim
-    in_a_layer: dict[str, tuple[int, ...]] = {
-        **_affine("input_layernorm", width),
-        **_linear("mlp.fc1", inner, width),
-        **_linear("mlp.fc2", width, inner),
-        **_affine("self_attn.q_layernorm", head),
-        **_affine("self_attn.k_layernorm", head),
-    }
-    for name in ("q_proj", "k_proj", "v_proj", "dense"):
-        in_a_layer |= _linear(f"self_attn.{name}", width, width)
-    shapes: dict[str, tuple[int, ...]] = {
-        "showo.model.embed_tokens.weight": (config.vocab_size, width),
-        **_affine("showo.model.final_layernorm", width),
-        **_linear("showo.lm_head", config.vocab_size, width),
-    }
-    if config.w_clip_vit:
-        shapes |= _linear("mm_projector.0", width, config.clip_size)
-        shapes |= _linear("mm_projector.2", width, width)
-    for layer in range(config.num_hidden_layers):
-        shapes |= {f"showo.model.layers.{layer}.{name}": shape for name, shape in in_a_layer.items()}
-    return shapes
-
-
-def _affine(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-
-def _linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}

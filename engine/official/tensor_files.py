@@ -20,8 +20,6 @@ from engine.errors import CheckpointError
 
 STEMS = ("pytorch_model", "model", "diffusion_pytorch_model")
 SUFFIXES = (".safetensors", ".bin")
-STORED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-"""Types that weights may have."""
 LFS = b"version https://git-lfs"
 
 
@@ -98,21 +96,3 @@ def open_file(path: Path) -> dict[str, Tensor]:
     if strange := [str(name) for name, value in stored.items() if not isinstance(value, Tensor)]:
         raise CheckpointError(f"{path}: not tensors: {', '.join(sorted(strange))}; is it a training state?")
     return stored
-
-
-def check_shapes(tensors: dict[str, Tensor], wanted: dict[str, tuple[int, ...]], where: Path) -> None:
-    """Compares names, shapes and types with what a release must hold.
-
-    Raises:
-        CheckpointError: names every unknown, missing and mis-shaped tensor at once.
-    """
-    problems: list[str] = [f"unknown {name}" for name in sorted(tensors.keys() - wanted.keys())]
-    problems += [f"missing {name}" for name in sorted(wanted.keys() - tensors.keys())]
-    for name in sorted(tensors.keys() & wanted.keys()):
-        shape, dtype = tuple(tensors[name].shape), tensors[name].dtype
-        if shape != wanted[name]:
-            problems.append(f"{name} has shape {list(shape)}, expected {list(wanted[name])}")
-        if dtype not in STORED:
-            problems.append(f"{name} is {dtype}, not of float64, float32, float16 or bfloat16")
-    if problems:
-        raise CheckpointError(f"{where}: the weights do not fit the configuration: {'; '.join(problems)}")

@@ -12,7 +12,6 @@ Legend: B images, N image tokens, R positions that are read, K image codes.
 from __future__ import annotations
 
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -84,7 +83,7 @@ def generate(
     if settings.guidance and cache.empty is None:
         cache.empty = text_prefixes(model, [()])
     fewest = max(1, min(map(len, seeds), default=1))
-    batches: Batches = MaskedBatches(model, settings, cache)
+    batches = MaskedBatches(model, settings, cache)
     if static:
         batches = StaticBatches(model, settings, cache, batch, fewest)
     sampled: list[list[list[int]]] = [[] for _ in texts]
@@ -112,7 +111,7 @@ def generate(
 
 
 def _fitting(
-    batches: Batches, slots: Sequence[Slot], steps: int, model: PrefixLM, cache: SamplerCache
+    batches: MaskedBatches, slots: Sequence[Slot], steps: int, model: PrefixLM, cache: SamplerCache
 ) -> Tensor | None:
     """Codes [B, N] of some candidates; None where they do not fit into the memory, and from then on fewer."""
     # Before anything that waits for the batch before.
@@ -143,46 +142,34 @@ def randoms(seed: int, steps: int, tokens: int) -> Tensor:
     return torch.rand(steps, 2, tokens, generator=torch.Generator().manual_seed(seed))
 
 
-class Batches(ABC):
-    """Samples the candidates of some prompts, batch by batch."""
+class MaskedBatches:
+    """Samples the candidates of some prompts, batch by batch, in the form for CPUs.
 
-    prompts: int
-    """Prompts to hold at a time."""
-
-    @abstractmethod
-    def hold(self, texts: Sequence[Sequence[int]]) -> None:
-        """Computes the prefixes of the next prompts."""
-
-    @abstractmethod
-    def together(self, todo: Sequence[Slot], batch: int) -> int:
-        """How many of the first of some candidates are sampled together."""
-
-    @abstractmethod
-    def sampled(self, rows: Sequence[int], uniform: Tensor) -> Tensor:
-        """Codes [B, N] of a candidate of each prompt in `rows`; `uniform` is [steps, 2, B, N] on the CPU.
-
-        Raises:
-            torch.OutOfMemoryError: the batch does not fit into the memory.
-        """
-
-
-class MaskedBatches(Batches):
-    """The form for CPUs: logits of masked positions alone."""
+    That computes logits of masked positions alone.
+    """
 
     prompts = PROMPTS
+    """Prompts to hold at a time."""
 
     def __init__(self, model: PrefixLM, settings: ImageSettings, cache: SamplerCache) -> None:
         self._model, self._settings = model, settings
         self._empty = cache.empty if settings.guidance else None
 
     def hold(self, texts: Sequence[Sequence[int]]) -> None:
+        """Computes the prefixes of the next prompts."""
         self._prefixes = text_prefixes(self._model, texts)
         self._opened: dict[int, Tensor] = {}
 
     def together(self, todo: Sequence[Slot], batch: int) -> int:
+        """How many of the first of some candidates are sampled together."""
         return min(batch, len(todo))
 
     def sampled(self, rows: Sequence[int], uniform: Tensor) -> Tensor:
+        """Codes [B, N] of a candidate of each prompt in `rows`; `uniform` is [steps, 2, B, N] on the CPU.
+
+        Raises:
+            torch.OutOfMemoryError: the batch does not fit into the memory.
+        """
         model, guidance = self._model, self._settings.guidance
         # Before the first step all images of a prompt are alike, so its logits are computed once a prompt.
         self._opened = {prompt: self._opened[prompt] for prompt in {*rows} & self._opened.keys()}
@@ -200,7 +187,7 @@ class MaskedBatches(Batches):
         return seen if self._empty is None else seen.joined(self._empty.picked([0] * len(rows)))
 
 
-class StaticBatches(Batches):
+class StaticBatches(MaskedBatches):
     """The form for GPUs: all passes have the same shapes, so what else they sample does not change a bit.
 
     Prefixes are computed at full length and so many at a time; batches are to be full. A batch holds
@@ -212,8 +199,8 @@ class StaticBatches(Batches):
         self, model: PrefixLM, settings: ImageSettings, cache: SamplerCache, batch: int, candidates: int
     ) -> None:
         """`candidates` are the fewest of a prompt."""
-        self._model, self._settings, self._cache = model, settings, cache
-        self._empty = cache.empty if settings.guidance else None
+        super().__init__(model, settings, cache)
+        self._cache = cache
         self._room = model.config.max_text_len + 1
         self._captured = cache.capture is not None and launches_dominate(model.config, batch)
         self._several = self._captured or batch > candidates

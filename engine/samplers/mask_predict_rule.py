@@ -84,17 +84,8 @@ def wanted_masked(tokens: int, step: int, steps: int, schedule: str) -> Tensor:
     return torch.floor(tokens * share).long()
 
 
-def left_masked(unknown_B: Tensor, tokens: int, step: int, steps: int, schedule: str = "cosine") -> Tensor:
-    """How many positions stay masked after the step: max(1, min(unknown - 1, floor(N share))), [B].
-
-    Raises:
-        EngineError: the schedule is not known.
-    """
-    return at_most(unknown_B, wanted_masked(tokens, step, steps, schedule))
-
-
 def at_most(unknown_B: Tensor, wanted: Tensor) -> Tensor:
-    """`wanted`, but at least one position fewer than are unknown, and at least 1: [B]."""
+    """How many positions stay masked after a step: max(1, min(unknown - 1, `wanted_masked`)), [B]."""
     return torch.minimum(unknown_B - 1, wanted).clamp(min=1)
 
 

@@ -66,23 +66,20 @@ def check_settings(plan: Sequence[CaptionSettings]) -> None:
         EngineError: names those of one entry that are not.
     """
     for one in plan:
-        _check(one)
-
-
-def _check(one: CaptionSettings) -> None:
-    problems = [
-        f"{name} is {value}, it must be {range_}"
-        for name, value, fine, range_ in (
-            ("temperature", one.temperature, one.temperature >= 0, "0 or more"),
-            ("top_k", one.top_k, one.top_k >= 0, "0 (all) or more"),
-            ("top_p", one.top_p, 0 < one.top_p <= 1, "above 0 and at most 1"),
-            ("repetition_penalty", one.repetition_penalty, one.repetition_penalty > 0, "above 0"),
-            ("max_tokens", one.max_tokens, one.max_tokens >= 1, "at least 1"),
-        )
-        if not fine
-    ]
-    if problems:
-        raise EngineError(f"caption settings: {'; '.join(problems)}")
+        ranges = {
+            "temperature": (one.temperature >= 0, "0 or more"),
+            "top_k": (one.top_k >= 0, "0 (all) or more"),
+            "top_p": (0 < one.top_p <= 1, "above 0 and at most 1"),
+            "repetition_penalty": (one.repetition_penalty > 0, "above 0"),
+            "max_tokens": (one.max_tokens >= 1, "at least 1"),
+        }
+        problems = [
+            f"{name} is {getattr(one, name)}, it must be {range_}"
+            for name, (fine, range_) in ranges.items()
+            if not fine
+        ]
+        if problems:
+            raise EngineError(f"caption settings: {'; '.join(problems)}")
 
 
 def _top_k(logits_RV: Tensor, top_k_R: Tensor) -> Tensor:

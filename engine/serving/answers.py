@@ -10,33 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from engine.models.showo_config import ShowoConfig
 from engine.records import Answer, AnswerSettings, ImageTokens, Question
 from engine.samplers.choices import ChoiceLogprob
 from engine.samplers.continuations import ImageQuestions, Limits, TokenizedQuestion
 from engine.samplers.vqa_prompts import ANSWER_TOKENS, answer_from_choices, format_question, tokenized
-from engine.serving.prompts import Prompts
-from engine.serving.server import Server
-from engine.tokenizers.text import TextTokenizer
+from engine.serving.captions import TextSampler
 
 Texts = list[list[list[int]]]
 """Images -> questions -> greedy tokens."""
 
 
-class Answers:
+class Answers(TextSampler):
     """Answers questions about images."""
-
-    def __init__(
-        self,
-        server: Server,
-        prompts: Prompts,
-        text: TextTokenizer,
-        config: ShowoConfig,
-        limits: Limits | None,
-    ) -> None:
-        """`limits` are those of the branched sampler; None is the paged one."""
-        self._server, self._prompts, self._text, self._config = server, prompts, text, config
-        self._limits = limits
 
     def answer(
         self,

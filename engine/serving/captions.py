@@ -8,6 +8,7 @@ vLLM of each candidate. The draws of a seed differ between the two, greedy capti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from engine.models.showo_config import ShowoConfig
 from engine.records import CaptionSettings, ImageTokens, SampledCaption
@@ -22,8 +23,8 @@ Sampled = list[list[SampledSequence]]
 """Of every image, one for each entry of the plan."""
 
 
-class Captions:
-    """Samples captions of images, and scores given ones."""
+class TextSampler:
+    """What captions and answers are sampled with."""
 
     def __init__(
         self,
@@ -36,7 +37,14 @@ class Captions:
         """`limits` are those of the branched sampler; None is the paged one."""
         self._server, self._prompts, self._text, self._config = server, prompts, text, config
         self._limits = limits
-        self._prompt = text.encode(config.caption_prompt)
+
+
+class Captions(TextSampler):
+    """Samples captions of images, and scores given ones."""
+
+    @cached_property
+    def _prompt(self) -> list[int]:
+        return self._text.encode(self._config.caption_prompt)
 
     def sample(
         self, images: Sequence[ImageTokens], keys: Sequence[str], seed: int, plan: Sequence[CaptionSettings]

@@ -27,7 +27,6 @@ from engine.errors import EngineError
 from engine.machine.kv_cache import branched_gib, least_gib, paged_head
 from engine.machine.precision import serving_dtype
 from engine.metering.counters import CallKind, EngineWork, Tally
-from engine.models.showo_config import ShowoConfig
 from engine.records import (
     Answer,
     AnswerSettings,
@@ -38,12 +37,14 @@ from engine.records import (
     SampledCaption,
     SampledImage,
 )
+from engine.samplers.batch_size import planned_batch, planned_gpu_batch
 from engine.samplers.continuations import Limits
 from engine.samplers.setting import sampler_for
+from engine.serving import launch
 from engine.serving.answers import Answers
 from engine.serving.captions import Captions
 from engine.serving.exclusive import ExclusiveAccess
-from engine.serving.images import Images
+from engine.serving.images import sample_images
 from engine.serving.prompts import FeaturePrompts, open_prompts
 from engine.serving.server import Server
 from engine.serving.swap import ServedWeights
@@ -82,62 +83,50 @@ class Engine:
         a CPU it changes nothing.
         """
         self._device = compute_device()
-        self._sampler = sampler_for(sampler, self._device)
-        self._config = load_config(checkpoint)
-        check_weights(checkpoint, self._config)
+        self.sampler = sampler_for(sampler, self._device)
+        """Who samples captions and answers: branched or paged (`engine.samplers.setting`)."""
+        self.config = load_config(checkpoint)
+        """The served model's configuration; a swap never changes it."""
+        check_weights(checkpoint, self.config)
         self.text = TextTokenizer.load(checkpoint / "tokenizer.json")
         with enough_memory(f"{checkpoint}: the tokenizers could not be loaded"):
             self._pixels = Pixels(checkpoint / "image_tokenizer", self._device)
             self.prompts = open_prompts(
-                checkpoint, self._config, self._pixels.images, self._project, self._device
+                checkpoint, self.config, self._pixels.images, self._project, self._device
             )
         found = fingerprint(checkpoint)
-        self._precision = serving_dtype(dtype)
+        self.precision = serving_dtype(dtype)
+        """The floating-point type of the arithmetic."""
         # None where vLLM samples, which has limits of its own.
         limits = None
-        if self._sampler == "branched":
-            sizes = self._config, self._precision, max_sequences, tensor_parallel
+        if self.sampler == "branched":
+            sizes = self.config, self.precision, max_sequences, tensor_parallel
             own = tensor_parallel * (kv_cache_gib or branched_gib(*sizes))
-            limits = Limits(self._precision, max_sequences, own)
+            limits = Limits(self.precision, max_sequences, own)
             # vLLM samples nothing then: its cache is for the probes after a swap, and for `score`.
-            head = paged_head(self._config.head_dim)
-            kv_cache_gib = least_gib(self._config, self._precision, head, tensor_parallel)
+            head = paged_head(self.config.head_dim)
+            kv_cache_gib = least_gib(self.config, self.precision, head, tensor_parallel)
         self._access = ExclusiveAccess()
-        self.server = Server(
+        llm = launch.start(
             checkpoint,
-            self._config,
-            self._precision,
+            self.config,
+            self.precision,
             max_sequences,
             kv_cache_gib,
             tensor_parallel,
             deterministic,
         )
-        self._weights = ServedWeights(self.server, self._access, self._config, checkpoint, found)
-        self._captions = Captions(self.server, self.prompts, self.text, self._config, limits)
-        self._answers = Answers(self.server, self.prompts, self.text, self._config, limits)
+        self.server = Server(llm, self.config)
+        self._weights = ServedWeights(self.server, self.config, checkpoint, found)
+        self._captions = Captions(self.server, self.prompts, self.text, self.config, limits)
+        self._answers = Answers(self.server, self.prompts, self.text, self.config, limits)
         # After vLLM's start, which may change the number of threads.
-        threads = torch.get_num_threads() // tensor_parallel
-        self._images = Images(self.server, self.text, self._config, self._device, threads, image_batch)
-
-    @property
-    def config(self) -> ShowoConfig:
-        """The served model's configuration; a swap never changes it."""
-        return self._config
+        self._threads, self._image_batch = torch.get_num_threads() // tensor_parallel, image_batch
 
     @property
     def fingerprint(self) -> str:
         """`engine.checkpoints.weights.fingerprint` of the weights that serve."""
         return self._weights.fingerprint
-
-    @property
-    def precision(self) -> str:
-        """The floating-point type of the arithmetic."""
-        return self._precision
-
-    @property
-    def sampler(self) -> str:
-        """Who samples captions and answers: branched or paged (`engine.samplers.setting`)."""
-        return self._sampler
 
     @property
     def version(self) -> int:
@@ -201,10 +190,6 @@ class Engine:
     ) -> list[list[Answer]]:
         """The answer to every question of every image; an image's questions share its prefix.
 
-        All choices of all questions of an image are read in one pass, without decoding. That decides in
-        likelihood mode; in text mode it gives the answers whose greedy text is a choice, and the rest is
-        decoded.
-
         Raises:
             EngineError: a question without choices in likelihood mode, or a question that is too long.
         """
@@ -220,9 +205,15 @@ class Engine:
         """n images of every prompt; candidate i of a prompt has the seed of (seed, its key, "paint", i)."""
         self._same_length("keys", keys, prompts)
         with self._call("images") as tally:
-            found = self._images.sample(prompts, n, keys, seed, settings)
+            on_gpu = self._device.type == "cuda"
+            planned = (
+                planned_gpu_batch(self.config, n) if on_gpu else planned_batch(self.config, self._threads)
+            )
+            texts = [self.text.encode(prompt) for prompt in prompts]
+            batch = self._image_batch or planned
+            found = sample_images(self.server, texts, n, keys, seed, settings, batch)
             tally.samples = sum(map(len, found))
-            tally.tokens = tally.samples * self._config.num_image_tokens
+            tally.tokens = tally.samples * self.config.num_image_tokens
         return found
 
     def score(self, images: Sequence[ImageTokens], texts: Sequence[str]) -> list[list[float]]:
@@ -246,15 +237,17 @@ class Engine:
             CheckpointError: it does not fit, all reasons are listed; or it does not give what it should.
             EngineError: it fits, but could not be loaded; or a call is in flight, or the engine sleeps.
         """
-        self._weights.swap(checkpoint, self._verify)
+        with self._access.alone("a swap"):
+            self._weights.swap(checkpoint, self._verify)
 
     def sleep(self, level: int = 1) -> None:
         """Gives memory back until `wake`: keys and values at level 1, the weights too at level 2.
 
         Raises:
-            EngineError: there is no such level, it sleeps already, or a call is in flight.
+            EngineError: there is no such level, it sleeps already or cannot, or a call is in flight.
         """
-        self._weights.sleep(level)
+        with self._access.alone("going to sleep"):
+            self.server.sleep(level)
 
     def wake(self) -> None:
         """Serves again what it served; after level 2 the weights are read from their checkpoint.
@@ -263,7 +256,8 @@ class Engine:
             CheckpointError: that cannot be read, or has changed; the engine sleeps on.
             EngineError: vLLM failed to wake.
         """
-        self._weights.wake()
+        with self._access.alone("waking"):
+            self.server.wake(self._weights.reload)
 
     @contextmanager
     def asleep(self, level: int = 1) -> Iterator[None]:
@@ -278,7 +272,7 @@ class Engine:
     def _verify(self, probes: ProbeSet, checkpoint: Path) -> None:
         images = [ImageTokens(codes=probe.codes) for probe in probes.probes]
         scores = self._captions.score(images, [probe.token_ids for probe in probes.probes])
-        check_probe_logps(probes, [sum(one) for one in scores], self._precision, checkpoint)
+        check_probe_logps(probes, [sum(one) for one in scores], self.precision, checkpoint)
 
     def close(self) -> None:
         """Ends vLLM; safe to call again."""

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -150,39 +150,33 @@ def start(
     """
 
     def build(card: Card | None) -> LLM:
+        from vllm import LLM
+
+        from engine.serving.plugin import register, registered
+
         weights = weight_bytes(checkpoint, dtype)
         arguments = showo_arguments(
             config, dtype, max_sequences, kv_cache_gib, weights, tensor_parallel, card
         )
+        register()
+        if not registered():
+            raise EngineError("vLLM lost the registration of Show-o; install the pinned vLLM version")
+        # By itself vLLM gives every process a NUMA node of its own, and refuses where there are too few.
         cores = shared_cores(tensor_parallel) if tensor_parallel > 1 and card is None else ""
-        llm = _showo(checkpoint, arguments, cores)
+        binds = cores and BINDING not in os.environ
+        if binds:
+            os.environ[BINDING] = cores
+        try:
+            llm = LLM(str(checkpoint), enable_sleep_mode=sleep.available(), **arguments)
+        finally:
+            if binds:
+                del os.environ[BINDING]
+        require_whole_prompts(llm.llm_engine.vllm_config.scheduler_config)
         if card is not None:
             llm.collective_rpc("hermes_use_gpu")
         return llm
 
     return launched(checkpoint, build, dtype, tensor_parallel, deterministic)
-
-
-def _showo(checkpoint: Path, arguments: dict[str, Any], cores: str) -> LLM:
-    """`cores` is `shared_cores` for several processes on a CPU."""
-    from vllm import LLM
-
-    from engine.serving.plugin import register, registered
-
-    register()
-    if not registered():
-        raise EngineError("vLLM lost the registration of Show-o; install the pinned vLLM version")
-    # By itself vLLM gives every process a NUMA node of its own, and refuses where there are too few.
-    binds = cores and BINDING not in os.environ
-    if binds:
-        os.environ[BINDING] = cores
-    try:
-        llm = LLM(str(checkpoint), enable_sleep_mode=sleep.available(), **arguments)
-    finally:
-        if binds:
-            del os.environ[BINDING]
-    require_whole_prompts(llm.llm_engine.vllm_config.scheduler_config)
-    return llm
 
 
 def require_whole_prompts(scheduler: SchedulerConfig) -> None:

@@ -11,7 +11,6 @@ Legend: N features of an image, F their width, D hidden, T tokens of a prompt.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,8 @@ FEATURE_IMAGES = 32
 """Images whose embedded prompts are held at a time: at full size each prompt is 5 MB in float32."""
 
 
-class Prompts(ABC):
-    """How an image, and texts behind it, are written for a model."""
+class Prompts:
+    """How an image, and texts behind it, are written for a model: `[mmu][soi] codes [eoi][sot] text`."""
 
     window = 0
     """Images to prepare at a time, 0 for all."""
@@ -52,21 +51,29 @@ class Prompts(ABC):
         """The images with everything that understanding looks at."""
         return list(images)
 
-    @abstractmethod
     def requests(self, image: ImageTokens, texts: Sequence[Sequence[int]], room: int) -> list[dict[str, Any]]:
         """A prompt for vLLM of every text after the image, each leaving `room` tokens for the answer.
 
         Raises:
             InputError: not an image of this model, or a text is too long.
         """
+        (ids, _), start = self.image_prefix(image)
+        # Blocks of an image depend on all of it, also on what comes after them: the salt names the whole.
+        salt = image.salt()
+        return [
+            {"prompt_token_ids": fitting([*ids, *start, *text], room, self._config), "cache_salt": salt}
+            for text in texts
+        ]
 
-    @abstractmethod
     def image_prefix(self, image: ImageTokens) -> tuple[Prefix, tuple[int, ...]]:
         """The image in the model's own order, and the ids with which every text after it begins.
 
         Raises:
             InputError: not an image of this model.
         """
+        check_codes(image, self._config)
+        words = self._config.vocabulary
+        return Prefix(words.mmu_prefix(image.codes)), (words.bos,)
 
     def prefix(self, image: ImageTokens, text: Sequence[int], room: int) -> Prefix:
         """What all continuations of a text after the image share; it leaves `room` tokens for each.
@@ -90,24 +97,6 @@ class Prompts(ABC):
         for one in whole:
             fitting([*prefix.ids, *one.text], max([room, *map(len, one.choices)]), self._config)
         return ImageQuestions.of(prefix, whole)
-
-
-class CodePrompts(Prompts):
-    """`[mmu][soi] codes [eoi][sot] text`."""
-
-    def requests(self, image: ImageTokens, texts: Sequence[Sequence[int]], room: int) -> list[dict[str, Any]]:
-        (ids, _), start = self.image_prefix(image)
-        # Blocks of an image depend on all of it, also on what comes after them: the salt names the whole.
-        salt = image.salt()
-        return [
-            {"prompt_token_ids": fitting([*ids, *start, *text], room, self._config), "cache_salt": salt}
-            for text in texts
-        ]
-
-    def image_prefix(self, image: ImageTokens) -> tuple[Prefix, tuple[int, ...]]:
-        check_codes(image, self._config)
-        words = self._config.vocabulary
-        return Prefix(words.mmu_prefix(image.codes)), (words.bos,)
 
 
 class FeaturePrompts(Prompts):
@@ -196,7 +185,7 @@ def open_prompts(
         CheckpointError: the tower is missing, or gives other features than the model takes.
     """
     if not config.w_clip_vit:
-        return CodePrompts(config)
+        return Prompts(config)
     tower = ClipTower.load(checkpoint / CLIP_FOLDER, device)
     if (tower.tokens, tower.width) != (config.clip_tokens, config.clip_size):
         raise CheckpointError(

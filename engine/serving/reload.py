@@ -151,4 +151,5 @@ def _held_value(module: nn.Module, path: str, state: dict[str, Tensor], dtype: t
 
 def _part(module: Any, value: Tensor, dim: int) -> Tensor:
     """What this process holds of a tensor that tensor parallelism divides."""
-    return value.chunk(module.tp_size, dim)[module.tp_rank].contiguous()
+    part: Tensor = value.chunk(module.tp_size, dim)[module.tp_rank]
+    return part.contiguous()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from engine.errors import EngineError
@@ -13,33 +12,18 @@ from engine.models.showo_config import ShowoConfig
 from engine.serving import launch, sleep
 
 if TYPE_CHECKING:
-    from vllm import SamplingParams
+    from vllm import LLM, SamplingParams
 
 
 class Server:
-    """Owns vLLM. After a call that was cut short inside it, all further ones are refused.
+    """Owns vLLM. After a call that was cut short inside it, all further ones are refused."""
 
-    Raises (constructor):
-        EngineError: vLLM could not start.
-    """
-
-    def __init__(
-        self,
-        checkpoint: Path,
-        config: ShowoConfig,
-        dtype: str,
-        max_sequences: int,
-        kv_cache_gib: float,
-        tensor_parallel: int,
-        deterministic: bool = False,
-    ) -> None:
-        """`deterministic` is as in `launch.launched`."""
+    def __init__(self, llm: LLM, config: ShowoConfig) -> None:
+        """`llm` is of `launch.start`."""
+        self.llm = llm
         self._eos, self._prefix = config.vocabulary.eos, config.prefix_length
         self._broken = ""
         self._asleep = 0
-        self.llm = launch.start(
-            checkpoint, config, dtype, max_sequences, kv_cache_gib, tensor_parallel, deterministic
-        )
         self._closed = False
         self.meter = Meter(lambda: self.rpc("counting failed", "hermes_counts"))
 
@@ -126,11 +110,7 @@ class Server:
             self.llm.llm_engine.reset_encoder_cache()
 
     def sleep(self, level: int) -> None:
-        """Gives memory back until `wake`: keys and values at level 1, the weights too at level 2.
-
-        Raises:
-            EngineError: there is no such level, it sleeps already or cannot, or a request is in flight.
-        """
+        """See `Engine.sleep`."""
         self.ready()
         if level not in sleep.LEVELS:
             raise EngineError(f"sleep level {level} is not one of {sleep.LEVELS}")
@@ -156,13 +136,13 @@ class Server:
             return
         with launch.translated("waking failed"):
             # Weights are loaded before keys and values are back: a load needs room for a second copy of them.
-            sleep.wake_weights(self.llm)
+            sleep.wake(self.llm, "weights")
             awake = False
             try:
                 self._asleep = 0
                 if level == sleep.WEIGHTS:
                     load()
-                sleep.wake_cache(self.llm)
+                sleep.wake(self.llm, "kv_cache")
                 # vLLM still knows which prefixes its blocks held, and those are empty now.
                 self.reset_caches()
                 awake = True

@@ -12,7 +12,7 @@ import ctypes
 import mmap
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -36,7 +36,7 @@ def available() -> bool:
 
 def require_sleep(llm: LLM) -> None:
     """Raises EngineError where an engine cannot sleep."""
-    if not (_in_pool(llm) or _on_cpu(llm)):
+    if not _in_pool(llm) and llm.llm_engine.vllm_config.device_config.device_type != "cpu":
         raise EngineError(
             "this engine cannot sleep: another engine of this process has vLLM's allocator, or this vLLM has "
             "none; give every engine that is to sleep a process of its own"
@@ -53,16 +53,11 @@ def sleep(llm: LLM, level: int) -> None:
         llm.collective_rpc("hermes_sleep", args=(level,))
 
 
-def wake_weights(llm: LLM) -> None:
-    """Room for the weights, with their values after level 1; after level 2 they must be loaded next."""
+def wake(llm: LLM, part: Literal["weights", "kv_cache"]) -> None:
+    """Room for the weights, which have their values after level 1 and must be loaded next after level 2; or
+    for keys and values: the caches must be reset next."""
     if _in_pool(llm):
-        llm.wake_up(tags=["weights"])
-
-
-def wake_cache(llm: LLM) -> None:
-    """Room for keys and values; the caches must be reset next."""
-    if _in_pool(llm):
-        llm.wake_up(tags=["kv_cache"])
+        llm.wake_up(tags=[part])
 
 
 def give_back(tensors: Iterable[Tensor]) -> None:
@@ -94,7 +89,3 @@ def give_back(tensors: Iterable[Tensor]) -> None:
 def _in_pool(llm: LLM) -> bool:
     """Whether vLLM's sleep mode has this engine's weights, keys and values."""
     return llm.llm_engine.model_config.enable_sleep_mode
-
-
-def _on_cpu(llm: LLM) -> bool:
-    return llm.llm_engine.vllm_config.device_config.device_type == "cpu"

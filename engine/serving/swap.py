@@ -16,44 +16,35 @@ from engine.checkpoints.weights import fingerprint
 from engine.errors import CheckpointError
 from engine.files.layout import WEIGHTS
 from engine.models.showo_config import ShowoConfig
-from engine.serving.exclusive import ExclusiveAccess
 from engine.serving.server import Server
 
 
 class ServedWeights:
     """The weights of one server, from a checkpoint on disk."""
 
-    def __init__(
-        self, server: Server, access: ExclusiveAccess, config: ShowoConfig, checkpoint: Path, found: str
-    ) -> None:
+    def __init__(self, server: Server, config: ShowoConfig, checkpoint: Path, found: str) -> None:
         """`found` is the fingerprint of `checkpoint`, whose tokenizers serve throughout."""
-        self._server, self._access, self._config = server, access, config
+        self._server, self._config = server, config
         self._checkpoint = self._tokenizers = checkpoint
         self.fingerprint = found
         self.version = 0
 
     def swap(self, checkpoint: Path, verify: Callable[[ProbeSet, Path], None]) -> None:
         """See `Engine.swap`; `verify` raises where the weights that serve give other log-probs."""
-        with self._access.alone("a swap"):
-            self._server.ready()
-            check_swap(checkpoint, self._tokenizers, self._config)
-            new, probes = fingerprint(checkpoint), read_probes(checkpoint)
-            verified = None if probes is None else partial(verify, probes, checkpoint)
-            self._replace(checkpoint, f", the weights from {self._checkpoint} still serve", verified)
-            self._checkpoint, self.fingerprint = checkpoint, new
-            self.version += 1
+        self._server.ready()
+        check_swap(checkpoint, self._tokenizers, self._config)
+        new, probes = fingerprint(checkpoint), read_probes(checkpoint)
+        verified = None if probes is None else partial(verify, probes, checkpoint)
+        self._replace(checkpoint, f", the weights from {self._checkpoint} still serve", verified)
+        self._checkpoint, self.fingerprint = checkpoint, new
+        self.version += 1
 
-    def sleep(self, level: int) -> None:
-        """See `Engine.sleep`."""
-        with self._access.alone("going to sleep"):
-            self._server.sleep(level)
+    def reload(self) -> None:
+        """Loads what served when the engine went to sleep.
 
-    def wake(self) -> None:
-        """See `Engine.wake`."""
-        with self._access.alone("waking"):
-            self._server.wake(self._reload)
-
-    def _reload(self) -> None:
+        Raises:
+            CheckpointError: it cannot be read, or has changed.
+        """
         if (found := fingerprint(self._checkpoint)) != self.fingerprint:
             raise CheckpointError(
                 f"{self._checkpoint}: holds weights {found}, but {self.fingerprint} served from it when the "

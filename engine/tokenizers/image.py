@@ -23,6 +23,7 @@ from engine.files.layout import WEIGHTS
 from engine.files.tensors import save_tensors
 from engine.records import Record
 from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config, magvit_v2_from
+from engine.tokenizers.magvit_v2_blocks import code_bits, sign_codes
 
 
 class ImageTokenizer(Protocol):
@@ -30,11 +31,9 @@ class ImageTokenizer(Protocol):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] float in [-1, 1] -> codes [B, h*w] int64, row-major."""
-        ...
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, h*w] -> [B, 3, H, W] float, about [-1, 1], where the weights lie."""
-        ...
 
 
 class PatchLfqConfig(Record):
@@ -93,18 +92,14 @@ class PatchLfq(nn.Module):
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] float in [-1, 1] -> codes [B, h*w] int64, row-major."""
-        bits = (self.latent(pixels) > 0).flatten(2).long()
-        weights = 2 ** torch.arange(self.config.bits - 1, -1, -1, device=pixels.device)
-        return (bits * weights[:, None]).sum(1)
+        return sign_codes(self.latent(pixels))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, h*w] -> [B, 3, H, W] float, about [-1, 1], where the weights lie."""
         side = self.config.image_size // self.config.patch
-        codes = codes.to(next(self.parameters()).device)
-        shifts = torch.arange(self.config.bits - 1, -1, -1, device=codes.device)
-        bits = (codes[:, None] >> shifts[:, None] & 1) * 2 - 1
-        return self.reconstruct(bits.float().unflatten(-1, (side, side)))
+        bits = code_bits(codes.to(next(self.parameters()).device), self.config.bits)
+        return self.reconstruct(bits.unflatten(-1, (side, side)))
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import CheckpointError, ConfigError, DataError
-from engine.files.tensors import check_tensors
+from engine.files.tensors import check_tensors, layout_of
 from engine.records import Record
 from engine.tokenizers.magvit_v2_blocks import (
     COLOURS,
@@ -135,8 +135,7 @@ def magvit_v2_from(config: MagvitV2Config, state: dict[str, Tensor], where: Path
     with torch.device("meta"):
         tokenizer = MagvitV2(config)
     weights = {name: tensor for name, tensor in state.items() if name not in (CODEBOOK, PLACE_VALUES)}
-    layout = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in weights.items()}
-    check_tensors(layout, tokenizer, where)
+    check_tensors(layout_of(weights), tokenizer, where)
     _check_codebook(config.bits, state, where)
     tokenizer.to_empty(device="cpu").load_state_dict(weights)
     return tokenizer.requires_grad_(False).eval()

@@ -82,7 +82,7 @@ def make_questions(
     if not models.reader.url:
         _collect(items, QuestionMaker(writing), to)
         return
-    with closing(TextCache(to.with_name(to.name + ".cache.jsonl"))) as cache:
+    with closing(TextCache(to.with_name(to.name + ".cache.sqlite"))) as cache:
         author = CachedTextModel(Endpoint(models.writer), cache) if models.writer.url else None
         own = combine or author is None
         _collect(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from curate.questions.lookup import Lookup
     from curate.scoring.scorers import Scorers
     from curate.sources import Source
-    from curate.store.origin import Serving
     from curate.store.summary import CurateSummary
     from curate.workers.pool import Pool, Sampler
     from engine.records import Candidates, Preference
@@ -112,7 +111,7 @@ def curate_round(
     if fresh:
         _remove(target)
     origin = origin_of(
-        _serving(settings, checkpoint), source, settings.curate, scorers, number, settings.seed
+        source, settings.curate, scorers, number, settings.seed, **_serving(settings, checkpoint)
     )
     history = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
@@ -134,22 +133,21 @@ def curate_round(
     return summary
 
 
-def _serving(settings: RunSettings, checkpoint: Path) -> Serving:
-    """What of the engine decides its samples."""
-    from curate.store.origin import Serving
+def _serving(settings: RunSettings, checkpoint: Path) -> dict[str, Any]:
+    """What of the engine decides its samples, as `origin_of` takes it."""
     from engine.checkpoints.weights import fingerprint
     from engine.devices import compute_device
     from engine.machine.precision import serving_dtype
     from engine.samplers.setting import sampler_for
 
     device = compute_device()
-    return Serving(
-        model=fingerprint(checkpoint),
-        precision=serving_dtype(settings.engine.dtype),
-        sampler=sampler_for(settings.engine.sampler, device),
-        device=device.type,
-        deterministic=settings.engine.deterministic or device.type == "cpu",
-    )
+    return {
+        "model": fingerprint(checkpoint),
+        "precision": serving_dtype(settings.engine.dtype),
+        "sampler": sampler_for(settings.engine.sampler, device),
+        "device": device.type,
+        "deterministic": settings.engine.deterministic or device.type == "cpu",
+    }
 
 
 @contextmanager

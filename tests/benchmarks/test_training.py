@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.speed import pair_work, train_step
+from benchmarks.speed import train_step, workload
 from benchmarks.speed.model_sizes import config_of
-from benchmarks.speed.reference_store import one_size
 from train.distributed.policy import process_group
 
 
@@ -30,17 +29,11 @@ def test_both_sides_of_a_step_have_the_same_losses_and_move(tmp_path: Path) -> N
 
 def test_random_pairs_fit_their_shape_and_are_those_of_their_seed() -> None:
     config = config_of("tiny")
-    found = pair_work.preferences(config, 5, 10, seed=1)
-    assert found == pair_work.preferences(config, 5, 10, seed=1)
-    assert found != pair_work.preferences(config, 5, 10, seed=2)
+    found = workload.preferences(config, 5, 10, seed=1)
+    assert found == workload.preferences(config, 5, 10, seed=1)
+    assert found != workload.preferences(config, 5, 10, seed=2)
     for one in found:
         assert one.captions
         assert one.images
         assert len(one.images.win.codes) == config.num_image_tokens
         assert 8 <= len(one.captions.lose.token_ids) <= 10
-
-
-def test_a_store_of_many_pairs_is_read_back_whole(tmp_path: Path) -> None:
-    write, read = one_size(100, tmp_path / "reference.zarr")
-    assert write.figures["pairs a chunk"] == 32
-    assert read.figures["MiB in memory"] == pytest.approx(100 * (8 + 16 * 4) / 2**20)

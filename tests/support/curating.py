@@ -12,7 +12,7 @@ from curate.protocol import UnifiedModel
 from curate.sampling import CandidateSampler
 from curate.scoring.scorers import Scorers
 from curate.sources import Source
-from curate.store.origin import Origin, Serving, origin_of
+from curate.store.origin import Origin, origin_of
 from curate.store.previous_pairs import PairHistory
 from curate.store.summary import CurateSummary
 from curate.workers.pool import LocalPool
@@ -32,8 +32,8 @@ def curate_here(
 ) -> CurateSummary:
     """Curates a source into a folder."""
     sampler = CandidateSampler(model, scorers, source, config, round_number, seed, folder / FEATURES)
-    serving = Serving(model=model.fingerprint, precision=model.precision)
-    origin = origin_of(serving, source, config, scorers, round_number, seed)
+    served = {"model": model.fingerprint, "precision": model.precision}
+    origin = origin_of(source, config, scorers, round_number, seed, **served)
     return curate(
         lambda: nullcontext(LocalPool(sampler)),
         source,

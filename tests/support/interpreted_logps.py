@@ -15,8 +15,8 @@ import torch
 from logps_problem import error, exact, problem, run
 
 from train.logps.dispatch import token_logps
-from train.logps.eager import eager_logps
 from train.logps.fused import fused_logps
+from train.logps.head import eager_logps
 
 CASES = {
     "float32": (37, 301, torch.float32, True),

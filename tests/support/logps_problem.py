@@ -10,8 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from train.logps.eager import eager_logps
-from train.logps.head import Head
+from train.logps.head import Head, eager_logps
 
 
 class Problem(NamedTuple):

@@ -45,7 +45,7 @@ def test_before_no_operation_on_a_file_is_a_kill_felt(jobs: tuple[Job, Job]) -> 
         if not interrupted:
             break
         attempt(killed)
-        end = compare(killed, whole, 0)
+        end = compare(killed, whole)
         assert (end.lost, end.identical) == (0, True), f"killed before operation {operation}"
         discard(killed)
     assert operation > 40

@@ -131,27 +131,19 @@ class Layout:
         first = self.words.t2i_pad(text, self.config.max_text_len)
         return Row(text + self.words.image(seen.tolist()), labels, first, t2i=True)
 
-    def pair_caption(self, preference: Preference, which: Which) -> Row:
-        """`caption_row` of the winner or loser, given the item's own image."""
-        assert preference.captions
-        ids = getattr(preference.captions, which).token_ids
+    def caption_of(self, preference: Preference, which: Which | None) -> Row:
+        """`caption_row` of the winner, the loser or (None) the item's own caption, given its image."""
+        if which is None:
+            ids: Sequence[int] = self.encode(preference.caption)
+        else:
+            ids = getattr(preference.captions, which).token_ids
         return self.caption_row(preference.image_codes, ids, preference.image_features)
 
-    def pair_image(self, preference: Preference, which: Which, mask: ImageMask) -> Row:
-        """`image_row` of the winner or loser, given the item's own caption unless the mask drops it."""
-        assert preference.images
-        codes = getattr(preference.images, which).codes
+    def image_of(self, preference: Preference, which: Which | None, mask: ImageMask) -> Row:
+        """`image_row` of the winner, the loser or (None) the item's own image, given its caption unless the
+        mask drops it."""
+        codes = preference.image_codes if which is None else getattr(preference.images, which).codes
         return self.image_row(preference.caption if mask.text else "", codes, mask.masked)
-
-    def real_caption(self, preference: Preference) -> Row:
-        """`caption_row` of the item's own caption."""
-        ids = self.encode(preference.caption)
-        return self.caption_row(preference.image_codes, ids, preference.image_features)
-
-    def real_image(self, preference: Preference, mask: ImageMask) -> Row:
-        """`image_row` of the item's own image."""
-        caption = preference.caption if mask.text else ""
-        return self.image_row(caption, preference.image_codes, mask.masked)
 
     def _read_features(self, name: str) -> NDArray[np.float32]:
         return open_features(self._features, name, self.config.clip_tokens, self.config.clip_size)
@@ -304,18 +296,18 @@ def pair_rows(
     with_captions = [i for i, one in enumerate(preferences) if captions and one.captions and masks[i]]
     with_images = [i for i, one in enumerate(preferences) if images and one.images and masks[i]]
     homologous = [i for i, one in enumerate(preferences) if one.image_codes]
-    rows = [layout.pair_caption(preferences[i], which) for which in WHICH for i in with_captions]
+    rows = [layout.caption_of(preferences[i], which) for which in WHICH for i in with_captions]
     # Winner and loser under the same masks: an image's log-prob depends on which codes are masked.
     rows += [
-        layout.pair_image(preferences[i], which, mask)
+        layout.image_of(preferences[i], which, mask)
         for which in WHICH
         for i in with_images
         for mask in masks[i]
     ]
     if real_captions:
-        rows += [layout.real_caption(preferences[i]) for i in homologous]
+        rows += [layout.caption_of(preferences[i], None) for i in homologous]
     if real_images:
-        rows += [layout.real_image(preferences[i], mask) for i in homologous for mask in real_images[i]]
+        rows += [layout.image_of(preferences[i], None, mask) for i in homologous for mask in real_images[i]]
     return PairRows(
         rows=layout.stack(rows),
         size=len(preferences),

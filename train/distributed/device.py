@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from engine.devices import first_sentences, memory_ended
-from engine.errors import ConfigError, EngineError
+from engine.devices import enough_memory
+from engine.errors import ConfigError
 from train.config import TrainConfig
 
 LESS = (
@@ -40,14 +40,8 @@ def open_device(config: TrainConfig, number: int = 0, advice: str = LESS) -> Ite
             raise ConfigError(f"train: rank {number} of this machine has no GPU, there are {found}")
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)
-    with same_bits() if device.type == "cuda" else nullcontext():
-        try:
-            yield device
-        except RuntimeError as error:
-            if not memory_ended(error):
-                raise
-            said = first_sentences(error)
-            raise EngineError(f"train: the memory of {device} ran out ({said}); {advice}") from error
+    with same_bits() if device.type == "cuda" else nullcontext(), enough_memory(f"train on {device}", advice):
+        yield device
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from train.distributed.deepspeed_config import PERSIST, deepspeed_config, shares
 from train.distributed.device import open_device
 from train.distributed.full_precision import Fp32State
 from train.distributed.lora import UP, add_adapters, merge_adapters
-from train.distributed.state import read_state, write_info, write_shard
+from train.distributed.state import read_state, write_state
 from train.logps.row_logps import RowLogps
 
 BETAS = (0.9, 0.999)
@@ -155,12 +155,10 @@ class Policy:
                 self._engine.backward(loss)
                 if self._config.zero_stage == 0:
                     # DeepSpeed clips by it and does not tell.
-                    norm = float(get_total_norm(self._gradients()))
+                    gradients = [p.grad for p in self._fp32.parameters.values() if p.grad is not None]
+                    norm = float(get_total_norm(gradients))
                 self._engine.step()
         return norm if self._config.zero_stage == 0 else float(self._engine.get_global_grad_norm())
-
-    def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self._fp32.parameters.values() if p.grad is not None]
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over the ranks, on the CPU."""
@@ -185,10 +183,9 @@ class Policy:
                 beside.mkdir(parents=True)
         dist.barrier()
         with _quiet_deepspeed():
-            write_shard(self._fp32, beside, self.rank, self.world)
+            write_state(self._fp32, beside, self.rank, self.world)
         dist.barrier()
         if self.rank == 0:
-            write_info(self._fp32, beside, self.world)
             place_folder(beside, folder)
         dist.barrier()
 

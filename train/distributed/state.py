@@ -36,8 +36,8 @@ class StateInfo(Record):
     schema: int = 1
 
 
-def write_shard(fp32: Fp32State, folder: Path, rank: int, ranks: int) -> None:
-    """Writes this rank's file. All ranks call it."""
+def write_state(fp32: Fp32State, folder: Path, rank: int, ranks: int) -> None:
+    """Writes this rank's file, and rank 0 state.json. All ranks call it."""
     mine: dict[str, Tensor] = {}
     for number, name in enumerate(fp32.parameters):
         for kind in KINDS:
@@ -47,44 +47,36 @@ def write_shard(fp32: Fp32State, folder: Path, rank: int, ranks: int) -> None:
                 mine[f"{kind}/{name}"] = whole
     with writing(folder):
         save_tensors(mine, folder / _shard(rank, ranks))
-
-
-def write_info(fp32: Fp32State, folder: Path, ranks: int) -> None:
-    """Writes state.json; for one rank."""
-    info = StateInfo(updates=fp32.updates, ranks=ranks)
-    write_file(folder / INFO, msgspec.json.encode(info))
+    if rank == 0:
+        write_file(folder / INFO, msgspec.json.encode(StateInfo(updates=fp32.updates, ranks=ranks)))
 
 
 def read_state(fp32: Fp32State, folder: Path) -> None:
-    """Restores what `write_shard` and `write_info` wrote, whatever number of ranks they were.
+    """Restores what `write_state` wrote, whatever number of ranks it was.
 
     Raises:
         CheckpointError: a file is missing or broken, or does not fit the model; names it.
     """
     try:
-        _read(fp32, folder)
+        info = msgspec.json.decode((folder / INFO).read_bytes(), type=StateInfo)
+        shards = [safe_open(folder / _shard(rank, info.ranks), "pt") for rank in range(info.ranks)]
+        places = {name: shard for shard in shards for name in shard.offset_keys()}
+        wanted = {f"{kind}/{name}" for name in fp32.parameters for kind in KINDS}
+        if places.keys() != wanted:
+            odd = sorted(places.keys() ^ wanted)
+            raise _unusable(folder, f"{len(odd)} tensors too many or too few, the first {odd[0]}")
+        # Before anything changes: a state is taken up whole or not at all.
+        for key, shard in places.items():
+            shape = tuple(shard.get_slice(key).get_shape())
+            if shape != fp32.shape(key.partition("/")[2]):
+                raise _unusable(folder, f"{key} has shape {list(shape)}")
+        fp32.updates = info.updates
+        for name in fp32.parameters:
+            for kind in KINDS:
+                key = f"{kind}/{name}"
+                fp32.write(kind, name, places[key].get_tensor(key))
     except (OSError, msgspec.MsgspecError, SafetensorError) as error:
         raise _unusable(folder, error) from error
-
-
-def _read(fp32: Fp32State, folder: Path) -> None:
-    info = msgspec.json.decode((folder / INFO).read_bytes(), type=StateInfo)
-    shards = [safe_open(folder / _shard(rank, info.ranks), "pt") for rank in range(info.ranks)]
-    places = {name: shard for shard in shards for name in shard.offset_keys()}
-    wanted = {f"{kind}/{name}" for name in fp32.parameters for kind in KINDS}
-    if places.keys() != wanted:
-        odd = sorted(places.keys() ^ wanted)
-        raise _unusable(folder, f"{len(odd)} tensors too many or too few, the first {odd[0]}")
-    # Before anything changes: a state is taken up whole or not at all.
-    for key, shard in places.items():
-        shape = tuple(shard.get_slice(key).get_shape())
-        if shape != fp32.shape(key.partition("/")[2]):
-            raise _unusable(folder, f"{key} has shape {list(shape)}")
-    fp32.updates = info.updates
-    for name in fp32.parameters:
-        for kind in KINDS:
-            key = f"{kind}/{name}"
-            fp32.write(kind, name, places[key].get_tensor(key))
 
 
 def _shard(rank: int, ranks: int) -> str:

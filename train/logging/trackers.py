@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,17 +23,18 @@ from train.logging.metrics import TrainStep, scalars
 FOLDER = "tensorboard"
 
 
-class Tracker(Protocol):
+class Tracker(NamedTuple):
     """Takes steps in order."""
+
+    add: Callable[[dict[str, float], int], object]
+    """Takes the numbers of one step, and its own."""
+    flush: Callable[[], object]
+    """Puts everything so far where a killed process leaves it."""
+    close: Callable[[], object]
 
     def log(self, step: TrainStep) -> None:
         """Takes one step."""
-
-    def flush(self) -> None:
-        """Puts everything so far where a killed process leaves it."""
-
-    def close(self) -> None:
-        """Ends."""
+        self.add(scalars(step), step.step)
 
 
 @contextmanager
@@ -55,45 +56,30 @@ def open_trackers(
         yield tuple(stack.enter_context(closing(_OPEN[name](config, folder, done))) for name in names)
 
 
-class TensorBoard:
+def _open_tensorboard(config: TrainConfig, folder: Path, done: int) -> Tracker:
     """Event files in `<out>.training/tensorboard`. A resumed run has points after its state purged."""
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, config: TrainConfig, folder: Path, done: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    writer: Any = SummaryWriter(str(folder / FOLDER), purge_step=done + 1)
 
-        self._writer: Any = SummaryWriter(str(folder / FOLDER), purge_step=done + 1)
-        self.flush, self.close = self._writer.flush, self._writer.close
+    def add(numbers: dict[str, float], step: int) -> None:
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
 
-    def log(self, step: TrainStep) -> None:
-        """Takes one step."""
-        for name, value in scalars(step).items():
-            self._writer.add_scalar(name, value, step.step)
+    return Tracker(add, writer.flush, writer.close)
 
 
-class _Library:
-    """wandb and trackio, which share these calls; both keep what they get on this machine."""
-
-    def __init__(self, library: Any, **arguments: Any) -> None:
-        library.init(project="hermes", resume="allow", **arguments)
-        self._library = library
-
-    def log(self, step: TrainStep) -> None:
-        """Takes one step."""
-        self._library.log(scalars(step), step=step.step)
-
-    def flush(self) -> None:
-        """Does nothing: both write as they go."""
-
-    def close(self) -> None:
-        """Ends the run."""
-        self._library.finish()
+def _library(library: Any, **arguments: Any) -> Tracker:
+    """wandb or trackio, which share these calls; both keep what they get on this machine, as they go."""
+    library.init(project="hermes", resume="allow", **arguments)
+    return Tracker(lambda numbers, step: library.log(numbers, step=step), lambda: None, library.finish)
 
 
 def _open_wandb(config: TrainConfig, folder: Path, done: int) -> Tracker:
     import wandb
 
     # Steps that a resumed run repeats are the same numbers; wandb keeps the first.
-    return _Library(
+    return _library(
         wandb,
         name=folder.parent.name,
         dir=str(folder),
@@ -106,7 +92,7 @@ def _open_wandb(config: TrainConfig, folder: Path, done: int) -> Tracker:
 def _open_trackio(config: TrainConfig, folder: Path, done: int) -> Tracker:
     import trackio
 
-    return _Library(trackio, name=_run_id(folder), config=msgspec.to_builtins(config))
+    return _library(trackio, name=_run_id(folder), config=msgspec.to_builtins(config))
 
 
 def _run_id(folder: Path) -> str:
@@ -115,7 +101,7 @@ def _run_id(folder: Path) -> str:
 
 
 _OPEN: Mapping[str, Callable[[TrainConfig, Path, int], Tracker]] = {
-    "tensorboard": TensorBoard,
+    "tensorboard": _open_tensorboard,
     "wandb": _open_wandb,
     "trackio": _open_trackio,
 }

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from engine.errors import ConfigError
 from train.logps.chunked import chunked_logps
-from train.logps.eager import eager_logps
-from train.logps.head import Head
+from train.logps.head import Head, eager_logps
 
 VARIABLE = "HERMES_LOGPS"
 VERSIONS = ("eager", "chunked", "triton")

@@ -1,6 +1,6 @@
 """Summed log-probs of whole rows, as one module: what the policy and the reference both run.
 
-Legend: R rows, T tokens, N labels, D hidden.
+Legend: R rows, T tokens, N labels, D hidden; of `HeadLogps` alone, T labelled tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +13,26 @@ from torch import Tensor, nn
 from engine.checkpoints.weights import load_model
 from engine.models.showo import Showo
 from train.data.batch import Rows, label_places
-from train.logps.module import HeadLogps
+from train.logps.dispatch import token_logps
+from train.logps.head import Head
+
+
+class HeadLogps(nn.Module):
+    """`token_logps` as a module that owns the head's parameters.
+
+    A sharded trainer gathers a module's own parameters around its forward and backward passes. Reading
+    `lm_head.weight` from outside would find an empty shard; here the parameters are shared with the head,
+    as tied weights are, and are gathered when this module runs.
+    """
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self.weight = head.weight
+        self.bias = head.bias
+
+    def forward(self, hidden_TD: Tensor, targets_T: Tensor) -> Tensor:
+        """log p(target), [T] float32."""
+        return token_logps(hidden_TD, Head(self.weight, self.bias), targets_T)
 
 
 class RowLogps(nn.Module):

@@ -28,9 +28,7 @@ class PairLogps(NamedTuple):
 
     def margin(self, beta: float) -> Tensor:
         """The DPO margins, [P]."""
-        return dpo_margin(
-            self.policy_win_P, self.policy_lose_P, self.reference_win_P, self.reference_lose_P, beta
-        )
+        return dpo_margin(*self[:4], beta)
 
 
 class BatchLoss(NamedTuple):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from engine.errors import HermesError
-from engine.machine.plan import shares
+from engine.machine.plan import Share, shares
 from engine.machine.probe import on_cores, read_machine
 from train.data.batch import Layout
 from train.data.preferences import load_preferences
@@ -33,24 +33,33 @@ class Job(NamedTuple):
     """What one process scores."""
 
     inputs: TrainingInputs
-    """Without preferences: each process reads them again, which is quicker than to send them."""
+    """Without the preferences, which each process reads again: that is quicker than to send them."""
     store: Path
     rank: int
-    cores: tuple[int, ...]
-    threads: int
+    share: Share
     blocks: tuple[int, ...]
+
+
+def blocks_alone(
+    inputs: TrainingInputs, store: PartialStore, numbers: Sequence[int], gpu: int = 0
+) -> Iterator[int]:
+    """Scoring in this process; the model is loaded when there is something to score."""
+    with open_device(inputs.config, gpu, FREE) as device:
+        scorer = load_scorer(inputs.frozen, inputs.config.dtype, device)
+        layout = Layout.load(inputs.frozen, inputs.features)
+        score = blocks_here(inputs.preferences, inputs.basis.reference, layout, scorer)
+        yield from score(store, numbers)
 
 
 def blocks_by_ranks(inputs: TrainingInputs, path: Path, ranks: int) -> ScoreBlocks:
     """Scoring by `ranks` processes on cores of their own, each with the model in its own memory."""
 
     def score(store: PartialStore, numbers: Sequence[int]) -> Iterator[int]:
-        sent, store_path = inputs._replace(preferences=()), partial_of(path)
-        parts = enumerate(shares(read_machine(), ranks)[: len(numbers)])
+        parts, sent = shares(read_machine(), ranks), inputs._replace(preferences=())
         return _run(
             [
-                Job(sent, store_path, rank, part.cores, part.threads, tuple(numbers[rank::ranks]))
-                for rank, part in parts
+                Job(sent, partial_of(path), rank, parts[rank], tuple(numbers[rank::ranks]))
+                for rank in range(min(ranks, len(numbers)))
             ]
         )
 
@@ -66,7 +75,7 @@ def _run(jobs: Sequence[Job]) -> Iterator[int]:
         for job in jobs:
             reader, writer = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(job, writer), daemon=True)
-            with on_cores(job.cores):
+            with on_cores(job.share.cores):
                 process.start()
             # The child has its own; while this one were open, its end would not be noticed.
             writer.close()
@@ -101,15 +110,12 @@ def _work(job: Job, writer: Connection) -> None:
     # Standard output is the parent's, for a person.
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(job.threads)
-    inputs = job.inputs
+    torch.set_num_threads(job.share.threads)
     try:
-        with open_device(inputs.config, job.rank % max(1, torch.cuda.device_count()), FREE) as device:
-            scorer = load_scorer(inputs.frozen, inputs.config.dtype, device)
-            layout = Layout.load(inputs.frozen, inputs.features)
-            score = blocks_here(load_preferences(inputs.pairs), inputs.basis.reference, layout, scorer)
-            for block in score(PartialStore.open(job.store), job.blocks):
-                writer.send(block)
+        inputs = job.inputs._replace(preferences=load_preferences(job.inputs.pairs))
+        gpu = job.rank % max(1, torch.cuda.device_count())
+        for block in blocks_alone(inputs, PartialStore.open(job.store), job.blocks, gpu):
+            writer.send(block)
     except HermesError as error:
         writer.send(error)
 

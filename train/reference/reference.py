@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.checkpoints.weights import fingerprint, load_config
 from engine.errors import StageOrderError, StaleError
 from engine.files.atomic import place_folder
+from engine.files.lock import holding
 from engine.models.showo_config import ShowoConfig
 from engine.records import Preference, Record
 from train.config import TrainConfig
@@ -30,7 +31,6 @@ from train.reference.store import (
     PartialStore,
     attributes_of,
     block_size,
-    locked,
     read_arrays,
 )
 
@@ -146,7 +146,8 @@ def compute_reference(
         report(total, total)
         return path
     layout.check(preferences)
-    with locked(path):
+    busy = f"{path}: another process computes it; wait for it, or stop it"
+    with holding(path.with_name(path.name + ".lock"), busy):
         folder = partial_of(path)
         store = _open_partial(folder, basis, preferences, block or block_size(total))
         missing = store.missing()
@@ -199,10 +200,10 @@ def score_block(
     for i, one in enumerate(preferences):
         for which in WHICH:
             if one.captions:
-                work.append((layout.pair_caption(one, which), f"caption_{which}", (i,)))
+                work.append((layout.caption_of(one, which), f"caption_{which}", (i,)))
             for k in range(masks if one.images else 0):
                 mask = image_mask(int(seeds[i, k]), basis.image_tokens, basis.text_dropout)
-                work.append((layout.pair_image(one, which, mask), f"image_{which}", (i, k)))
+                work.append((layout.image_of(one, which, mask), f"image_{which}", (i, k)))
     work.sort(key=lambda entry: len(entry[0].ids))
     for start in range(0, len(work), BATCH_ROWS):
         part = work[start : start + BATCH_ROWS]

@@ -20,8 +20,6 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from engine.files.lock import holding
-
 BLOCK = 32
 """Least B. Long enough to sort rows by length, short enough that a kill costs little."""
 MOST_BLOCKS = 2048
@@ -110,18 +108,6 @@ def read_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     with quiet_zarr():
         group: Any = zarr.open_group(folder, mode="r")
         return {name: group[name][:] for name in names}
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keeps a second computation of the same store away.
-
-    Raises:
-        BusyError: another process computes it.
-    """
-    busy = f"{path}: another process computes it; wait for it, or stop it"
-    with holding(path.with_name(path.name + ".lock"), busy):
-        yield
 
 
 @contextmanager

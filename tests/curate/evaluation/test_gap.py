@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.evaluation.config import EvalConfig
-from curate.evaluation.gap import by_kind, clustered, compare, gap_error, grouped, measure_gap
+from curate.evaluation.gap import clustered, compare, gap_error, grouped, measure_gap
 from curate.shapes import world
 from curate.sources import open_source
 from engine.errors import ConfigError, DataError
@@ -53,9 +53,9 @@ def test_groups_and_kinds_add_up_to_the_whole() -> None:
     rng = np.random.default_rng(1)
     und = [[bool(x) for x in rng.random(len(item.questions)) < 0.9] for item in items]
     gen = [[bool(x) for x in rng.random(2 * len(item.questions)) < 0.6] for item in items]
-    categories = grouped(items, und, gen, lambda item: item.category)
+    categories = grouped(items, und, gen, lambda item, _: item.category)
     assert sum(group.items for group in categories.values()) == 60
-    kinds = by_kind(items, und, gen, 2)
+    kinds = grouped(items, und, gen, lambda _, question: question.kind)
     asked = {kind: sum(q.kind == kind for item in items for q in item.questions) for kind in kinds}
     total = sum(asked.values())
     assert sum(kinds[k].und * asked[k] for k in kinds) / total == pytest.approx(clustered(und).value)

@@ -128,17 +128,17 @@ def test_bad_rows_are_told_and_the_rest_is_read(tmp_path: Path) -> None:
     assert len(found.rows) == 3
     told = " ".join(found.bad)
     for words in (
-        "row 2: not JSON",
+        "row 2: the object has no end",
         "row 4: Expected `array`",
         "neither an id nor a caption",
-        "not an object",
+        "not a JSON object",
     ):
         assert words in told
     assert "row 6: 'utf-8'" in told
 
 
 def test_a_file_without_a_question_is_an_error_with_the_first_problem(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="row 1: not an object"):
+    with pytest.raises(DataError, match="row 1: not a JSON object"):
         read_tifa(stored(tmp_path, "[1]"))
     with pytest.raises(DataError, match="cannot be read"):
         read_tifa(tmp_path / "nowhere.json")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from curate.config import CurateConfig
 from curate.sources import DataRow, load_source
 from curate.sources.listing import ListingReader
-from curate.sources.selection import random_subset
+from curate.sources.loading import random_subset
 from engine.errors import DataError
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.curate import training_source

@@ -13,7 +13,7 @@ from curate.config import CurateConfig, JudgeConfig
 from curate.scoring.judge import Judge
 from curate.scoring.scorers import Scorers
 from curate.sources import load_source
-from curate.store.origin import Origin, Serving, claim, origin_of, require_same_scorers
+from curate.store.origin import Origin, claim, origin_of, require_same_scorers
 from engine.errors import StaleError
 
 ORIGIN = Origin(
@@ -33,8 +33,11 @@ def early(sampler: str = "branched") -> dict[str, object]:
 
 def today(**changes: object) -> Origin:
     """The origin of the default settings with two candidates."""
-    serving = msgspec.structs.replace(Serving(model="a", precision="float32"), **changes)
-    found = origin_of(serving, load_source("shapes", "train", 2, 0, 32), CurateConfig(n=2), scorers(), 1, 0)
+    source, served = (
+        load_source("shapes", "train", 2, 0, 32),
+        {"model": "a", "precision": "float32", **changes},
+    )
+    found = origin_of(source, CurateConfig(n=2), scorers(), 1, 0, **served)
     return msgspec.structs.replace(found, data="shapes", image={}, answer={}, annotations="")
 
 
@@ -98,16 +101,6 @@ def test_the_judge_in_an_origin_survives_the_file(tmp_path: Path) -> None:
     require_same_scorers([tmp_path], scorers(url="https://judge.example/v1"))
     with pytest.raises(StaleError, match=r"other\.example"):
         require_same_scorers([tmp_path], scorers(url="https://other.example/v1"))
-
-
-def test_an_origin_written_before_digests_is_taken_as_the_model_of_its_name(tmp_path: Path) -> None:
-    old = msgspec.to_builtins(ORIGIN) | {"similarity": "minilm"}
-    del old["choices"], old["judge"]
-    (tmp_path / "origin.json").write_bytes(msgspec.json.encode(old))
-    claim(tmp_path, ORIGIN)
-    require_same_scorers([tmp_path], scorers())
-    with pytest.raises(StaleError, match="similarity 'minilm' -> 'mpnet@12'"):
-        require_same_scorers([tmp_path], scorers(captions="mpnet@12"))
 
 
 def test_a_folder_from_before_the_sampler_was_the_engines_goes_on_and_keeps_its_name(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_an_export_is_what_the_official_scripts_read(release: Release, tmp_path:
 def test_an_export_of_phi_1_5s_sizes_names_it() -> None:
     written = layout.to_official(ShowoConfig(), layout.LLM)
     parsed = layout.parse_config(written, "config.json")
-    ours = layout.to_ours(parsed, layout.PhiSizes(), 50256, layout.code_wording())
+    ours = layout.to_ours(parsed, layout.PhiSizes(), 50256, layout.official_wording())
     named = "USER: \nQuestion:{question} Choice:{choices} ASSISTANT:"
     assert ours.to_dict() == ShowoConfig(vqa_choices_prompt=named).to_dict()
     assert layout.parse_phi(layout.to_phi(ShowoConfig()), "") == layout.PhiSizes()

@@ -94,7 +94,7 @@ def test_a_clip_variant_needs_its_tower_and_a_fitting_one(
     state = random_tensors(clip=True)
     state["mm_projector.0.weight"] = torch.zeros(64, 32)
     write_weights(found.weights, state, "bin")
-    assert "mm_projector.0.weight has shape [64, 32], expected [64, 24]" in found.refusal(clip=whole_clip[0])
+    assert "mm_projector.0.weight has shape [64, 32], the model [64, 24]" in found.refusal(clip=whole_clip[0])
     write_json(found.weights / "config.json", official_config(256))
     assert "unknown mm_projector.0.bias" in found.refusal()
 

@@ -16,7 +16,7 @@ from engine.errors import EngineError
 from engine.models.masks import feature_mask, mmu_mask
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
-from engine.official.showo_layout import code_wording
+from engine.official.showo_layout import official_wording
 from engine.records import AnswerSettings, ImageTokens, Question
 from engine.samplers.choices import ChoiceLogprob, read_choices
 from engine.samplers.continuations import ImageQuestions, Prefix, TokenizedQuestion
@@ -282,7 +282,7 @@ def test_a_draft_counts_as_far_as_a_free_text_goes(
 
 
 def test_choices_are_named_as_the_official_script_names_them(ask: Asking) -> None:
-    config = ShowoConfig(**msgspec.structs.asdict(code_wording()))
+    config = ShowoConfig(**msgspec.structs.asdict(official_wording()))
     question = ask("What color is the cube?", "red", "green", "blue", "yellow")
     named = "USER: \nQuestion:What color is the cube? Choice:['red', 'green', 'blue', 'yellow'] ASSISTANT:"
     plain = "USER: \nWhat color is the cube? ASSISTANT:"

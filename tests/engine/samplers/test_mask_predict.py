@@ -17,13 +17,14 @@ from engine.models.showo import Showo
 from engine.records import ImageSettings
 from engine.samplers.mask_predict import generate, randoms
 from engine.samplers.mask_predict_rule import (
+    at_most,
     check_schedule,
     guide,
     gumbel,
-    left_masked,
     mask_again,
     masked_share,
     temperatures,
+    wanted_masked,
 )
 from engine.samplers.masked_images import MaskedImages, StaticMaskedImages, text_prefixes
 from engine.samplers.token_rule import SMALLEST, draw
@@ -46,7 +47,7 @@ def test_every_step_of_the_official_run_follows_the_rule(golden: Path, file: str
     for step in range(steps):
         unknown = run["unknown_before_step"][step]
         logp = run["logits"][step].log_softmax(-1).gather(-1, run["draws"][step][..., None])[..., 0]
-        left = left_masked(unknown.sum(-1), tokens, step, steps)
+        left = at_most(unknown.sum(-1), wanted_masked(tokens, step, steps, "cosine"))
         masked = mask_again(logp, unknown, run["gumbel"][step], ours[step], left)
         assert left.tolist() == run["mask_len"][step, :, 0].long().tolist()
         assert torch.equal(masked, run["masking"][step])
@@ -106,7 +107,7 @@ def dense_loop(model: Showo, text: list[int], seed: int, settings: ImageSettings
         drawn, logp = draw(guide(logits[0], logits[1], settings.guidance), uniform[step, 0])
         unknown = codes < 0
         sampled = torch.where(unknown, drawn, codes)
-        left = left_masked(unknown.sum()[None], tokens, step, steps, settings.schedule)
+        left = at_most(unknown.sum()[None], wanted_masked(tokens, step, steps, settings.schedule))
         again = mask_again(logp[None], unknown[None], gumbel(uniform[step, 1])[None], temperature, left)[0]
         codes = torch.where(again, -1, sampled)
     return sampled.tolist()

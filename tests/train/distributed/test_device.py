@@ -84,7 +84,7 @@ def test_memory_that_ends_in_the_reference_pass_is_one_line_too() -> None:
         torch.empty(1 << 46)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith("train: the memory of ")
+    assert message.startswith("train on cpu: the device's memory ran out (")
     assert "you tried to allocate 281474976710656 bytes" in message
     assert message.endswith(FREE)
 

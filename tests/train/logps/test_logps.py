@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engine.errors import ConfigError
 from train.logps.chunked import chunked_logps
 from train.logps.dispatch import token_logps
-from train.logps.eager import eager_logps
-from train.logps.module import HeadLogps
+from train.logps.head import eager_logps
+from train.logps.row_logps import HeadLogps
 
 KEPT = [0, 3 * 97 * 8, 10**6]
 """Bytes kept beside the gradient's storage at 97 ids in float64: for no token, for three, for all."""

@@ -13,8 +13,7 @@ import torch
 from logps_problem import Problem, error, exact, problem, run
 
 from train.logps.dispatch import token_logps
-from train.logps.eager import eager_logps
-from train.logps.head import Head
+from train.logps.head import Head, eager_logps
 
 pytest.importorskip("triton")
 

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from engine.errors import BusyError, DataError
+from engine.files.lock import holding
 from engine.records import Preference
 from train.command import precompute
 from train.config import TrainConfig
 from train.data.preferences import load_preferences
 from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, ReferenceBasis, open_reference, partial_of
-from train.reference.store import BLOCK, MOST_BLOCKS, PartialStore, block_size, locked
+from train.reference.store import BLOCK, MOST_BLOCKS, PartialStore, block_size
 
 CONFIG = TrainConfig(num_masks=2, text_dropout=0.3)
 COUNT = 3 * BLOCK + 5
@@ -132,7 +133,10 @@ def test_a_second_computation_of_the_same_store_is_refused(
 ) -> None:
     path = tmp_path / "refs.zarr"
     inputs = read_inputs(many, checkpoint, CONFIG)
-    with locked(path), pytest.raises(BusyError, match=r"refs\.zarr: another process"):
+    with (
+        holding(path.with_name("refs.zarr.lock"), ""),
+        pytest.raises(BusyError, match=r"refs\.zarr: another process"),
+    ):
         precompute(inputs, path)
     precompute(inputs, path)
 
