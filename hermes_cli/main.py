@@ -19,7 +19,7 @@ from hermes_cli.commands.pairs import show_pairs
 from hermes_cli.commands.questions import make_questions
 from hermes_cli.commands.report import make_report
 from hermes_cli.commands.status import show_status
-from hermes_cli.options import DEFAULT_RUN, setting
+from hermes_cli.options import DEFAULT_RUN
 
 if TYPE_CHECKING:
     from hermes_cli.run.folder import RunFolder
@@ -109,10 +109,7 @@ def reference(
     context: typer.Context,
     run: options.Run = DEFAULT_RUN,
     round_number: options.Round = 1,
-    ranks: Annotated[
-        int | None,
-        setting("reference.ranks", "--ranks", min=1, help="Processes that share the pairs and the cores."),
-    ] = None,
+    ranks: options.ReferenceRanks = None,
     policy: options.Reference = None,
     config: options.Config = None,
     assignments: options.Set = None,
@@ -209,12 +206,7 @@ def run_command(
     assignments: options.Set = None,
     seed: options.Seed = None,
     policy: options.Reference = None,
-    ranks: Annotated[
-        int | None,
-        setting(
-            "reference.ranks", "--ranks", min=1, help="Processes that train, and that score the reference."
-        ),
-    ] = None,
+    ranks: options.TrainingRanks = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print what is to be done, and how long it takes; start nothing."),

@@ -11,15 +11,21 @@ import typer
 DEFAULT_RUN = Path("runs/default")
 
 
-def setting(path: str, *names: str, read: Callable[[Any], object] = lambda value: value, **about: Any) -> Any:
-    """An option that says what `--set path=...` says; the command's context keeps all that are given."""
+def setting(
+    path: str, help: str, flag: str = "", read: Callable[[Any], object] = lambda value: value, **about: Any
+) -> Any:
+    """An option that says what `--set path=...` says, called as the setting is unless `flag` is given.
+
+    The command's context keeps all that are given.
+    """
 
     def keep(context: typer.Context, value: object) -> object:
         if value is not None:
             context.ensure_object(dict)[path] = read(value)
         return value
 
-    return typer.Option(*names, callback=keep, **about)
+    name = path.rpartition(".")[2].replace("_", "-")
+    return typer.Option(flag or f"--{name}", callback=keep, help=help, **about)
 
 
 def policies(text: str) -> str | list[str]:
@@ -34,70 +40,58 @@ Place = Annotated[
 PlaceOption = Annotated[Path | None, typer.Option("--run", help="The same, as other commands have it.")]
 Round = Annotated[int, typer.Option("--round", help="Round, from 1.")]
 Recipe = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        metavar="NAME",
-        help="Settings that belong together: `default`, which a new run has, or `paper`.",
-    ),
+    str | None, typer.Option("--recipe", metavar="NAME", help="`default`, which a new run has, or `paper`.")
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
 
-Model = Annotated[
-    str | None, setting("model", "--model", help="Base checkpoint folder; without, the embedded model.")
-]
+Model = Annotated[str | None, setting("model", "Base checkpoint folder; without, the embedded model.")]
 Data = Annotated[
     str | None,
     setting(
         "data",
-        "--data",
-        help="`shapes`, or the path of a data set: JSON, JSON lines, CSV, Parquet, a saved `datasets` "
-        "folder, WebDataset. `kind:PATH` says which.",
+        "`shapes`, or the path of a data set: JSON, JSON lines, CSV, Parquet, a saved `datasets` folder, "
+        "WebDataset. `kind:PATH` says which.",
     ),
 ]
-Seed = Annotated[int | None, setting("seed", "--seed", help="Seed of sampling and training.")]
-N = Annotated[int | None, setting("curate.n", "--n", help="Candidates of each kind for each item.")]
-Limit = Annotated[int | None, setting("curate.limit", "--limit", min=1, help="Number of items.")]
-EvalLimit = Annotated[int | None, setting("eval.limit", "--limit", min=1, help="Number of items.")]
+Seed = Annotated[int | None, setting("seed", "Seed of sampling and training.")]
+N = Annotated[int | None, setting("curate.n", "Candidates of each kind for each item.")]
+Limit = Annotated[int | None, setting("curate.limit", "Number of items.", min=1)]
+EvalLimit = Annotated[int | None, setting("eval.limit", "Number of items.", min=1)]
 Select = Annotated[
     int | None,
     setting(
         "curate.select",
-        "--select",
+        "Size of a random subset, which --seed decides; --limit takes its first items.",
         min=1,
-        help="Size of a random subset, which --seed decides; --limit takes its first items.",
     ),
 ]
 MaxBad = Annotated[
-    str | None,
-    setting("curate.max_bad", "--max-bad", help="Stop when more rows are bad: a share, 1%, or a count, 20."),
+    str | None, setting("curate.max_bad", "Stop when more rows are bad: a share, 1%, or a count, 20.")
 ]
 Questions = Annotated[
-    str | None,
-    setting("curate.questions", "--questions", help="TIFA file of questions; without, the data set's own."),
+    str | None, setting("curate.questions", "TIFA file of questions; without, the data set's own.")
 ]
 Similarity = Annotated[
-    str | None,
-    setting(
-        "curate.similarity",
-        "--similarity",
-        help="Text model: minilm, mpnet, DIR, bert-cls:DIR or bert-mean:DIR.",
-    ),
+    str | None, setting("curate.similarity", "Text model: minilm, mpnet, DIR, bert-cls:DIR or bert-mean:DIR.")
 ]
-Rules = Annotated[
-    str | None, setting("curate.rules", "--rules", help="What makes pairs: `paper` or `official`.")
-]
-Workers = Annotated[str | None, setting("curate.workers", "--workers", help="Who samples: `local` or `ray`.")]
+Rules = Annotated[str | None, setting("curate.rules", "What makes pairs: `paper` or `official`.")]
+Workers = Annotated[str | None, setting("curate.workers", "Who samples: `local` or `ray`.")]
 Reference = Annotated[
     str | None,
     setting(
         "reference.policy",
+        "Whose log-probs training is held against: `previous` or `base`; with commas, one a round.",
         "--reference",
-        read=policies,
+        policies,
         metavar="POLICY",
-        help="Whose log-probs training is held against: `previous` or `base`; with commas, one a round.",
     ),
+]
+TrainingRanks = Annotated[
+    int | None, setting("reference.ranks", "Processes that train, and that score the reference.", min=1)
+]
+ReferenceRanks = Annotated[
+    int | None, setting("reference.ranks", "Processes that share the pairs and the cores.", min=1)
 ]
 
 

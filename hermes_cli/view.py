@@ -90,8 +90,12 @@ def plain_table(*columns: str, title: str = "", headed: bool = True, left: Conta
     name = Text(printable(title), "bold") if title else None
     table = Table(title=name, title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=headed)
     for place, column in enumerate(columns):
-        side = "right" if place and column not in left else "left"
-        table.add_column(column, justify=side, header_style="dim", no_wrap=bool(place))
+        table.add_column(
+            column,
+            justify="right" if place and column not in left else "left",
+            header_style="dim",
+            no_wrap=bool(place),
+        )
     return table
 
 

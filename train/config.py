@@ -231,17 +231,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return captions, images
 
     @property
-    def rows_on_average(self) -> tuple[float, float]:
-        """The same over all epochs."""
-        captions, images = self.rows_of_sample
-        real = (self.caption_sft_weight > 0, self.masks_per_step * (self.image_sft_weight > 0))
-        one, other = (
-            alone + (rows - alone) / self.dpo_every_n_epochs
-            for rows, alone in zip((captions, images), real, strict=True)
-        )
-        return one, other
-
-    @property
     def needs_both(self) -> bool:
         """Whether a preference with one side is of no use."""
         return self.objective == "product"

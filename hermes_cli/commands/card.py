@@ -104,8 +104,3 @@ def write_card(checkpoint: Path, card: ModelCard) -> None:
     write_file(checkpoint / "card.json", encode_pretty(card))
     text = templates().get_template("model_card.md.j2").render(card=card, one=card.evaluation)
     write_file(checkpoint / "README.md", text.encode())
-
-
-def read_card(checkpoint: Path) -> ModelCard:
-    """The card beside a checkpoint's weights."""
-    return msgspec.json.decode((checkpoint / "card.json").read_bytes(), type=ModelCard)

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -214,8 +214,9 @@ def logged(
 
     stage_log = StageLog(log, number, stage, resumes, total)
     log_event(log, stage_log.event("begun"))
+    shown: AbstractContextManager[Advance | None] = progress_bar(label, total) if label else nullcontext()
     try:
-        with progress_bar(label, total) if label else nullcontext() as stage_log.bar:
+        with shown as stage_log.bar:
             yield stage_log
     except BaseException as error:
         log_failure(log, stage_log.event("failed"), error)

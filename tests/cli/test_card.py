@@ -9,10 +9,14 @@ import msgspec
 from engine.checkpoints.weights import fingerprint
 from engine.files.layout import EMBEDDED_MODEL
 from engine.records import ImageSettings
-from hermes_cli.commands.card import gate, read_card, write_card
+from hermes_cli.commands.card import ModelCard, gate, write_card
 from hermes_cli.commands.pretrain import PretrainPlan
 
 MIB = 2**20
+
+
+def read_card(checkpoint: Path) -> ModelCard:
+    return msgspec.json.decode((checkpoint / "card.json").read_bytes(), type=ModelCard)
 
 
 def test_the_shipped_model_passes_its_gates_by_its_own_card() -> None:
