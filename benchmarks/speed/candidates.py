@@ -120,7 +120,11 @@ def costs(
     made = {
         (number, n): source(inputs, seed + 1000 * number + n) for number in range(repeats + 1) for n in sizes
     }
-    sides = {f"n = {n}": Side(lambda number, n=n: call(made[number, n], n)) for n in sizes}
+
+    def side(n: int) -> Side:
+        return Side(lambda number: call(made[number, n], n))
+
+    sides = {f"n = {n}": side(n) for n in sizes}
     return bench.contest(work, sides, repeats)
 
 

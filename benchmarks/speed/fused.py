@@ -37,7 +37,8 @@ class FusedBlock:
     def combine(self, hidden: Tensor, normed: Tensor, context: Tensor) -> Tensor:
         mlp = self._block.mlp
         inner = mlp.fc2(tanh_gelu(mlp.fc1(normed)))
-        return hidden + self._block.self_attn.dense(context.flatten(-2)) + inner
+        combined: Tensor = hidden + self._block.self_attn.dense(context.flatten(-2)) + inner
+        return combined
 
 
 class FusedShowo:

@@ -78,7 +78,8 @@ def weight_bytes(folder: Path, dtype: str) -> int:
         CheckpointError: the weights are missing or broken.
     """
     shapes = [shape for shape, _ in tensor_layout(folder / WEIGHTS).values()]
-    return sum(map(math.prod, shapes)) * getattr(torch, dtype).itemsize
+    kind: torch.dtype = getattr(torch, dtype)
+    return sum(map(math.prod, shapes)) * kind.itemsize
 
 
 def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> Showo:

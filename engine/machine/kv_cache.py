@@ -41,7 +41,8 @@ def block_size(prefix: int) -> int:
 def token_bytes(config: ShowoConfig, dtype: str, head: int) -> int:
     """Bytes of one token's keys and values in all layers, heads taking `head` dimensions each."""
     width = config.num_attention_heads * head
-    return 2 * config.num_hidden_layers * width * getattr(torch, dtype).itemsize
+    kind: torch.dtype = getattr(torch, dtype)
+    return 2 * config.num_hidden_layers * width * kind.itemsize
 
 
 def planned_gib(

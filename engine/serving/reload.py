@@ -151,4 +151,6 @@ def _held_value(module: nn.Module, path: str, state: dict[str, Tensor], dtype: t
 
 def _part(module: Any, value: Tensor, dim: int) -> Tensor:
     """What this process holds of a tensor that tensor parallelism divides."""
-    return value.chunk(module.tp_size, dim)[module.tp_rank].contiguous()
+    size: int = module.tp_size
+    rank: int = module.tp_rank
+    return value.chunk(size, dim)[rank].contiguous()

@@ -49,7 +49,8 @@ class HermesWorker:
 
     def hermes_project(self, features: Tensor) -> Tensor:
         """CLIP features [N, F] through the projector that serves, [N, D] on the CPU."""
-        return self.model_runner.get_model().project(features).detach().cpu()
+        projected: Tensor = self.model_runner.get_model().project(features)
+        return projected.detach().cpu()
 
     def hermes_read_choices(self, images: Sequence[ImageQuestions]) -> list[list[list[ChoiceLogprob]]]:
         """`engine.samplers.choices.read_choices` on the weights that serve."""
@@ -124,7 +125,8 @@ class HermesWorker:
 
     @property
     def _on_gpu(self) -> bool:
-        return self.model_runner.get_model().device.type == "cuda"
+        device: torch.device = self.model_runner.get_model().device
+        return device.type == "cuda"
 
     def hermes_forget(self) -> None:
         """Drops what calls have left for later ones: other weights would give another, and vLLM's sleep would
