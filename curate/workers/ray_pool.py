@@ -85,11 +85,9 @@ class RayPool:
             raise _translated(error) from error
 
     def _start(self) -> None:
-        local: dict[str, Any] = {
-            "num_cpus": self._cores * self._workers,
-            "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
-        }
+        local: dict[str, Any] = dict(
+            num_cpus=self._cores * self._workers, include_dashboard=False, _node_ip_address="127.0.0.1"
+        )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
