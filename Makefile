@@ -53,7 +53,7 @@ JOBS ?= 2
 experiment: $(READY)
 	$(BIN)/python -m benchmarks.experiment.bases
 	$(BIN)/python -m benchmarks.experiment --jobs $(JOBS)
-	$(BIN)/python -m benchmarks.experiment.tables --into docs/method.md --pictures docs/images
+	$(BIN)/python -m benchmarks.experiment.tables --into docs/results.md --pictures docs/images
 
 # How the shipped base models were made; half an hour each on one core.
 pretrain-bases: $(READY)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from curate.bad_rows import parse_max_bad
 from engine.errors import ConfigError
-from engine.records import AnswerSettings, CaptionSettings, PaintSettings, Record
+from engine.records import AnswerSettings, CaptionSettings, ImageSettings, Record
 
 
 class EndpointConfig(Record, forbid_unknown_fields=True):
@@ -153,7 +153,7 @@ class CurateConfig(Record, forbid_unknown_fields=True):
     caption: CaptionSettings = CaptionSettings()
     caption_plan: Literal["", "official"] = ""
     """official: the released script's ten settings instead of n times `caption`."""
-    paint: PaintSettings = PaintSettings()
+    image: ImageSettings = ImageSettings()
     answer: AnswerSettings = AnswerSettings()
     judge: JudgeConfig = JudgeConfig()
     workers: Literal["local", "ray"] = "local"

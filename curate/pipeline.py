@@ -64,8 +64,12 @@ def curate(
         counting = Counting()
         write_records(folder / PAIRS, _paired(store, work.rows, config, origin, history, counting, on_pair))
         write_records(folder / QUARANTINE, counting.quarantined)
-        summary = counting.summary(
-            origin,
+        summary = msgspec.structs.replace(
+            counting.summary(),
+            judge=origin.judge,
+            sampler=origin.sampler,
+            precision=origin.precision,
+            device=origin.device,
             dropped_questions=work.dropped_questions,
             without_questions=work.without_questions,
             throughput=speed or _earlier_speed(folder / SUMMARY),
@@ -104,10 +108,12 @@ def _paired(
         if isinstance(outcome, QuarantinedRow):
             counting.quarantined.append(outcome)
             continue
-        preference = pair_item(outcome.item, history.of(outcome.item.id), config, origin)
-        counting.add(outcome.item, preference)
+        item = outcome.item
+        preference = pair_item(item, history.of(item.id), config, origin)
+        asked = [one.score for one in item.images if one.answers]
+        counting.add(preference, [one.score for one in item.captions], asked)
         if on_pair is not None:
-            on_pair(outcome.item, preference)
+            on_pair(item, preference)
         yield preference
 
 

@@ -13,8 +13,8 @@ from engine.records import (
     Answer,
     AnswerSettings,
     CaptionSettings,
+    ImageSettings,
     ImageTokens,
-    PaintSettings,
     Question,
     SampledCaption,
     SampledImage,
@@ -22,7 +22,7 @@ from engine.records import (
 
 
 class UnifiedModel(Protocol):
-    """Understands images and paints them. B images, n candidates."""
+    """Understands images and generates them. B images, n candidates."""
 
     @property
     def fingerprint(self) -> str:
@@ -59,8 +59,8 @@ class UnifiedModel(Protocol):
         """The answer to every question about every image."""
         ...
 
-    def paint(
-        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: PaintSettings
+    def generate_images(
+        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: ImageSettings
     ) -> list[list[SampledImage]]:
         """n images for each prompt; `keys` and `seed` decide every draw."""
         ...

@@ -90,7 +90,8 @@ class CandidateSampler:
         keys = [f"{self._round}/{item.id}" for item in items]
         real = model.encode(pixels)
         captions = model.caption(real, keys, self._seed, caption_plan(config))
-        images = model.paint([item.caption for item in items], config.n, keys, self._seed, config.paint)
+        prompts = [item.caption for item in items]
+        images = model.generate_images(prompts, config.n, keys, self._seed, config.image)
         answers = self._answers(items, images)
         every = zip(items, real, captions, images, answers, strict=True)
         return [self._scored(*one) for one in every]

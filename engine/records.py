@@ -57,7 +57,7 @@ class CaptionCandidate(Record):
 
 
 class ImageCandidate(Record, omit_defaults=True):
-    """One painted image: the sampled codes themselves, and what was answered about it."""
+    """One generated image: the sampled codes themselves, and what was answered about it."""
 
     index: int
     codes: tuple[int, ...]
@@ -66,7 +66,7 @@ class ImageCandidate(Record, omit_defaults=True):
     score: float
     """Share of the item's questions that the model itself, or a judge, answered rightly (TIFA score)."""
     likelihood: float | None = None
-    """Mean over the questions of the right choice's log-prob among the choices, as the model that painted the
+    """Mean over the questions of the right choice's log-prob among the choices, as the model that sampled the
     image gave it; None where choices were not read."""
 
 
@@ -158,7 +158,7 @@ class ImageTokens(Record):
         return hashlib.blake2b(whole, digest_size=12).hexdigest()
 
 
-class PaintSettings(Record):
+class ImageSettings(Record):
     """Mask-predict sampling (Show-o's `t2i_generate`)."""
 
     steps: int = 18
@@ -168,7 +168,7 @@ class PaintSettings(Record):
     temperature: float = 8.0
     """Start of the confidence noise; it compounds by (1 - t/T) each step, as in the official code."""
     schedule: str = "cosine"
-    """How many positions stay hidden: cosine, linear, powE for an exponent E (pow2), or sigmoid."""
+    """How many positions stay masked: cosine, linear, powE for an exponent E (pow2), or sigmoid."""
 
 
 class CaptionSettings(Record, forbid_unknown_fields=True):

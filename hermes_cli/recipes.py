@@ -30,7 +30,7 @@ DEFAULT: Tree = {
         "text_dropout": 0.1,
     },
 }
-"""What a new run begins with: the recipe that the experiment measures over two rounds (docs/method.md). Its
+"""What a new run begins with: the recipe that the experiment measures over two rounds (docs/results.md). Its
 rate is the experiment's, 5e-4 at a width of 160, scaled to 2,048."""
 
 PAPER: Tree = merge(
@@ -55,7 +55,7 @@ PAPER: Tree = merge(
     },
 )
 """HermesFlow (arXiv 2502.12148, section 4.1) with the released code's loss; Eq. 6 as printed is
-`train.objective=product`. How many candidates, and how they are painted, is a matter of the model."""
+`train.objective=product`. How many candidates, and how they are generated, is a matter of the model."""
 
 RECIPES: Mapping[str, Tree] = {"default": DEFAULT, "paper": PAPER}
 

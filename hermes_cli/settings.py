@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,8 @@ from curate.scoring.model_folders import default_similarity
 from engine.errors import ConfigError
 from engine.files.atomic import write_file
 from engine.records import Record
-from train.config import TrainConfig, require_current
+from hermes_cli.former import require_current
+from train.config import TrainConfig
 
 Tree = dict[str, Any]
 
@@ -137,7 +138,7 @@ def settle(tree: Tree) -> RunSettings:
     Raises:
         ConfigError: a name is unknown, or a value is of the wrong type or out of range.
     """
-    require_current(_train_names(tree), "settings", "rename or remove them")
+    require_current(tree, "settings", "rename or remove them")
     try:
         return msgspec.convert(tree, RunSettings)
     except msgspec.ValidationError as error:
@@ -176,15 +177,8 @@ def stored_tree(stored: Path) -> Tree:
         tree = msgspec.json.decode(stored.read_bytes(), type=Tree) if stored.is_file() else {}
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{stored}: {error}") from error
-    require_current(
-        _train_names(tree), str(stored), "rename or remove them there, or begin a new run in another folder"
-    )
+    require_current(tree, str(stored), "rename or remove them there, or begin a new run in another folder")
     return tree
-
-
-def _train_names(tree: Tree) -> Iterable[str]:
-    train = tree.get("train")
-    return train if isinstance(train, dict) else ()
 
 
 def stored_settings(stored: Path) -> RunSettings:

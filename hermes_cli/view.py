@@ -47,8 +47,8 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Advance]:
-    """A bar with rate and ETA; the yielded function advances it."""
+def progress_bar(label: str, total: int | None) -> Iterator[Advance]:
+    """A bar with rate and ETA; the yielded function advances it. A total of None is known at the end."""
     bar = Progress(
         TextColumn("{task.description}", style="bold"),
         BarColumn(),
@@ -68,6 +68,8 @@ def progress_bar(label: str, total: int) -> Iterator[Advance]:
                 bar.update(task, note=note)
 
         yield advance
+        if total is None:
+            bar.update(task, total=bar.tasks[task].completed)
 
 
 def say(text: str) -> None:

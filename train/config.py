@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -23,27 +23,6 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
 """The linear layers of a Phi block, under their names in `engine.models.showo`: what LoRA can adapt."""
 SCALED_FROM = 2048
 """Width of the model whose learning rate `mup_lr` scales: the paper's."""
-RENAMED = {
-    "batch": "batch_size",
-    "checkpointing": "gradient_checkpointing",
-    "clip": "max_grad_norm",
-    "interpolation": "weight_averaging",
-    "mask_draws": "num_masks",
-    "micro_batch": "micro_batch_size",
-    "most_visits": "max_epochs",
-    "pairs_every": "dpo_every_n_epochs",
-    "real_caption_anchor": "caption_sft_weight",
-    "real_image_anchor": "image_sft_weight",
-    "scale_rate": "mup_lr",
-}
-"""Former name -> name of settings, for those who still write the former one."""
-RETIRED = frozenset(
-    (
-        *("caption_anchor", "image_anchor", "image_normalise", "image_vocabulary", "joint_temperature"),
-        *("keep_best", "label_smoothing", "least_hidden", "offload_dir"),
-    )
-)
-"""Former settings that there are no more."""
 RUNTIME_FIELDS = frozenset(
     ("micro_batch_size", "gradient_checkpointing", "zero_stage", "offload", "keep", "trackers")
 )
@@ -60,7 +39,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     objective: Objective = "sum"
     """`sum` adds a caption and an image DPO loss (the released code); `product` is the paper's Eq. 6, one
     sigmoid of the two margins' product; `softmin` is one sigmoid of the margins' soft minimum; `und` is the
-    caption loss alone, `gen` the image loss alone (docs/objectives.md)."""
+    caption loss alone, `gen` the image loss alone."""
     sum_steps: int = 0
     """Steps of `sum` before a joint objective (product, softmin) takes over."""
     beta: float = 0.2
@@ -80,7 +59,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Optimizer steps; the paper trains for 3,000."""
     max_epochs: float = 0.0
     """Takes fewer than `steps` where they would pass over the preferences more often than this; 0 takes them
-    all. Too many passes over few pairs undo what the first ones taught (docs/method.md)."""
+    all. Too many passes over few pairs undo what the first ones taught."""
     batch_size: int = 4
     """Preferences a step, over all ranks."""
     micro_batch_size: int = 0
@@ -108,7 +87,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     masks_per_step: int = 1
     """How many of the K masks are averaged each time that a preference is taken; they rotate."""
     text_dropout: float = 0.0
-    """Share of masks under which an image is scored without its caption, as guidance paints; winner, loser,
+    """Share of masks under which an image is scored without its caption, as guidance does; winner, loser,
     policy and reference share the choice."""
     weight_averaging: float = 1.0
     """How far the published weights lie on the way from those that training started from (towards 0) to the
@@ -313,18 +292,3 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return self.learning_rate
         done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def require_current(names: Iterable[str], where: str, remedy: str) -> None:
-    """Refuses former names of settings, all at once.
-
-    Raises:
-        ConfigError: says where they stand, what they are now, and the remedy.
-    """
-    given = set(names)
-    former = [f"{name} is now {RENAMED[name]}" for name in sorted(given & RENAMED.keys())]
-    former += [f"{name} is gone" for name in sorted(given & RETIRED)]
-    if former:
-        raise ConfigError(
-            f"{where}: settings of train from an earlier version: {', '.join(former)}; {remedy}"
-        )

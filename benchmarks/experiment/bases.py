@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from engine.checkpoints.weights import FORMAT, load_config, load_model, save_state
 from engine.errors import CheckpointError, HermesError
-from engine.files.layout import SHOWO_SHAPES, WEIGHTS
+from engine.files.layout import EMBEDDED_MODEL, WEIGHTS
 from engine.files.tensors import check_tensors, save_tensors, tensor_layout
 
 NAMES = ("careless", "careful")
@@ -35,7 +35,7 @@ def pack(run: Path, to: Path = SHIPPED) -> Path:
     path = run / "checkpoint" / WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"{run}: no checkpoint/{WEIGHTS}; `hermes pretrain --to {run}` makes one")
-    check_tensors(tensor_layout(path), load_model(SHOWO_SHAPES), path)
+    check_tensors(tensor_layout(path), load_model(EMBEDDED_MODEL), path)
     rounded = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(path).items()}
     target = to / f"{run.name}.safetensors"
     save_tensors(rounded, target, FORMAT)
@@ -54,7 +54,7 @@ def unpack(name: str, to: Path, shipped: Path = SHIPPED) -> Path:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such base is shipped, only {', '.join(NAMES)}")
     whole = {one: tensor.float() for one, tensor in load_file(path).items()}
-    save_state(whole, load_config(SHOWO_SHAPES), folder, SHOWO_SHAPES)
+    save_state(whole, load_config(EMBEDDED_MODEL), folder, EMBEDDED_MODEL)
     return folder
 
 

@@ -124,7 +124,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/experiment.json"))
-    parser.add_argument("--into", type=Path, help="page with both markers, such as docs/method.md")
+    parser.add_argument("--into", type=Path, help="page with both markers, such as docs/results.md")
     parser.add_argument("--section", default=SECTION, help=f"of that page, whose markers are its [{SECTION}]")
     parser.add_argument("--pictures", type=Path, help="folder of the pictures, such as docs/images")
     given = parser.parse_args()

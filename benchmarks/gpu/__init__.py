@@ -4,7 +4,7 @@ Each stage writes `gpu-<stage>.json` after every measurement, and a second call 
 stopped: what was measured on the same card, code and versions is not measured again. A stage runs in a
 process of its own, so a card that one stage has upset serves the next.
 
-    python -m benchmarks.gpu --stage painting     # one stage
+    python -m benchmarks.gpu --stage images       # one stage
     python -m benchmarks.gpu --dry --to DIR       # smallest shapes, on a CPU where there is no GPU
     python -m benchmarks.gpu --table              # the table of the JSON files alone
 

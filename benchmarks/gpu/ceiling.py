@@ -1,4 +1,4 @@
-"""What painting needs at least, and what a device can do at most.
+"""What image generation needs at least, and what a device can do at most.
 
 Legend: T text tokens, N image tokens.
 """
@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.speed.bench import in_turns
 from engine.models.showo_config import ShowoConfig
-from engine.records import PaintSettings
+from engine.records import ImageSettings
 from engine.samplers.mask_predict_rule import left_masked
 
 
@@ -32,7 +32,7 @@ def attention_flops(config: ShowoConfig, queries: int, seen: float) -> float:
     return 4.0 * config.hidden_size * config.num_hidden_layers * queries * seen
 
 
-def masked_counts(config: ShowoConfig, settings: PaintSettings) -> list[int]:
+def masked_counts(config: ShowoConfig, settings: ImageSettings) -> list[int]:
     """Positions of one canvas that each step finds masked."""
     tokens = config.num_image_tokens
     found = [tokens]
@@ -42,7 +42,7 @@ def masked_counts(config: ShowoConfig, settings: PaintSettings) -> list[int]:
     return found
 
 
-def paint_gflop(config: ShowoConfig, texts: Sequence[int], n: int, settings: PaintSettings) -> float:
+def image_gflop(config: ShowoConfig, texts: Sequence[int], n: int, settings: ImageSettings) -> float:
     """GFLOP of n canvases of every prompt, whose texts have so many tokens; no padding.
 
     A text's keys and values, and the first step behind it, whose canvas is the same for all candidates, are

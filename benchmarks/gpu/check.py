@@ -22,7 +22,7 @@ from benchmarks.speed.bench import machine
 from engine.files.atomic import write_file
 from engine.records import Record
 
-STAGES = ("painting", "logps", "training", "parity", "tokenizers", "engine", "graphs")
+STAGES = ("images", "logps", "training", "parity", "tokenizers", "engine", "graphs")
 """In the order in which they tell most."""
 SECONDS = 180.0
 """A stage starts no measurement after that."""

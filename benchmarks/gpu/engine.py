@@ -97,10 +97,10 @@ def deterministic(place: Place) -> Found:
         for what, values in said.items()
         if what != CHECKSUM
     }
-    for what in ("captions", "paintings"):
+    for what in ("captions", "images"):
         on, off = (found[name][f"{what} a second"] for name in names)
         figures[f"{what}, time of deterministic over not"] = ratios(off, on)
-    return Found("sampled captions and guided paintings; the other batch: one image or prompt", figures)
+    return Found("sampled captions and guided images; the other batch: one image or prompt", figures)
 
 
 def curation(place: Place) -> Found:

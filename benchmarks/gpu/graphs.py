@@ -1,4 +1,4 @@
-"""Captured graphs against launching every kernel: painting and decoding."""
+"""Captured graphs against launching every kernel: images and decoding."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.painting import painter, prompts_of, unlike
+from benchmarks.gpu.images import image_work, prompts_of, unlike
 from benchmarks.gpu.place import Found, Measure, NotRunError, Place, ratios
 from benchmarks.speed.fused import FusedShowo
 from benchmarks.speed.model_sizes import random_model
 from engine.checkpoints.weights import load_config
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.samplers.mask_predict import SamplerCache
 from engine.samplers.replay import captured
 
@@ -30,14 +30,16 @@ def computed(run: Callable[[], Results]) -> tuple[Callable[[], None], Results]:
     return again, found
 
 
-def painting(place: Place) -> Found:
+def images(place: Place) -> Found:
     """Images of the embedded model, where launches dominate."""
     n, steps = place.pick((16, 50), (2, 2))
-    config = load_config(SHOWO_SHAPES)
+    config = load_config(EMBEDDED_MODEL)
     prompts = prompts_of(place, config, n)
     model = FusedShowo(random_model(config, torch.bfloat16, place.device))
     kept = SamplerCache(captured if place.device.type == "cuda" else computed)
-    eager, replayed = (painter(model, prompts, n, steps, prompts * n, one) for one in (SamplerCache(), kept))
+    eager, replayed = (
+        image_work(model, prompts, n, steps, prompts * n, one) for one in (SamplerCache(), kept)
+    )
     seconds = place.seconds({"eager": eager, "captured": replayed})
     if kept.step is None:
         raise NotRunError("launches do not dominate at this shape, so nothing is captured")
@@ -64,4 +66,4 @@ def decoding(place: Place) -> Found:
     return Found("ragged captions", figures)
 
 
-MEASURES: dict[str, Measure] = {"painting": painting, "decoding": decoding}
+MEASURES: dict[str, Measure] = {"images": images, "decoding": decoding}

@@ -35,7 +35,7 @@ def golden(place: Place) -> Found:
 
 
 def twins(place: Place) -> Found:
-    """Each kernel in bfloat16 on the rows of a painting batch; with gradients on, its eager twin runs."""
+    """Each kernel in bfloat16 on the rows of a batch of images; with gradients on, its eager twin runs."""
     shape = MODEL_SIZES[place.pick("showo-1.3b", "tiny")]
     batch, rows, size = place.pick(32, 2), shape.side**2 + 2, shape.hidden // shape.heads
     dice = torch.Generator(place.device).manual_seed(0)

@@ -18,7 +18,7 @@ from benchmarks.gpu.place import Place, child
 from benchmarks.speed import workload
 from benchmarks.speed.bench import in_turns
 from benchmarks.speed.model_sizes import make
-from engine.records import PaintSettings
+from engine.records import ImageSettings
 from engine.serving.arguments import showo_arguments
 from engine.serving.engine import Engine
 
@@ -56,21 +56,25 @@ def answered(dry: bool, checkpoint: str, dtype: str, deterministic: bool, graphs
     """Opens the engine and times it; also what one image or prompt alone gives."""
     if not graphs:
         without_graphs()
-    images, n, longest, prompts, each, steps, rounds = (2,) * 7 if dry else (32, 8, 40, 4, 4, 18, 3)
-    plan, settings = workload.ragged_plan(n, longest, 0), PaintSettings(steps=steps, guidance=5.0)
+    captioned, n, longest, prompts, each, steps, rounds = (2,) * 7 if dry else (32, 8, 40, 4, 4, 18, 3)
+    plan, settings = workload.ragged_plan(n, longest, 0), ImageSettings(steps=steps, guidance=5.0)
     room = 0.125 if dry else 0.0
     with Engine(Path(checkpoint), dtype=dtype, kv_cache_gib=room, deterministic=deterministic) as engine:
 
-        def captions(number: int, count: int = images) -> list[tuple[int, ...]]:
-            shown = workload.images(engine.config, images, number)[:count]
+        def captions(number: int, count: int = captioned) -> list[tuple[int, ...]]:
+            shown = workload.images(engine.config, captioned, number)[:count]
             found = engine.caption(shown, [str(one) for one in range(count)], number, plan)
             return [tuple(one.token_ids) for row in found for one in row]
 
-        def paintings(number: int, count: int = prompts) -> list[tuple[int, ...]]:
+        def images(number: int, count: int = prompts) -> list[tuple[int, ...]]:
             texts, keys = workload.prompts(prompts, number)[:count], [str(one) for one in range(count)]
-            return [one.codes for row in engine.paint(texts, each, keys, number, settings) for one in row]
+            return [
+                one.codes
+                for row in engine.generate_images(texts, each, keys, number, settings)
+                for one in row
+            ]
 
-        works = {"captions": captions, "paintings": paintings}
+        works = {"captions": captions, "images": images}
         whole = {name: work(0) for name, work in works.items()}
         said = {CHECKSUM: [float(zlib.crc32(repr(whole["captions"]).encode()))]}
         for name, seconds in in_turns(works, rounds).items():

@@ -25,7 +25,7 @@ from engine.files.atomic import write_file
 
 CASES: dict[str, Callable[[Golden, dict[str, Tensor]], Comparisons]] = {
     "case1_mmu": model_cases.captioning,
-    "case2_t2i": model_cases.painting,
+    "case2_t2i": model_cases.text_to_image,
     "case3a_dpo_b1": lambda golden, arrays: training_cases.preference(golden, arrays, "case3a_dpo_b1"),
     "case3b_dpo_b2": lambda golden, arrays: training_cases.preference(golden, arrays, "case3b_dpo_b2"),
     "case4a_gen_g0": lambda golden, arrays: sampler_cases.sampling(golden, arrays, "case4a_gen_g0"),

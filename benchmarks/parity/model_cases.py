@@ -33,7 +33,7 @@ def captioning(golden: Golden, arrays: dict[str, Tensor]) -> Comparisons:
     yield "logits", _logits(golden.model("weights"), arrays["ids"], mask), arrays["logits"], LOGITS
 
 
-def painting(golden: Golden, arrays: dict[str, Tensor]) -> Comparisons:
+def text_to_image(golden: Golden, arrays: dict[str, Tensor]) -> Comparisons:
     """case2: the text-to-image layout with left padding, with and without its text, its mask, its logits."""
     words, room = golden.config.vocabulary, golden.texts["case2_max_text_len"]
     text = golden.tokenizer()

@@ -26,7 +26,7 @@ from benchmarks.resilience import killing
 from benchmarks.speed import pair_work
 from benchmarks.speed.bench import Machine, machine
 from engine.checkpoints.weights import fingerprint, load_config
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.records import Record
 from train.command import precompute
 from train.config import METRICS, TrainConfig
@@ -227,10 +227,12 @@ def measure(steps: int, save_every: int, kills: int, operations: int, seed: int)
     config = TrainConfig(steps=steps, save_every=save_every, batch_size=2, keep=2, num_masks=2)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        made = pair_work.preferences(load_config(SHOWO_SHAPES), 8, longest=12, seed=seed)
+        made = pair_work.preferences(load_config(EMBEDDED_MODEL), 8, longest=12, seed=seed)
         pairs = pair_work.write(root / "pairs.jsonl", made)
-        store = precompute(read_inputs(pairs, SHOWO_SHAPES, config), root / "reference.zarr")
-        whole, killed = (Job(pairs, SHOWO_SHAPES, root / name, store, config) for name in ("whole", "killed"))
+        store = precompute(read_inputs(pairs, EMBEDDED_MODEL, config), root / "reference.zarr")
+        whole, killed = (
+            Job(pairs, EMBEDDED_MODEL, root / name, store, config) for name in ("whole", "killed")
+        )
         _, longest = attempt(whole)
         outcome = endure(killed, whole, kills, longest, operations, seed)
     return TrainKills(machine=machine(), steps=steps, save_every=save_every, seed=seed, outcome=outcome)

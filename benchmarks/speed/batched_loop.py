@@ -1,4 +1,4 @@
-"""The baseline that a careful user of transformers has: batched decoding with a KV cache, batched painting.
+"""The baseline that a careful user of transformers has: batched decoding with a KV cache, batched images.
 
 As in transformers' `generate`: candidates are separate rows from the prefill on (`num_return_sequences`),
 prompts are padded on the left, the head reads last positions alone, keys and values are concatenated at

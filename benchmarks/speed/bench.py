@@ -237,6 +237,6 @@ def run(
     for one in measure(settings):
         print(line(one), flush=True)
         found.append(one)
-    result = BenchResult(machine(), msgspec.to_builtins(settings), tuple(found))
+    result = BenchResult(machine(), msgspec.to_builtins(settings, enc_hook=str), tuple(found))
     write_file(given.to, msgspec.json.format(msgspec.json.encode(result)))
     print(f"written to {given.to}")

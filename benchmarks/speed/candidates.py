@@ -23,18 +23,18 @@ from benchmarks.speed.bench import Side, Timing
 from benchmarks.speed.model_sizes import make
 from curate.shapes import world
 from curate.shapes.scene import render
-from engine.files.layout import SHOWO_SHAPES
-from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question, Record
+from engine.files.layout import EMBEDDED_MODEL
+from engine.records import AnswerSettings, CaptionSettings, ImageSettings, ImageTokens, Question, Record
 from engine.serving.engine import Engine
 
 MOST_QUESTIONS = 64
-PAINT = PaintSettings()
+PAINT = ImageSettings()
 
 
 class CandidateSettings(Record):
     """How much work."""
 
-    model: Path = SHOWO_SHAPES
+    model: Path = EMBEDDED_MODEL
     """The checkpoint, where no shape is named."""
     shape: str = ""
     """Of a random checkpoint."""
@@ -97,7 +97,7 @@ def random_inputs(engine: Engine) -> InputSource:
     return source
 
 
-def calls(engine: Engine, caption: CaptionSettings, paint: PaintSettings) -> dict[str, Call]:
+def calls(engine: Engine, caption: CaptionSettings, image: ImageSettings) -> dict[str, Call]:
     """Every kind of work."""
 
     def answers(settings: AnswerSettings) -> Call:
@@ -107,7 +107,7 @@ def calls(engine: Engine, caption: CaptionSettings, paint: PaintSettings) -> dic
 
     return {
         "captions": lambda given, n: engine.caption(given.images, given.keys, 0, [caption] * n),
-        "images": lambda given, n: engine.paint(given.prompts, n, given.keys, 0, paint),
+        "images": lambda given, n: engine.generate_images(given.prompts, n, given.keys, 0, image),
         "answers": answers(AnswerSettings(drafts=False)),
         "answers, drafts": answers(AnswerSettings()),
     }
@@ -130,14 +130,14 @@ def costs(
 
 def measure(given: CandidateSettings) -> Iterator[Timing]:
     """Every kind of work at every n."""
-    paint = PaintSettings(steps=given.steps, guidance=given.guidance)
+    generate = ImageSettings(steps=given.steps, guidance=given.guidance)
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = given.model
         if given.shape:
             checkpoint = make(Path(scratch), given.shape, getattr(torch, given.dtype), given.layers)
         with Engine(checkpoint, dtype=given.dtype) as engine:
             source = random_inputs(engine) if given.shape else world_inputs(engine)
-            for work, call in calls(engine, CaptionSettings(), paint).items():
+            for work, call in calls(engine, CaptionSettings(), generate).items():
                 count = given.prompts if work == "images" else given.images
                 sizes = sorted({1, *given.sizes})
                 yield from costs(work, call, source, count, sizes, given.repeats, given.seed)

@@ -58,6 +58,10 @@ class FusedShowo:
         """ids [B, T] -> [B, T, D]."""
         return self._model.embed(ids)
 
+    def project(self, features: Tensor) -> Tensor:
+        """CLIP features [..., F] -> [..., D]."""
+        return self._model.project(features)
+
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin at positions [T]."""
         return self._model.rotary(positions)
@@ -73,7 +77,3 @@ class FusedShowo:
     def token_logits(self, hidden: Tensor) -> Tensor:
         """Normed hidden states [R, D] -> logits over the whole vocabulary, [R, V]."""
         return self._model.token_logits(hidden)
-
-    def project(self, features: Tensor) -> Tensor:
-        """CLIP features [..., F] -> embeddings [..., D]."""
-        return self._model.project(features)

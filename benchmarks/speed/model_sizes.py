@@ -34,7 +34,7 @@ class ModelSize(Record):
     side: int
     """Image tokens along a side."""
     text_room: int
-    """`max_text_len`: text tokens that a painting prompt is padded to."""
+    """`max_text_len`: text tokens that an image's prompt is padded to."""
     positions: int
 
 

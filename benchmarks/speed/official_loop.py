@@ -2,7 +2,7 @@
 
 Source: HermesFlow's released `mmu_generate` and `t2i_generate`. Nothing is cached: each new token, and
 each step of an image, runs the whole sequence through all layers and the whole vocabulary's head at every
-position. Texts are continued one at a time. Images are painted with the text padded to its full length,
+position. Texts are continued one at a time. Images are generated with the text padded to its full length,
 one at a time or, as the released curation script does with 16, several of one prompt in a batch.
 
 Legend: B candidates, L positions, N image tokens, K image codes, V vocabulary.
@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.models.masks import mmu_mask, t2i_mask
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
-from engine.records import CaptionSettings, PaintSettings
+from engine.records import CaptionSettings, ImageSettings
 from engine.samplers.mask_predict import randoms
 from engine.samplers.mask_predict_rule import guide, gumbel, left_masked, mask_again, temperatures
 from engine.samplers.token_rule import SMALLEST, draw
@@ -52,7 +52,7 @@ def continue_text(
 
 
 class Dice(Protocol):
-    """Where the random choices of a painting come from."""
+    """Where the random choices of an image come from."""
 
     def codes(self, step: int, logits_BNK: Tensor) -> tuple[Tensor, Tensor]:
         """A code for every position, and its log-probability, both [B, N]."""
@@ -80,7 +80,7 @@ class FreeDice:
 
 
 class EngineDice:
-    """The engine's numbers for given seeds: with them both sides paint the same image."""
+    """The engine's numbers for given seeds: with them both sides generate the same image."""
 
     def __init__(
         self, seeds: Sequence[int], steps: int, tokens: int, device: torch.device | str = "cpu"
@@ -96,7 +96,7 @@ class EngineDice:
         return gumbel(self._uniform[step, 1])
 
 
-class Painted(NamedTuple):
+class GeneratedImages(NamedTuple):
     """Images of one prompt."""
 
     codes: list[list[int]]
@@ -114,7 +114,9 @@ def padded_rows(config: ShowoConfig, text: Sequence[int], candidates: int) -> Te
 
 
 @torch.inference_mode()
-def paint(model: Showo, text: Sequence[int], candidates: int, settings: PaintSettings, dice: Dice) -> Painted:
+def generate(
+    model: Showo, text: Sequence[int], candidates: int, settings: ImageSettings, dice: Dice
+) -> GeneratedImages:
     """Images of one prompt, given as text ids without specials, in one batch."""
     config, words = model.config, model.config.vocabulary
     tokens, steps = config.num_image_tokens, settings.steps
@@ -135,7 +137,7 @@ def paint(model: Showo, text: Sequence[int], candidates: int, settings: PaintSet
         codes_BN = sampled_BN.masked_fill(again_BN, -1)
         ids_BN = torch.where(again_BN, words.mask, sampled_BN + words.code_offset)
         ids[:, -tokens - 1 : -1] = ids_BN.repeat(len(ids) // candidates, 1)
-    return Painted(sampled_BN.tolist(), torch.stack(hidden).tolist())
+    return GeneratedImages(sampled_BN.tolist(), torch.stack(hidden).tolist())
 
 
 def _guided(model: Showo, ids: Tensor, mask: Tensor, guidance: float) -> Tensor:

@@ -4,7 +4,7 @@
 with a KV cache (`batched_loop`); both run the training module on the same weights. Images of the batched
 side are all candidates of one prompt at once, which is also what the released curation script does.
 
-Greedy captions and answers of all sides, and images painted with the same random numbers, are compared in
+Greedy captions and answers of all sides, and images generated with the same random numbers, are compared in
 the same run. Every round has images, questions and prompts of its own, so no cache of an earlier one helps.
 
 Images of a few steps (`--steps`) stand for those of 50: a step of the baselines costs the same in both, one
@@ -27,7 +27,7 @@ from benchmarks.speed.official_loop import Dice, EngineDice, FreeDice
 from engine.checkpoints.weights import load_model
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
-from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question, Record
+from engine.records import AnswerSettings, CaptionSettings, ImageSettings, ImageTokens, Question, Record
 from engine.samplers.vqa_prompts import ANSWER_TOKENS, format_question
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
@@ -57,7 +57,7 @@ class SamplingSettings(Record):
     questions: int = 8
     """Questions about an image."""
     prompts: int = 2
-    """Prompts that the engine paints; the batched side paints one, in one batch."""
+    """Prompts of the engine's images; the batched side has one, in one batch."""
     longest: int = 40
     """Tokens of the longest caption."""
     steps: int = 50
@@ -220,7 +220,7 @@ def _same(
 
 def images(models: Models, given: SamplingSettings) -> Contest:
     """n images of every prompt, with guidance."""
-    settings = PaintSettings(steps=given.steps, guidance=given.guidance)
+    settings = ImageSettings(steps=given.steps, guidance=given.guidance)
     tokens = models.config.num_image_tokens
 
     def prompts(number: int) -> list[str]:
@@ -228,13 +228,13 @@ def images(models: Models, given: SamplingSettings) -> Contest:
 
     def ours(number: int) -> object:
         keys = [f"{number}/{i}" for i in range(given.prompts)]
-        return models.engine.paint(prompts(number), given.n, keys, given.seed, settings)
+        return models.engine.generate_images(prompts(number), given.n, keys, given.seed, settings)
 
     def baseline(count: int) -> Side:
         def work(number: int) -> object:
             text = models.text.encode(prompts(number)[0])
             dice = FreeDice(models.dice(number), count, tokens)
-            return official_loop.paint(models.model, text, count, settings, dice)
+            return official_loop.generate(models.model, text, count, settings, dice)
 
         return Side(work, count)
 
@@ -246,21 +246,21 @@ def images(models: Models, given: SamplingSettings) -> Contest:
 
 def check_images(models: Models, given: SamplingSettings) -> dict[str, bool]:
     """Whether two images of one prompt are the engine's, code for code, when its random numbers are used."""
-    settings = PaintSettings(steps=min(given.steps, given.check_steps), guidance=given.guidance)
+    settings = ImageSettings(steps=min(given.steps, given.check_steps), guidance=given.guidance)
     (prompt,) = workload.prompts(1, given.seed + CHECK_SEED)
     text, tokens = models.text.encode(prompt), models.config.num_image_tokens
-    (ours,) = models.engine.paint([prompt], CHECKED, ["check"], given.seed, settings)
+    (ours,) = models.engine.generate_images([prompt], CHECKED, ["check"], given.seed, settings)
     wanted, seeds = [list(image.codes) for image in ours], [image.seed for image in ours]
 
-    def painted(of: Sequence[int]) -> list[list[int]]:
+    def generated(of: Sequence[int]) -> list[list[int]]:
         dice: Dice = EngineDice(of, settings.steps, tokens, models.model.device)
-        return official_loop.paint(models.model, text, len(of), settings, dice).codes
+        return official_loop.generate(models.model, text, len(of), settings, dice).codes
 
     found = {}
     if "official" in given.baselines:
-        found["official"] = [painted([seed])[0] for seed in seeds] == wanted
+        found["official"] = [generated([seed])[0] for seed in seeds] == wanted
     if "batched" in given.baselines:
-        found["batched"] = painted(seeds) == wanted
+        found["batched"] = generated(seeds) == wanted
     return found
 
 

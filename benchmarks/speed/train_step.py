@@ -168,7 +168,7 @@ def products_ratio(checkpoint: Path, batch: PairRows) -> float:
             model(*batch.rows).sum().backward()
         with FlopCounterMode(display=False) as forward:
             model.score(batch.rows)
-    return 1 + float(forward.get_total_flops() / step.get_total_flops())
+    return float(1 + forward.get_total_flops() / step.get_total_flops())
 
 
 def peak(given: StepSettings, folder: Path, side: str) -> float:

@@ -1,4 +1,4 @@
-"""Seeded random work for a checkpoint: images, captions to paint, questions with choices, caption lengths.
+"""Seeded random work for a checkpoint: images, prompts, questions with choices, caption lengths.
 
 Every round has work of its own, so that no cache of an earlier round can help.
 """
@@ -25,7 +25,7 @@ def images(config: ShowoConfig, count: int, seed: int) -> list[ImageTokens]:
 
 
 def prompts(count: int, seed: int, room: int = 40) -> list[str]:
-    """Captions of 8 to 20 words, or as many as there is room for, to paint from."""
+    """Captions of 8 to 20 words, or as many as there is room for, as prompts."""
     rng = np.random.default_rng(seed)
     return [_words(rng, int(rng.integers(8, 21)), room) for _ in range(count)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.errors import ConfigError
-from engine.records import AnswerSettings, PaintSettings, Record
+from engine.records import AnswerSettings, ImageSettings, Record
 
 
 class EvalConfig(Record, forbid_unknown_fields=True):
@@ -12,14 +12,14 @@ class EvalConfig(Record, forbid_unknown_fields=True):
     limit: int = 300
     """Held-out items."""
     images: int = 2
-    """Images painted for each item."""
+    """Images generated for each item."""
     split: str = "evaluation"
     """Of the embedded world: evaluation or validation."""
     seed: int = 1000
-    """Decides the held-out items of the embedded world, and with an item's id what is painted for it."""
+    """Decides the held-out items of the embedded world, and with an item's id what is generated for it."""
     chunk: int = 32
     """Items in flight together."""
-    paint: PaintSettings = PaintSettings()
+    image: ImageSettings = ImageSettings()
     answer: AnswerSettings = AnswerSettings()
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ from engine.records import Item, SampledImage
 Graded = list[list[bool]]
 """Items -> whether each of an item's questions was answered rightly, all its images in one list."""
 Keep = Callable[[Item, SampledImage, Sequence[bool]], None]
-"""Takes an item, the first image painted for it, and whether each of its questions was answered rightly."""
+"""Takes an item, the first image generated for it, and whether each of its questions was answered rightly."""
 
 
 def clustered(graded: Graded) -> Estimate:
@@ -93,7 +93,7 @@ def measure_gap(
 ) -> GapReport:
     """Measures a model on held-out items that have questions; unreadable images are left out and listed.
 
-    An item's id and `config.seed` decide what is painted for it, and answers are not drawn at random: two
+    An item's id and `config.seed` decide what is generated for it, and answers are not drawn at random: two
     measurements with the same source and config differ by their weights alone, and can be paired by item.
     `keep` is shown the first image of every item.
 
@@ -117,7 +117,7 @@ def measure_gap(
             told = model.answer(model.encode(pixels), [item.questions for item in items], config.answer)
             for item, answers in zip(items, told, strict=True):
                 und.append(_grade(item, matched(item.questions, answers, similarity)))
-            gen += _grade_painted(model, similarity, source, items, config, keep)
+            gen += _grade_generated(model, similarity, source, items, config, keep)
         progress(len(chunk))
     if not measured:
         raise DataError(f"{source.name}: no held-out item has both a question and an image that can be read")
@@ -149,7 +149,7 @@ def _grade(item: Item, answers: Sequence[str | None]) -> list[bool]:
     return [q.answer == answer for q, answer in zip(item.questions, answers, strict=True)]
 
 
-def _grade_painted(
+def _grade_generated(
     model: UnifiedModel,
     similarity: Similarity,
     source: Source,
@@ -158,9 +158,11 @@ def _grade_painted(
     keep: Keep | None,
 ) -> Graded:
     keys = [f"eval/{item.id}" for item in items]
-    painted = model.paint([item.caption for item in items], config.images, keys, config.seed, config.paint)
+    generated = model.generate_images(
+        [item.caption for item in items], config.images, keys, config.seed, config.image
+    )
     graded: Graded = []
-    for item, images in zip(items, painted, strict=True):
+    for item, images in zip(items, generated, strict=True):
         if source.oracle:
             pixels: NDArray[np.uint8] = model.decode([image.codes for image in images])
             answers = [oracle.judge(one, item.questions) for one in pixels]

@@ -12,7 +12,7 @@ from curate.evaluation.clustered import Estimate, Ratio, contrast
 from curate.evaluation.records import GapReport, ItemScore
 from engine.records import Record
 
-_DECIDES = ("split", "seed", "images", "paint", "answer")
+_DECIDES = ("split", "seed", "images", "image", "answer")
 """Settings that two paired measurements have in common; another number of items leaves some in common."""
 
 

@@ -30,7 +30,7 @@ class ItemScore(Record):
     und: int
     und_asked: int
     gen: int
-    """Over all images painted for the item."""
+    """Over all images generated for the item."""
     gen_asked: int
 
 

@@ -3,49 +3,58 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
+import msgspec
 
-from curate.exchange.cards import dataset_info, readme
-from curate.exchange.layouts import LAYOUTS, Layout, LeftOut
-from curate.exchange.pictures import codes_of, drawn, picture_name
-from curate.exchange.row_files import RowFiles
+from curate.exchange.layouts import (
+    CAPTION_PAIRS,
+    IMAGE_PAIRS,
+    LAYOUTS,
+    LLAMA_FACTORY_NAME,
+    Fields,
+    LayoutRow,
+    LeftOut,
+    llama_factory_info,
+)
+from curate.exchange.pictures import codes_of, draw, picture_name
 from engine.errors import ConfigError, DataError
 from engine.files.atomic import atomic_folder, check_free
 from engine.files.clip_features import FEATURES
 from engine.records import Preference, Record
 
+if TYPE_CHECKING:
+    from curate.exchange.tokenizers import Tokenizers
+
 PARQUET = "parquet"
 FORMATS = (*LAYOUTS, PARQUET)
+_OPEN = {
+    "official": "HermesFlow's released `pair_dpo_data.json`. Paths are relative to this folder.",
+    "trl": 'Open it with `datasets.load_dataset("FOLDER")`: the columns are `prompt`, `chosen`,'
+    "\n`rejected` and `images`, as TRL's trainers take them.",
+    "ms-swift": "Give ms-swift `--dataset captions.jsonl images.jsonl`, with `ROOT_IMAGE_DIR` set to this"
+    "\nfolder. In `images.jsonl` the answer is the same, and the image is what was preferred or rejected.",
+    "llama-factory": "Give LLaMA-Factory this folder as `dataset_dir` and as `media_dir`, and"
+    f"\n`dataset: {LLAMA_FACTORY_NAME}`.",
+    "align-anything": "`image_to_text.json` and `text_to_image.json` hold a task each. Paths are relative to"
+    "\nthis folder.",
+    "parquet": 'Open it with `datasets.load_dataset("FOLDER")` or any Parquet reader. The images are inside.'
+    "\n`record` holds each native record as JSON, with codes, token ids and seeds.",
+}
+"""Layout -> how its tool opens it."""
 
 
-class Exported(Record):
+class ExportedPairs(Record):
     """What an export wrote."""
 
-    items: int
-    """Preferences read."""
     counts: dict[str, int]
     """items, caption pairs, image pairs."""
     left_out: dict[str, int]
-    """Reason -> pairs that the layout cannot hold."""
-
-
-class Model(Protocol):
-    """What an export needs of a checkpoint."""
-
-    question: str
-    """What captions answer."""
-    name: str
-    """Digest of its tokenizers."""
-
-    def decode(self, codes: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
-        """Codes of B images -> uint8 [B, H, W, 3]."""
-        ...
+    """Kind and reason -> pairs that the layout cannot hold."""
 
 
 def check_layout(layout: str, to: Path) -> None:
@@ -60,37 +69,14 @@ def check_layout(layout: str, to: Path) -> None:
     check_free(to)
 
 
-class _Tally:
-    """Counts while preferences pass."""
-
-    def __init__(self) -> None:
-        self.items = 0
-        self._counts: Counter[str] = Counter()
-        self._left_out: Counter[str] = Counter()
-
-    def wrote(self, captions: bool, images: bool) -> None:
-        self._counts["caption pairs"] += captions
-        self._counts["image pairs"] += images
-
-    def left(self, one: LeftOut) -> None:
-        self._left_out[f"pairs of {one.pairs}: {one.reason}"] += 1
-
-    def result(self) -> Exported:
-        counts = {
-            "items": self.items,
-            **{name: self._counts[name] for name in ("caption pairs", "image pairs")},
-        }
-        return Exported(items=self.items, counts=counts, left_out=dict(sorted(self._left_out.items())))
-
-
 def export_pairs(
     preferences: Iterable[Preference],
     to: Path,
     layout: str,
-    model: Model,
+    tokenizers: Tokenizers,
     curation: Path,
     progress: Callable[[int], None] = lambda count: None,
-) -> Exported:
+) -> ExportedPairs:
     """Writes preferences into the new folder `to`; `curation` is the folder that CLIP features lie in.
 
     One preference and its images are in memory at a time; of Parquet, one row group.
@@ -100,64 +86,63 @@ def export_pairs(
         DataError: `to` is there already, or cannot be written.
     """
     check_layout(layout, to)
-    tally = _Tally()
+    counts, left_out = Counter({"items": 0, CAPTION_PAIRS: 0, IMAGE_PAIRS: 0}), Counter[str]()
+
+    def rows(folder: Path) -> Iterator[LayoutRow]:
+        for place, preference in enumerate(preferences):
+            counts["items"] += 1
+            if layout == PARQUET:
+                found = _table_rows(preference, tokenizers, curation)
+            else:
+                found = _rows(preference, place, layout, folder, tokenizers)
+            for row in found:
+                if isinstance(row, LeftOut):
+                    left_out[f"{row.pairs}: {row.reason}"] += 1
+                else:
+                    counts.update(row.pairs)
+                    yield row
+            progress(1)
+
     with atomic_folder(to) as folder:
         if layout == PARQUET:
-            _write_table(preferences, folder, model, curation, tally, progress)
+            from curate.exchange.table import FILE, write_table
+
+            write_table((row.fields for row in rows(folder)), folder / FILE)
         else:
-            _write_rows(preferences, folder, LAYOUTS[layout], model, tally, progress)
-        result = tally.result()
+            _write_rows(rows(folder), folder)
         if layout == "llama-factory":
-            (folder / "dataset_info.json").write_bytes(dataset_info())
-        (folder / "README.md").write_bytes(readme(layout, result.counts, result.left_out, model.question))
-    return result
+            (folder / "dataset_info.json").write_bytes(_formatted(llama_factory_info()))
+        exported = ExportedPairs(counts=dict(counts), left_out=dict(sorted(left_out.items())))
+        (folder / "README.md").write_text(_card(layout, exported, tokenizers.question), "utf-8")
+    return exported
 
 
-def _write_rows(
-    preferences: Iterable[Preference],
-    folder: Path,
-    layout: Layout,
-    model: Model,
-    tally: _Tally,
-    progress: Callable[[int], None],
-) -> None:
-    with RowFiles(folder) as files:
-        for place, preference in enumerate(preferences):
-            tally.items += 1
-            name = partial(picture_name, place, preference.id)
-            sides: list[str] = []
-            for line in layout(preference, name, model.question):
-                if isinstance(line, LeftOut):
-                    tally.left(line)
-                    continue
-                files.append(line.file, line.row)
-                tally.wrote(line.pairs != "images", line.pairs != "captions")
-                sides += line.sides
-            for side, picture in drawn(preference, sides, model.decode).items():
-                path = folder / name(side)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(picture)
-            progress(1)
+def _rows(
+    preference: Preference, place: int, layout: str, folder: Path, tokenizers: Tokenizers
+) -> Iterator[LayoutRow | LeftOut]:
+    """The rows of a preference; writes the images that they name."""
+    name = partial(picture_name, place, preference.id)
+    sides: list[str] = []
+    for row in LAYOUTS[layout](preference, name, tokenizers.question):
+        if isinstance(row, LayoutRow):
+            sides += row.images
+        yield row
+    for side, picture in draw(preference, sides, tokenizers.decode).items():
+        path = folder / name(side)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
 
 
-def _write_table(
-    preferences: Iterable[Preference],
-    folder: Path,
-    model: Model,
-    curation: Path,
-    tally: _Tally,
-    progress: Callable[[int], None],
-) -> None:
-    from curate.exchange.table import FILE, TableFile, table_row
+def _table_rows(
+    preference: Preference, tokenizers: Tokenizers, curation: Path
+) -> Iterator[LayoutRow | LeftOut]:
+    from curate.exchange.table import FILE, table_row
 
-    with TableFile(folder / FILE) as table:
-        for preference in preferences:
-            tally.items += 1
-            tally.wrote(preference.captions is not None, preference.images is not None)
-            pictures = drawn(preference, codes_of(preference), model.decode)
-            features = _features(curation, preference.image_features)
-            table.append(table_row(preference, pictures, model.question, model.name, features))
-            progress(1)
+    pictures = draw(preference, codes_of(preference), tokenizers.decode)
+    features = _features(curation, preference.image_features)
+    row = table_row(preference, pictures, tokenizers.question, tokenizers.name, features)
+    pairs = {CAPTION_PAIRS: preference.captions, IMAGE_PAIRS: preference.images}
+    yield LayoutRow(FILE, row, (), tuple(name for name, pair in pairs.items() if pair))
 
 
 def _features(curation: Path, name: str) -> bytes:
@@ -165,3 +150,49 @@ def _features(curation: Path, name: str) -> bytes:
     if name and (Path(name).name != name or not path.is_file()):
         raise DataError(f"{path}: the CLIP features of a real image are missing; curate again")
     return path.read_bytes() if name else b""
+
+
+def _write_rows(rows: Iterable[LayoutRow], folder: Path) -> None:
+    """Writes rows as they come: a `.json` is one array, a `.jsonl` one object a line."""
+    streams: dict[str, BinaryIO] = {}
+    with ExitStack() as stack:
+        for row in rows:
+            first = row.file not in streams
+            if first:
+                streams[row.file] = stack.enter_context((folder / row.file).open("wb"))
+            if row.file.endswith(".jsonl"):
+                streams[row.file].write(msgspec.json.encode(row.fields) + b"\n")
+            else:
+                streams[row.file].write((b"[\n" if first else b",\n") + _formatted(row.fields))
+        for file, stream in streams.items():
+            if not file.endswith(".jsonl"):
+                stream.write(b"\n]\n")
+
+
+def _formatted(fields: Fields) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(fields), indent=4)
+
+
+def _card(layout: str, exported: ExportedPairs, question: str) -> str:
+    """README.md, a data set card."""
+    counts = "\n".join(f"| {what} | {count} |" for what, count in exported.counts.items())
+    left_out = "".join(f"\nLeft out: {count} {reason}." for reason, count in exported.left_out.items())
+    return f"""---
+tags:
+- dpo
+- preference
+- image
+---
+# Preference pairs of a unified multimodal model
+
+{_OPEN[layout]}
+
+| | |
+|---|---|
+{counts}
+{left_out}
+Captions answer "{question}". All images, real ones too, are decoded from codes by the model's image
+tokenizer; they are not the files of the data set.
+
+Written by `hermes pairs --format {layout}`.
+"""

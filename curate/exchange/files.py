@@ -22,11 +22,11 @@ _OFFICIAL = ("datasets/journeydb/", "datasets/journydb/")
 _BATCH = 8
 
 
-class Found(Record):
+class SourceRow(Record):
     """A row of a file, or why there is none here."""
 
     where: str
-    value: dict[str, Any] | None
+    fields: dict[str, Any] | None
     problem: str = ""
 
 
@@ -46,7 +46,7 @@ def row_files(source: Path) -> list[Path]:
     )
 
 
-def rows(file: Path) -> Iterator[Found]:
+def read_rows(file: Path) -> Iterator[SourceRow]:
     """The rows of a JSON or Parquet file, a few in memory at a time; damaged ones with their reason.
 
     Raises:
@@ -55,16 +55,16 @@ def rows(file: Path) -> Iterator[Found]:
     return _table_rows(file) if file.suffix == ".parquet" else _json_rows(file)
 
 
-def _json_rows(file: Path) -> Iterator[Found]:
+def _json_rows(file: Path) -> Iterator[SourceRow]:
     try:
         with file.open("rb") as stream:
             for one in json_objects(stream):
-                yield Found(f"{file.name}:object {one.number}", one.value, one.problem)
+                yield SourceRow(f"{file.name}:object {one.number}", one.value, one.problem)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-def _table_rows(file: Path) -> Iterator[Found]:
+def _table_rows(file: Path) -> Iterator[SourceRow]:
     from curate.sources.table_files import DAMAGE, one_line, open_parquet, parts
 
     try:
@@ -73,10 +73,10 @@ def _table_rows(file: Path) -> Iterator[Found]:
         raise DataError(f"{file}: cannot be read as Parquet: {one_line(error)}") from error
     for part in parts(table, table.schema.names, _BATCH):
         if part.batch is None:
-            yield Found(file.name + part.where, None, part.problem)
+            yield SourceRow(file.name + part.where, None, part.problem)
             continue
-        for place, value in enumerate(part.batch.to_pylist(), part.first + 1):
-            yield Found(f"{file.name}:row {place}", value)
+        for place, fields in enumerate(part.batch.to_pylist(), part.first + 1):
+            yield SourceRow(f"{file.name}:row {place}", fields)
 
 
 def read_image(folders: Sequence[Path], name: str) -> Image.Image:

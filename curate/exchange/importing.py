@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from curate.exchange.encoding import Encoder
-from curate.exchange.files import Found, row_files, rows
-from curate.exchange.incoming import READERS, UnusableError, told_format
+from curate.exchange.files import SourceRow, read_rows, row_files
+from curate.exchange.incoming import READERS, UnusableError, detect_format
 from curate.sources import RowProblem
 from curate.sources.digest import files_digest
 from curate.store.files import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY
-from curate.store.summary import CurateSummary
+from curate.store.summary import Counting
 from engine.errors import ConfigError, DataError
 from engine.files.atomic import atomic_file, write_file
 from engine.files.clip_features import FEATURES
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from curate.exchange.tokenizers import Tokenizers
 
 
-class Imported(Record):
+class ImportedPairs(Record):
     """Where a round's pairs came from, in place of a curation's origin."""
 
     source: str
@@ -48,57 +48,6 @@ class Imported(Record):
     """Rows of which one side could not be used; the quarantine file names them too."""
     pairs: str
     """Digest of the pair file."""
-
-
-class _Counts:
-    """What importing counts, and sums of scores."""
-
-    def __init__(self) -> None:
-        self.rows = self.items = self.captions = self.images = self.ties = 0
-        self.quarantined = self.one_sided = 0
-        self.no_captions: Counter[str] = Counter()
-        self.no_images: Counter[str] = Counter()
-        self.caption_scores = self.image_scores = 0.0
-        self.first_problem = ""
-
-    def add(self, found: Found, kept: Preference | None, problems: tuple[str, ...]) -> None:
-        """Counts a row."""
-        self.rows += 1
-        if problems and not self.first_problem:
-            self.first_problem = f"{found.where}: {problems[0]}"
-        if kept is None:
-            self.quarantined += 1
-        else:
-            self.one_sided += bool(problems)
-            self._add(kept)
-
-    def _add(self, one: Preference) -> None:
-        self.items += 1
-        if one.captions:
-            self.captions += 1
-            self.caption_scores += one.captions.win.score + one.captions.lose.score
-        else:
-            self.no_captions[one.caption_reason.partition(":")[0]] += 1
-        if one.images:
-            self.images += 1
-            self.ties += one.images.tie
-            self.image_scores += one.images.win.score + one.images.lose.score
-        else:
-            self.no_images[one.image_reason.partition(":")[0]] += 1
-
-    def summary(self) -> CurateSummary:
-        """As of a curation, so that reports find it; means are those of the pairs alone."""
-        return CurateSummary(
-            items=self.items,
-            caption_pairs=self.captions,
-            image_pairs=self.images,
-            no_caption_pair=dict(self.no_captions),
-            no_image_pair=dict(self.no_images),
-            mean_similarity=self.caption_scores / (2 * self.captions or 1),
-            mean_self_vqa=self.image_scores / (2 * self.images or 1),
-            bad=self.quarantined,
-            image_ties=self.ties,
-        )
 
 
 def check_import(source: Path, folder: Path, form: str) -> list[Path]:
@@ -125,79 +74,98 @@ def import_pairs(
     form: str = "",
     images: Sequence[Path] = (),
     progress: Callable[[int], None] = lambda count: None,
-) -> Imported:
+) -> ImportedPairs:
     """Writes the pairs of a file or folder into `folder`, a round's curation.
 
-    Images are looked for in the folders `images`, by default beside their rows. An empty `form` is told from
-    each row. Rows that cannot be used go to QUARANTINE with their reason. The pair file appears last, whole.
+    Images are looked for in the folders `images`, by default beside their rows. Without `form`, the fields of
+    each row say its format. Rows that cannot be used go to QUARANTINE with their reason. The pair file
+    appears last, whole.
 
     Raises:
         ConfigError: the format is not known.
         DataError: the round has pairs already; there are no rows; none can be used.
     """
     files = check_import(source, folder, form)
-    intake, counts = _Intake(form), _Counts()
-    pair_digest = blake2b(digest_size=16)
+    intake, pair_digest = _Intake(form), blake2b(digest_size=16)
     with atomic_file(folder / PAIRS) as write_pair:
         with atomic_file(folder / QUARANTINE) as write_problem:
             for file in files:
                 encoder = Encoder(tokenizers, images or (file.parent,), folder / FEATURES, round_number)
-                for found in rows(file):
-                    kept, problems = intake.take(found, encoder)
-                    counts.add(found, kept, problems)
-                    for one in problems:
-                        write_problem(_line(RowProblem(where=found.where, reason=one)))
-                    if kept is not None:
-                        write_pair(_line(kept))
-                        pair_digest.update(_line(kept))
+                for row in read_rows(file):
+                    preference, problems = intake.take(row, encoder)
+                    for reason in problems:
+                        write_problem(_line(RowProblem(where=row.where, reason=reason)))
+                    if preference is not None:
+                        write_pair(_line(preference))
+                        pair_digest.update(_line(preference))
                     progress(1)
-        if not counts.items:
-            first = counts.first_problem or "there is no row"
-            raise DataError(f"{source}: no row can be used; the first: {first}")
-        imported = Imported(
+        summary = replace(intake.counting.summary(), bad=intake.quarantined)
+        if not summary.items:
+            raise DataError(f"{source}: no row can be used; the first: {intake.first_problem}")
+        imported = ImportedPairs(
             source=source.name,
             files=tuple(file.name for file in files),
             digest=files_digest(files),
             formats=tuple(sorted(intake.formats)),
             round=round_number,
             tokenizers=tokenizers.name,
-            rows=counts.rows,
-            items=counts.items,
-            caption_pairs=counts.captions,
-            image_pairs=counts.images,
-            quarantined=counts.quarantined,
-            one_sided=counts.one_sided,
+            rows=intake.rows,
+            items=summary.items,
+            caption_pairs=summary.caption_pairs,
+            image_pairs=summary.image_pairs,
+            quarantined=intake.quarantined,
+            one_sided=intake.one_sided,
             pairs=pair_digest.hexdigest(),
         )
-        for name, record in ((SUMMARY, counts.summary()), (IMPORTED, imported)):
+        for name, record in ((SUMMARY, summary), (IMPORTED, imported)):
             write_file(folder / name, msgspec.json.format(msgspec.json.encode(record)))
     return imported
 
 
 class _Intake:
-    """Rows of any format, one after another, as preferences of distinct ids."""
+    """Rows of any format, one after another, as preferences of distinct ids; counts them."""
 
     def __init__(self, form: str) -> None:
         self._form = form
         self._ids: set[str] = set()
         self.formats: set[str] = set()
+        self.counting = Counting()
+        self.rows = self.quarantined = self.one_sided = 0
+        self.first_problem = "there is no row"
 
-    def take(self, found: Found, encoder: Encoder) -> tuple[Preference | None, tuple[str, ...]]:
+    def take(self, row: SourceRow, encoder: Encoder) -> tuple[Preference | None, list[str]]:
         """The preference of a row, and what of it cannot be used."""
+        preference: Preference | None = None
+        problems: list[str] = []
         try:
-            if found.value is None:
-                raise UnusableError(found.problem)
-            form = self._form or told_format(found.value)
-            if not form:
-                raise UnusableError("its fields are of no known format", ", ".join(sorted(found.value))[:80])
-            kept, problems = encoder.preference(READERS[form](found.value), found.where.replace(":", "-"))
-            if kept.id in self._ids:
-                raise UnusableError("its id occurred before", kept.id)
-            self._ids.add(kept.id)
+            preference, problems = self._preference(row, encoder)
         except UnusableError as error:
-            return None, (str(error),)
+            problems.append(str(error))
+        if problems and self.quarantined == self.one_sided == 0:
+            self.first_problem = f"{row.where}: {problems[0]}"
+        self.rows += 1
+        self.quarantined += preference is None
+        self.one_sided += bool(preference and problems)
+        if preference is not None:
+            scores = [
+                [pair.win.score, pair.lose.score] if pair else []
+                for pair in (preference.captions, preference.images)
+            ]
+            self.counting.add(preference, *scores)
+        return preference, problems
+
+    def _preference(self, row: SourceRow, encoder: Encoder) -> tuple[Preference, list[str]]:
+        if row.fields is None:
+            raise UnusableError(row.problem)
+        form = self._form or detect_format(row.fields)
+        if not form:
+            raise UnusableError(f"its fields are of no known format: {', '.join(sorted(row.fields))[:80]}")
+        preference, problems = encoder.preference(READERS[form](row.fields), row.where.replace(":", "-"))
+        if preference.id in self._ids:
+            raise UnusableError(f"its id occurred before: {preference.id}")
+        self._ids.add(preference.id)
         self.formats.add(form)
-        return kept, problems
+        return preference, problems
 
 
 def _line(record: Record) -> bytes:

@@ -1,10 +1,11 @@
-"""Rows of other tools as pairs that are not yet tokens."""
+"""Rows of other tools as pairs that are not yet tokens, one reader a format."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -16,48 +17,40 @@ OFFICIAL_THRESHOLD = 0.6
 FILTERED = f"image scores are equal or not above {OFFICIAL_THRESHOLD}: such rows name another item's images"
 ABSENT = "none in the imported rows"
 
+Result = TypeVar("Result")
+Fields = Mapping[str, Any]
+Picture = str | bytes
+"""An image: a file's name, or the file itself."""
+
 
 class UnusableError(ValueError):
-    """Why a row, or one side of it, cannot be used. Never leaves this package."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        """Without names, for counting."""
+    """Why a row, or one of its pairs, cannot be used. Never leaves this package."""
 
 
-class Picture(Record):
-    """An image: a file's name, or the file itself."""
+def attempt(read: Callable[[], Result]) -> Result | str:
+    """What is read, or why it cannot be used."""
+    try:
+        return read()
+    except UnusableError as error:
+        return str(error)
 
-    name: str = ""
-    data: bytes = b""
 
+class IncomingPair(Record, Generic[Result]):
+    """Two captions of one image, or two images of one caption, and their scores."""
 
-class Written(Record):
-    """Two captions of one image, and their scores."""
-
-    win: str
-    lose: str
+    win: Result
+    lose: Result
     scores: tuple[float, float]
 
 
-class Painted(Record):
-    """Two images of one caption, and their scores."""
+class IncomingRow(Record, kw_only=True):
+    """A row that has been read. A pair that is text says why the row does not have it."""
 
-    win: Picture
-    lose: Picture
-    scores: tuple[float, float]
-
-
-class Incoming(Record):
-    """A row that has been read. A side that is text says why the row does not have it."""
-
-    id: str
-    """Empty where the row has none."""
-    caption: str
-    image: Picture | None
-    captions: Written | str
-    images: Painted | str
+    id: str = ""
+    caption: str = ""
+    image: Picture | None = None
+    captions: IncomingPair[str] | str = ABSENT
+    images: IncomingPair[Picture] | str = ABSENT
     record: Preference | None = None
     """The native record, where the row holds it."""
     tokenizers: str = ""
@@ -65,80 +58,76 @@ class Incoming(Record):
     features: bytes = b""
 
 
-Fields = Mapping[str, Any]
-Reader = Callable[[Fields], Incoming]
-Side = TypeVar("Side")
-
-
-def official(fields: Fields) -> Incoming:
+def official(fields: Fields) -> IncomingRow:
     """A row of `pair_dpo_data.json`.
 
     Image pairs that fail the script's own filter are not taken, unless the row was exported by Hermes.
     """
-    found = _two_sided(fields)
-    if isinstance(found.images, Painted) and not is_picture_name(found.images.win.name):
-        win, lose = found.images.scores
+    row = _both_pairs(fields)
+    if not isinstance(row.images, str) and not is_picture_name(row.images.win):
+        win, lose = row.images.scores
         if win == lose or win <= OFFICIAL_THRESHOLD:
-            return msgspec.structs.replace(found, images=FILTERED)
-    return found
+            return msgspec.structs.replace(row, images=FILTERED)
+    return row
 
 
-def table(fields: Fields) -> Incoming:
+def table(fields: Fields) -> IncomingRow:
     """A row of our own table, or of one with its columns. A record counts while the columns say the same."""
-    found = _two_sided(fields)
-    text = fields.get("record")
+    row, text = _both_pairs(fields), fields.get("record")
     if not isinstance(text, str):
-        return found
+        return row
     try:
         record = msgspec.json.decode(text, type=Preference)
     except msgspec.MsgspecError as error:
-        raise UnusableError("its record is none", str(error)) from error
-    if not _agrees(record, fields):
-        return found
+        raise UnusableError(f"its record is none: {error}") from error
+    pair = record.captions
+    texts = [record.id, record.caption, *((pair.win.text, pair.lose.text) if pair else (None, None))]
+    if texts != [fields.get(name) for name in ("id", "caption", "caption_win", "caption_lose")]:
+        return row
     features = fields.get("features")
     return msgspec.structs.replace(
-        found,
+        row,
         record=record,
         tokenizers=str(fields.get("tokenizers") or ""),
         features=features if isinstance(features, bytes) else b"",
     )
 
 
-def native(fields: Fields) -> Incoming:
+def native(fields: Fields) -> IncomingRow:
     """A native record."""
     try:
         record = msgspec.convert(fields, Preference)
     except msgspec.ValidationError as error:
-        raise UnusableError("not a native record", str(error)) from error
-    return Incoming(record.id, record.caption, None, ABSENT, ABSENT, record)
+        raise UnusableError(f"not a native record: {error}") from error
+    return IncomingRow(id=record.id, caption=record.caption, record=record)
 
 
-def trl(fields: Fields) -> Incoming:
+def trl(fields: Fields) -> IncomingRow:
     """TRL's preference type with one image: messages or plain text."""
     images = next((fields[name] for name in ("images", "file_names", "image") if fields.get(name)), None)
     images = images if isinstance(images, list) else [images]
     if len(images) != 1 or images[0] is None:
-        raise UnusableError("needs exactly one image", f"has {len(images) if images[0] else 0}")
-    return Incoming("", "", picture(images[0]), _written(fields, "chosen", "rejected"), ABSENT)
+        raise UnusableError(f"needs exactly one image: has {len(images) if images[0] else 0}")
+    return IncomingRow(image=_picture(images[0]), captions=_caption_pair(fields, "chosen", "rejected"))
 
 
-def align_anything(fields: Fields) -> Incoming:
+def align_anything(fields: Fields) -> IncomingRow:
     """A row of either task of align-anything; `prompt` may stand for `question`."""
     if "better_image" in fields or "worse_image" in fields:
-        images = _painted(fields, "better_image", "worse_image")
-        return Incoming("", _text(fields.get("prompt"), "the prompt"), None, ABSENT, images)
-    captions = _written(fields, "better_response", "worse_response")
-    return Incoming("", "", picture(fields.get("image")), captions, ABSENT)
+        images = _image_pair(fields, "better_image", "worse_image")
+        return IncomingRow(caption=_text(fields.get("prompt"), "the prompt"), images=images)
+    captions = _caption_pair(fields, "better_response", "worse_response")
+    return IncomingRow(image=_picture(fields.get("image")), captions=captions)
 
 
-READERS: dict[str, Reader] = {
+READERS: dict[str, Callable[[Fields], IncomingRow]] = {
     "official": official,
     "trl": trl,
     "align-anything": align_anything,
     "parquet": table,
     "native": native,
 }
-_TELLING = {
+_FORMAT_OF = {
     "image_codes": "native",
     "record": "parquet",
     "img_path": "official",
@@ -151,69 +140,48 @@ _TELLING = {
 """Field -> the format that has it; the first that is there decides."""
 
 
-def told_format(fields: Fields) -> str:
+def detect_format(fields: Fields) -> str:
     """The format of a row, from its fields; empty where none has them."""
-    return next((form for name, form in _TELLING.items() if name in fields), "")
+    return next((form for name, form in _FORMAT_OF.items() if name in fields), "")
 
 
-def picture(value: object) -> Picture:
-    """An image of a row: a name, a file's bytes, or Hugging Face's `{bytes, path}`."""
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes) and value:
-        return Picture(data=value)
-    if isinstance(value, str) and value.strip():
-        return Picture(name=value)
-    raise UnusableError("an image is missing")
+def _both_pairs(fields: Fields) -> IncomingRow:
+    number, caption = fields.get("id"), fields.get("caption")
+    image = fields.get("image") or fields.get("img_path")
 
+    def pair(read: Callable[..., Result], win: str, lose: str, score: str) -> Result | str:
+        if fields.get(win) is None and fields.get(lose) is None:
+            return ABSENT
+        return attempt(partial(read, fields, win, lose, score))
 
-def _two_sided(fields: Fields) -> Incoming:
-    own = fields.get("id")
-    caption = _optional(fields.get("caption"))
-    x = fields.get("image") or fields.get("img_path")
-    captions: Written | str = ABSENT
-    if _any(fields, "caption_win", "caption_lose"):
-        captions = _side(lambda: _written(fields, "caption_win", "caption_lose", "bert_score"))
-    images: Painted | str = ABSENT
-    if _any(fields, "image_win", "image_lose"):
-        images = _side(lambda: _painted(fields, "image_win", "image_lose", "vqa_score"))
-    return Incoming(
-        id=str(own) if isinstance(own, str | int) and not isinstance(own, bool) else "",
-        caption=caption,
-        image=picture(x) if x else None,
-        captions=captions,
-        images=images,
+    return IncomingRow(
+        id=str(number) if isinstance(number, str | int) and not isinstance(number, bool) else "",
+        caption=caption.strip() if isinstance(caption, str) else "",
+        image=_picture(image) if image else None,
+        captions=pair(_caption_pair, "caption_win", "caption_lose", "bert_score"),
+        images=pair(_image_pair, "image_win", "image_lose", "vqa_score"),
     )
 
 
-def _side(read: Callable[[], Side]) -> Side | str:
-    try:
-        return read()
-    except UnusableError as error:
-        return str(error)
-
-
-def _any(fields: Fields, *names: str) -> bool:
-    return any(fields.get(name) is not None for name in names)
-
-
-def _agrees(record: Preference, fields: Fields) -> bool:
-    """Whether the texts of a row are still those of its record."""
-    pair = record.captions
-    texts = (pair.win.text, pair.lose.text) if pair else (None, None)
-    columns = [fields.get(name) for name in ("id", "caption", "caption_win", "caption_lose")]
-    return [record.id, record.caption, *texts] == columns
-
-
-def _written(fields: Fields, win: str, lose: str, score: str = "") -> Written:
-    sides = [_text(_last(fields.get(name)), "a caption") for name in (win, lose)]
-    if sides[0] == sides[1]:
+def _caption_pair(fields: Fields, win: str, lose: str, score: str = "") -> IncomingPair[str]:
+    texts = [_text(_last_message(fields.get(name)), "a caption") for name in (win, lose)]
+    if texts[0] == texts[1]:
         raise UnusableError("winner and loser are the same caption")
-    return Written(sides[0], sides[1], _scores(fields, score))
+    return IncomingPair(win=texts[0], lose=texts[1], scores=_scores(fields, score))
 
 
-def _painted(fields: Fields, win: str, lose: str, score: str = "") -> Painted:
-    return Painted(picture(fields.get(win)), picture(fields.get(lose)), _scores(fields, score))
+def _image_pair(fields: Fields, win: str, lose: str, score: str = "") -> IncomingPair[Picture]:
+    images = [_picture(fields.get(name)) for name in (win, lose)]
+    return IncomingPair(win=images[0], lose=images[1], scores=_scores(fields, score))
+
+
+def _picture(value: object) -> Picture:
+    """An image of a row: a name, a file's bytes, or Hugging Face's `{bytes, path}`."""
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str | bytes) and value.strip():
+        return value
+    raise UnusableError("an image is missing")
 
 
 def _scores(fields: Fields, name: str) -> tuple[float, float]:
@@ -222,14 +190,14 @@ def _scores(fields: Fields, name: str) -> tuple[float, float]:
     if not name or given == [None, None]:
         return 1.0, 0.0
     if not all(isinstance(one, int | float) and math.isfinite(one) for one in given):
-        raise UnusableError("a score is not a number", repr(given))
+        raise UnusableError(f"a score is not a number: {given!r}")
     win, lose = (float(one) for one in given if one is not None)
     if win < lose:
-        raise UnusableError("the winner scores lower than the loser", f"{win} and {lose}")
+        raise UnusableError(f"the winner scores lower than the loser: {win} and {lose}")
     return win, lose
 
 
-def _last(value: object) -> object:
+def _last_message(value: object) -> object:
     """The text of the last message, where a value is messages."""
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
         value = value[-1]
@@ -247,7 +215,3 @@ def _text(value: object, what: str) -> str:
     if not (text := value.strip()):
         raise UnusableError(f"{what} is empty")
     return text
-
-
-def _optional(value: object) -> str:
-    return value.strip() if isinstance(value, str) else ""

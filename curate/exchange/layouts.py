@@ -6,22 +6,28 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from curate.exchange.pictures import LOSE, REAL, WIN
-from curate.exchange.wording import PLACEHOLDER
-from engine.records import CaptionPair, Preference
+from engine.records import Preference
 
-Row = dict[str, Any]
-Name = Callable[[str], str]
-"""Side of a preference -> its image file."""
+CAPTION_PAIRS, IMAGE_PAIRS = "caption pairs", "image pairs"
+LLAMA_FACTORY_NAME = "hermes_captions"
+PLACEHOLDER = "<image>"
+"""What ms-swift and LLaMA-Factory replace by an image, wherever it stands in a text."""
+NO_COMPLETION = "the layout has no images as answers"
+BOTH_NEEDED = "the layout needs pairs of both sides"
+HAS_PLACEHOLDER = f"a caption holds {PLACEHOLDER}, which stands for an image there"
+
+Fields = dict[str, Any]
+NameImage = Callable[[str], str]
+"""REAL, WIN or LOSE -> the file of that image."""
 
 
-class Line(NamedTuple):
-    """A row of a file, and the images that it names."""
+class LayoutRow(NamedTuple):
+    """A row of a file, the images that it names, and the pairs that it holds."""
 
     file: str
-    row: Row
-    sides: tuple[str, ...]
-    pairs: str
-    """What it holds: captions, images, or both."""
+    fields: Fields
+    images: tuple[str, ...]
+    pairs: tuple[str, ...]
 
 
 class LeftOut(NamedTuple):
@@ -31,36 +37,34 @@ class LeftOut(NamedTuple):
     reason: str
 
 
-Layout = Callable[[Preference, Name, str], Iterator[Line | LeftOut]]
-"""The lines of a preference; the text is the question that captions answer."""
-
-NO_COMPLETION = "the layout has no images as answers"
-BOTH_NEEDED = "the layout needs pairs of both sides"
-HAS_PLACEHOLDER = f"a caption holds {PLACEHOLDER}, which stands for an image there"
+Layout = Callable[[Preference, NameImage, str], Iterator[LayoutRow | LeftOut]]
+"""The rows of a preference; the text is the question that captions answer."""
 
 
-def official(preference: Preference, name: Name, question: str) -> Iterator[Line | LeftOut]:
-    """The released `pair_dpo_data.json`. `prompt` is empty: a preference does not keep it."""
+def official_columns(preference: Preference, image: Callable[[str], Any]) -> Fields:
+    """The pairs of a preference under the names of the official pair file; None for what it lacks."""
     captions, images = preference.captions, preference.images
-    if captions is None or images is None:
-        yield from (LeftOut("captions", BOTH_NEEDED),) if captions else ()
-        yield from (LeftOut("images", BOTH_NEEDED),) if images else ()
-        return
-    row = {
-        "id": _number(preference.id),
-        "img_path": name(REAL),
-        "prompt": "",
+    return {
         "caption": preference.caption,
-        "caption_win": captions.win.text,
-        "caption_lose": captions.lose.text,
-        "bert_score_win": captions.win.score,
-        "bert_score_lose": captions.lose.score,
-        "image_win": name(WIN),
-        "image_lose": name(LOSE),
-        "vqa_score_win": images.win.score,
-        "vqa_score_lose": images.lose.score,
+        "caption_win": captions.win.text if captions else None,
+        "caption_lose": captions.lose.text if captions else None,
+        "bert_score_win": captions.win.score if captions else None,
+        "bert_score_lose": captions.lose.score if captions else None,
+        "image_win": image(WIN),
+        "image_lose": image(LOSE),
+        "vqa_score_win": images.win.score if images else None,
+        "vqa_score_lose": images.lose.score if images else None,
     }
-    yield Line("pair_dpo_data.json", row, (REAL, WIN, LOSE), "both")
+
+
+def official(preference: Preference, name: NameImage, question: str) -> Iterator[LayoutRow | LeftOut]:
+    """The released `pair_dpo_data.json`. `prompt` is empty: a preference does not keep it."""
+    if preference.captions and preference.images:
+        number = {"id": _number(preference.id), "img_path": name(REAL), "prompt": ""}
+        row = number | official_columns(preference, name)
+        yield LayoutRow("pair_dpo_data.json", row, (REAL, WIN, LOSE), (CAPTION_PAIRS, IMAGE_PAIRS))
+    elif preference.captions or preference.images:
+        yield LeftOut(CAPTION_PAIRS if preference.captions else IMAGE_PAIRS, BOTH_NEEDED)
 
 
 def _number(item: str) -> int | str:
@@ -68,74 +72,76 @@ def _number(item: str) -> int | str:
     return int(item) if item.isascii() and item.isdigit() and str(int(item)) == item else item
 
 
-def trl(preference: Preference, name: Name, question: str) -> Iterator[Line | LeftOut]:
+def trl(preference: Preference, name: NameImage, question: str) -> Iterator[LayoutRow | LeftOut]:
     """TRL's preference type with images, in the layout that `datasets` opens as a folder of images.
 
     `file_names` becomes the column `images`.
     """
     if pair := preference.captions:
-        asked = [{"type": "image"}, {"type": "text", "text": question}]
         row = {
             "file_names": [name(REAL)],
-            "prompt": [{"role": "user", "content": asked}],
-            "chosen": [_told(pair.win.text)],
-            "rejected": [_told(pair.lose.text)],
+            "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}],
+            "chosen": [_answer(pair.win.text)],
+            "rejected": [_answer(pair.lose.text)],
         }
-        yield Line("metadata.jsonl", row, (REAL,), "captions")
+        yield LayoutRow("metadata.jsonl", row, (REAL,), (CAPTION_PAIRS,))
     if preference.images:
-        yield LeftOut("images", NO_COMPLETION)
+        yield LeftOut(IMAGE_PAIRS, NO_COMPLETION)
 
 
-def _told(text: str) -> Row:
+def _answer(text: str) -> Fields:
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
 
-def ms_swift(preference: Preference, name: Name, question: str) -> Iterator[Line | LeftOut]:
+def ms_swift(preference: Preference, name: NameImage, question: str) -> Iterator[LayoutRow | LeftOut]:
     """ms-swift's messages. An image pair asks for the caption, and rejects an image, not an answer."""
+
+    def messages(answer: str, image: str) -> Fields:
+        asked = {"role": "user", "content": PLACEHOLDER + question}
+        return {"messages": [asked, {"role": "assistant", "content": answer}], "images": [image]}
+
     if pair := preference.captions:
-        if _has_placeholder(pair):
-            yield LeftOut("captions", HAS_PLACEHOLDER)
-        else:
-            row = _messages(question, pair.win.text, name(REAL)) | {"rejected_response": pair.lose.text}
-            yield Line("captions.jsonl", row, (REAL,), "captions")
+        row = messages(pair.win.text, name(REAL)) | {"rejected_response": pair.lose.text}
+        yield _unless_placeholder(
+            LayoutRow("captions.jsonl", row, (REAL,), (CAPTION_PAIRS,)), pair.win.text, pair.lose.text
+        )
     if preference.images:
-        if PLACEHOLDER in preference.caption:
-            yield LeftOut("images", HAS_PLACEHOLDER)
-        else:
-            row = _messages(question, preference.caption, name(WIN)) | {"rejected_images": [name(LOSE)]}
-            yield Line("images.jsonl", row, (WIN, LOSE), "images")
+        row = messages(preference.caption, name(WIN)) | {"rejected_images": [name(LOSE)]}
+        yield _unless_placeholder(
+            LayoutRow("images.jsonl", row, (WIN, LOSE), (IMAGE_PAIRS,)), preference.caption
+        )
 
 
-def _messages(question: str, answer: str, image: str) -> Row:
-    messages = [
-        {"role": "user", "content": PLACEHOLDER + question},
-        {"role": "assistant", "content": answer},
-    ]
-    return {"messages": messages, "images": [image]}
-
-
-def llama_factory(preference: Preference, name: Name, question: str) -> Iterator[Line | LeftOut]:
+def llama_factory(preference: Preference, name: NameImage, question: str) -> Iterator[LayoutRow | LeftOut]:
     """LLaMA-Factory's sharegpt format with ranking."""
     if pair := preference.captions:
-        if _has_placeholder(pair):
-            yield LeftOut("captions", HAS_PLACEHOLDER)
-        else:
-            row = {
-                "conversations": [{"from": "human", "value": PLACEHOLDER + question}],
-                "chosen": {"from": "gpt", "value": pair.win.text},
-                "rejected": {"from": "gpt", "value": pair.lose.text},
-                "images": [name(REAL)],
-            }
-            yield Line("pairs.json", row, (REAL,), "captions")
+        row = {
+            "conversations": [{"from": "human", "value": PLACEHOLDER + question}],
+            "chosen": {"from": "gpt", "value": pair.win.text},
+            "rejected": {"from": "gpt", "value": pair.lose.text},
+            "images": [name(REAL)],
+        }
+        yield _unless_placeholder(
+            LayoutRow("pairs.json", row, (REAL,), (CAPTION_PAIRS,)), pair.win.text, pair.lose.text
+        )
     if preference.images:
-        yield LeftOut("images", NO_COMPLETION)
+        yield LeftOut(IMAGE_PAIRS, NO_COMPLETION)
 
 
-def _has_placeholder(pair: CaptionPair) -> bool:
-    return PLACEHOLDER in pair.win.text or PLACEHOLDER in pair.lose.text
+def llama_factory_info() -> Fields:
+    """LLaMA-Factory's dataset_info.json."""
+    columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"}
+    entry = {"file_name": "pairs.json", "formatting": "sharegpt", "ranking": True, "columns": columns}
+    return {LLAMA_FACTORY_NAME: entry}
 
 
-def align_anything(preference: Preference, name: Name, question: str) -> Iterator[Line | LeftOut]:
+def _unless_placeholder(row: LayoutRow, *captions: str) -> LayoutRow | LeftOut:
+    if any(PLACEHOLDER in caption for caption in captions):
+        return LeftOut(row.pairs[0], HAS_PLACEHOLDER)
+    return row
+
+
+def align_anything(preference: Preference, name: NameImage, question: str) -> Iterator[LayoutRow | LeftOut]:
     """align-anything's two tasks, a file each."""
     if pair := preference.captions:
         row = {
@@ -144,10 +150,10 @@ def align_anything(preference: Preference, name: Name, question: str) -> Iterato
             "better_response": pair.win.text,
             "worse_response": pair.lose.text,
         }
-        yield Line("image_to_text.json", row, (REAL,), "captions")
+        yield LayoutRow("image_to_text.json", row, (REAL,), (CAPTION_PAIRS,))
     if preference.images:
         row = {"prompt": preference.caption, "better_image": name(WIN), "worse_image": name(LOSE)}
-        yield Line("text_to_image.json", row, (WIN, LOSE), "images")
+        yield LayoutRow("text_to_image.json", row, (WIN, LOSE), (IMAGE_PAIRS,))
 
 
 LAYOUTS: dict[str, Layout] = {

@@ -24,30 +24,26 @@ def picture_name(place: int, item: str, side: str) -> str:
     return f"images/{place // _A_FOLDER:04d}/{place:07d}-{digest}-{side}.png"
 
 
-def is_picture_name(name: str) -> bool:
+def is_picture_name(name: object) -> bool:
     """Whether `picture_name` made a name."""
-    return _OURS.fullmatch(name) is not None
+    return isinstance(name, str) and _OURS.fullmatch(name) is not None
 
 
 def codes_of(preference: Preference) -> dict[str, tuple[int, ...]]:
-    """Side -> codes of the images that a preference has."""
-    found = {REAL: preference.image_codes} if preference.image_codes else {}
+    """REAL, WIN and LOSE -> codes, of the images that a preference has."""
+    codes = {REAL: preference.image_codes} if preference.image_codes else {}
     if pair := preference.images:
-        found |= {WIN: pair.win.codes, LOSE: pair.lose.codes}
-    return found
+        codes |= {WIN: pair.win.codes, LOSE: pair.lose.codes}
+    return codes
 
 
-def drawn(preference: Preference, sides: Iterable[str], decode: Decode) -> dict[str, bytes]:
-    """Side -> PNG file of the sides asked for."""
-    codes = codes_of(preference)
-    wanted = list(dict.fromkeys(sides))
-    if not wanted:
-        return {}
-    pixels = decode([codes[side] for side in wanted])
-    return {side: _png(Image.fromarray(one)) for side, one in zip(wanted, pixels, strict=True)}
-
-
-def _png(image: Image.Image) -> bytes:
-    stream = BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
+def draw(preference: Preference, sides: Iterable[str], decode: Decode) -> dict[str, bytes]:
+    """REAL, WIN and LOSE -> PNG file, of the images asked for."""
+    codes, wanted = codes_of(preference), list(dict.fromkeys(sides))
+    pixels = decode([codes[side] for side in wanted]) if wanted else ()
+    pictures = {}
+    for side, one in zip(wanted, pixels, strict=True):
+        stream = BytesIO()
+        Image.fromarray(one).save(stream, "PNG")
+        pictures[side] = stream.getvalue()
+    return pictures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from hashlib import blake2b, file_digest
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.exchange.wording import caption_question
 from curate.sources.images import square
 from engine.checkpoints.weights import load_config
 from engine.devices import compute_device
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
     from engine.models.clip_tower import ClipTower
 
 _TEXT, _IMAGE = "tokenizer.json", "image_tokenizer"
+_DEFAULT_QUESTION = "Give a caption for this image."
+"""Stands where a model's caption prompt holds markers alone."""
+_MARKERS = re.compile(r"^\s*USER:\s*|\s*ASSISTANT:\s*$")
+
+
+def caption_question(caption_prompt: str) -> str:
+    """A caption prompt without Show-o's chat markers: a leading `USER:` and a trailing `ASSISTANT:`.
+
+    Other trainers put their own model's markers around the question.
+    """
+    return _MARKERS.sub("", caption_prompt).strip() or _DEFAULT_QUESTION
 
 
 class Tokenizers:
@@ -70,33 +81,25 @@ class Tokenizers:
 
     def misfit(self, preference: Preference) -> str:
         """Why the model cannot train on a preference; empty where it can."""
-        config, pair = self.config, preference.images
-        images = [pair.win.codes, pair.lose.codes] if pair else []
-        captions = []
-        if preference.captions:
-            images.append(preference.image_codes)
-            captions = [preference.captions.win.token_ids, preference.captions.lose.token_ids]
-        for codes in images:
-            if len(codes) != config.num_image_tokens or not all(
-                0 <= one < config.codebook_size for one in codes
-            ):
-                return f"an image of {len(codes)} codes does not fit the model"
-        for ids in captions:
-            if not all(0 <= one < config.vocabulary.size for one in ids):
+        config, captions, images = self.config, preference.captions, preference.images
+        codes = [images.win.codes, images.lose.codes] if images else []
+        ids = [captions.win.token_ids, captions.lose.token_ids] if captions else []
+        for one in [*codes, preference.image_codes] if captions else codes:
+            if len(one) != config.num_image_tokens or not all(0 <= x < config.codebook_size for x in one):
+                return f"an image of {len(one)} codes does not fit the model"
+        for one in ids:
+            if not all(0 <= x < config.vocabulary.size for x in one):
                 return "a caption holds ids beyond the model's vocabulary"
-            if len(ids) > self._room:
-                return f"a caption of {len(ids)} tokens is longer than the model's {self._room}"
+            if len(one) > self._room:
+                return f"a caption of {len(one)} tokens is longer than the model's {self._room}"
         return ""
 
 
 def _digest(checkpoint: Path, has_tower: bool) -> str:
     digest = blake2b(digest_size=8)
     folders = [_IMAGE, CLIP_FOLDER] if has_tower else [_IMAGE]
-    files = [
-        Path(_TEXT),
-        *(Path(one) / file for one in folders for file in ("config.json", "model.safetensors")),
-    ]
-    for file in files:
+    files = [f"{one}/{file}" for one in folders for file in ("config.json", "model.safetensors")]
+    for file in [_TEXT, *files]:
         digest.update(f"{file}\0".encode())
         with (checkpoint / file).open("rb") as stream:
             file_digest(stream, lambda: digest)

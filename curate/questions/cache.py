@@ -20,7 +20,7 @@ from engine.errors import DataError
 from engine.records import Record
 
 
-class Said(Record):
+class CachedText(Record):
     """One line of the file."""
 
     key: str
@@ -40,7 +40,7 @@ class TextCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._places: dict[str, int] = {}
-        self._decoder = msgspec.json.Decoder(Said)
+        self._decoder = msgspec.json.Decoder(CachedText)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("a+b")
@@ -69,7 +69,7 @@ class TextCache:
         self._stream.seek(place)
         return self._decoder.decode(self._stream.readline()).text
 
-    def add(self, said: Iterable[Said]) -> None:
+    def add(self, said: Iterable[CachedText]) -> None:
         """Keeps what was said, and waits until it is on disk."""
         place = self._stream.seek(0, os.SEEK_END)
         for one in said:
@@ -85,7 +85,7 @@ class TextCache:
         self._stream.close()
 
 
-class Remembering:
+class CachedTextModel:
     """A text model that is asked only what the cache does not hold; it counts both."""
 
     def __init__(self, model: TextModel, cache: TextCache) -> None:
@@ -101,7 +101,7 @@ class Remembering:
         waiting = {key: one for key, one in zip(keys, requests, strict=True) if found[key] is None}
         if waiting:
             texts = self._model.texts(list(waiting.values()))
-            said = [Said(key=key, text=text) for key, text in zip(waiting, texts, strict=True)]
+            said = [CachedText(key=key, text=text) for key, text in zip(waiting, texts, strict=True)]
             self._cache.add(said)
             found.update((one.key, one.text) for one in said)
         self.asked += len(waiting)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from curate.config import EndpointConfig
-from curate.questions.cache import Remembering
+from curate.questions.cache import CachedTextModel
 from curate.questions.parsing import Style, parse
 from curate.questions.prompting import reading_request, writing_request
 from curate.questions.validation import UNREADABLE, answered, sifted
@@ -70,14 +70,14 @@ class QuestionReport(Record):
 Progress = Callable[[int], None]
 
 
-class Maker:
+class QuestionMaker:
     """Makes the questions of items and counts what becomes of them."""
 
     def __init__(
         self,
         settings: WritingSettings,
-        author: Remembering | None = None,
-        reader: Remembering | None = None,
+        author: CachedTextModel | None = None,
+        reader: CachedTextModel | None = None,
         own: bool = True,
     ) -> None:
         """`own` takes the questions that an item brings along, before those that `author` writes.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Scorers(NamedTuple):
-    """What compares captions, what matches answers with choices, and who answers about painted images."""
+    """What compares captions, what matches answers with choices, and who answers about generated images."""
 
     captions: Similarity
     choices: Similarity

@@ -12,16 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from curate.shapes.questions import Query, read_question
-from curate.shapes.scene import (
-    BACKGROUND,
-    COLORS,
-    NUMBERS,
-    SHAPES,
-    Placed,
-    Scene,
-    relation_between,
-    silhouette,
-)
+from curate.shapes.scene import BACKGROUND, COLORS, NUMBERS, SHAPES, relation_between, silhouette
 from engine.records import Question, Record
 
 _PALETTE = np.array([BACKGROUND, *COLORS.values()], np.float32)
@@ -33,7 +24,7 @@ _MIN_PURITY = 0.6
 """Share of an object's pixels that its colour must have."""
 
 
-class Seen(Record):
+class SeenObject(Record):
     """One object as found in the pixels; shape or color is None where the picture is unclear."""
 
     shape: str | None
@@ -43,7 +34,7 @@ class Seen(Record):
     area: int
 
 
-def see(image: NDArray[np.uint8]) -> tuple[Seen, ...]:
+def see(image: NDArray[np.uint8]) -> tuple[SeenObject, ...]:
     """All objects of an image [H, W, 3], in reading order of their centres."""
     distance = ((image.astype(np.float32)[:, :, None] - _PALETTE) ** 2).sum(-1)
     nearest = distance.argmin(-1)
@@ -54,30 +45,19 @@ def see(image: NDArray[np.uint8]) -> tuple[Seen, ...]:
         area = int(mask.sum())
         if area < _MIN_AREA:
             continue
-        mask, offset = _trim(mask)
-        votes = np.bincount(nearest[box][labels[box] == label], minlength=len(_PALETTE))
+        votes = np.bincount(nearest[box][mask], minlength=len(_PALETTE))
         winner = int(votes.argmax())
         pure = votes[winner] >= _MIN_PURITY * votes.sum()
         seen.append(
-            Seen(
+            SeenObject(
                 shape=_best_shape(mask),
                 color=tuple(COLORS)[winner - 1] if pure else None,
-                x=box[1].start + offset[1] + mask.shape[1] / 2,
-                y=box[0].start + offset[0] + mask.shape[0] / 2,
+                x=box[1].start + mask.shape[1] / 2,
+                y=box[0].start + mask.shape[0] / 2,
                 area=area,
             )
         )
     return tuple(sorted(seen, key=lambda one: (one.y, one.x)))
-
-
-def _trim(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """The mask without border rows and columns that hold a single stray pixel, and what was cut before."""
-    rows = np.flatnonzero(mask.sum(1) >= 1)
-    columns = np.flatnonzero(mask.sum(0) >= 1)
-    return (
-        mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1],
-        (int(rows[0]), int(columns[0])),
-    )
 
 
 def _best_shape(mask: NDArray[np.bool_]) -> str | None:
@@ -92,7 +72,7 @@ def _best_shape(mask: NDArray[np.bool_]) -> str | None:
     return best if fits[best] >= _MIN_FIT else None
 
 
-def _matching(seen: tuple[Seen, ...], thing: tuple[str | None, str | None]) -> list[Seen]:
+def _matching(seen: tuple[SeenObject, ...], thing: tuple[str | None, str | None]) -> list[SeenObject]:
     color, shape = thing
     return [
         one for one in seen if (color is None or one.color == color) and (shape is None or one.shape == shape)
@@ -104,14 +84,7 @@ def _common(values: list[str | None]) -> str | None:
     return values[0] if len(set(values)) == 1 else None
 
 
-def _relation(query: Query, seen: tuple[Seen, ...]) -> str | None:
-    first, second = _matching(seen, query.subject), _matching(seen, query.other)
-    if len(first) != 1 or len(second) != 1:
-        return None
-    return relation_between(first[0].x - second[0].x, first[0].y - second[0].y)
-
-
-def answer_query(query: Query, seen: tuple[Seen, ...]) -> str | None:
+def answer_query(query: Query, seen: tuple[SeenObject, ...]) -> str | None:
     """The answer that the objects give; None where they give none."""
     found = _matching(seen, query.subject)
     if query.kind == "existence":
@@ -122,7 +95,10 @@ def answer_query(query: Query, seen: tuple[Seen, ...]) -> str | None:
         return _common([one.shape for one in found])
     if query.kind == "color":
         return _common([one.color for one in found])
-    relation = _relation(query, seen)
+    other = _matching(seen, query.other)
+    if len(found) != 1 or len(other) != 1:
+        return None
+    relation = relation_between(found[0].x - other[0].x, found[0].y - other[0].y)
     if query.kind == "where" or relation is None:
         return relation
     return "yes" if relation == query.relation else "no"
@@ -142,8 +118,3 @@ def judge(image: NDArray[np.uint8], questions: tuple[Question, ...]) -> tuple[st
             raise ValueError(f"the pixel oracle cannot read the question {question.question!r}")
         answers.append(answer_query(query, seen))
     return tuple(answers)
-
-
-def describe(scene: Scene) -> tuple[Placed, ...]:
-    """The objects of a scene in the oracle's order, for comparison."""
-    return tuple(sorted(scene.objects, key=lambda one: (one.top + one.size / 2, one.left + one.size / 2)))

@@ -30,14 +30,15 @@ class Origin(Record):
     n: int
     captions: object
     """How each caption candidate is sampled, and by which sampler."""
-    paint: object
+    # On disk it keeps its early name: pairs name an origin by the digest of the file.
+    image: object
     answer: object
     similarity: str
     """What compared captions, with its digest."""
     choices: str = ""
     """What matched answers with choices."""
     judge: object = None
-    """Who answered about painted images; None is the model itself."""
+    """Who answered about generated images; None is the model itself."""
     annotations: str = ""
     """Digest of the data set's annotations."""
     select: int = 0
@@ -100,7 +101,7 @@ def origin_of(
         seed=seed,
         n=config.n,
         captions=[{**one, "sampler": serving.sampler} for one in captions],
-        paint=msgspec.to_builtins(config.paint),
+        image=msgspec.to_builtins(config.image),
         answer=msgspec.to_builtins(config.answer),
         similarity=scorers.captions.name,
         choices=scorers.choices.name,

@@ -16,7 +16,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -190,9 +189,7 @@ class ShardStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _read_manifest(self, size: int) -> Manifest:
@@ -223,11 +220,9 @@ def read_outcomes(folder: Path) -> Iterator[Outcome]:
 
     A line that is just being written is left out.
     """
-    shards = folder / FOLDER
-    blocks = {int(path.name[:6]): path for path in sorted(shards.glob("*" + OPEN))}
-    blocks |= {
-        int(path.name[:6]): path for path in sorted(shards.glob("*.jsonl")) if not path.name.endswith(OPEN)
-    }
+    # A sealed shard comes last, and so stands for an open one of its block.
+    paths = sorted((folder / FOLDER).glob("*.jsonl"), key=lambda path: not path.name.endswith(OPEN))
+    blocks = {int(path.name[:6]): path for path in paths}
     for _, path in sorted(blocks.items()):
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]

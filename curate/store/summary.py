@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from curate.store.origin import Origin
 from curate.store.outcomes import QuarantinedRow
 from curate.store.throughput import Throughput
-from engine.records import Candidates, CaptionPair, ImagePair, Preference, Record
+from engine.records import CaptionPair, ImagePair, Preference, Record
 
 SHOWN = 20
 """Quarantined rows that the summary repeats."""
@@ -26,7 +25,7 @@ class CurateSummary(Record):
     mean_similarity: float
     """Of all captions with their homologous one."""
     mean_self_vqa: float
-    """Of all painted images that were asked about; the judge's accuracy where there was a judge."""
+    """Of all generated images that were asked about; the judge's accuracy where there was a judge."""
     bad: int = 0
     """Rows in `quarantine.jsonl`."""
     quarantined: tuple[QuarantinedRow, ...] = ()
@@ -59,7 +58,8 @@ class _ModalityCounts:
 
     def add(self, pair: CaptionPair | ImagePair | None, reason: str, scores: Sequence[float]) -> None:
         if pair is None:
-            self.reasons[reason] += 1
+            # Behind a colon stand names and numbers of one item.
+            self.reasons[reason.partition(":")[0]] += 1
         self.pairs += pair is not None
         self.scores += sum(scores)
         self.candidates += len(scores)
@@ -70,26 +70,24 @@ class _ModalityCounts:
 
 
 class Counting:
-    """Adds up items and quarantined rows."""
+    """Adds up preferences and quarantined rows."""
 
     def __init__(self) -> None:
         self._captions, self._images = _ModalityCounts(), _ModalityCounts()
         self._items = self._ties = 0
         self.quarantined: list[QuarantinedRow] = []
 
-    def add(self, item: Candidates, preference: Preference) -> None:
-        """Counts an item and its pairs."""
+    def add(
+        self, preference: Preference, caption_scores: Sequence[float], image_scores: Sequence[float]
+    ) -> None:
+        """Counts an item's pairs, and the scores of its candidates."""
         self._items += 1
-        scores = [one.score for one in item.captions]
-        self._captions.add(preference.captions, preference.caption_reason, scores)
-        scores = [one.score for one in item.images if one.answers]
-        self._images.add(preference.images, preference.image_reason, scores)
+        self._captions.add(preference.captions, preference.caption_reason, caption_scores)
+        self._images.add(preference.images, preference.image_reason, image_scores)
         self._ties += preference.images is not None and preference.images.tie
 
-    def summary(
-        self, origin: Origin, dropped_questions: int, without_questions: int, throughput: Throughput | None
-    ) -> CurateSummary:
-        """All of it."""
+    def summary(self) -> CurateSummary:
+        """What was counted; how it was sampled is left open."""
         return CurateSummary(
             items=self._items,
             caption_pairs=self._captions.pairs,
@@ -100,12 +98,5 @@ class Counting:
             mean_self_vqa=self._images.mean,
             bad=len(self.quarantined),
             quarantined=tuple(self.quarantined[:SHOWN]),
-            dropped_questions=dropped_questions,
-            without_questions=without_questions,
             image_ties=self._ties,
-            judge=origin.judge,
-            sampler=origin.sampler,
-            precision=origin.precision,
-            device=origin.device,
-            throughput=throughput,
         )

@@ -11,10 +11,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Any, Self
-
-import msgspec
+from typing import Any
 
 from curate.config import RayConfig
 from curate.store.outcomes import Outcome, QuarantinedRow
@@ -29,8 +26,6 @@ DEATHS = 2
 """Workers that a chunk may cost before its rows are tried one by one, and a row before it is quarantined."""
 STARTS = 3
 """Workers that may die in a row before they have sampled anything."""
-_OUTCOMES: msgspec.json.Decoder[list[Outcome]] = msgspec.json.Decoder(list[Outcome])
-_ROWS: msgspec.json.Decoder[list[NumberedItem]] = msgspec.json.Decoder(list[NumberedItem])
 
 
 class _Task(Record):
@@ -43,13 +38,15 @@ class _Task(Record):
 class _Worker:
     """What runs inside an actor."""
 
-    def __init__(self, make: Callable[[], Sampler]) -> None:
+    def __init__(self, make: Callable[[], Sampler], cores: set[int]) -> None:
+        if cores:
+            # Before any thread starts: threads inherit the cores.
+            os.sched_setaffinity(0, cores)
         self._sampler = make()
 
-    def sample(self, rows: bytes) -> tuple[bytes, bytes]:
-        """Outcomes and the work done so far, as JSON."""
-        outcomes = self._sampler.sample(_ROWS.decode(rows))
-        return msgspec.json.encode(outcomes), msgspec.json.encode(self._sampler.work)
+    def sample(self, rows: Chunk) -> tuple[list[Outcome], EngineWork]:
+        """Outcomes, and the work done so far."""
+        return self._sampler.sample(rows), self._sampler.work
 
     def ready(self) -> int:
         """The process id, once the sampler stands."""
@@ -57,7 +54,7 @@ class _Worker:
 
 
 class RayPool:
-    """Actors that each build a sampler by `make`, which must be picklable.
+    """Actors that each build a sampler by `make`, which must be picklable; `closing` ends them.
 
     Raises (constructor):
         ConfigError: Ray is not installed, or there are too few GPUs.
@@ -69,57 +66,47 @@ class RayPool:
             import ray
         except ImportError as error:
             raise ConfigError("--workers ray needs Ray; install the `ray` extra") from error
-        self._ray, self._make, self._config = ray, make, config
+        self._ray, self._make, self._address = ray, make, config.address
+        self.engines, self._gpus = config.sized(gpu_count())
+        self._cores = config.cores or len(dealt(sorted(os.sched_getaffinity(0)), self.engines)[0])
         self._own = not ray.is_initialized()
-        self._workers, self._gpus = config.sized(gpu_count())
-        self._cores = config.cores or len(dealt(sorted(os.sched_getaffinity(0)), self._workers)[0])
         if self._own:
             self._start()
         self._work: dict[Any, EngineWork] = {}
         self._starts = 0
-        self._idle = [self._actor(place) for place in range(self._workers)]
+        self._idle = [self._actor(place) for place in range(self.engines)]
         try:
             self.processes()
-        except self._ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayActorError as error:
             self.close()
             raise _translated(error) from error
 
     def _start(self) -> None:
-        local: dict[str, Any] = dict(
-            num_cpus=self._cores * self._workers, include_dashboard=False, _node_ip_address="127.0.0.1"
-        )
+        """Joins the cluster of the settings, or starts one that only this machine reaches."""
+        cluster: dict[str, Any] = {"address": self._address}
+        if not self._address:
+            cores = self._cores * self.engines
+            cluster = dict(num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
-            self._ray.init(
-                **({"address": self._config.address} if self._config.address else local),
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            self._ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             raise EngineError(f"Ray cannot start: {type(error).__name__}: {error}") from error
 
     def _actor(self, place: int) -> tuple[int, Any]:
         """A worker in a place; its cores are its own, so that workers do not fight."""
         cores = sorted(os.sched_getaffinity(0))
-        mine = cores[place * self._cores % len(cores) :][: self._cores]
-        environment = {"OMP_NUM_THREADS": str(self._cores)}
-        if not self._config.address:
-            environment["HERMES_CORES"] = ",".join(map(str, mine))
-        remote = self._ray.remote(
-            num_cpus=self._cores, num_gpus=self._gpus, runtime_env={"env_vars": environment}
-        )
-        return place, remote(_Worker).remote(_bound(self._make))
+        # Those of another machine have other numbers.
+        mine = set() if self._address else set(cores[place * self._cores % len(cores) :][: self._cores])
+        environment = {"env_vars": {"OMP_NUM_THREADS": str(self._cores)}}
+        remote = self._ray.remote(num_cpus=self._cores, num_gpus=self._gpus, runtime_env=environment)
+        return place, remote(_Worker).remote(self._make, mine)
 
     @property
     def work(self) -> EngineWork:
         """Of all actors, the dead ones included."""
         return sum(self._work.values(), EngineWork())
-
-    @property
-    def engines(self) -> int:
-        """One an actor."""
-        return self._workers
 
     def processes(self) -> list[int]:
         """The process ids of the idle actors, once their samplers stand."""
@@ -132,37 +119,32 @@ class RayPool:
             HermesError: whatever a sampler raises.
             EngineError: workers keep dying before they have sampled anything.
         """
-        source = iter(chunks)
+        tasks = (_Task(rows=tuple(chunk)) for chunk in chunks)
         again: deque[_Task] = deque()
         busy: dict[Any, tuple[int, Any, _Task]] = {}
         try:
             while True:
-                while self._idle:
-                    task = again.popleft() if again else _next(source)
-                    if task is None:
-                        break
+                while self._idle and (task := again.popleft() if again else next(tasks, None)):
                     place, actor = self._idle.pop()
-                    busy[actor.sample.remote(msgspec.json.encode(task.rows))] = (place, actor, task)
+                    busy[actor.sample.remote(task.rows)] = (place, actor, task)
                 if not busy:
                     return
                 (done,), _ = self._ray.wait(list(busy), num_returns=1)
                 place, actor, task = busy.pop(done)
                 try:
-                    outcomes, work = self._ray.get(done)
+                    outcomes, self._work[actor] = self._ray.get(done)
                 except self._ray.exceptions.RayActorError as error:
                     self._idle.append(self._replaced(place, error))
-                    retried, given_up = _after_death(task)
+                    retried, outcomes = _after_death(task)
                     again.extend(retried)
-                    if given_up:
-                        yield given_up
-                    continue
                 except self._ray.exceptions.RayTaskError as error:
                     self._idle.append((place, actor))
                     raise _translated(error) from error
-                self._starts = 0
-                self._idle.append((place, actor))
-                self._work[actor] = msgspec.json.decode(work, type=EngineWork)
-                yield _OUTCOMES.decode(outcomes)
+                else:
+                    self._starts = 0
+                    self._idle.append((place, actor))
+                if outcomes:
+                    yield outcomes
         finally:
             # What is under way is lost, its actors are not.
             self._idle += [(place, actor) for place, actor, _ in busy.values()]
@@ -173,7 +155,7 @@ class RayPool:
             # The sampler could not be built: the next one could not either.
             raise _translated(cause) from error
         self._starts += 1
-        if self._starts > STARTS * self._workers:
+        if self._starts > STARTS * self.engines:
             raise EngineError(f"{self._starts} workers died one after the other: {error}") from error
         return self._actor(place)
 
@@ -184,30 +166,6 @@ class RayPool:
         self._idle = []
         if self._own:
             self._ray.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _bound(make: Callable[[], Sampler]) -> Callable[[], Sampler]:
-    """`make` on the cores that the environment names, which have to be chosen before any thread starts."""
-
-    def bound() -> Sampler:
-        if cores := os.environ.get("HERMES_CORES"):
-            os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
-        return make()
-
-    return bound
-
-
-def _next(source: Iterator[Chunk]) -> _Task | None:
-    chunk = next(source, None)
-    return None if chunk is None else _Task(rows=tuple(chunk))
 
 
 def _after_death(task: _Task) -> tuple[list[_Task], list[Outcome]]:
@@ -225,7 +183,8 @@ def _after_death(task: _Task) -> tuple[list[_Task], list[Outcome]]:
 def _translated(error: Any) -> HermesError:
     """Our own errors as they were, anything else as a failure of the engine."""
     cause = getattr(error, "cause", None) or error
-    if isinstance(cause, HermesError):
-        # Ray's class for it is made on the fly; ours prints as one line.
-        return EngineError(str(cause).strip().splitlines()[-1])
-    return EngineError(f"a worker failed: {type(cause).__name__}: {str(cause).strip().splitlines()[-1]}")
+    line = str(cause).strip().splitlines()[-1]
+    # Ray's class for one of ours is made on the fly; ours prints as one line.
+    return EngineError(
+        line if isinstance(cause, HermesError) else f"a worker failed: {type(cause).__name__}: {line}"
+    )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 WEIGHTS = "model.safetensors"
 CLIP_FOLDER = "clip"
-SHOWO_SHAPES = Path(__file__).parents[1] / "embedded" / "showo-shapes"
+EMBEDDED_MODEL = Path(__file__).parents[1] / "embedded" / "showo-shapes"
 
 
 def resolve_model(name: str) -> Path:
     """The folder of a checkpoint; an empty name is the embedded model."""
-    return Path(name) if name else SHOWO_SHAPES
+    return Path(name) if name else EMBEDDED_MODEL

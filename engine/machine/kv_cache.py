@@ -14,8 +14,8 @@ LEAST, MOST = 0.5, 4.0
 """GiB between which the plan of vLLM's cache stays on a CPU, unless a single sequence needs more. The second
 bounds the branched sampler's too."""
 WORKSPACE = 4.0
-"""GiB of a GPU for what is neither weights nor keys and values: activations, captured graphs, painting. An
-estimate."""
+"""GiB of a GPU for what is neither weights nor keys and values: activations, captured graphs, images being
+sampled. An estimate."""
 TEXT_TOKENS = 64
 """Tokens after the image that a sequence is planned for."""
 PAGED_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)

@@ -1,4 +1,4 @@
-"""Configuration of a Show-o model: Phi sizes, the joint vocabulary, prompt wording, painting defaults."""
+"""Configuration of a Show-o model: Phi sizes, the joint vocabulary, prompt wording, image defaults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ShowoConfig(PreTrainedConfig):
     `vqa_choices_prompt` asks a question with its choices; empty where the model was not taught any.
 
     With `w_clip_vit`, understanding sees `clip_tokens` projected CLIP features of `clip_size` instead of
-    codes, after a system prompt of `system_ids`; painting is the same.
+    codes, after a system prompt of `system_ids`; image generation is the same.
     """
 
     model_type = "hermes_showo"

@@ -57,7 +57,7 @@ class Vocabulary(Record):
 
     @property
     def mask(self) -> int:
-        """The id that stands for a hidden image code."""
+        """The id that stands for a masked image code."""
         return self.code_offset + self.codebook_size
 
     @property

@@ -23,7 +23,7 @@ from torch import Tensor
 from engine.errors import EngineError
 from engine.metering.stopwatch import FORWARD
 from engine.models.phi import PrefixLM
-from engine.records import PaintSettings
+from engine.records import ImageSettings
 from engine.samplers.batch_size import launches_dominate
 from engine.samplers.mask_predict_rule import at_most, gumbel, mask_again, temperatures, wanted_masked
 from engine.samplers.masked_images import MaskedImages, StaticMaskedImages, TextPrefixes, text_prefixes
@@ -62,7 +62,7 @@ def generate(
     model: PrefixLM,
     texts: Sequence[Sequence[int]],
     seeds: Sequence[Sequence[int]],
-    settings: PaintSettings,
+    settings: ImageSettings,
     batch: int,
     cache: SamplerCache | None = None,
     static: bool | None = None,
@@ -123,7 +123,7 @@ def _fitting(
     except torch.OutOfMemoryError as error:
         if len(slots) == 1 or not cache.halves:
             raise EngineError(
-                f"painting {len(slots)} images at a time does not fit into the GPU's memory; lower"
+                f"generating {len(slots)} images at a time does not fit into the GPU's memory; lower"
                 " engine.kv_cache_gib, or end what else uses the GPU"
             ) from error
     # Only here are the tensors of the failed batch free: the error held them.
@@ -131,7 +131,7 @@ def _fitting(
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
     print(
-        f"painting {len(slots)} images at a time does not fit into the GPU's memory;"
+        f"generating {len(slots)} images at a time does not fit into the GPU's memory;"
         f" going on with {cache.most}",
         file=sys.stderr,
     )
@@ -171,7 +171,7 @@ class MaskedBatches(Batches):
 
     prompts = PROMPTS
 
-    def __init__(self, model: PrefixLM, settings: PaintSettings, cache: SamplerCache) -> None:
+    def __init__(self, model: PrefixLM, settings: ImageSettings, cache: SamplerCache) -> None:
         self._model, self._settings = model, settings
         self._empty = cache.empty if settings.guidance else None
 
@@ -209,7 +209,7 @@ class StaticBatches(Batches):
     """
 
     def __init__(
-        self, model: PrefixLM, settings: PaintSettings, cache: SamplerCache, batch: int, candidates: int
+        self, model: PrefixLM, settings: ImageSettings, cache: SamplerCache, batch: int, candidates: int
     ) -> None:
         """`candidates` are the fewest of a prompt."""
         self._model, self._settings, self._cache = model, settings, cache
@@ -260,7 +260,7 @@ def all_masked(model: PrefixLM, images: int) -> Tensor:
 
 def _all_steps(
     model: PrefixLM,
-    settings: PaintSettings,
+    settings: ImageSettings,
     uniform: Tensor,
     step: StepFunction,
     first_RK: Tensor | None = None,

@@ -1,8 +1,8 @@
 """The serving engine: captions, answers and images from one set of weights held by vLLM, swapped in place.
 
-Prompts are token ids, or projected CLIP features among them (`vllm_prompts`). Every request that reaches vLLM
-starts with a whole image, whose digest salts its cache blocks; images are painted by the mask-predict sampler
-inside vLLM's worker, on the same weights.
+Prompts are token ids, or projected CLIP features among them (`serving.prompts`). Every request that reaches
+vLLM starts with a whole image, whose digest salts its cache blocks. Images are sampled by mask-predict inside
+vLLM's worker, on the same weights.
 
 Legend: B images, H W pixels.
 """
@@ -32,8 +32,8 @@ from engine.records import (
     Answer,
     AnswerSettings,
     CaptionSettings,
+    ImageSettings,
     ImageTokens,
-    PaintSettings,
     Question,
     SampledCaption,
     SampledImage,
@@ -68,19 +68,18 @@ class Engine:
         dtype: str = "float32",
         max_sequences: int = 256,
         kv_cache_gib: float = 0.0,
-        paint_batch: int | None = None,
+        image_batch: int | None = None,
         tensor_parallel: int = 1,
         sampler: str = "auto",
         deterministic: bool = True,
     ) -> None:
-        """`paint_batch` is the number of images that share a forward pass (planned where None).
+        """`image_batch` is the number of images that share a forward pass (planned where None).
 
-        `dtype` is as in `engine.machine.precision`. `kv_cache_gib` is what each process gets for the keys
-        and values
-        of the sampler that serves; 0 is planned from the model's sizes. `tensor_parallel` is the number of
-        processes that share every layer.
-        `sampler` is as in `engine.samplers.setting`. `deterministic` takes kernels on a GPU whose results do
-        not depend on what else is in a batch; on a CPU it changes nothing.
+        `dtype` is as in `engine.machine.precision`. `kv_cache_gib` is what each process gets for the keys and
+        values of the sampler that serves; 0 is planned from the model's sizes. `tensor_parallel` is the
+        number of processes that share every layer. `sampler` is as in `engine.samplers.setting`.
+        `deterministic` takes kernels on a GPU whose results do not depend on what else is in a batch; on
+        a CPU it changes nothing.
         """
         self._device = compute_device()
         self._sampler = sampler_for(sampler, self._device)
@@ -118,7 +117,7 @@ class Engine:
         self._answers = Answers(self.server, self.prompts, self.text, self._config, limits)
         # After vLLM's start, which may change the number of threads.
         threads = torch.get_num_threads() // tensor_parallel
-        self._images = Images(self.server, self.text, self._config, self._device, threads, paint_batch)
+        self._images = Images(self.server, self.text, self._config, self._device, threads, image_batch)
 
     @property
     def config(self) -> ShowoConfig:
@@ -215,8 +214,8 @@ class Engine:
             tally.samples = sum(map(len, found))
         return found
 
-    def paint(
-        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: PaintSettings
+    def generate_images(
+        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: ImageSettings
     ) -> list[list[SampledImage]]:
         """n images of every prompt; candidate i of a prompt has the seed of (seed, its key, "paint", i)."""
         self._same_length("keys", keys, prompts)

@@ -1,7 +1,7 @@
-"""Images from texts: what `Engine.paint` does.
+"""Images from texts: what `Engine.generate_images` does.
 
-Show-o paints by mask-predict: all codes of an image are masked at first, and a fixed number of steps fills
-them in (`samplers.mask_predict`). That runs in vLLM's worker, on the weights that serve.
+Show-o generates them by mask-predict: all codes of an image are masked at first, and a fixed number of steps
+fills them in (`samplers.mask_predict`). That runs in vLLM's worker, on the weights that serve.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 from engine.errors import EngineError
 from engine.models.showo_config import ShowoConfig
-from engine.records import PaintSettings, SampledImage
+from engine.records import ImageSettings, SampledImage
 from engine.samplers.batch_size import planned_batch, planned_gpu_batch
 from engine.samplers.mask_predict_rule import check_schedule
 from engine.samplers.seeds import sample_seed
@@ -37,7 +37,7 @@ class Images:
         self._device, self._threads, self._batch = device, threads, batch
 
     def sample(
-        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: PaintSettings
+        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: ImageSettings
     ) -> list[list[SampledImage]]:
         """n images of every prompt.
 
@@ -45,12 +45,18 @@ class Images:
             EngineError: there are no steps, the schedule is not known, or memory ran out.
         """
         if settings.steps < 1:
-            raise EngineError(f"painting takes at least 1 step, not {settings.steps}")
+            raise EngineError(f"generating images takes at least 1 step, not {settings.steps}")
         check_schedule(settings.schedule)
+        # The kind is an early name: another one would change every image.
         seeds = [[sample_seed(seed, key, "paint", i) for i in range(n)] for key in keys]
         texts = [self._text.encode(prompt) for prompt in prompts]
         sampled = self._server.rpc(
-            "painting failed", "hermes_paint", texts, seeds, settings, self._batch or self._planned(n)
+            "generating images failed",
+            "hermes_generate_images",
+            texts,
+            seeds,
+            settings,
+            self._batch or self._planned(n),
         )
         return [
             [SampledImage(codes=tuple(codes), seed=one) for codes, one in zip(*rows, strict=True)]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.metering.counters import EngineWork
 from engine.metering.stopwatch import FORWARD
-from engine.records import CaptionSettings, PaintSettings
+from engine.records import CaptionSettings, ImageSettings
 from engine.samplers.choices import ChoiceLogprob, read_choices
 from engine.samplers.continuations import ImageQuestions, Prefix, SampledSequence, greedy, sample
 from engine.samplers.mask_predict import SamplerCache, generate
@@ -33,11 +33,11 @@ class HermesWorker:
     _staged: Prepared = []
     _before: Prepared = []
 
-    def hermes_paint(
+    def hermes_generate_images(
         self,
         texts: Sequence[Sequence[int]],
         seeds: Sequence[Sequence[int]],
-        settings: PaintSettings,
+        settings: ImageSettings,
         batch: int,
     ) -> list[list[list[int]]]:
         """`engine.samplers.mask_predict.generate` on the weights that serve."""

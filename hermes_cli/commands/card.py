@@ -9,7 +9,7 @@ import msgspec
 from curate.evaluation.config import EvalConfig
 from curate.evaluation.records import GapReport
 from engine.files.atomic import write_file
-from engine.records import PaintSettings, Record
+from engine.records import ImageSettings, Record
 from hermes_cli.settings import EngineSettings, RunSettings
 from hermes_cli.view import encode_pretty, progress_bar, say
 
@@ -35,7 +35,7 @@ class ModelCard(Record):
     parameters: int
     tokenizer_parameters: int
     trials: tuple[GuidanceTrial, ...]
-    """On the validation split; the painting default comes from here."""
+    """On the validation split; the default guidance comes from here."""
     evaluation: GapReport
     """On the evaluation split, with the best trial's guidance."""
     problems: tuple[str, ...]
@@ -74,7 +74,7 @@ def measure_card(checkpoint: Path, limit: int = 400) -> ModelCard:
     with open_engine(settings, checkpoint) as engine:
 
         def measure(split: str, count: int, guidance: float) -> GapReport:
-            config = EvalConfig(limit=count, split=split, paint=PaintSettings(guidance=guidance))
+            config = EvalConfig(limit=count, split=split, image=ImageSettings(guidance=guidance))
             source = load_source("shapes", split, count, config.seed, size)
             with progress_bar(f"{split}, guidance {guidance:g}", count) as advance:
                 return measure_gap(engine, similarity, source, config, advance)

@@ -87,9 +87,14 @@ def sections(settings: msgspec.Struct, name: str = "") -> Iterator[Section]:
 
 def field_docs(struct: type) -> dict[str, str]:
     """Field -> the docstring under it, on one line; only the source has it."""
+    import msgspec
+
     tree = ast.parse(inspect.getsource(struct)).body[0]
     assert isinstance(tree, ast.ClassDef)
     found: dict[str, str] = {}
+    for base in struct.__bases__:
+        if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
+            found |= field_docs(base)
     for field, below in zip(tree.body, tree.body[1:], strict=False):
         match field, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from curate.exchange.importing import Imported
-    from hermes_cli.run.folder import RunFolder
 
 FORMATS = "official, trl, align-anything, parquet or native"
 
@@ -23,46 +19,29 @@ def import_foreign_pairs(
         typer.Option("--model", help="Base checkpoint folder; without, the run's, or the embedded model."),
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help=f"Format: {FORMATS}; without, told from the fields of each row.")
+        str, typer.Option("--format", help=f"Format: {FORMATS}; without, each row's fields say it.")
     ] = "",
     images: Annotated[
         list[Path] | None, typer.Option("--images", help="Folder that image names start from; repeatable.")
     ] = None,
 ) -> None:
     """Read preference pairs of other tools into a round, for `hermes train`."""
+    from curate.exchange.importing import check_import, import_pairs
+    from curate.store.files import QUARANTINE
     from hermes_cli.run.folder import RunFolder
     from hermes_cli.settings import load_settings
+    from hermes_cli.view import progress_bar, say
 
     settings = load_settings(run / "run.json", {} if model is None else {"model": model})
     folder = RunFolder(run, settings.model)
     folder.require_weights_before(round_number)
-    _say(_import(source, folder, round_number, form, images or []), folder.curation(round_number))
-    typer.echo(f"train on them with `hermes train --run {run} --round {round_number}`")
-
-
-def _import(source: Path, folder: RunFolder, number: int, form: str, images: list[Path]) -> Imported:
-    from curate.exchange.importing import check_import, import_pairs
-    from hermes_cli.view import progress_bar
-
-    check_import(source, folder.curation(number), form)
+    curation = folder.curation(round_number)
+    check_import(source, curation, form)
     from curate.exchange.tokenizers import Tokenizers
 
     tokenizers = Tokenizers(folder.checkpoint(0))
-    with progress_bar(f"import into round {number}", 0) as advance:
-        done = 0
-
-        def progress(count: int) -> None:
-            nonlocal done
-            done += count
-            advance(count, total=done)
-
-        return import_pairs(source, folder.curation(number), tokenizers, number, form, images, progress)
-
-
-def _say(imported: Imported, folder: Path) -> None:
-    from curate.store.files import QUARANTINE
-    from hermes_cli.view import say
-
+    with progress_bar(f"import into round {round_number}", None) as advance:
+        imported = import_pairs(source, curation, tokenizers, round_number, form, images or (), advance)
     say(
         f"{imported.rows} rows of {imported.source}: {imported.caption_pairs} caption pairs,"
         f" {imported.image_pairs} image pairs"
@@ -70,5 +49,6 @@ def _say(imported: Imported, folder: Path) -> None:
     if imported.quarantined or imported.one_sided:
         say(
             f"  {imported.quarantined} rows quarantined, {imported.one_sided} with one side alone:"
-            f" {folder / QUARANTINE}"
+            f" {curation / QUARANTINE}"
         )
+    typer.echo(f"train on them with `hermes train --run {run} --round {round_number}`")

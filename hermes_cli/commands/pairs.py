@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from curate.exchange.export import Exported
     from hermes_cli.run.folder import RunFolder
 
 LAYOUTS = "official, trl, ms-swift, llama-factory, align-anything or parquet"
@@ -32,12 +31,12 @@ def show_pairs(
     settings = stored_settings(run / "run.json")
     folder = RunFolder(run, settings.model if model is None else model)
     folder.require_curated(round_number)
-    if not layout and to is None:
-        _print_lines(folder.pairs(round_number))
-        return
-    if to is None or not layout:
+    if layout and to is not None:
+        _export(folder, round_number, layout, to)
+    elif layout or to is not None:
         raise ConfigError(f"name both, --format ({LAYOUTS}) and the new folder --to; or neither, to print")
-    _say(_export(folder, round_number, layout, to), to)
+    else:
+        _print_lines(folder.pairs(round_number))
 
 
 def _print_lines(path: Path) -> None:
@@ -48,37 +47,24 @@ def _print_lines(path: Path) -> None:
     for _ in read_records(path, Preference):
         pass
     with path.open("rb") as lines:
-        for line in lines:
-            sys.stdout.buffer.write(line)
+        sys.stdout.buffer.writelines(lines)
     sys.stdout.buffer.flush()
 
 
-def _export(folder: RunFolder, number: int, layout: str, to: Path) -> Exported:
+def _export(folder: RunFolder, number: int, layout: str, to: Path) -> None:
     from curate.exchange.export import check_layout, export_pairs
     from curate.store.files import read_records
     from engine.records import Preference
-    from hermes_cli.view import progress_bar
+    from hermes_cli.view import progress_bar, say
 
     check_layout(layout, to)
     folder.require_base()
     from curate.exchange.tokenizers import Tokenizers
 
-    tokenizers = Tokenizers(folder.checkpoint(0))
     preferences = read_records(folder.pairs(number), Preference)
-    with progress_bar(f"export round {number}", 0) as advance:
-        done = 0
-
-        def progress(count: int) -> None:
-            nonlocal done
-            done += count
-            advance(count, total=done)
-
-        return export_pairs(preferences, to, layout, tokenizers, folder.curation(number), progress)
-
-
-def _say(exported: Exported, to: Path) -> None:
-    from hermes_cli.view import say
-
+    tokenizers = Tokenizers(folder.checkpoint(0))
+    with progress_bar(f"export round {number}", None) as advance:
+        exported = export_pairs(preferences, to, layout, tokenizers, folder.curation(number), advance)
     say(f"{to}: {', '.join(f'{count} {what}' for what, count in exported.counts.items())}")
     for reason, count in exported.left_out.items():
         say(f"  left out: {count} {reason}")

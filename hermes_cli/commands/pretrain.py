@@ -18,7 +18,7 @@ from curate.shapes.scene import CANVAS, render
 from curate.shapes.world import draw
 from engine.checkpoints.weights import load_config, save_checkpoint
 from engine.errors import ConfigError, StaleError
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
@@ -54,7 +54,7 @@ class PretrainPlan(Record, forbid_unknown_fields=True):
             PretrainPhase(steps=200, images=64, texts=4, drill=24, learning_rate=1e-3, warmup=20, span=400),
         )
     )
-    """Both skills; then painting, learned slowly, and relations, learned last and left half-way."""
+    """Both skills; then image generation, learned slowly, and relations, learned last and left half-way."""
     start: str = ""
     """Checkpoint to go on from, with its tokenizers and its shape; empty is from scratch. `showo-shapes` is
     the embedded model."""
@@ -130,7 +130,7 @@ def batches_of(
 ) -> Callable[[int], tuple[list[PretrainExample], list[PretrainExample]]]:
     """A pure function from step to batch: every epoch is a permutation seeded by its number.
 
-    `nearby` gives the neighbours that `caption_noise` puts into what painting hears; texts stay as they are.
+    `nearby` gives the neighbours that `caption_noise` puts into images' prompts; texts stay as they are.
     """
 
     def batch(step: int) -> tuple[list[PretrainExample], list[PretrainExample]]:
@@ -144,11 +144,11 @@ def batches_of(
             return shown, told
         rng = np.random.default_rng((settings.seed, step, 1))
         captions = (misheard(one.caption, phase.caption_noise, nearby, rng) for one in shown)
-        painted = (
+        generated = (
             msgspec.structs.replace(one, caption=caption)
             for one, caption in zip(shown, captions, strict=True)
         )
-        return [*painted], told
+        return [*generated], told
 
     return batch
 
@@ -188,7 +188,7 @@ def start_of(plan: PretrainPlan) -> Path | None:
     """
     if not plan.start:
         return None
-    folder = SHOWO_SHAPES if plan.start == SHOWO_SHAPES.name else Path(plan.start)
+    folder = EMBEDDED_MODEL if plan.start == EMBEDDED_MODEL.name else Path(plan.start)
     if not (folder / "config.json").is_file():
         raise ConfigError(f"pretraining plan: start {plan.start}: no checkpoint lies there")
     return folder

@@ -13,7 +13,7 @@ import typer
 from hermes_cli.options import Set
 
 if TYPE_CHECKING:
-    from curate.questions.generate import Maker, QuestionModels
+    from curate.questions.generate import QuestionMaker, QuestionModels
     from engine.records import Item
 
 
@@ -61,8 +61,8 @@ def make_questions(
     reader's, which has the others from it: url, model, api_key_env, timeout, retries, concurrency.
     """
     from curate.config import CurateConfig
-    from curate.questions.cache import Remembering, TextCache
-    from curate.questions.generate import Maker, WritingSettings
+    from curate.questions.cache import CachedTextModel, TextCache
+    from curate.questions.generate import QuestionMaker, WritingSettings
     from curate.scoring.endpoint import Endpoint
     from engine.errors import ConfigError
     from hermes_cli.settings import RunSettings
@@ -80,12 +80,14 @@ def make_questions(
     )
     items = training_source(RunSettings(data=data, seed=seed, curate=CurateConfig(limit=limit))).items()
     if not models.reader.url:
-        _collect(items, Maker(writing), to)
+        _collect(items, QuestionMaker(writing), to)
         return
     with closing(TextCache(to.with_name(to.name + ".cache.jsonl"))) as cache:
-        author = Remembering(Endpoint(models.writer), cache) if models.writer.url else None
+        author = CachedTextModel(Endpoint(models.writer), cache) if models.writer.url else None
         own = combine or author is None
-        _collect(items, Maker(writing, author, Remembering(Endpoint(models.reader), cache), own), to)
+        _collect(
+            items, QuestionMaker(writing, author, CachedTextModel(Endpoint(models.reader), cache), own), to
+        )
 
 
 def _models(
@@ -124,7 +126,7 @@ def _models(
     return models
 
 
-def _collect(items: Sequence[Item], maker: Maker, to: Path) -> None:
+def _collect(items: Sequence[Item], maker: QuestionMaker, to: Path) -> None:
     """Writes the file, item by item, and says what became of the questions."""
     from curate.questions.tifa import from_item, write_tifa
     from hermes_cli.view import progress_bar, say

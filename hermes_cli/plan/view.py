@@ -48,7 +48,7 @@ def _about(folder: RunFolder, settings: RunSettings, request: RunRequest) -> lis
     return [
         f"run {folder.root}: {request.words}",
         f"model {folder.checkpoint(0)}, data {settings.data}, seed {settings.seed}",
-        f"curate: n {curate.n}, {curate.limit or 'all'} items at most, {curate.paint.steps} painting steps, "
+        f"curate: n {curate.n}, {curate.limit or 'all'} items at most, {curate.image.steps} image steps, "
         f"scored with {curate.similarity}, sampled by {curate.workers}",
         f"train: {train.steps} steps{_bound(train)} of {train.batch_size} at {train.learning_rate:.3g}, "
         f"objective {train.objective}, against {named}, "

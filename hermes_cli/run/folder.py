@@ -61,7 +61,7 @@ class RunFolder:
         return self.round(number) / "eval.json"
 
     def gallery(self, number: int) -> Path:
-        """What a round painted for a few held-out prompts."""
+        """What a round generated for a few held-out prompts."""
         return self.round(number) / "gallery"
 
     def agreement(self, number: int) -> Path:

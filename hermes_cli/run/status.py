@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from curate.evaluation.config import EvalConfig
 from engine.errors import ConfigError
 from engine.records import Record
@@ -156,6 +158,14 @@ def _stage(folder: RunFolder, settings: RunSettings, number: int, stage: str, ru
     )
 
 
+class _MeasuredWith(Record):
+    """What of a `GapReport` decides whether it is done: the whole record brings numpy along, which
+    `hermes status` does without."""
+
+    config: EvalConfig
+    per_item: tuple[object, ...] = ()
+
+
 def _is_done(folder: RunFolder, number: int, stage: str, evaluation: EvalConfig) -> bool:
     """Whether a stage is complete; an evaluation by other settings, or without its items, is not.
 
@@ -167,10 +177,11 @@ def _is_done(folder: RunFolder, number: int, stage: str, evaluation: EvalConfig)
         return folder.reference(number).is_dir()
     if stage == "train":
         return folder.trained(number)
-    from curate.evaluation.records import readable_gap
-
-    found = readable_gap(folder.evaluation(number))
-    return found is not None and bool(found.per_item) and found.config == evaluation
+    try:
+        found = msgspec.json.decode(folder.evaluation(number).read_bytes(), type=_MeasuredWith)
+    except (OSError, msgspec.MsgspecError):
+        return False
+    return bool(found.per_item) and found.config == evaluation
 
 
 def _total(folder: RunFolder, settings: RunSettings, number: int, stage: str) -> int | None:

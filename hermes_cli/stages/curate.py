@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,7 +167,7 @@ def _open_pool(
 
         workers, _ = settings.curate.ray.sized(gpu_count())
         say(f"starting {workers} workers on Ray")
-        with RayPool(partial(_actor_sampler, folder, settings, number), settings.curate.ray) as pool:
+        with closing(RayPool(partial(_actor_sampler, folder, settings, number), settings.curate.ray)) as pool:
             yield pool
         return
     with engine() as model:

@@ -18,11 +18,11 @@ from benchmarks.speed.bench import Timing
 from benchmarks.speed.candidates import calls, costs, random_inputs
 from benchmarks.speed.fused import FusedShowo
 from benchmarks.speed.model_sizes import MODEL_SIZES, config_of, make
-from benchmarks.speed.official_loop import EngineDice, FreeDice, continue_text, paint
+from benchmarks.speed.official_loop import EngineDice, FreeDice, continue_text, generate
 from benchmarks.speed.sampling import Models, SamplingSettings
 from engine.checkpoints.weights import load_model
 from engine.models.showo import Showo
-from engine.records import CaptionSettings, PaintSettings
+from engine.records import CaptionSettings, ImageSettings
 from engine.samplers import mask_predict
 from engine.tokenizers.text import TextTokenizer
 
@@ -112,21 +112,21 @@ def test_the_first_pairs_of_a_plan_are_as_long_as_all_of_it_on_average() -> None
 
 
 @pytest.mark.parametrize("steps", [1, 5, 40])
-def test_a_baselines_painting_hides_as_many_positions_as_the_rule_says(checkpoint: Path, steps: int) -> None:
-    model, settings = load_model(checkpoint), PaintSettings(steps=steps, guidance=2.0)
+def test_a_baseline_masks_as_many_positions_as_the_rule_says(checkpoint: Path, steps: int) -> None:
+    model, settings = load_model(checkpoint), ImageSettings(steps=steps, guidance=2.0)
     dice = FreeDice(generator(4), 3, 36)
-    painted = paint(model, [1, 2, 3], 3, settings, dice)
-    assert painted.hidden == [[count] * 3 for count in ceiling.masked_counts(model.config, settings)]
-    assert all(0 <= code < 64 for codes in painted.codes for code in codes)
+    generated = generate(model, [1, 2, 3], 3, settings, dice)
+    assert generated.hidden == [[count] * 3 for count in ceiling.masked_counts(model.config, settings)]
+    assert all(0 <= code < 64 for codes in generated.codes for code in codes)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 3.0])
-def test_a_baselines_painting_is_the_samplers(checkpoint: Path, guidance: float) -> None:
+def test_a_baselines_image_generation_is_the_samplers(checkpoint: Path, guidance: float) -> None:
     model, seeds = load_model(checkpoint), [3, 4]
-    settings = PaintSettings(steps=6, guidance=guidance)
+    settings = ImageSettings(steps=6, guidance=guidance)
     (wanted,) = mask_predict.generate(model, [[1, 2, 3]], [seeds], settings, 2)
     dice = EngineDice(seeds, settings.steps, 36)
-    assert paint(model, [1, 2, 3], 2, settings, dice).codes == wanted
+    assert generate(model, [1, 2, 3], 2, settings, dice).codes == wanted
 
 
 def test_multinomial_draws_follow_the_codes_distribution() -> None:
@@ -172,18 +172,18 @@ def test_every_work_is_timed_against_every_baseline_and_gives_the_same(models: M
 
 def test_costs_of_candidates_start_at_one(models: Models) -> None:
     source = random_inputs(models.engine)
-    for work, call in calls(models.engine, CaptionSettings(max_tokens=4), PaintSettings(steps=2)).items():
+    for work, call in calls(models.engine, CaptionSettings(max_tokens=4), ImageSettings(steps=2)).items():
         first, second = costs(work, call, source, 2, [1, 2], 2, 0)
         assert (first.side, first.ratio, second.side) == ("n = 1", 1, "n = 2")
         assert second.ratio
         assert second.ratio > 0
 
 
-def test_needed_products_of_painting_grow_as_they_must(checkpoint: Path) -> None:
-    config, settings = load_model(checkpoint).config, PaintSettings(steps=4, guidance=2.0)
-    one = ceiling.paint_gflop(config, [5], 1, settings)
-    assert 1 < ceiling.paint_gflop(config, [5], 2, settings) / one < 2
-    assert 1.9 < one / ceiling.paint_gflop(config, [5], 1, PaintSettings(steps=4, guidance=0.0)) < 2.1
+def test_needed_products_of_image_generation_grow_as_they_must(checkpoint: Path) -> None:
+    config, settings = load_model(checkpoint).config, ImageSettings(steps=4, guidance=2.0)
+    one = ceiling.image_gflop(config, [5], 1, settings)
+    assert 1 < ceiling.image_gflop(config, [5], 2, settings) / one < 2
+    assert 1.9 < one / ceiling.image_gflop(config, [5], 1, ImageSettings(steps=4, guidance=0.0)) < 2.1
 
 
 def test_needed_products_of_a_pass_are_those_that_torch_counts(checkpoint: Path) -> None:
@@ -204,8 +204,8 @@ def test_a_checkpoint_that_is_there_is_kept(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_the_fused_model_paints_what_the_training_module_paints(checkpoint: Path, static: bool) -> None:
-    model, settings = load_model(checkpoint), PaintSettings(steps=6, guidance=3.0)
+def test_the_fused_model_generates_what_the_training_module_generates(checkpoint: Path, static: bool) -> None:
+    model, settings = load_model(checkpoint), ImageSettings(steps=6, guidance=3.0)
     texts, seeds = [[1, 2, 3], [4]], [[3, 4, 5], [6, 7]]
     wanted = mask_predict.generate(model, texts, seeds, settings, 4)
     assert mask_predict.generate(FusedShowo(model), texts, seeds, settings, 4, static=static) == wanted

@@ -20,6 +20,7 @@ class Work(Record):
     rate: float = 0.5
     kind: Literal["plain", "fancy"] = "plain"
     sizes: tuple[int, ...] = (1, 2)
+    model: Path = Path("here")
 
 
 def test_sides_take_turns_and_warm_up() -> None:
@@ -58,5 +59,5 @@ def test_a_script_prints_and_keeps_its_timings(
     bench.run("script", "about", Work(), measure, quick=Work(size=9))
     found = msgspec.json.decode(path.read_bytes(), type=BenchResult)
     assert found.timings[0].figures == {"size": 9}
-    assert (found.settings["size"], found.settings["rate"]) == (9, 2.0)
+    assert (found.settings["size"], found.settings["rate"], found.settings["model"]) == (9, 2.0, "here")
     assert "size 9" in capsys.readouterr().out

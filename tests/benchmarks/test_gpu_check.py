@@ -89,9 +89,9 @@ def test_one_engine_captions_answers_swaps_and_sleeps() -> None:
 
 
 def test_codes_and_bits_are_compared_and_equal_where_the_device_is_the_cpu(dry: Dry) -> None:
-    outcomes = dry("painting").outcomes
+    outcomes = dry("images").outcomes
     shares = [*outcomes["the same codes"].figures.values(), *outcomes["1.3B, bits"].figures.values()]
-    shares.append(dry("graphs").outcomes["painting"].figures["share of codes unlike"])
+    shares.append(dry("graphs").outcomes["images"].figures["share of codes unlike"])
     assert shares == [(0.0,)] * 9
     assert dry("tokenizers").outcomes["MAGVIT-v2"].figures["share of codes equal to the CPU's"] == (1.0,)
 
@@ -195,10 +195,10 @@ def test_the_table_has_a_line_for_a_stage_that_was_not_run(tmp_path: Path) -> No
 
 
 def test_the_table_holds_the_files_figures(dry: Dry, folder: Path) -> None:
-    dry("painting"), dry("parity")
-    rows = table(folder, ["painting", "parity"]).splitlines()
+    dry("images"), dry("parity")
+    rows = table(folder, ["images", "parity"]).splitlines()
     assert rows[0].startswith("A dry run: ")
-    assert rows[1].startswith("painting, parity: dry: ")
+    assert rows[1].startswith("images, parity: dry: ")
     assert "| tiny, share of codes unlike the CPU form's | 0 |  |" in rows
     assert (
         "| **parity, recorded arrays**: not run: no recorded arrays; name their folder with --golden | | |"

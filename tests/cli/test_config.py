@@ -35,11 +35,11 @@ def test_every_setting_says_what_it_means() -> None:
 
 
 def test_a_run_shows_its_own_values(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"curate": {"n": 37}, "eval": {"paint": {"steps": 41}}}')
+    (tmp_path / "run.json").write_text('{"curate": {"n": 37}, "eval": {"image": {"steps": 41}}}')
     printed = [line.split()[:2] for line in hermes("config", "--run", str(tmp_path)).splitlines()]
     assert ["curate.n", "37"] in printed
-    assert ["eval.paint.steps", "41"] in printed
-    assert ["curate.paint.steps", "18"] in printed
+    assert ["eval.image.steps", "41"] in printed
+    assert ["curate.image.steps", "18"] in printed
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_the_commands_of_two_rounds_leave_what_they_promise(steps: tuple[Path, l
     assert report["rounds"][1]["pairs"]["images"] > 0
 
 
-def test_rounds_are_compared_by_item_and_paint_the_same_prompts(steps: tuple[Path, list[str]]) -> None:
+def test_rounds_are_compared_by_item_and_generate_the_same_prompts(steps: tuple[Path, list[str]]) -> None:
     run, printed = steps
     found = json.loads((run / "report.json").read_text())
     items = [json.loads((run / f"round-{n}/eval.json").read_text())["per_item"] for n in range(3)]
@@ -131,7 +131,7 @@ def rank(candidate: dict[str, float]) -> tuple[float, float]:
     return candidate["score"], candidate.get("likelihood", 0.0)
 
 
-def test_painted_images_have_likelihoods_and_equal_scores_are_marked(steps: tuple[Path, list[str]]) -> None:
+def test_generated_images_have_likelihoods_and_equal_scores_are_marked(steps: tuple[Path, list[str]]) -> None:
     run, _ = steps
     folder = run / "round-1/curate"
     images = [
@@ -271,7 +271,7 @@ def test_run_does_all_rounds_with_one_engine(steps: tuple[Path, list[str]], tmp_
     ours, theirs = (
         json.loads((folder / "report.json").read_text()) for folder in (tmp_path / "runs/default", run)
     )
-    # The swapped engine samples, answers and paints exactly as the fresh engines of the single commands.
+    # The swapped engine samples and answers exactly as the fresh engines of the single commands.
     for report in (ours, theirs):
         for one in report["rounds"]:
             for name in report["times"]:

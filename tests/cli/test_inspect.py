@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from page_elements import Elements
 from PIL import Image
@@ -24,7 +25,7 @@ from curate.store.outcomes import QuarantinedRow, Sampled
 from curate.store.overview import ItemMarks, PairMarks, read_overview
 from curate.store.shards import ShardStore
 from engine.files.atomic import write_file
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.records import (
     Candidates,
     CaptionCandidate,
@@ -39,12 +40,13 @@ from engine.tokenizers.codec import Pixels
 from hermes_cli.inspection.items import InspectedItem, item_card
 from hermes_cli.inspection.terminal import item_view, items_view, summary_view
 from hermes_cli.main import app
+from hermes_cli.pages.pictures import embed
 from hermes_cli.pages.render import render_page
 
 ITEMS, N = 24, 4
 UNPAIRED = "shapes-train-0-000003"
 MADE_FROM = Origin(
-    model="cafe", precision="float32", data="shapes", round=1, seed=0, n=N, captions=None, paint=None,
+    model="cafe", precision="float32", data="shapes", round=1, seed=0, n=N, captions=None, image=None,
     answer=None, similarity="",
 )  # fmt: skip
 
@@ -101,7 +103,7 @@ def save(folder: Path, items: list[Candidates], bad: list[QuarantinedRow], pairs
 
 @pytest.fixture(scope="module")
 def made() -> list[Candidates]:
-    return candidates(Pixels(SHOWO_SHAPES / "image_tokenizer"))
+    return candidates(Pixels(EMBEDDED_MODEL / "image_tokenizer"))
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +219,13 @@ def test_the_page_holds_the_pictures_and_nothing_from_elsewhere(run: Path, tmp_p
     assert "Does the judge choose well?" in text
 
 
+def test_a_large_picture_is_reduced_and_a_small_one_keeps_its_pixels() -> None:
+    for side, shown, small in ((1024, 256, False), (48, 48, True)):
+        found = embed(np.zeros((side, side, 3), np.uint8))
+        picture = Image.open(io.BytesIO(base64.b64decode(found.uri.partition(",")[2])))
+        assert (picture.size, found.small) == ((shown, shown), small)
+
+
 def test_the_page_of_one_item_holds_that_item(run: Path, made: list[Candidates], tmp_path: Path) -> None:
     inspect(run, "--item", made[5].id, "--to", tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
@@ -263,7 +272,7 @@ def rendered(folder: Path, text: str) -> str:
     shown = InspectedItem(
         item=item, preference=chosen, marks=marks, oracle=((text,), (None,)), oracle_scores=(1.0, 0.0)
     )
-    decode = Pixels(SHOWO_SHAPES / "image_tokenizer").images
+    decode = Pixels(EMBEDDED_MODEL / "image_tokenizer").images
     page = render_page(
         "curation.html.j2", title=text, about=text, overview=overview, compared=None, judge=text,
         heading=text, cards=[item_card(shown, decode)],

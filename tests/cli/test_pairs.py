@@ -13,7 +13,7 @@ from PIL import Image
 
 from curate.shapes import world
 from engine.checkpoints.weights import fingerprint
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from hermes_cli.main import main
 
 
@@ -67,7 +67,7 @@ def test_pairs_are_printed_byte_for_byte_and_nothing_else(cwd: Path) -> None:
 
 def test_imported_pairs_train(cwd: Path) -> None:
     done(cwd, "train", "--run", "run", "--set", "train.steps=1", "--set", "train.warmup=0")
-    assert fingerprint(cwd / "run/round-1/checkpoint") != fingerprint(SHOWO_SHAPES)
+    assert fingerprint(cwd / "run/round-1/checkpoint") != fingerprint(EMBEDDED_MODEL)
 
 
 def typed(*arguments: str) -> int:

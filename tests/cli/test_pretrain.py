@@ -1,4 +1,4 @@
-"""Pretraining that goes on from a checkpoint, and captions that painting mishears."""
+"""Pretraining that goes on from a checkpoint, and captions with words that are wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curate.shapes.captions import neighbours
 from curate.shapes.examples import words
 from engine.checkpoints.weights import fingerprint, load_config, load_model
 from engine.errors import ConfigError
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from hermes_cli.commands.pretrain import (
     PretrainPlan,
     batches_of,
@@ -54,19 +54,19 @@ def test_only_words_with_a_neighbour_are_misheard(caption: list[int], share: flo
         assert list(heard) == wanted
 
 
-def test_painting_hears_the_noise_and_understanding_does_not() -> None:
+def test_prompts_of_images_have_the_noise_and_texts_do_not() -> None:
     found = [PretrainExample(codes=(0,), caption=(1, 5, 1), texts=(((7,), (1, 5, 1)),)) for _ in range(64)]
     phase = PretrainPhase(
         steps=2, images=64, texts=64, learning_rate=1e-3, warmup=0, span=2, caption_noise=0.4
     )
     batch = batches_of(found, PretrainSettings(phases=(phase,)), {1: 2})
-    painted, told = batch(0)
-    wrong = [one == 2 for example in painted for one in (example.caption[0], example.caption[2])]
+    generated, told = batch(0)
+    wrong = [one == 2 for example in generated for one in (example.caption[0], example.caption[2])]
     assert 0.2 < np.mean(wrong) < 0.6
-    assert {example.caption[1] for example in painted} == {5}
+    assert {example.caption[1] for example in generated} == {5}
     assert {example.texts for example in told} == {found[0].texts}
-    assert batch(0) == (painted, told)
-    assert batch(1)[0] != painted
+    assert batch(0) == (generated, told)
+    assert batch(1)[0] != generated
 
 
 def test_a_plan_goes_on_from_the_embedded_model_and_resumes(tmp_path: Path) -> None:
@@ -83,10 +83,10 @@ def test_a_plan_goes_on_from_the_embedded_model_and_resumes(tmp_path: Path) -> N
     )
     plan = PretrainPlan(start=plan.start, lessons=64, model=short)
     whole = train_from_scratch(plan, tmp_path / "whole", lambda line: None)
-    assert load_config(whole) == load_config(SHOWO_SHAPES)
+    assert load_config(whole) == load_config(EMBEDDED_MODEL)
     for name in ("tokenizer.json", "image_tokenizer/model.safetensors"):
-        assert (whole / name).read_bytes() == (SHOWO_SHAPES / name).read_bytes()
-    old, new = (dict(load_model(folder).named_parameters()) for folder in (SHOWO_SHAPES, whole))
+        assert (whole / name).read_bytes() == (EMBEDDED_MODEL / name).read_bytes()
+    old, new = (dict(load_model(folder).named_parameters()) for folder in (EMBEDDED_MODEL, whole))
     moved = max(float((old[name] - new[name]).abs().max()) for name in old)
     assert 0 < moved < 0.01
 
@@ -103,7 +103,7 @@ def test_a_plan_goes_on_from_the_embedded_model_and_resumes(tmp_path: Path) -> N
 def test_the_embedded_words_have_their_neighbours_as_single_ids() -> None:
     from engine.tokenizers.text import TextTokenizer
 
-    text = TextTokenizer.load(SHOWO_SHAPES / "tokenizer.json")
+    text = TextTokenizer.load(EMBEDDED_MODEL / "tokenizer.json")
     assert len(neighbour_ids(text)) == len(neighbours())
     assert all(len(text.encode(word)) == 1 for word in neighbours())
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.errors import ConfigError
-from hermes_cli.settings import load_settings, parse_assignment, stored_settings
+from hermes_cli.former import FORMER, require_current
+from hermes_cli.settings import RunSettings, load_settings, parse_assignment, stored_settings
 
 
 def test_a_run_keeps_the_text_model_that_its_first_command_found(
@@ -35,14 +37,28 @@ def test_settings_that_cannot_be_read_are_refused_in_one_line(tmp_path: Path) ->
 
 def test_a_run_of_an_earlier_version_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    path.write_text('{"train": {"steps": 9, "most_visits": 0.0, "image_anchor": 0.0}}')
+    path.write_text('{"train": {"steps": 9, "most_visits": 0.0}, "eval": {"paint": {}}}')
     for read in (stored_settings, load_settings):
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(ConfigError) as error:
             read(path)
-        assert "\n" not in str(caught.value)
-        assert str(caught.value).startswith(
-            f"{path}: settings of train from an earlier version: most_visits is"
+        assert str(error.value) == (
+            f"{path}: settings of an earlier version: eval.paint is now eval.image, train.most_visits is now "
+            "train.max_epochs; rename or remove them there, or begin a new run in another folder"
         )
-        assert "image_anchor is gone; rename or remove them there, or begin a new run" in str(caught.value)
-    with pytest.raises(ConfigError, match=r"settings: .*clip is now max_grad_norm; rename or remove"):
+    with pytest.raises(ConfigError, match=r"settings: .*clip is now train.max_grad_norm; rename or remove"):
         load_settings(tmp_path / "none.json", parse_assignment("train.clip=1"))
+
+
+def test_former_names_are_refused_all_at_once_and_none_of_them_is_a_setting() -> None:
+    today = msgspec.to_builtins(RunSettings())
+    for name, now in FORMER.items():
+        table, _, leaf = name.partition(".")
+        assert leaf not in today[table]
+        assert not now or now.partition(".")[2] in today[table]
+    require_current(today, "here", "rename them")
+    with pytest.raises(ConfigError) as error:
+        require_current({"train": {"beta": 1, "clip": 2, "keep_best": True}}, "here", "rename them")
+    assert str(error.value) == (
+        "here: settings of an earlier version: train.clip is now train.max_grad_norm, "
+        "train.keep_best is gone; rename them"
+    )

@@ -15,7 +15,7 @@ from curate.shapes import oracle, world
 from curate.shapes.captions import CATEGORIES
 from curate.shapes.questions import KINDS, read_question
 from curate.shapes.scene import BACKGROUND, CANVAS, COLORS, SHAPES, Placed, Scene, render
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.records import Question
 from engine.tokenizers.image import load_image_tokenizer, to_pixels, to_uint8
 
@@ -50,7 +50,7 @@ def test_the_oracle_is_right_on_clean_renders() -> None:
 
 
 def test_the_oracle_is_right_on_reconstructions_of_the_shipped_tokenizer() -> None:
-    tokenizer = load_image_tokenizer(SHOWO_SHAPES / "image_tokenizer")
+    tokenizer = load_image_tokenizer(EMBEDDED_MODEL / "image_tokenizer")
     items = [world.item("evaluation", 4, index) for index in range(400)]
     pixels = to_pixels(torch.from_numpy(np.stack([render(scene) for _, scene in items])))
     images = to_uint8(tokenizer.decode(tokenizer.encode(pixels))).numpy()

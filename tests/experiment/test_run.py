@@ -19,7 +19,7 @@ GRID = """
 [defaults.curate]
 n = 2
 limit = 4
-paint.steps = 2
+image.steps = 2
 
 [defaults.train]
 steps = 2
@@ -30,7 +30,7 @@ trackers = []
 split = "validation"
 limit = 4
 images = 1
-paint.steps = 2
+image.steps = 2
 
 [[row]]
 name = "base"

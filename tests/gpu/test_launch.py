@@ -213,16 +213,21 @@ def test_a_vllm_for_another_device_than_torch_is_refused(
 )
 @pytest.mark.parametrize("block", [translated, enough_memory])
 def test_however_a_gpus_memory_ends_it_is_one_line_of_what_to_do(error: Exception, block: Any) -> None:
-    with pytest.raises(EngineError) as caught, block("painting failed"):
+    with pytest.raises(EngineError) as caught, block("generating images failed"):
         raise error
     said = str(caught.value)
-    assert said.startswith(f"painting failed: the device's memory ran out ({str(error).splitlines()[0][:20]}")
+    assert said.startswith(
+        f"generating images failed: the device's memory ran out ({str(error).splitlines()[0][:20]}"
+    )
     assert "nvidia-smi" in said
     assert "\n" not in said
 
 
 def test_a_bug_stays_a_bug() -> None:
-    with pytest.raises(RuntimeError, match="illegal memory access"), enough_memory("painting failed"):
+    with (
+        pytest.raises(RuntimeError, match="illegal memory access"),
+        enough_memory("generating images failed"),
+    ):
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 

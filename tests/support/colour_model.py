@@ -11,8 +11,8 @@ from engine.records import (
     Answer,
     AnswerSettings,
     CaptionSettings,
+    ImageSettings,
     ImageTokens,
-    PaintSettings,
     Question,
     SampledCaption,
     SampledImage,
@@ -20,7 +20,7 @@ from engine.records import (
 
 
 class ColourModel:
-    """Sees the mean colour of an image as one feature, captions by a counter and paints one code."""
+    """Sees the mean colour of an image as one feature, captions by a counter, gives every image one code."""
 
     fingerprint = "colour"
     precision = "float32"
@@ -46,8 +46,8 @@ class ColourModel:
     ) -> list[list[Answer]]:
         return [[Answer(text="yes") for _ in asked] for asked in questions]
 
-    def paint(
-        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: PaintSettings
+    def generate_images(
+        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: ImageSettings
     ) -> list[list[SampledImage]]:
         return [[SampledImage(codes=(i,), seed=i) for i in range(n)] for _ in prompts]
 

@@ -56,7 +56,7 @@ def some_origin(round_number: int = 1) -> Origin:
         seed=0,
         n=2,
         captions=[],
-        paint={},
+        image={},
         answer={},
         similarity="s",
     )

@@ -132,7 +132,7 @@ def save_events(run: Path, *events: Event) -> None:
 
 
 def made_run(run: Path, text: str = "plain", seconds: float = 1.0) -> Path:
-    """Base and two rounds: the first gains on the painted side, the second loses it again and more."""
+    """Base and two rounds: the first gains on the generated side, the second loses it again and more."""
     write_file(run / "run.json", json.dumps({"seed": 3, "train": {"steps": 4, "warmup": 1}}).encode())
     rows = [[(2, 2, 3)] * 20, [(2, 4, 3)] * 19 + [(2, 3, 3)], [(2, 1, 3)] * 19 + [(3, 1, 3)]]
     for number, items in enumerate(rows):

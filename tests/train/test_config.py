@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError
-from train.config import RENAMED, RETIRED, TrainConfig, require_current
+from train.config import TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -101,16 +101,3 @@ def test_a_scaled_rate_is_the_papers_at_its_width_and_grows_as_models_get_narrow
     assert narrow.learning_rate == pytest.approx(2.56e-4)
     assert narrow.for_width(160) == narrow
     assert TrainConfig().for_width(160) == TrainConfig()
-
-
-def test_former_names_are_refused_together_with_what_they_are_now() -> None:
-    fields = set(TrainConfig.__struct_fields__)
-    assert fields >= set(RENAMED.values())
-    assert not fields & (RENAMED.keys() | RETIRED)
-    require_current(fields, "here", "rename them")
-    with pytest.raises(ConfigError) as caught:
-        require_current(["beta", "keep_best", "clip", "batch"], "here", "rename them")
-    assert str(caught.value) == (
-        "here: settings of train from an earlier version: batch is now batch_size, "
-        "clip is now max_grad_norm, keep_best is gone; rename them"
-    )

@@ -40,7 +40,7 @@ class Row(NamedTuple):
     labels: list[int]
     first: int
     """Position of the first id: text-to-image rows start where their left padding would end."""
-    paints: bool
+    t2i: bool
     """True for text to image, False for understanding."""
     features: NDArray[np.float32] | None = None
     """CLIP features of an understanding row, [N, F], where the model sees those."""
@@ -114,7 +114,7 @@ class Layout:
         if not caption or caption[-1] != self.words.eos:
             caption.append(self.words.eos)
         labels = [IGNORE] * (len(prompt) - 1) + caption + [IGNORE]
-        return Row(prompt + caption, labels, first=0, paints=False, features=seen)
+        return Row(prompt + caption, labels, first=0, t2i=False, features=seen)
 
     def image_row(self, caption: str, codes: Sequence[int], masked: NDArray[np.bool_]) -> Row:
         """`[t2i][bos] caption [eos][soi] codes [eoi]`, labels on the masked codes alone.
@@ -129,7 +129,7 @@ class Layout:
         chosen = np.where(masked, np.asarray(codes) + self.words.code_offset, IGNORE)
         labels = [IGNORE] * (len(text) + 1) + chosen.tolist() + [IGNORE]
         first = self.words.t2i_pad(text, self.config.max_text_len)
-        return Row(text + self.words.image(seen.tolist()), labels, first, paints=True)
+        return Row(text + self.words.image(seen.tolist()), labels, first, t2i=True)
 
     def pair_caption(self, preference: Preference, which: Which) -> Row:
         """`caption_row` of the winner or loser, given the item's own image."""
@@ -164,17 +164,17 @@ class Layout:
         for i, row in enumerate(rows):
             ids[i, : len(row.ids)] = torch.tensor(row.ids)
             labels[i, : len(row.labels)] = torch.tensor(row.labels)
-        paints = torch.tensor([row.paints for row in rows])
+        t2i = torch.tensor([row.t2i for row in rows])
         config, features, seeing = self.config, None, None
         understood = mmu_mask(ids, self.words.eoi)
         if config.w_clip_vit:
             understood = feature_mask(width, config.image_start, config.clip_tokens)
-            seen = [torch.from_numpy(np.array(row.features)) for row in rows if not row.paints]
+            seen = [torch.from_numpy(np.array(row.features)) for row in rows if not row.t2i]
             none = torch.zeros(0, config.clip_tokens, config.clip_size)
             features = torch.stack(seen) if seen else none
-            seeing = (~paints).nonzero()[:, 0]
+            seeing = (~t2i).nonzero()[:, 0]
         mask = torch.where(
-            paints[:, None, None, None],
+            t2i[:, None, None, None],
             t2i_mask(ids, self.words.pad, self.words.soi, self.words.eoi),
             understood,
         )

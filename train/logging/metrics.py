@@ -35,7 +35,7 @@ class ModalityMetrics(Record):
     """The same of the loser."""
     kl: float
     """Estimate of KL(reference || policy), nats: mean of log p_ref - log p over winners and losers, which the
-    reference sampled. Of one term a sample, so it may be negative; what it leaves out: docs/objectives.md."""
+    reference sampled. Of one term a sample, so it may be negative; read it as drift."""
 
 
 class TrainStep(Record):

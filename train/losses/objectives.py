@@ -1,7 +1,7 @@
 """The ways to make one loss of a preference's two DPO margins: pure functions in one table.
 
-Source: HermesFlow (arXiv 2502.12148), Eq. 6 and its released code. Derivations, gradients and a picture:
-docs/objectives.md.
+Source: HermesFlow (arXiv 2502.12148), Eq. 6 and its released code. Why Eq. 6 does not train as printed:
+docs/training.md.
 Legend: P preferences; a caption margin, b image margin, both with beta. Natural logarithms, float32.
 """
 

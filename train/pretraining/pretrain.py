@@ -41,7 +41,7 @@ class PretrainPhase(Record, forbid_unknown_fields=True):
     drill: int = 0
     """Further images, of the `images` that have any, whose drill alone is learned a step."""
     caption_noise: float = 0.0
-    """Share of a caption's words, of those that have a neighbour, which painting hears as that neighbour."""
+    """Share of a caption's words, of those that have a neighbour, that an image's prompt has as it."""
 
     def rate(self, step: int) -> float:
         """Learning rate of a step of the phase: linear warm-up, then a cosine to a twentieth."""
@@ -91,14 +91,14 @@ def label_loss(model: Showo, hidden: Tensor, labels: Tensor) -> Tensor:
 
 def step_losses(
     model: Showo,
-    painted: Sequence[PretrainExample],
+    generated: Sequence[PretrainExample],
     told: Sequence[PretrainExample],
     drop_text: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """(image loss of `painted`, text loss of `told`); the loss of no examples is zero."""
+    """(image loss of `generated`, text loss of `told`); the loss of no examples is zero."""
     words = model.config.vocabulary
-    ids, positions, labels = t2i_rows(painted, words, model.config.max_text_len, drop_text, generator)
+    ids, positions, labels = t2i_rows(generated, words, model.config.max_text_len, drop_text, generator)
     hidden = model(ids, t2i_mask(ids, words.pad, words.soi, words.eoi), positions)
     image_loss = label_loss(model, hidden, labels)
     if not told:
@@ -118,7 +118,7 @@ def pretrain(
 ) -> Showo:
     """A trained model, from scratch or from the weights of the checkpoint `start`.
 
-    `batches(step)`, (painted, told), must be pure, so that a resumed run sees the same.
+    `batches(step)`, (generated, told), must be pure, so that a resumed run sees the same.
 
     `state` is a safetensors file, written beside and renamed every `save_every` steps; a run that finds
     one goes on from it, with the optimizer's moments.

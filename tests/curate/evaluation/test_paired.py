@@ -18,16 +18,16 @@ from curate.evaluation.gap import clustered, gap_error, measure_gap
 from curate.evaluation.paired import not_paired, paired_difference
 from curate.evaluation.records import GapReport, ItemScore
 from curate.sources import open_source
-from engine.records import Item, PaintSettings, SampledImage
+from engine.records import ImageSettings, Item, SampledImage
 
 ROWS = st.lists(st.tuples(*(st.integers(0, 4) for _ in range(4))), min_size=2, max_size=20)
 
 
 def report(*rows: tuple[int, int, int, int], config: EvalConfig | None = None) -> GapReport:
-    """A measurement of items with so many (right, asked) answers on the real and on the painted side."""
+    """A measurement of items with so many (right, asked) answers on the real and on the generated side."""
     items = tuple(
-        ItemScore(id=str(place), und=und, und_asked=asked, gen=gen, gen_asked=painted)
-        for place, (und, asked, gen, painted) in enumerate(rows)
+        ItemScore(id=str(place), und=und, und_asked=asked, gen=gen, gen_asked=generated)
+        for place, (und, asked, gen, generated) in enumerate(rows)
     )
     return GapReport(
         und=0, und_se=0, gen=0, gen_se=0, gap=0, gap_se=0, judge="oracle", items=len(items), by_category={},
@@ -112,8 +112,8 @@ def test_what_cannot_be_paired_says_why() -> None:
     rows = ((2, 2, 2, 4), (1, 2, 2, 4))
     one = report(*rows)
     assert "without keeping the items" in not_paired(msgspec.structs.replace(one, per_item=()), one)
-    other = report(*rows, config=EvalConfig(seed=7, paint=PaintSettings(guidance=3)))
-    assert "eval.seed, eval.paint" in not_paired(one, other)
+    other = report(*rows, config=EvalConfig(seed=7, image=ImageSettings(guidance=3)))
+    assert "eval.seed, eval.image" in not_paired(one, other)
     assert "judges differ" in not_paired(one, msgspec.structs.replace(one, judge="self-VQA"))
     assert "fewer than two" in not_paired(one, report((2, 2, 2, 2), (1, 3, 2, 4)))
     assert not_paired(one, report(*rows, config=EvalConfig(limit=7, chunk=1))) == ""

@@ -10,13 +10,13 @@ from PIL import Image
 
 from curate.exchange.tokenizers import Tokenizers
 from curate.shapes import world
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference
 
 
 @pytest.fixture(scope="session")
 def tokenizers() -> Tokenizers:
-    return Tokenizers(SHOWO_SHAPES)
+    return Tokenizers(EMBEDDED_MODEL)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from pathlib import Path
 from curate.exchange.export import export_pairs
 from curate.exchange.tokenizers import Tokenizers
 from curate.store.files import read_records
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.records import Preference
 
 def slowly():
@@ -30,7 +30,7 @@ def slowly():
     print("all read", flush=True)
     time.sleep(600)
 
-export_pairs(slowly(), Path("out"), sys.argv[1], Tokenizers(SHOWO_SHAPES), Path("."))
+export_pairs(slowly(), Path("out"), sys.argv[1], Tokenizers(EMBEDDED_MODEL), Path("."))
 """
 
 

@@ -230,11 +230,11 @@ def test_trl_tables_with_embedded_images_are_read(data: Path, curation: Path, to
 
 def test_align_anything_gives_pairs_of_both_kinds(data: Path, curation: Path, tokenizers: Tokenizers) -> None:
     told = {"image": "0.png", "better_response": "a circle", "worse_response": "a square"}
-    painted = [
+    generated = [
         {"prompt": "a circle", "better_image": "1.png", "worse_image": name} for name in ("2.png", "1.png")
     ]
     (data / "image_to_text.json").write_text(json.dumps([{"question": "?", **told}, {"prompt": "?", **told}]))
-    (data / "text_to_image.json").write_text(json.dumps(painted))
+    (data / "text_to_image.json").write_text(json.dumps(generated))
     imported = import_pairs(data, curation, tokenizers, 1)
     assert (imported.caption_pairs, imported.image_pairs, imported.quarantined) == (2, 1, 1)
     *_, last = read_records(curation / PAIRS, Preference)

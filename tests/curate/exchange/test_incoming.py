@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.exchange.incoming import READERS, Incoming, UnusableError, told_format
+from curate.exchange.incoming import READERS, IncomingRow, UnusableError, detect_format
 
 NAMES = st.sampled_from(
     [
@@ -62,7 +62,7 @@ def test_any_row_is_read_or_refused_with_a_reason(form: str, fields: dict[str, o
     if isinstance(found, UnusableError):
         assert str(found)
         return
-    assert isinstance(found, Incoming)
+    assert isinstance(found, IncomingRow)
     if found.captions and not isinstance(found.captions, str):
         assert found.captions.win.strip()
         assert found.captions.win != found.captions.lose
@@ -85,5 +85,5 @@ def test_any_row_is_read_or_refused_with_a_reason(form: str, fields: dict[str, o
         ({"messages": [], "images": [], "rejected_response": "a"}, ""),
     ],
 )
-def test_the_format_is_told_from_the_fields(fields: dict[str, object], form: str) -> None:
-    assert told_format(fields) == form
+def test_the_fields_say_the_format(fields: dict[str, object], form: str) -> None:
+    assert detect_format(fields) == form

@@ -12,16 +12,15 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
-from curate.exchange.export import FORMATS, Exported, export_pairs
-from curate.exchange.tokenizers import Tokenizers
-from curate.exchange.wording import caption_question
+from curate.exchange.export import FORMATS, ExportedPairs, export_pairs
+from curate.exchange.tokenizers import Tokenizers, caption_question
 from engine.errors import ConfigError, DataError
 from engine.records import Preference
 
 datasets = pytest.importorskip("datasets")
 
 
-def export(to: Path, layout: str, preferences: list[Preference], tokenizers: Tokenizers) -> Exported:
+def export(to: Path, layout: str, preferences: list[Preference], tokenizers: Tokenizers) -> ExportedPairs:
     return export_pairs(preferences, to, layout, tokenizers, to.parent)
 
 
@@ -55,8 +54,8 @@ def test_official_rows_have_exactly_its_keys_and_only_items_with_both_pairs(
     assert [row["id"] for row in written] == [238, "007"]
     assert found.counts == {"items": 5, "caption pairs": 2, "image pairs": 2}
     assert found.left_out == {
-        "pairs of captions: the layout needs pairs of both sides": 1,
-        "pairs of images: the layout needs pairs of both sides": 1,
+        "caption pairs: the layout needs pairs of both sides": 1,
+        "image pairs: the layout needs pairs of both sides": 1,
     }
     pair = preferences[0].images
     assert pair is not None
@@ -70,7 +69,7 @@ def test_trl_rows_open_with_their_images_as_message_lists(
     tmp_path: Path, preferences: list[Preference], tokenizers: Tokenizers
 ) -> None:
     found = export(tmp_path / "out", "trl", preferences, tokenizers)
-    assert found.left_out == {"pairs of images: the layout has no images as answers": 3}
+    assert found.left_out == {"image pairs: the layout has no images as answers": 3}
     data = opened(tmp_path / "out", tmp_path / "cache")
     assert set(data.column_names) == {"images", "prompt", "chosen", "rejected"}
     assert len(data) == found.counts["caption pairs"] == 3
@@ -118,12 +117,12 @@ def test_align_anything_has_a_file_for_each_task(
     tmp_path: Path, preferences: list[Preference], tokenizers: Tokenizers
 ) -> None:
     export(tmp_path / "out", "align-anything", preferences, tokenizers)
-    told, painted = (rows(tmp_path / "out" / f"{name}.json") for name in ("image_to_text", "text_to_image"))
+    told, generated = (rows(tmp_path / "out" / f"{name}.json") for name in ("image_to_text", "text_to_image"))
     assert all(set(row) == {"question", "image", "better_response", "worse_response"} for row in told)
-    assert all(set(row) == {"prompt", "better_image", "worse_image"} for row in painted)
-    assert (len(told), len(painted)) == (3, 3)
-    assert painted[1]["prompt"] == preferences[2].caption
-    assert (tmp_path / "out" / painted[1]["worse_image"]).is_file()
+    assert all(set(row) == {"prompt", "better_image", "worse_image"} for row in generated)
+    assert (len(told), len(generated)) == (3, 3)
+    assert generated[1]["prompt"] == preferences[2].caption
+    assert (tmp_path / "out" / generated[1]["worse_image"]).is_file()
 
 
 def test_the_table_opens_with_images_of_both_sides(
@@ -174,7 +173,7 @@ def test_a_caption_that_holds_a_placeholder_is_left_out_and_counted(
     odd = replace(preferences[1], captions=replace(pair, lose=replace(pair.lose, text="an <image> of")))
     found = export(tmp_path / "out", layout, [odd, preferences[0]], tokenizers)
     assert found.counts["caption pairs"] == 1
-    assert found.left_out["pairs of captions: a caption holds <image>, which stands for an image there"] == 1
+    assert found.left_out["caption pairs: a caption holds <image>, which stands for an image there"] == 1
 
 
 @pytest.mark.parametrize("layout", FORMATS)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from curate.exchange.export import export_pairs
 from curate.exchange.importing import import_pairs
-from curate.exchange.table import FILE, schema
+from curate.exchange.table import FILE, SCHEMA
 from curate.exchange.tokenizers import Tokenizers
 from curate.store.files import PAIRS, read_records, write_records
 from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImagePair, Preference, Provenance
@@ -90,7 +90,7 @@ def texts(preferences: list[Preference]) -> list[tuple[str, str]]:
     return [(one.captions.win.text, one.captions.lose.text) for one in preferences if one.captions]
 
 
-def painted(preferences: list[Preference]) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+def generated(preferences: list[Preference]) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
     return [(one.caption, one.images.win.codes, one.images.lose.codes) for one in preferences if one.images]
 
 
@@ -105,11 +105,11 @@ def test_what_a_layout_holds_comes_back(
     import_pairs(tmp_path / "out", tmp_path / "curate", tokenizers, 1)
     found = list(read_records(tmp_path / "curate" / PAIRS, Preference))
     held = [one for one in preferences if layout != "official" or (one.captions and one.images)]
-    assert (len(texts(found)), len(painted(found))) == sides
+    assert (len(texts(found)), len(generated(found))) == sides
     assert texts(found) == texts(held)
     if sides[1]:
         # The reconstructions of clean scenes keep nearly all codes, not all: docs/exchange.md says how many.
-        for (caption, *ours), (theirs, *codes) in zip(painted(found), painted(held), strict=True):
+        for (caption, *ours), (theirs, *codes) in zip(generated(found), generated(held), strict=True):
             assert caption == theirs
             for one, other in zip(ours, codes, strict=True):
                 assert sum(a != b for a, b in zip(one, other, strict=True)) <= 3
@@ -135,7 +135,7 @@ def changed(path: Path, **columns: Any) -> None:
     """Rewrites a table with other values in its first row."""
     rows = pq.read_table(path).to_pylist()
     rows[0] |= columns
-    pq.write_table(pa.Table.from_pylist(rows, schema()), path)
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
 
 
 def test_a_row_whose_text_was_edited_is_encoded_anew(

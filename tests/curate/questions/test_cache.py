@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.questions.cache import Remembering, Said, TextCache
+from curate.questions.cache import CachedText, CachedTextModel, TextCache
 from curate.scoring.endpoint import Request
 from engine.errors import DataError
 
@@ -35,7 +35,7 @@ def test_a_cache_torn_at_any_byte_keeps_every_whole_line(
     tmp_path_factory: pytest.TempPathFactory, cut: int, texts: list[str]
 ) -> None:
     path = tmp_path_factory.mktemp("cache") / "said.jsonl"
-    said = [Said(key=f"{place}", text=text) for place, text in enumerate(texts)]
+    said = [CachedText(key=f"{place}", text=text) for place, text in enumerate(texts)]
     cache = TextCache(path)
     cache.add(said)
     cache.close()
@@ -53,10 +53,10 @@ def test_a_cache_torn_at_any_byte_keeps_every_whole_line(
 def test_a_line_that_cannot_be_read_is_asked_again_and_hides_no_other(tmp_path: Path) -> None:
     path = tmp_path / "said.jsonl"
     cache = TextCache(path)
-    cache.add([Said(key="a", text="1")])
+    cache.add([CachedText(key="a", text="1")])
     with path.open("ab") as stream:
         stream.write(b"\x00\x00garbage\n")
-    cache.add([Said(key="b", text="2")])
+    cache.add([CachedText(key="b", text="2")])
     again = TextCache(path)
     assert (again.get("a"), again.get("b"), again.get("c")) == ("1", "2", None)
 
@@ -68,10 +68,10 @@ def test_a_folder_in_the_place_of_the_cache_is_our_own_error(tmp_path: Path) -> 
 
 def test_a_model_is_asked_once_over_two_runs(tmp_path: Path) -> None:
     first = Echo()
-    said = Remembering(first, TextCache(tmp_path / "said.jsonl")).texts(prompts("a", "b", "a"))
+    said = CachedTextModel(first, TextCache(tmp_path / "said.jsonl")).texts(prompts("a", "b", "a"))
     assert first.asked == ["a", "b"]
     second = Echo()
-    model = Remembering(second, TextCache(tmp_path / "said.jsonl"))
+    model = CachedTextModel(second, TextCache(tmp_path / "said.jsonl"))
     assert model.texts(prompts("b", "c", "a")) == [said[1], "{'prompt': 'c'}", said[0]]
     assert second.asked == ["c"]
     assert (model.asked, model.cached) == (1, 2)
@@ -80,11 +80,11 @@ def test_a_model_is_asked_once_over_two_runs(tmp_path: Path) -> None:
 def test_another_model_or_request_is_asked_anew(tmp_path: Path) -> None:
     cache = TextCache(tmp_path / "said.jsonl")
     echo = Echo()
-    model = Remembering(echo, cache)
+    model = CachedTextModel(echo, cache)
     for request in ({}, {"max_tokens": 6}, {"stop": ["x"]}, {"temperature": 0.5}, {"seed": 1}):
         model.texts([{"prompt": "a", **request}])
         model.texts([{"prompt": "a", **request}])
     assert len(echo.asked) == 5
     other = Echo("two")
-    Remembering(other, cache).texts(prompts("a"))
+    CachedTextModel(other, cache).texts(prompts("a"))
     assert other.asked == ["a"]

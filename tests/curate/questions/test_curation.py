@@ -33,7 +33,7 @@ RED = Question(question="is it red?", choices=("yes", "no"), answer="yes", kind=
 
 
 class Parrot:
-    """A unified model that says and paints the same always."""
+    """A unified model that says the same always, and gives the same image."""
 
     fingerprint = "parrot"
     precision = "float32"
@@ -56,7 +56,7 @@ class Parrot:
     ) -> list[list[Answer]]:
         return [[Answer(text=one.answer) for one in row] for row in questions]
 
-    def paint(
+    def generate_images(
         self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: object
     ) -> list[list[SampledImage]]:
         return [[SampledImage(codes=(1, 2), seed=0)] * n for _ in prompts]

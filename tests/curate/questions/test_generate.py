@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from curate.questions import parsing, validation
-from curate.questions.cache import Remembering, TextCache
-from curate.questions.generate import Maker, WritingSettings
+from curate.questions.cache import CachedTextModel, TextCache
+from curate.questions.generate import QuestionMaker, WritingSettings
 from curate.questions.prompting import reading_request, written
 from curate.scoring.endpoint import Request
 from curate.shapes import world
@@ -59,7 +59,7 @@ def reader(answers: Mapping[Question, str]) -> Book:
     return Book({end(question): answer for question, answer in answers.items()})
 
 
-def made(maker: Maker, items: Sequence[Item] = ITEMS) -> dict[str, tuple[Question, ...]]:
+def made(maker: QuestionMaker, items: Sequence[Item] = ITEMS) -> dict[str, tuple[Question, ...]]:
     return {item.id: kept for item, kept in maker.questions(items, lambda count: None)}
 
 
@@ -67,9 +67,9 @@ def test_questions_are_kept_if_the_reader_gives_their_answer_and_every_rejection
     tmp_path: Path,
 ) -> None:
     cache = TextCache(tmp_path / "said.jsonl")
-    author = Remembering(writer(RED, CUBE, SIZE, after=', {"question": "is it new?"}'), cache)
-    judge = Remembering(reader({RED: "yes", CUBE: "ball", SIZE: "unknown"}), cache)
-    maker = Maker(WritingSettings(batch=2), author, judge, own=False)
+    author = CachedTextModel(writer(RED, CUBE, SIZE, after=', {"question": "is it new?"}'), cache)
+    judge = CachedTextModel(reader({RED: "yes", CUBE: "ball", SIZE: "unknown"}), cache)
+    maker = QuestionMaker(WritingSettings(batch=2), author, judge, own=False)
     assert made(maker) == {"a": (RED,), "b": (RED,), "c": ()}
     report = maker.report
     assert report.rejected == {validation.UNREADABLE: 4, parsing.MALFORMED: 2, parsing.NOTHING: 1}
@@ -82,11 +82,11 @@ def test_the_data_sets_own_questions_come_first_and_none_is_asked_twice(tmp_path
     again = Question(
         question="Is it red", choices=("No", "Yes"), answer="Yes", kind="attribute", element="red"
     )
-    author = Remembering(writer(again, CUBE), TextCache(tmp_path / "said.jsonl"))
-    both = Maker(WritingSettings(), author, own=True)
+    author = CachedTextModel(writer(again, CUBE), TextCache(tmp_path / "said.jsonl"))
+    both = QuestionMaker(WritingSettings(), author, own=True)
     assert made(both) == {"a": (RED, SIZE, CUBE), "b": (checked(again), CUBE), "c": ()}
     assert both.report.rejected == {validation.TWICE: 1, parsing.NOTHING: 1}
-    alone = Maker(WritingSettings(), author, own=False)
+    alone = QuestionMaker(WritingSettings(), author, own=False)
     assert made(alone)["a"] == (checked(again), CUBE)
 
 
@@ -100,7 +100,7 @@ def test_a_seed_and_a_caption_decide_a_draw_and_a_greedy_request_has_no_other(tm
     def requests(**settings: float) -> list[Request]:
         book = Book({})
         cache = TextCache(tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl")
-        made(Maker(WritingSettings(**settings), Remembering(book, cache), own=False))
+        made(QuestionMaker(WritingSettings(**settings), CachedTextModel(book, cache), own=False))
         return book.requests
 
     assert requests(seed=1) == requests(seed=2)
@@ -113,7 +113,7 @@ def test_a_seed_and_a_caption_decide_a_draw_and_a_greedy_request_has_no_other(tm
 
 def test_without_models_the_own_questions_pass_the_rules(tmp_path: Path) -> None:
     bad = Question(question="is it?", choices=("yes",), answer="yes", kind="other")
-    maker = Maker(WritingSettings())
+    maker = QuestionMaker(WritingSettings())
     items = [Item(id="x", caption="x", questions=(RED, bad, RED)), Item(id="y", caption="y", questions=())]
     assert made(maker, items) == {"x": (RED,), "y": ()}
     assert maker.report.rejected == {validation.ONE_CHOICE: 1, validation.TWICE: 1}
@@ -122,7 +122,7 @@ def test_without_models_the_own_questions_pass_the_rules(tmp_path: Path) -> None
 
 def test_every_rule_made_question_of_the_embedded_world_passes() -> None:
     items = [world.item("train", 3, index)[0] for index in range(60)]
-    maker = Maker(WritingSettings())
+    maker = QuestionMaker(WritingSettings())
     assert made(maker, items) == {item.id: item.questions for item in items}
     assert not maker.report.rejected
 

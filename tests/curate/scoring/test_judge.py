@@ -32,9 +32,9 @@ from engine.records import (
     Answer,
     AnswerSettings,
     CaptionSettings,
+    ImageSettings,
     ImageTokens,
     Item,
-    PaintSettings,
     Question,
     SampledCaption,
     SampledImage,
@@ -45,13 +45,13 @@ OTHER = Question(question="which one?", choices=("blue", "green"), answer="blue"
 KEY = "sk-very.secret/key"
 
 
-def painted(colour: int, size: int = 24) -> np.ndarray:
+def generated(colour: int, size: int = 24) -> np.ndarray:
     image = np.full((size, size, 3), 20, np.uint8)
     image[..., colour] = 200
     return image
 
 
-IMAGES = np.stack([painted(colour) for colour in (1, 0, 2)])
+IMAGES = np.stack([generated(colour) for colour in (1, 0, 2)])
 ASKED = [[COLOUR, OTHER], [COLOUR], []]
 
 
@@ -82,7 +82,7 @@ def test_a_request_holds_the_image_without_loss() -> None:
 
 
 def test_no_more_requests_are_in_flight_than_allowed() -> None:
-    images = np.stack([painted(i % 3) for i in range(12)])
+    images = np.stack([generated(i % 3) for i in range(12)])
     with serving(seconds=0.05) as endpoint:
         judge(endpoint.url, concurrency=3).answer(images, [[COLOUR]] * 12)
     assert endpoint.most_in_flight == 3
@@ -146,7 +146,7 @@ def test_a_refusal_stops_at_once_and_leaves_the_rest_unasked() -> None:
             EngineError, match=r"status 404.*no model eyes.*check curate.judge's url, model and key"
         ),
     ):
-        judge(endpoint.url, concurrency=1).answer(np.stack([painted(0)] * 40), [[COLOUR]] * 40)
+        judge(endpoint.url, concurrency=1).answer(np.stack([generated(0)] * 40), [[COLOUR]] * 40)
     assert len(endpoint.requests) <= 3
 
 
@@ -233,7 +233,7 @@ def test_a_key_that_is_not_set_is_refused_before_anything_starts(monkeypatch: py
 
 
 class OneColourModel:
-    """Paints an image of one colour for each candidate, and refuses to answer about any."""
+    """Generates an image of one colour for each candidate, and refuses to answer about any."""
 
     fingerprint = "one colour"
     precision = "float32"
@@ -243,7 +243,7 @@ class OneColourModel:
         return [ImageTokens(codes=(9,)) for _ in images]
 
     def decode(self, codes: Sequence[Sequence[int]]) -> np.ndarray:
-        return np.stack([painted(code % 3) for (code,) in codes])
+        return np.stack([generated(code % 3) for (code,) in codes])
 
     def caption(
         self, images: Sequence[ImageTokens], keys: Sequence[str], seed: int, plan: Sequence[CaptionSettings]
@@ -259,8 +259,8 @@ class OneColourModel:
     ) -> list[list[Answer]]:
         raise AssertionError("the judge answers")
 
-    def paint(
-        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: PaintSettings
+    def generate_images(
+        self, prompts: Sequence[str], n: int, keys: Sequence[str], seed: int, settings: ImageSettings
     ) -> list[list[SampledImage]]:
         return [[SampledImage(codes=(i,), seed=i) for i in range(n)] for _ in prompts]
 
@@ -291,7 +291,7 @@ class Three:
             yield DataRow(position=number, where=f"row {number}", item=item)
 
     def image(self, item: Item) -> Image.Image:
-        return Image.fromarray(painted(0))
+        return Image.fromarray(generated(0))
 
 
 def test_a_judge_scores_a_curation_instead_of_the_model_and_is_recorded(tmp_path: Path) -> None:

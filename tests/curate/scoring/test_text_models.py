@@ -161,7 +161,7 @@ def test_mpnet_is_the_default_where_its_folder_is_named(
 
 def test_mpnet_is_found_in_the_local_cache_and_nothing_is_downloaded(sentence: Path, tmp_path: Path) -> None:
     probe = (
-        "from curate.model_folders import default_similarity, sentence_folder\n"
+        "from curate.scoring.model_folders import default_similarity, sentence_folder\n"
         "from engine.errors import DataError\n"
         "print(default_similarity())\n"
         "try:\n    print(sentence_folder('mpnet'))\n"

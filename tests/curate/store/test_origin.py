@@ -17,7 +17,7 @@ from curate.store.origin import Origin, Serving, claim, origin_of, require_same_
 from engine.errors import StaleError
 
 ORIGIN = Origin(
-    model="a", precision="float32", data="shapes", round=1, seed=0, n=2, captions=[], paint={}, answer={},
+    model="a", precision="float32", data="shapes", round=1, seed=0, n=2, captions=[], image={}, answer={},
     similarity="minilm@12", choices="minilm@12",
 )  # fmt: skip
 
@@ -35,7 +35,7 @@ def today(**changes: object) -> Origin:
     """The origin of the default settings with two candidates."""
     serving = msgspec.structs.replace(Serving(model="a", precision="float32"), **changes)
     found = origin_of(serving, load_source("shapes", "train", 2, 0, 32), CurateConfig(n=2), scorers(), 1, 0)
-    return msgspec.structs.replace(found, data="shapes", paint={}, answer={}, annotations="")
+    return msgspec.structs.replace(found, data="shapes", image={}, answer={}, annotations="")
 
 
 class Named:
@@ -64,13 +64,13 @@ def test_a_changed_text_model_or_judge_is_refused_with_the_difference_named(tmp_
 
 def test_a_changed_plan_is_named_by_what_changed_in_it_and_nothing_else(tmp_path: Path) -> None:
     plan = [{"temperature": 1.0, "top_k": 0}] * 8
-    origin = msgspec.structs.replace(ORIGIN, captions=plan, paint={"steps": 18, "guidance": 1.0})
+    origin = msgspec.structs.replace(ORIGIN, captions=plan, image={"steps": 18, "guidance": 1.0})
     claim(tmp_path, origin)
     for moved, words in (
         ({"captions": plan[:3]}, r"\(captions: 8 -> 3 entries\)"),
         ({"captions": [*plan[:2], {"temperature": 0.5, "top_k": 0}, *plan[3:]]},
          r"\(captions\[2\]\.temperature 1\.0 -> 0\.5\)"),
-        ({"paint": {"steps": 50, "guidance": 1.0}}, r"\(paint\.steps 18 -> 50\)"),
+        ({"image": {"steps": 50, "guidance": 1.0}}, r"\(image\.steps 18 -> 50\)"),
     ):  # fmt: skip
         with pytest.raises(StaleError, match=words):
             claim(tmp_path, msgspec.structs.replace(origin, **moved))

@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pool(folder: Path) -> Iterator[RayPool]:
-    with RayPool(lambda: Copying(folder), RayConfig(workers=2, cores=1)) as made:
+    with closing(RayPool(lambda: Copying(folder), RayConfig(workers=2, cores=1))) as made:
         yield made
 
 

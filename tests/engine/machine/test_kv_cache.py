@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.checkpoints.weights import load_config
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.machine.kv_cache import (
     LEAST,
     MOST,
@@ -30,7 +30,7 @@ def test_the_release_has_room_for_its_longest_sequence() -> None:
 
 
 def test_a_small_model_gets_the_least() -> None:
-    assert planned_gib(load_config(SHOWO_SHAPES), "float32", 128, 32) == LEAST
+    assert planned_gib(load_config(EMBEDDED_MODEL), "float32", 128, 32) == LEAST
 
 
 def test_branches_are_allowed_what_their_sequences_take_and_no_more_than_the_most() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from engine.errors import EngineError
 from engine.machine.precision import SERVED, serving_dtype
-from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question
+from engine.records import AnswerSettings, CaptionSettings, ImageSettings, ImageTokens, Question
 
 pytest.importorskip("vllm")
 
@@ -47,8 +47,10 @@ def test_bfloat16_serves_all_that_float32_does_and_stays_near_it(
             greedy = CaptionSettings(temperature=0.0, max_tokens=6)
             captions = engine.caption(images[:3], ["a", "b", "c"], 0, [greedy, CaptionSettings(max_tokens=6)])
             scores += [row[0].logprobs[0] for row in captions]
-            painted = engine.paint(["a red circle"], 3, ["x"], 0, PaintSettings(steps=4, guidance=2.0))
-            assert all(0 <= code < 64 for one in painted[0] for code in one.codes)
+            generated = engine.generate_images(
+                ["a red circle"], 3, ["x"], 0, ImageSettings(steps=4, guidance=2.0)
+            )
+            assert all(0 <= code < 64 for one in generated[0] for code in one.codes)
             found.append(torch.tensor(scores))
     difference = (found[0] - found[1]).abs()
     assert 0 < difference.max() < 0.15 * found[0].abs().max()

@@ -10,7 +10,7 @@ import pytest
 
 from engine.metering.counters import EngineWork, Meter, PathWork
 from engine.metering.stopwatch import ForwardClock
-from engine.records import AnswerSettings, CaptionSettings, ImageTokens, PaintSettings, Question
+from engine.records import AnswerSettings, CaptionSettings, ImageSettings, ImageTokens, Question
 
 if TYPE_CHECKING:
     from engine.serving.engine import Engine
@@ -103,10 +103,10 @@ def test_an_engine_counts_what_it_gave(
     before = engine.work
     keys = [f"k{i}" for i in range(len(images))]
     captions = engine.caption(images, keys, 0, [CaptionSettings(max_tokens=12)] * 4)
-    painted = engine.paint(["a red circle"], 3, ["x"], 0, PaintSettings(steps=4))
+    generated = engine.generate_images(["a red circle"], 3, ["x"], 0, ImageSettings(steps=4))
     question = Question(question="what color is the circle?", choices=("red", "blue"), answer="red", kind="")
     engine.answer(images[:2], [[question], [question] * 2], AnswerSettings(mode="likelihood"))
-    engine.decode([image.codes for row in painted for image in row])
+    engine.decode([image.codes for row in generated for image in row])
     done = engine.work.since(before)
     assert done.captions.samples == 4 * len(images)
     assert done.captions.tokens == sum(len(one.logprobs) for row in captions for one in row)

@@ -100,8 +100,8 @@ def test_the_layout_is_system_prompt_image_text(seen: Showo) -> None:
 def test_projected_features_take_the_place_of_ids_in_understanding_rows_alone(seen: Showo) -> None:
     config, words = seen.config, seen.config.vocabulary
     prompt = words.feature_prompt(config.system_ids, config.clip_tokens, [3, 4])
-    painted = [words.t2i, *prompt[1:]]
-    ids = torch.tensor([painted, prompt, painted, prompt])
+    generated = [words.t2i, *prompt[1:]]
+    ids = torch.tensor([generated, prompt, generated, prompt])
     features = torch.randn(2, 25, 24, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found = seen.embed_seen(ids, features)

@@ -14,7 +14,7 @@ from benchmarks.parity.folder import Golden
 from engine.errors import EngineError
 from engine.models.masks import t2i_mask
 from engine.models.showo import Showo
-from engine.records import PaintSettings
+from engine.records import ImageSettings
 from engine.samplers.mask_predict import generate, randoms
 from engine.samplers.mask_predict_rule import (
     check_schedule,
@@ -86,7 +86,7 @@ def test_masked_images_of_the_form_for_gpus_have_the_official_logits(
             assert (found.view_as(logits) - logits).abs().max() < 2e-5
 
 
-def dense_paint(model: Showo, text: list[int], seed: int, settings: PaintSettings) -> list[int]:
+def dense_loop(model: Showo, text: list[int], seed: int, settings: ImageSettings) -> list[int]:
     """The official loop, plainly: left-padded rows through the dense forward, all positions, no cache."""
     config, vocabulary = model.config, model.config.vocabulary
     tokens, steps = config.num_image_tokens, settings.steps
@@ -116,16 +116,16 @@ def dense_paint(model: Showo, text: list[int], seed: int, settings: PaintSetting
     ("guidance", "schedule"), [(0.0, "cosine"), (2.0, "cosine"), (2.0, "linear"), (0.0, "pow3")]
 )
 def test_the_batched_sampler_equals_a_plain_dense_loop(model: Showo, guidance: float, schedule: str) -> None:
-    settings = PaintSettings(steps=9, guidance=guidance, schedule=schedule)
+    settings = ImageSettings(steps=9, guidance=guidance, schedule=schedule)
     texts: list[list[int]] = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11, 12, 13]]
     seeds = [[11, 12], [13], [14, 15, 16]]
-    painted = generate(model, texts, seeds, settings, batch=4)
-    for text, of_text, found in zip(texts, seeds, painted, strict=True):
-        assert found == [dense_paint(model, text, seed, settings) for seed in of_text]
+    generated = generate(model, texts, seeds, settings, batch=4)
+    for text, of_text, found in zip(texts, seeds, generated, strict=True):
+        assert found == [dense_loop(model, text, seed, settings) for seed in of_text]
 
 
-def test_a_painted_candidate_is_the_same_alone_or_in_any_batch(model: Showo) -> None:
-    settings = PaintSettings()
+def test_a_generated_candidate_is_the_same_alone_or_in_any_batch(model: Showo) -> None:
+    settings = ImageSettings()
     texts, seeds = [[1, 2, 3], [4], [5, 6]], [list(range(5)), list(range(5, 10)), list(range(10, 15))]
     together = generate(model, texts, seeds, settings, batch=16)
     assert generate(model, texts, seeds, settings, batch=4) == together
@@ -133,9 +133,9 @@ def test_a_painted_candidate_is_the_same_alone_or_in_any_batch(model: Showo) -> 
         assert [generate(model, [text], [[seed]], settings, batch=1)[0][0] for seed in of_text] == found
 
 
-def test_every_position_of_a_painted_image_is_a_code(model: Showo) -> None:
+def test_every_position_of_a_generated_image_is_a_code(model: Showo) -> None:
     for steps in (1, 2, 36, 50):
-        codes = generate(model, [[1]], [[5]], PaintSettings(steps=steps), batch=1)[0][0]
+        codes = generate(model, [[1]], [[5]], ImageSettings(steps=steps), batch=1)[0][0]
         assert len(codes) == 36
         assert all(0 <= code < 64 for code in codes)
 

@@ -43,8 +43,9 @@ def test_samples_do_not_depend_on_what_the_cache_holds(
     found = []
     for gib, batch in ((0.0, 128), (2e-4, 3), (1e-9, 1)):
         with Engine(checkpoints[0], kv_cache_gib=gib) as engine:
-            assert engine._limits is not None
-            assert engine._limits.stems(engine.config, 40, 2, 12) == batch
+            limits = engine._captions._limits
+            assert limits is not None
+            assert limits.prefixes(engine.config, 40, 2, 12) == batch
             found.append(samples(engine, images, ask))
     assert found[0] == found[1] == found[2]
 

@@ -17,7 +17,7 @@ from engine.errors import CheckpointError, EngineError
 from engine.models.clip_tower import ClipTower
 from engine.models.masks import feature_mask
 from engine.models.showo import Showo
-from engine.records import CaptionSettings, ImageTokens, PaintSettings, Question, SampledCaption
+from engine.records import CaptionSettings, ImageSettings, ImageTokens, Question, SampledCaption
 from engine.samplers.mask_predict import generate
 
 pytest.importorskip("vllm")
@@ -143,18 +143,18 @@ def test_answers_are_the_training_models_choices(
             assert answer.text == served.text.decode([token for token in ids if token != eos])
 
 
-def test_a_painted_image_is_seen_through_its_pixels(served: Engine, plain: Showo, ask: Asking) -> None:
-    ((painted,),) = served.paint(["a red circle"], 1, ["x"], 4, PaintSettings())
+def test_a_generated_image_is_seen_through_its_pixels(served: Engine, plain: Showo, ask: Asking) -> None:
+    ((generated,),) = served.generate_images(["a red circle"], 1, ["x"], 4, ImageSettings())
     ((plainly,),) = generate(
-        plain, [served.text.encode("a red circle")], [[painted.seed]], PaintSettings(), batch=2
+        plain, [served.text.encode("a red circle")], [[generated.seed]], ImageSettings(), batch=2
     )
-    assert list(painted.codes) == plainly
-    pixels = served.decode([painted.codes])
-    looked = ImageTokens(codes=painted.codes, features=served.encode(pixels)[0].features)
+    assert list(generated.codes) == plainly
+    pixels = served.decode([generated.codes])
+    looked = ImageTokens(codes=generated.codes, features=served.encode(pixels)[0].features)
     assert len(looked.features) == 4 * 25 * 24
-    assert served.score([painted], ["a circle"]) == served.score([looked], ["a circle"])
+    assert served.score([generated], ["a circle"]) == served.score([looked], ["a circle"])
     asked = [[ask("how many?", "two", "three")]]
-    assert served.answer([painted], asked) == served.answer([looked], asked)
+    assert served.answer([generated], asked) == served.answer([looked], asked)
 
 
 def test_clip_sees_a_larger_image_as_it_is(served: Engine, clip_checkpoints: tuple[Path, Path]) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from engine.errors import CheckpointError, EngineError
 from engine.files.layout import WEIGHTS
-from engine.records import CaptionSettings, ImageTokens, PaintSettings
+from engine.records import CaptionSettings, ImageSettings, ImageTokens
 from engine.serving.sleep import available, give_back
 
 pytest.importorskip("vllm")
@@ -39,7 +39,7 @@ def outputs(engine: Engine, images: list[ImageTokens]) -> tuple[object, ...]:
     return (
         engine.caption(images, keys, 0, [PAGED]),
         engine.score(images[:2], ["a red circle", "two"]),
-        engine.paint(["a red circle"], 2, ["x"], 1, PaintSettings(steps=4)),
+        engine.generate_images(["a red circle"], 2, ["x"], 1, ImageSettings(steps=4)),
     )
 
 

@@ -21,7 +21,7 @@ from engine.checkpoints.weights import load_config, load_model, save_state
 from engine.errors import CheckpointError, EngineError
 from engine.files.layout import WEIGHTS
 from engine.models.masks import mmu_mask
-from engine.records import CaptionSettings, ImageTokens, PaintSettings
+from engine.records import CaptionSettings, ImageSettings, ImageTokens
 from engine.serving.exclusive import ExclusiveAccess
 from engine.tokenizers.text import TextTokenizer
 
@@ -40,7 +40,7 @@ def outputs(engine: Engine, images: list[ImageTokens]) -> tuple[object, ...]:
     return (
         engine.caption(images, keys, 0, [GREEDY]),
         engine.score(images[:2], ["a red circle", "two"]),
-        engine.paint(["a red circle"], 2, ["x"], 1, PaintSettings(steps=4)),
+        engine.generate_images(["a red circle"], 2, ["x"], 1, ImageSettings(steps=4)),
     )
 
 

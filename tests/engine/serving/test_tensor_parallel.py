@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import EngineError
-from engine.records import CaptionSettings, ImageTokens, PaintSettings
+from engine.records import CaptionSettings, ImageSettings, ImageTokens
 from engine.serving.engine import Engine
 from engine.serving.launch import shared_cores
 
@@ -37,11 +37,11 @@ def outputs(engine: Engine) -> dict[str, list]:
     keys = ["a", "b", "c"]
     greedy = CaptionSettings(temperature=0.0, max_tokens=6)
     captions = engine.caption(images, keys, 0, [greedy])
-    painted = engine.paint(texts, 2, keys, 0, PaintSettings(steps=4, guidance=2.0))
+    generated = engine.generate_images(texts, 2, keys, 0, ImageSettings(steps=4, guidance=2.0))
     return {
         "scores": [logp for row in engine.score(images, texts) for logp in row],
         "captions": [list(one.token_ids) for (one,) in captions],
-        "images": [list(one.codes) for row in painted for one in row],
+        "images": [list(one.codes) for row in generated for one in row],
     }
 
 

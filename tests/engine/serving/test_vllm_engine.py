@@ -17,7 +17,7 @@ from engine.checkpoints.weights import fingerprint, load_config, load_model, sav
 from engine.errors import CheckpointError, EngineError
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
-from engine.records import CaptionSettings, ImageTokens, PaintSettings, Question, SampledCaption
+from engine.records import CaptionSettings, ImageSettings, ImageTokens, Question, SampledCaption
 from engine.samplers.mask_predict import generate
 from engine.samplers.seeds import sample_seed
 
@@ -138,16 +138,19 @@ def test_a_caption_is_the_same_alone_or_in_a_batch(engine: Engine, images: list[
     assert len({one.token_ids for one in together[0]}) > 1
 
 
-def test_a_painted_image_is_the_same_alone_or_in_a_batch_and_equals_the_training_models(
+def test_a_generated_image_is_the_same_alone_or_in_a_batch_and_equals_the_training_models(
     engine: Engine, model: Showo
 ) -> None:
     prompts = ["a red circle", "two blue square and a green circle", "three"]
-    together = engine.paint(prompts, 7, keys(3), 4, PaintSettings())
-    alone = [engine.paint([p], 7, [k], 4, PaintSettings())[0] for p, k in zip(prompts, keys(3), strict=True)]
+    together = engine.generate_images(prompts, 7, keys(3), 4, ImageSettings())
+    alone = [
+        engine.generate_images([p], 7, [k], 4, ImageSettings())[0]
+        for p, k in zip(prompts, keys(3), strict=True)
+    ]
     assert alone == together
     seeds = [[one.seed for one in row] for row in together]
     texts = [engine.text.encode(prompt) for prompt in prompts]
-    plain = generate(model, texts, seeds, PaintSettings(), batch=8)
+    plain = generate(model, texts, seeds, ImageSettings(), batch=8)
     assert [[list(one.codes) for one in row] for row in together] == plain
 
 
@@ -200,7 +203,7 @@ def test_a_swap_equals_a_fresh_engine_and_swapping_back_restores(
         return (
             tokens(served.caption(images, keys(8), 1, [SAMPLED] * 2)),
             tokens(served.caption(images, keys(8), 1, [GREEDY])),
-            served.paint(["a red circle"], 3, ["x"], 1, PaintSettings()),
+            served.generate_images(["a red circle"], 3, ["x"], 1, ImageSettings()),
             served.answer(images[:2], [[ask("what color?", "red", "blue")]] * 2),
         )
 
@@ -277,13 +280,13 @@ def test_weights_whose_probes_are_not_the_trainers_are_sent_back(
 
     save_state(load_file(checkpoints[1] / "model.safetensors"), load_config(checkpoints[1]), tmp_path)
     before, version = engine.caption(images, keys(8), 0, [GREEDY]), engine.version
-    painted = engine.paint(["a red circle"], 2, ["x"], 1, PaintSettings())
+    generated = engine.generate_images(["a red circle"], 2, ["x"], 1, ImageSettings())
     (tmp_path / "probes.json").write_bytes(probes_of(checkpoints[0]))
     with pytest.raises(CheckpointError, match="the weights from before still serve"):
         engine.swap(tmp_path)
     assert (engine.version, engine.fingerprint) == (version, fingerprint(checkpoints[0]))
     assert engine.caption(images, keys(8), 0, [GREEDY]) == before
-    assert engine.paint(["a red circle"], 2, ["x"], 1, PaintSettings()) == painted
+    assert engine.generate_images(["a red circle"], 2, ["x"], 1, ImageSettings()) == generated
     (tmp_path / "probes.json").write_bytes(b"{")
     with pytest.raises(CheckpointError, match=r"probes\.json: cannot be read"):
         engine.swap(tmp_path)

@@ -149,7 +149,7 @@ def test_winner_and_loser_hide_the_same_tokens(layout: Layout, preferences: list
     assert win.any()
 
 
-def test_a_dropped_text_gives_the_prompt_that_guidance_paints_without_text(
+def test_a_dropped_text_gives_the_prompt_that_guidance_generates_without_text(
     layout: Layout, checkpoint: Path
 ) -> None:
     """The row of no text continues the sampler's own prefix: its logits on a masked image are the same."""

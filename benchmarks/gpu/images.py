@@ -10,18 +10,18 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from benchmarks.gpu.ceiling import paint_gflop, square_gflops
+from benchmarks.gpu.ceiling import image_gflop, square_gflops
 from benchmarks.gpu.place import Found, Measure, Place, ratios
 from benchmarks.speed.fused import FusedShowo
 from benchmarks.speed.model_sizes import config_of, random_model
 from benchmarks.speed.official_loop import EngineDice, FreeDice
-from benchmarks.speed.official_loop import paint as official_paint
+from benchmarks.speed.official_loop import generate as official_generate
 from engine.checkpoints.weights import load_config, load_model
-from engine.files.layout import SHOWO_SHAPES
+from engine.files.layout import EMBEDDED_MODEL
 from engine.models.phi import PrefixLM
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
-from engine.records import PaintSettings
+from engine.records import ImageSettings
 from engine.samplers.batch_size import planned_gpu_batch
 from engine.samplers.mask_predict import SamplerCache, generate
 from engine.samplers.replay import captured
@@ -30,12 +30,12 @@ TEXT = tuple(range(1, 13))
 """Ids that every shape's tokenizer has."""
 SIDE = 8192
 """Of the square product that the ceiling is measured with."""
-Painter = Callable[[int], list[list[list[int]]]]
+ImageWork = Callable[[int], list[list[list[int]]]]
 
 
-def settings_of(steps: int) -> PaintSettings:
-    """Guided painting of so many steps."""
-    return PaintSettings(steps=steps, guidance=5.0)
+def settings_of(steps: int) -> ImageSettings:
+    """Guided generation of so many steps."""
+    return ImageSettings(steps=steps, guidance=5.0)
 
 
 def large(place: Place) -> ShowoConfig:
@@ -48,7 +48,7 @@ def prompts_of(place: Place, config: ShowoConfig, n: int) -> int:
     return place.pick(max(1, planned_gpu_batch(config, n) // n), 2)
 
 
-def painter(
+def image_work(
     model: PrefixLM,
     prompts: int,
     n: int,
@@ -56,8 +56,8 @@ def painter(
     batch: int,
     kept: SamplerCache | None = None,
     static: bool = True,
-) -> Painter:
-    """Paints n images of each of some prompts, with seeds of their own in every round."""
+) -> ImageWork:
+    """Generates n images of each of some prompts, with seeds of their own in every round."""
     texts = [TEXT[prompt % 4 :] for prompt in range(prompts)]
 
     def work(number: int) -> list[list[list[int]]]:
@@ -76,30 +76,30 @@ def same_codes(place: Place) -> Found:
     """A tiny random model and the embedded one, in float32: on the CPU, here, and by the official loop."""
     prompts, n, steps = place.pick((8, 4, 18), (2, 2, 3))
     figures = {}
-    models = {"tiny": random_model(config_of("tiny")), "embedded": load_model(SHOWO_SHAPES)}
+    models = {"tiny": random_model(config_of("tiny")), "embedded": load_model(EMBEDDED_MODEL)}
     for name, model in models.items():
-        wanted = painter(model, prompts, n, steps, 8, static=False)(0)
-        found = painter(FusedShowo(model.to(place.device)), prompts, n, steps, 8)(0)
+        wanted = image_work(model, prompts, n, steps, 8, static=False)(0)
+        found = image_work(FusedShowo(model.to(place.device)), prompts, n, steps, 8)(0)
         dice = EngineDice(range(n), steps, model.config.num_image_tokens, place.device)
-        official = official_paint(model, TEXT, n, settings_of(steps), dice)
+        official = official_generate(model, TEXT, n, settings_of(steps), dice)
         figures[f"{name}, share of codes unlike the CPU form's"] = unlike(found, wanted)
         figures[f"{name}, share of codes unlike the official loop's"] = unlike(found[0], official.codes)
     return Found(f"{prompts} x {n} images, {steps} steps, float32", figures)
 
 
 def speed(place: Place, config: ShowoConfig) -> Found:
-    """As many prompts as the engine paints together, in bfloat16, against the ceiling and official loops."""
+    """As many prompts as the engine takes together, in bfloat16, against the ceiling and official loops."""
     (n, steps, few), dtype = place.pick((16, 50, 3), (2, 2, 1)), torch.bfloat16
     prompts = prompts_of(place, config, n)
     model, batch = random_model(config, dtype, place.device), prompts * n
     kept = SamplerCache(captured if place.device.type == "cuda" else None)
-    work = painter(FusedShowo(model), prompts, n, steps, batch, kept)
+    work = image_work(FusedShowo(model), prompts, n, steps, batch, kept)
     peak = place.peak_gib(lambda: work(0))
 
     def loop(model: Showo) -> Callable[[int], object]:
         def official(number: int) -> object:
             dice = FreeDice(torch.Generator(place.device).manual_seed(number), n, config.num_image_tokens)
-            return official_paint(model, TEXT, n, settings_of(few), dice)
+            return official_generate(model, TEXT, n, settings_of(few), dice)
 
         return official
 
@@ -107,7 +107,7 @@ def speed(place: Place, config: ShowoConfig) -> Found:
     seconds = place.seconds({"ours": work, "float32": loop(exact), "bfloat16": loop(model)})
     limit = square_gflops(dtype, place.device, place.pick(SIDE, 64))
     texts = [len(config.vocabulary.t2i_text(TEXT[one % 4 :], config.max_text_len)) for one in range(prompts)]
-    need = paint_gflop(config, texts, n, settings_of(steps))
+    need = image_gflop(config, texts, n, settings_of(steps))
     rates = [batch / one for one in seconds["ours"]]
     figures = {
         "images a second": rates,
@@ -130,17 +130,17 @@ def bits(place: Place) -> Found:
     n, steps = place.pick((16, 8), (4, 2))
     model = FusedShowo(random_model(large(place), torch.bfloat16, place.device))
 
-    def painted(seeds: Sequence[int], batch: int, prompts: int = 1) -> list[list[int]]:
+    def generated(seeds: Sequence[int], batch: int, prompts: int = 1) -> list[list[int]]:
         texts = [TEXT[prompt:] for prompt in range(prompts)]
         return generate(model, texts, [seeds] * prompts, settings_of(steps), batch, static=True)[0]
 
     seeds, few = range(n), range(n // 4)
-    wanted, name = painted(seeds, n), "share of codes unlike"
+    wanted, name = generated(seeds, n), "share of codes unlike"
     figures = {
-        f"{name} in permuted slots": unlike(painted(seeds[::-1], n)[::-1], wanted),
-        f"{name} beside other prompts": unlike(painted(few, n, 4), painted(few, n)),
-        f"{name} in batches of half": unlike(painted(seeds, n // 2), wanted),
-        f"{name} in batches that leave a rest": unlike(painted(seeds, n // 2 + 1), wanted),
+        f"{name} in permuted slots": unlike(generated(seeds[::-1], n)[::-1], wanted),
+        f"{name} beside other prompts": unlike(generated(few, n, 4), generated(few, n)),
+        f"{name} in batches of half": unlike(generated(seeds, n // 2), wanted),
+        f"{name} in batches that leave a rest": unlike(generated(seeds, n // 2 + 1), wanted),
     }
     return Found(f"{n} images, {steps} steps, bfloat16; against one batch of {n}", figures)
 
@@ -149,5 +149,5 @@ MEASURES: dict[str, Measure] = {
     "the same codes": same_codes,
     "1.3B": lambda place: speed(place, large(place)),
     "1.3B, bits": bits,
-    "embedded": lambda place: speed(place, load_config(SHOWO_SHAPES)),
+    "embedded": lambda place: speed(place, load_config(EMBEDDED_MODEL)),
 }

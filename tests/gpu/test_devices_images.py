@@ -1,4 +1,4 @@
-"""Painting, image tokenizers and CLIP keep to the device of their weights and never make the host wait."""
+"""Image sampling, tokenizers and CLIP keep to the device of their weights and never make the host wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pretended_cuda import moved, pretended_cuda, small_showo
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from engine.models.clip_tower import ClipTower, pixels
-from engine.records import PaintSettings
+from engine.records import ImageSettings
 from engine.samplers.mask_predict import MaskedBatches, SamplerCache, StaticBatches
 from engine.samplers.masked_images import MaskedImages, text_prefixes
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, to_pixels, to_uint8
@@ -33,11 +33,11 @@ TEXTS = [[1, 2, 3], [4], [5, 6]]
 @pytest.mark.parametrize("schedule", ["cosine", "sigmoid"])
 @pytest.mark.parametrize(("candidates", "rows"), [(4, [1, 1, 1, 1]), (2, [0, 0, 1, 1])])
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
-def test_a_batch_is_painted_without_waiting_for_the_gpu(
+def test_a_batch_is_generated_without_waiting_for_the_gpu(
     guidance: float, candidates: int, rows: list[int], schedule: str
 ) -> None:
     model, kept = small_showo(), SamplerCache()
-    settings = PaintSettings(steps=3, guidance=guidance, schedule=schedule)
+    settings = ImageSettings(steps=3, guidance=guidance, schedule=schedule)
     with pretended():
         moved(model)
         kept.empty = text_prefixes(model, [()])
@@ -52,7 +52,7 @@ def test_the_form_for_cpus_would_wait() -> None:
     model = small_showo()
     with pretended():
         moved(model)
-        batches = MaskedBatches(model, PaintSettings(steps=3, guidance=0.0), SamplerCache())
+        batches = MaskedBatches(model, ImageSettings(steps=3, guidance=0.0), SamplerCache())
         batches.hold(TEXTS)
         with pytest.raises(Exception, match="nonzero"):
             batches.sampled([0, 0, 1, 1], torch.rand(3, 2, 4, 16))

@@ -1,4 +1,4 @@
-"""Painting in the form for GPUs, run on a CPU: codes, independence of the batch, memory, captured steps."""
+"""Image sampling in the form for GPUs, run on a CPU: codes, independence of the batch, memory, graphs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.errors import EngineError
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
-from engine.records import PaintSettings
+from engine.records import ImageSettings
 from engine.samplers.batch_size import launches_dominate, planned_gpu_batch
 from engine.samplers.mask_predict import SamplerCache, generate
 from engine.samplers.replay import Replayed
@@ -30,16 +30,16 @@ SEEDS = [
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "pow2", "sigmoid"])
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 @pytest.mark.parametrize("batch", [1, 4, 16])
-def test_static_batches_paint_the_codes_of_the_form_for_cpus(
+def test_static_batches_generate_the_codes_of_the_form_for_cpus(
     model: Showo, guidance: float, schedule: str, batch: int
 ) -> None:
-    settings = PaintSettings(steps=7, guidance=guidance, schedule=schedule)
+    settings = ImageSettings(steps=7, guidance=guidance, schedule=schedule)
     wanted = generate(model, TEXTS, SEEDS, settings, 8, static=False)
     assert generate(model, TEXTS, SEEDS, settings, batch, static=True) == wanted
 
 
-def test_more_prompts_than_are_held_at_a_time_are_painted_in_their_order(model: Showo) -> None:
-    settings = PaintSettings(steps=2)
+def test_more_prompts_than_are_held_at_a_time_are_generated_in_their_order(model: Showo) -> None:
+    settings = ImageSettings(steps=2)
     texts = [[1 + prompt % 7] * (1 + prompt % 4) for prompt in range(37)]
     seeds = [[2 * prompt, 2 * prompt + 1] for prompt in range(37)]
     wanted = generate(model, texts, seeds, settings, 8, static=False)
@@ -71,7 +71,7 @@ def test_no_pass_has_another_shape_than_the_others_of_its_kind(model: Showo, bat
             watched,
             TEXTS[:prompts],
             [row[:5] for row in SEEDS[:prompts]],
-            PaintSettings(steps=2),
+            ImageSettings(steps=2),
             batch,
             static=True,
         )
@@ -85,27 +85,27 @@ def test_no_pass_has_another_shape_than_the_others_of_its_kind(model: Showo, bat
 def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(
     model: Showo, static: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings, kept = PaintSettings(steps=3), SamplerCache()
+    settings, kept = ImageSettings(steps=3), SamplerCache()
     wanted = generate(model, TEXTS, SEEDS, settings, 16, static=static)
     assert generate(Watched(model, 5), TEXTS, SEEDS, settings, 16, kept, static) == wanted
     assert capsys.readouterr().err.splitlines() == [
-        "painting 16 images at a time does not fit into the GPU's memory; going on with 8",
-        "painting 8 images at a time does not fit into the GPU's memory; going on with 4",
+        "generating 16 images at a time does not fit into the GPU's memory; going on with 8",
+        "generating 8 images at a time does not fit into the GPU's memory; going on with 4",
     ]
     assert generate(Watched(model, 5), TEXTS, SEEDS, settings, 16, kept, static) == wanted
     assert capsys.readouterr().err == ""
 
 
-def test_memory_that_runs_out_in_the_middle_costs_no_image_painted_before(model: Showo) -> None:
-    settings = PaintSettings(steps=3)
+def test_memory_that_runs_out_in_the_middle_costs_no_image_generated_before(model: Showo) -> None:
+    settings = ImageSettings(steps=3)
     wanted = generate(model, TEXTS, SEEDS, settings, 10, static=True)
-    watched, painted = Watched(model), 0
+    watched, generated = Watched(model), 0
 
     class Filling(Watched):
         def embed(self, ids: Tensor) -> Tensor:
-            nonlocal painted
-            painted += len(ids)
-            if painted > 60:
+            nonlocal generated
+            generated += len(ids)
+            if generated > 60:
                 self._room = 5
             return super().embed(ids)
 
@@ -117,14 +117,14 @@ def test_memory_that_runs_out_in_the_middle_costs_no_image_painted_before(model:
 
 def test_one_image_that_does_not_fit_is_one_clear_error(model: Showo) -> None:
     with pytest.raises(
-        EngineError, match="painting 1 images at a time does not fit into the GPU's memory; lower"
+        EngineError, match="generating 1 images at a time does not fit into the GPU's memory; lower"
     ):
-        generate(Watched(model, 0), TEXTS, SEEDS, PaintSettings(steps=3), 4)
+        generate(Watched(model, 0), TEXTS, SEEDS, ImageSettings(steps=3), 4)
 
 
 def test_processes_that_share_the_layers_do_not_halve_their_batches_apart(model: Showo) -> None:
-    with pytest.raises(EngineError, match="painting 4 images"):
-        generate(Watched(model, 2), TEXTS, SEEDS, PaintSettings(steps=3), 4, SamplerCache(halves=False))
+    with pytest.raises(EngineError, match="generating 4 images"):
+        generate(Watched(model, 2), TEXTS, SEEDS, ImageSettings(steps=3), 4, SamplerCache(halves=False))
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
@@ -134,7 +134,7 @@ def test_a_captured_step_is_replayed_for_other_texts_seeds_and_temperatures(
     taping = Taping()
     kept = SamplerCache(taping)
     for steps, temperature in ((5, 8.0), (3, 1.0)):
-        settings = PaintSettings(steps=steps, guidance=guidance, temperature=temperature)
+        settings = ImageSettings(steps=steps, guidance=guidance, temperature=temperature)
         wanted = generate(model, TEXTS, SEEDS, settings, 8, static=False)
         for prompts in (slice(0, 5), slice(1, 3)):
             found = generate(model, TEXTS[prompts], SEEDS[prompts], settings, 8, kept, static=True)
@@ -146,7 +146,7 @@ def test_another_batch_or_guidance_is_captured_anew(model: Showo) -> None:
     taping = Taping()
     kept = SamplerCache(taping)
     for batch, guidance in ((8, 0.0), (8, 2.0), (4, 2.0)):
-        settings = PaintSettings(steps=2, guidance=guidance)
+        settings = ImageSettings(steps=2, guidance=guidance)
         wanted = generate(model, TEXTS, SEEDS, settings, 8, static=False)
         assert generate(model, TEXTS, SEEDS, settings, batch, kept, static=True) == wanted
     assert taping.captures == 3
@@ -192,7 +192,7 @@ SMALL = ShowoConfig(hidden_size=160, num_hidden_layers=5, num_image_tokens=36)
         (SMALL, 16, 96),
     ],
 )
-def test_a_gpu_paints_all_candidates_of_some_prompts_at_once(
+def test_a_gpu_generates_all_candidates_of_some_prompts_at_once(
     config: ShowoConfig, candidates: int, batch: int
 ) -> None:
     assert planned_gpu_batch(config, candidates) == batch
