@@ -7,11 +7,13 @@ vocabulary ids: the offset belongs to the model, not to the data.
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Literal, dataclass_transform
 
 import msgspec
 
 
+# Type checkers do not see by themselves that what inherits from a frozen struct is frozen.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Record(msgspec.Struct, frozen=True):
     """Base of all records: immutable."""
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -18,7 +19,7 @@ from benchmarks.speed import workload
 from benchmarks.speed.bench import child, in_turns
 from benchmarks.speed.model_sizes import make
 from engine.records import ImageSettings
-from engine.serving import launch
+from engine.serving.arguments import showo_arguments
 from engine.serving.engine import Engine
 
 CHECKSUM = "checksum of captions"
@@ -43,13 +44,12 @@ def asked(place: Place, deterministic: bool = True, graphs: bool = True) -> dict
 
 def without_graphs() -> None:
     """Has vLLM launch every kernel of a decoding step, for which Hermes has no setting."""
-    given = launch.showo_arguments
 
     def arguments(*places: Any, **named: Any) -> dict[str, Any]:
         eager = {"mode": 0, "cudagraph_mode": "NONE"}
-        return {**given(*places, **named), "compilation_config": eager}
+        return {**showo_arguments(*places, **named), "compilation_config": eager}
 
-    launch.showo_arguments = arguments
+    patch("engine.serving.launch.showo_arguments", arguments).start()
 
 
 def answered(dry: bool, checkpoint: str, dtype: str, deterministic: bool, graphs: bool) -> Mapping[str, Any]:

@@ -19,7 +19,8 @@ from engine.files.tensors import check_tensors, tensor_layout
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokenizer
-from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config, StackConfig, magvit_v2_from
+from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config, magvit_v2_from
+from engine.tokenizers.magvit_v2_blocks import StackConfig
 from engine.tokenizers.text import TextTokenizer
 
 EXACT = 0.0

@@ -18,7 +18,8 @@ PROBABILITIES = 1e-5
 
 @torch.no_grad()
 def _logits(model: Showo, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
-    return model.head(model(ids, mask, positions))
+    logits: Tensor = model.head(model(ids, mask, positions))
+    return logits
 
 
 def captioning(golden: Golden, arrays: dict[str, Tensor]) -> Comparisons:

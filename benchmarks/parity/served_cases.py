@@ -63,5 +63,5 @@ def _trained(model: Showo, image: ImageTokens, prompt: list[int], caption: list[
     words = model.config.vocabulary
     start, tail = words.mmu_prompt(image.codes, prompt), [*caption, words.eos]
     ids = torch.tensor([[*start, *tail]])
-    logp = model.head(model(ids, mmu_mask(ids, words.eoi)))[0].log_softmax(-1)
+    logp: Tensor = model.head(model(ids, mmu_mask(ids, words.eoi)))[0].log_softmax(-1)
     return logp[len(start) - 1 : -1].gather(-1, torch.tensor(tail)[:, None])[:, 0]

@@ -145,8 +145,8 @@ def peak_memory(side: SideName, problem: LogpsProblem) -> float:
         torch.cuda.reset_peak_memory_stats()
     else:
         Path("/proc/self/clear_refs").write_text("5")
-    held = torch.cuda.memory_allocated if on_gpu else lambda: _status("VmRSS")
-    most = torch.cuda.max_memory_allocated if on_gpu else lambda: _status("VmHWM")
+    held: Callable[[], int] = torch.cuda.memory_allocated if on_gpu else lambda: _status("VmRSS")
+    most: Callable[[], int] = torch.cuda.max_memory_allocated if on_gpu else lambda: _status("VmHWM")
     before = held()
     gradients = forward(side, inputs).backward()
     if on_gpu:

@@ -54,7 +54,7 @@ def two_checkpoints(folder: Path, shape: str, layers: int) -> tuple[Path, Path]:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     save_checkpoint(model, second, folder / "companions")
     write_probes(model, first, second)
     return first, second

@@ -156,7 +156,7 @@ def _plain_bert(folder: Path, pooling: Pooling) -> SentenceTransformer:
 def _loading(folder: Path) -> Iterator[None]:
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     try:
         yield
     except HermesError:

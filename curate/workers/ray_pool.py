@@ -86,7 +86,7 @@ class RayPool:
         cluster: dict[str, Any] = {"address": self._address}
         if not self._address:
             cores = self._cores * self.engines
-            cluster = {"num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+            cluster = dict(num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:

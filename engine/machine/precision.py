@@ -25,5 +25,6 @@ def serving_dtype(name: str, device: torch.device | None = None) -> str:
         raise EngineError(f"dtype {name!r} is not served; take default, auto, {' or '.join(SERVED)}")
     fast = (device or compute_device()).type == "cuda"
     if name == "auto":
-        fast |= torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        cpu = torch.cpu.get_capabilities()
+        fast |= cpu.get("amx_tile", False) or cpu.get("avx512_bf16", False)
     return "bfloat16" if fast else "float32"

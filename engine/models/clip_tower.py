@@ -41,7 +41,7 @@ class ClipTower:
         self.config: CLIPVisionConfig = model.config
         self.size = cast(int, model.config.image_size)
         self.tokens = (self.size // cast(int, model.config.patch_size)) ** 2
-        self.width = cast(int, model.config.hidden_size)
+        self.width = model.config.hidden_size
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> ClipTower:

@@ -34,7 +34,7 @@ def prepare(model: nn.Module, state: dict[str, Tensor], dtype: torch.dtype) -> P
     """
     prepared: Prepared = []
     for path, module in model.named_modules():
-        names = list(module._parameters)
+        names = [name for name, _ in module.named_parameters(recurse=False)]
         if not names:
             continue
         fresh = nn.Module()

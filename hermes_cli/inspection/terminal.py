@@ -209,7 +209,7 @@ def _questions(shown: InspectedItem) -> RenderableType:
     for column in ("question", "answer", *marked, "wrong answers"):
         table.add_column(column, header_style=FAINT, no_wrap=column in marked, vertical="top")
     for place, question in enumerate(shown.item.questions):
-        judges = [[one.answers[place] for one in shown.item.images]]
+        judges: list[list[str | None]] = [[one.answers[place] for one in shown.item.images]]
         judges += [[answers[place] for answers in shown.oracle]] if shown.oracle else []
         wrong = Text()
         for one in shown.item.images:

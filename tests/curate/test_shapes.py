@@ -24,7 +24,7 @@ INDICES = st.integers(0, 10**6)
 
 
 @given(split=SPLITS, seed=st.integers(0, 99), index=INDICES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_item_is_a_pure_function_of_split_seed_and_index(split: str, seed: int, index: int) -> None:
     first, scene = world.item(split, seed, index)
     assert world.item(split, seed, index) == (first, scene)
@@ -32,7 +32,7 @@ def test_an_item_is_a_pure_function_of_split_seed_and_index(split: str, seed: in
 
 
 @given(split=SPLITS, seed=st.integers(0, 99), index=INDICES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_scene_can_occur_in_its_own_split_alone(split: str, seed: int, index: int) -> None:
     assert world.split_of(world.item(split, seed, index)[1]) == split
 
@@ -133,7 +133,7 @@ def test_the_oracle_gives_no_name_to_smears() -> None:
 
 
 @given(shape=st.sampled_from(SHAPES), color=st.sampled_from(tuple(COLORS)), noise=st.integers(0, 10**6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_oracle_withstands_noise(shape: str, color: str, noise: int) -> None:
     image = render(scene_of((shape, color, 1, 1))).astype(int)
     image += np.random.default_rng(noise).integers(-20, 21, image.shape)

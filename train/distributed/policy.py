@@ -85,7 +85,8 @@ def _make_group(device: torch.device) -> None:
         return
     # NCCL opens a socket even for one rank, on a machine that may have no network.
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, device_id=bound)
+    store = dist.HashStore()  # type: ignore[attr-defined]  # public, but not in torch's stubs
+    dist.init_process_group(backend, store=store, rank=0, world_size=1, device_id=bound)
 
 
 def _end_group() -> None:
@@ -139,7 +140,8 @@ class Policy:
 
     def __call__(self, rows: Rows) -> Tensor:
         """Summed log-probs of each row, [R] float32, on the policy's device."""
-        return self._engine(*rows.to(self.device)).float()
+        logps_R: Tensor = self._engine(*rows.to(self.device))
+        return logps_R.float()
 
     def step(self, losses: Iterable[Tensor], learning_rate: float) -> float:
         """Backward of each loss, then clip and update; the gradient's 2-norm before clipping.

@@ -94,7 +94,7 @@ def chunked_logps(
         narrow = hidden_TD.is_cuda or serving_dtype("auto") == "bfloat16"
     narrow = narrow and hidden_TD.dtype == head.weight_VD.dtype == torch.bfloat16
     plan = Plan(vocabulary, chunk, inside, beside, narrow)
-    return _Chunked.apply(hidden_TD, *head, targets_T, plan)  # type: ignore[no-any-return]
+    return _Chunked.apply(hidden_TD, *head, targets_T, plan)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Kept:

@@ -44,7 +44,7 @@ def fused_logps(
     # Factors of two types meet in the wider one.
     both = torch.promote_types(hidden_TD.dtype, head.weight_VD.dtype)
     hidden_TD, head = hidden_TD.to(both), head._replace(weight_VD=head.weight_VD.to(both))
-    return _Fused.apply(hidden_TD, *head, targets_T, tile_bytes)  # type: ignore[no-any-return]
+    return _Fused.apply(hidden_TD, *head, targets_T, tile_bytes)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Fused(torch.autograd.Function):

@@ -74,7 +74,8 @@ class RowLogps(nn.Module):
     @torch.no_grad()
     def score(self, rows: Rows) -> Tensor:
         """`forward` without gradients, on the model's device; the result is on the CPU."""
-        return self(*rows.to(self.head_logps.weight.device)).float().cpu()
+        logps_R: Tensor = self(*rows.to(self.head_logps.weight.device))
+        return logps_R.float().cpu()
 
 
 def load_scorer(checkpoint: Path, dtype: str, device: torch.device) -> RowLogps:

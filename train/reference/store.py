@@ -74,7 +74,8 @@ class PartialStore:
     def missing(self) -> list[int]:
         """Numbers of the blocks that are not done."""
         done: Any = self._group["done"]
-        return np.flatnonzero(~done[:]).tolist()
+        missing: list[int] = np.flatnonzero(~done[:]).tolist()
+        return missing
 
     def span(self, number: int) -> slice:
         """The preferences of a block."""

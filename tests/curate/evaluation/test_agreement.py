@@ -16,7 +16,7 @@ from curate.evaluation.clustered import Estimate, mean, ratio
 from curate.shapes import oracle, world
 from engine.records import Candidates, ImageCandidate, ImagePair, Question, Record
 
-RELAXED = settings(max_examples=60, deadline=None)
+RELAXED = settings(max_examples=60)
 CHOICES = ("one", "two", "three")
 KINDS = ("count", "color")
 
@@ -214,7 +214,7 @@ def test_errors_are_clustered_by_item() -> None:
     assert mean(values).se == pytest.approx(values.std(ddof=1) / np.sqrt(50))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 500))
 def test_the_oracle_judges_the_pictures_of_an_item_and_of_its_pair(index: int) -> None:
     items = [world.item("validation", 0, index + i)[0] for i in range(3)]

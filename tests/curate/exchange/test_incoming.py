@@ -52,7 +52,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.parametrize("form", READERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(fields=st.dictionaries(NAMES, VALUES, max_size=8))
 def test_any_row_is_read_or_refused_with_a_reason(form: str, fields: dict[str, object]) -> None:
     try:

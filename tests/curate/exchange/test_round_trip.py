@@ -71,7 +71,7 @@ PREFERENCES = st.builds(
 SEVERAL = st.lists(PREFERENCES, min_size=1, max_size=4, unique_by=lambda one: one.id)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(preferences=SEVERAL)
 def test_the_table_keeps_every_byte_of_any_preference(
     preferences: list[Preference], tokenizers: Tokenizers

@@ -89,7 +89,7 @@ def test_a_truncated_image_is_one_clear_line(tmp_path: Path, kind: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_image_or_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

@@ -36,7 +36,7 @@ def written(
     return text.encode(errors="replace")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(OBJECTS, st.booleans(), st.booleans(), st.booleans(), st.sampled_from([None, 0, 4]), CHUNKS)
 def test_any_objects_survive_any_official_damage_and_any_chunk_size(
     objects: list[dict[str, Any]], opened: bool, closed: bool, comma: bool, indent: int | None, chunk: int
@@ -49,7 +49,7 @@ def test_any_objects_survive_any_official_damage_and_any_chunk_size(
     ]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=5), st.data(), CHUNKS)
 def test_a_torn_file_costs_its_last_object_alone(
     captions: list[str], data: st.DataObject, chunk: int
@@ -62,7 +62,7 @@ def test_a_torn_file_costs_its_last_object_alone(
     assert "has no end" in found[-1][1]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.binary(max_size=200) | st.text('{}[]," \\\nx1:', max_size=200).map(str.encode), CHUNKS)
 def test_any_bytes_are_read_to_their_end_in_order(data: bytes, chunk: int) -> None:
     found = read(data, chunk)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.store.files import PAIRS, write_records
@@ -111,7 +111,6 @@ TENTHS = st.integers(-10, 9).map(lambda tenths: tenths / 10)
 SCORES = st.lists(st.floats(-1, 1.0000002), max_size=30)
 
 
-@settings(deadline=None)
 @given(SCORES, SCORES, SCORES, TENTHS)
 def test_a_histogram_counts_every_score_once(
     won: list[float], lost: list[float], rest: list[float], low: float
@@ -124,7 +123,6 @@ def test_a_histogram_counts_every_score_once(
     assert merged.edge(len(merged.totals)) == pytest.approx(1)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 20), TENTHS)
 def test_a_score_on_an_edge_belongs_to_the_bin_above(place: int, low: float) -> None:
     empty = histogram([], [], [], low)

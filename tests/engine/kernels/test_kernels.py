@@ -105,7 +105,7 @@ class Problem:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 999),
     size=st.sampled_from([8, 24, 32, 64]),

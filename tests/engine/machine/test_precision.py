@@ -24,8 +24,8 @@ def test_a_named_type_is_taken_and_an_unknown_one_refused() -> None:
 
 @pytest.mark.parametrize(("amx", "avx512"), [(True, False), (False, True), (False, False)])
 def test_auto_follows_the_hardware(monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    able = {"amx_tile": amx, "avx512_bf16": avx512}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     assert serving_dtype("auto") == ("bfloat16" if amx or avx512 else "float32")
 
 

@@ -239,7 +239,7 @@ def test_a_target_outside_the_head_is_refused(target: int) -> None:
         token_logps(values.hidden, values.head, torch.full((3,), target))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     tokens=st.integers(1, 30),
     vocabulary=st.integers(2, 70),
@@ -255,7 +255,7 @@ def test_probabilities_of_all_targets_sum_to_one(tokens: int, vocabulary: int, c
     torch.testing.assert_close(total, torch.ones(tokens, dtype=torch.float64))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     tokens=st.integers(0, 60),
     vocabulary=st.integers(2, 70),
