@@ -14,7 +14,7 @@ ALLOWED = {
     "curate": {"curate", "engine"},
     "train": {"train", "engine"},
     "hermes_cli": {"hermes_cli", "curate", "engine", "train"},
-    "benchmarks": set(PACKAGES) - {"hermes_cli"},
+    "benchmarks": set(PACKAGES),
 }
 FLOORS = {
     "engine": (

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import queue
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,6 +23,7 @@ import msgspec
 from benchmarks.experiment.collect import collect, run_folder
 from benchmarks.experiment.grid import SHIPPED, Grid, Row, load_grid
 from benchmarks.experiment.tables import markdown
+from benchmarks.speed.bench import plain_parser
 from engine.errors import ConfigError, HermesError
 from engine.files.atomic import write_file
 from engine.files.lock import holding
@@ -54,11 +54,7 @@ class Job(NamedTuple):
 
 def options() -> argparse.ArgumentParser:
     """Which grid, which of its rows, and where to."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.experiment",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("--grid", type=Path, default=SHIPPED, help="TOML file [the shipped grid]")
     parser.add_argument("--to", type=Path, default=Path("runs/experiment"))
     parser.add_argument("--rows", default="", help="names, with commas between [all]")
@@ -90,24 +86,16 @@ def planned(grid: Grid, root: Path, rows: str, seeds: str) -> list[Job]:
     return [job for _, job in sorted(jobs, key=lambda one: one[0])]
 
 
-def cores_for(jobs: int) -> list[int]:
-    """The cores that so many jobs are pinned to.
+def pool_on(jobs: int) -> ThreadPoolExecutor:
+    """A thread a core, pinned to it, as the processes are that it starts: results do not depend on --jobs.
 
     Raises:
-        ConfigError: there are fewer.
+        ConfigError: there are fewer cores.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0), reverse=True)
     if not 1 <= jobs <= len(cores):
         raise ConfigError(f"--jobs {jobs}: each job has a core, and this process may use {len(cores)}")
-    return cores[:jobs]
-
-
-def pool_on(cores: list[int]) -> ThreadPoolExecutor:
-    """A thread a core, pinned to it, as the processes are that it starts: results do not depend on --jobs."""
-    free: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for core in cores:
-        free.put(core)
-    return ThreadPoolExecutor(len(cores), initializer=lambda: os.sched_setaffinity(0, {free.get()}))
+    return ThreadPoolExecutor(jobs, initializer=lambda: os.sched_setaffinity(0, {cores.pop()}))
 
 
 def run_job(job: Job) -> str:
@@ -121,13 +109,8 @@ def run_job(job: Job) -> str:
         done = subprocess.run(
             job.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, check=False
         )
-    return last_line(log) if done.returncode else ""
-
-
-def last_line(path: Path) -> str:
-    """The last line of a log that says anything."""
-    lines = path.read_text(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it left no line")
+    said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return ["it left no line", *said][-1] if done.returncode else ""
 
 
 def run(given: argparse.Namespace) -> dict[str, str]:
@@ -138,13 +121,12 @@ def run(given: argparse.Namespace) -> dict[str, str]:
     """
     grid, root = load_grid(given.grid), given.to.resolve()
     jobs = planned(grid, root, given.rows, given.seeds)
-    cores = cores_for(given.jobs)
+    pool = pool_on(given.jobs)
     if given.dry_run:
         print(*(f"{job.name}: hermes {' '.join(job.command[3:])}" for job in jobs), sep="\n")
         return {}
     failures: dict[str, str] = {}
     with holding(root / "lock", f"{root}: another process runs this experiment; wait for it"):
-        pool = pool_on(cores)
         try:
             started = {pool.submit(run_job, job): job for job in jobs}
             for number, future in enumerate(as_completed(started), 1):

@@ -45,9 +45,9 @@ def measurement(run: Path, number: int, config: EvalConfig) -> GapReport | None:
 
 def collect(grid: Grid, root: Path) -> Results:
     """The results of a grid's rows from what is complete of them."""
-    config = grid.tables(grid.default).eval
+    config = grid.settled(grid.default).eval
     rows = tuple(_row(grid, row, _measurements(row, root, config)) for row in grid.row)
-    return Results(grid=grid.digest, split=config.split, machine=machine(), rows=rows)
+    return Results(split=config.split, machine=machine(), rows=rows)
 
 
 def _measurements(row: Row, root: Path, config: EvalConfig) -> RowMeasurements | None:

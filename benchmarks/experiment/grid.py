@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tomllib
@@ -12,22 +11,11 @@ from typing import Any
 
 import msgspec
 
-from curate.config import CurateConfig
-from curate.evaluation.config import EvalConfig
 from engine.errors import ConfigError
 from engine.records import Record
-from train.config import TrainConfig
+from hermes_cli.settings import RunSettings, Tree, merge, settle
 
 SHIPPED = Path(__file__).with_name("grid.toml")
-Tree = dict[str, Any]
-
-
-class Tables(Record):
-    """The tables of `hermes run`'s settings that have a config of their own."""
-
-    curate: CurateConfig = CurateConfig()
-    train: TrainConfig = TrainConfig()
-    eval: EvalConfig = EvalConfig()
 
 
 class Row(Record, forbid_unknown_fields=True):
@@ -83,7 +71,7 @@ class Grid(Record, forbid_unknown_fields=True):
         if (count := sum(row.default for row in self.row)) != 1:
             raise ConfigError(f"grid: {count} rows have default = true; it must be one")
         for row in self.row:
-            if self.tables(row).eval != self.tables(self.default).eval:
+            if self.settled(row).eval != self.settled(self.default).eval:
                 raise ConfigError(f"row {row.name}: eval is a matter of the defaults, the same for all rows")
 
     @property
@@ -95,29 +83,22 @@ class Grid(Record, forbid_unknown_fields=True):
         """The row's settings laid over the defaults."""
         return merge(self.defaults, row.settings)
 
-    def tables(self, row: Row) -> Tables:
-        """Its tables, with everything that they leave open.
+    def settled(self, row: Row) -> RunSettings:
+        """Its settings, with everything that the tree leaves open.
 
         Raises:
             ConfigError: a name is unknown, or a value is of the wrong type or out of range.
         """
         try:
-            return msgspec.convert(self.tree(row), Tables)
-        except (msgspec.ValidationError, ConfigError) as error:
+            return settle(self.tree(row))
+        except ConfigError as error:
             raise ConfigError(f"row {row.name}: {error}") from error
 
     def config(self, row: Row, seed: int) -> bytes:
         """A file for `hermes run --config` that states every setting, so that no recipe lies under it."""
-        whole = merge(self.tree(row), {"train": {"seed": seed}})
-        whole = merge(msgspec.to_builtins(self.tables(row)), whole)
+        whole = merge(msgspec.to_builtins(self.settled(row)), {"train": {"seed": seed}})
         lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in _flat(whole))
         return "".join(lines).encode()
-
-    @property
-    def digest(self) -> str:
-        """Of all rows with their settings."""
-        content = json.dumps([msgspec.to_builtins(self)], sort_keys=True).encode()
-        return hashlib.blake2b(content, digest_size=6).hexdigest()
 
     def chosen(self, names: str) -> tuple[Row, ...]:
         """The rows of a list such as `base,sum` in the grid's order; all of an empty one.
@@ -130,15 +111,6 @@ class Grid(Record, forbid_unknown_fields=True):
         if unknown := sorted(wanted - {*known}):
             raise ConfigError(f"there is no row {unknown[0]!r}, only {', '.join(known)}")
         return tuple(row for row in self.row if row.name in wanted or not wanted)
-
-
-def merge(base: Tree, over: Tree) -> Tree:
-    """`over` laid on `base`, table by table."""
-    merged = dict(base)
-    for key, value in over.items():
-        inner = merged.get(key)
-        merged[key] = merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def _flat(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -158,7 +130,5 @@ def load_grid(path: Path) -> Grid:
     """
     try:
         return msgspec.convert(tomllib.loads(path.read_text()), Grid)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"--grid {path}: {error}") from error
-    except (msgspec.ValidationError, ConfigError) as error:
+    except (OSError, ValueError, ConfigError) as error:
         raise ConfigError(f"--grid {path}: {error}") from error

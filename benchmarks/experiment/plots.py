@@ -45,8 +45,10 @@ def draw_all(results: Results, folder: Path, stem: str = "experiment") -> list[P
 def _gains(rows: Sequence[RowResult]) -> Figure:
     """Each row's last round over the base."""
     figure, axes = plt.subplots(figsize=(WIDTH, 0.7 + 0.42 * len(rows)), layout="constrained")
+    lasts = [row.rounds[-1] for row in rows]
+    rounds = [f", round {one.round}" if one.round > 1 else "" for one in lasts]
+    names = [f"{row.title}{which}" for row, which in zip(rows, rounds, strict=True)]
     for (side, name, color), offset, marker in zip(SIDES, (-0.14, 0.14), "os", strict=True):
-        lasts = [row.rounds[-1] for row in rows]
         gains = [getattr(one, f"{side}_gain") for one in lasts]
         axes.errorbar(
             gains,
@@ -59,17 +61,12 @@ def _gains(rows: Sequence[RowResult]) -> Figure:
             **LINE,
         )
     axes.axvline(0, color="0.5", linewidth=1)
-    axes.set_yticks(range(len(rows)), [_named(row) for row in rows])
+    axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.set_xlabel("right answers gained, share")
     _plain(axes)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
-
-
-def _named(row: RowResult) -> str:
-    last = row.rounds[-1].round
-    return f"{row.title}, round {last}" if last > 1 else row.title
 
 
 def _gap(rows: Sequence[RowResult]) -> Figure:

@@ -65,8 +65,6 @@ class RowResult(Record):
 class Results(Record):
     """The file."""
 
-    grid: str
-    """Digest of all rows with their settings."""
     split: str
     machine: Machine
     rows: tuple[RowResult, ...]

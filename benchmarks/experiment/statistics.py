@@ -143,17 +143,13 @@ def cut(after: Array, before: Array) -> Interval | None:
     fifth of it): then a share of it means nothing, and the method would not hold.
     """
     after, before = np.broadcast_arrays(np.atleast_2d(after), np.atleast_2d(before))
-    base = crossed(before[:1] if _same_rows(before) else before)
+    # One measurement for all seeds is one row.
+    base = crossed(before[:1] if (before == before[:1]).all() else before)
     if base.value <= 0 or base.low < base.value / 5:
         return None
     upper, lower = float(after.mean()), float(before.mean())
     ratio = upper / lower
     return crossed((1 - ratio) - (after - upper) / lower + ratio * (before - lower) / lower)
-
-
-def _same_rows(values: Array) -> bool:
-    """Whether all seeds have the same row: that of one measurement."""
-    return bool((values == values[:1]).all())
 
 
 def short(value: float) -> float:

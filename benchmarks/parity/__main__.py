@@ -6,7 +6,6 @@ that is not there is skipped and named. Exit status 1 if a tolerance is exceeded
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -14,14 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.parity import model_cases, sampler_cases, training_cases
-from benchmarks.parity.folder import Golden
-from benchmarks.parity.records import Comparisons, Difference, difference
+from benchmarks.parity.folder import EXACT, Comparisons, Golden
+from benchmarks.speed.bench import plain_parser
 from engine.errors import HermesError
 from engine.files.atomic import write_file
+from engine.records import Record
 
 CASES: dict[str, Callable[[Golden, dict[str, Tensor]], Comparisons]] = {
     "case1_mmu": model_cases.captioning,
@@ -34,9 +35,38 @@ CASES: dict[str, Callable[[Golden, dict[str, Tensor]], Comparisons]] = {
     "case6_mask": training_cases.masking,
     "case7_magvit": sampler_cases.image_tokenizer,
 }
-
-
 SERVED = "served by vLLM"
+
+
+class Difference(Record):
+    """The largest difference between stored values and ours."""
+
+    case: str
+    what: str
+    largest: float
+    """Absolute; for ids and masks the number of places that differ."""
+    tolerance: float
+
+    @property
+    def passes(self) -> bool:
+        """Whether it is within its tolerance; NaN is not."""
+        return self.largest <= self.tolerance
+
+
+def difference(case: str, what: str, found: object, stored: object, tolerance: float) -> Difference:
+    """Compares; a shape that differs is an infinite difference."""
+    ours, theirs = _tensor(found), _tensor(stored)
+    if ours.shape != theirs.shape:
+        largest = float("inf")
+    elif tolerance == EXACT:
+        largest = float((ours != theirs).sum())
+    else:
+        largest = (ours.double() - theirs.double()).abs().max().item() if ours.numel() else 0.0
+    return Difference(case=case, what=what, largest=largest, tolerance=tolerance)
+
+
+def _tensor(values: object) -> Tensor:
+    return values.detach().cpu() if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
 
 
 def compare(golden: Golden, served: bool) -> tuple[list[Difference], list[str]]:
@@ -72,7 +102,7 @@ def table(found: list[Difference]) -> str:
 
 def main() -> int:
     """Runs the comparison; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__)
+    parser = plain_parser(__doc__)
     parser.add_argument("--golden", type=Path, default=Path("tests/golden"), help="default: tests/golden")
     parser.add_argument("--no-serving", action="store_true", help="leave vLLM out")
     parser.add_argument("--json", type=Path, help="also write the table here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,16 @@ from engine.tokenizers.image import PatchLfq, PatchLfqConfig, save_image_tokeniz
 from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config, StackConfig, magvit_v2_from
 from engine.tokenizers.text import TextTokenizer
 
+EXACT = 0.0
+"""The tolerance of ids and masks."""
+Comparisons = Iterator[tuple[str, object, object, float]]
+"""What a case yields: what is compared, our values, the stored ones, the tolerance."""
+SAME = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rope_theta"),
+    *("partial_rotary_factor", "layer_norm_eps", "max_position_embeddings", "codebook_size"),
+    "bos_token_id",
+)
+"""Sizes that our configuration calls the same."""
 LONGEST = 64
 """Positions that a served sequence may have beyond its prompt."""
 
@@ -53,21 +64,12 @@ class Golden:
         if sizes.get("num_key_value_heads", sizes["num_attention_heads"]) != sizes["num_attention_heads"]:
             raise ConfigError("grouped keys and values are not Show-o's")
         return ShowoConfig(
-            hidden_size=sizes["hidden_size"],
-            intermediate_size=sizes["intermediate_size"],
-            num_hidden_layers=sizes["num_hidden_layers"],
-            num_attention_heads=sizes["num_attention_heads"],
-            partial_rotary_factor=sizes["partial_rotary_factor"],
-            rope_theta=sizes["rope_theta"],
-            layer_norm_eps=sizes["layer_norm_eps"],
-            max_position_embeddings=sizes["max_position_embeddings"],
+            **{name: sizes[name] for name in SAME},
             text_vocab_size=sizes["llm_vocab_size"],
-            codebook_size=sizes["codebook_size"],
             num_image_tokens=sizes["num_vq_tokens"],
             max_text_len=self.texts.get("case2_max_text_len", 128),
             caption_prompt=self.texts.get("case1_text", ""),
             vqa_prompt="{question}",
-            bos_token_id=sizes["bos_token_id"],
         )
 
     def case(self, name: str) -> dict[str, Tensor] | None:

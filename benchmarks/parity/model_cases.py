@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.parity.folder import Golden
-from benchmarks.parity.records import EXACT, Comparisons
+from benchmarks.parity.folder import EXACT, Comparisons, Golden
 from engine.models.masks import mmu_mask, t2i_mask
 from engine.models.showo import Showo
 

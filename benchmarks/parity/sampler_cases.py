@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.parity.folder import Golden
+from benchmarks.parity.folder import EXACT, Comparisons, Golden
 from benchmarks.parity.model_cases import LOGITS
-from benchmarks.parity.records import EXACT, Comparisons
 from engine.samplers.mask_predict_rule import guide, left_masked, mask_again, temperatures
 from engine.samplers.masked_images import MaskedImages, text_prefixes
 from engine.tokenizers.magvit_v2_blocks import code_bits

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.parity.folder import Golden
-from benchmarks.parity.records import EXACT, Comparisons
+from benchmarks.parity.folder import EXACT, Comparisons, Golden
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, Question

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.parity.folder import Golden
-from benchmarks.parity.records import EXACT, Comparisons
+from benchmarks.parity.folder import EXACT, Comparisons, Golden
 from train.data.batch import IGNORE
 from train.data.image_mask import mask_from_uniforms
 from train.logps.row_logps import RowLogps

@@ -28,8 +28,8 @@ WEIGHTS = ("caption_weight", "image_weight")
 def test_a_lever_is_its_row_and_the_same_without_pairs(
     row: str, lever: str, without: str, free: tuple[str, ...]
 ) -> None:
-    wanted = GRID.tables(GRID.chosen(row)[0])
-    trials = [LEVERS.tables(LEVERS.chosen(name)[0]) for name in (lever, without)]
+    wanted = GRID.settled(GRID.chosen(row)[0])
+    trials = [LEVERS.settled(LEVERS.chosen(name)[0]) for name in (lever, without)]
     for trial in trials:
         fixed = {name: getattr(wanted.train, name) for name in free}
         assert msgspec.structs.replace(trial.train, **fixed) == wanted.train

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.experiment.__main__ import Job, planned, run_job
-from benchmarks.experiment.grid import SHIPPED, Grid, load_grid, merge
+from benchmarks.experiment.grid import SHIPPED, Grid, load_grid
 from engine.errors import ConfigError
-from hermes_cli.settings import settle
+from hermes_cli.settings import merge, settle
 
 DEFAULT = '[[row]]\nname = "sum"\ntitle = "sum"\ndefault = true\n'
 
@@ -27,7 +27,7 @@ def grid_of(tmp_path: Path, text: str) -> Grid:
     [
         ("row = [", "Invalid value"),
         (DEFAULT + "colour = 3\n", "colour"),
-        (DEFAULT + "settings.train.bata = 3\n", "row sum: Object contains unknown field `bata`"),
+        (DEFAULT + "settings.train.bata = 3\n", "row sum: settings: Object contains unknown field `bata`"),
         (DEFAULT + "settings.train.beta = -3.0\n", "row sum: "),
         (DEFAULT + "settings.train.seed = 4\n", "given by seeds"),
         (DEFAULT + "seeds = [1, 1]\n", "one twice"),
@@ -53,17 +53,14 @@ def test_a_grid_that_cannot_be_run_is_refused_in_one_line(tmp_path: Path, text: 
 
 def test_the_shipped_grids_can_be_run_and_have_the_rows_of_the_papers_tables() -> None:
     grid, levers = load_grid(SHIPPED), load_grid(SHIPPED.with_name("levers.toml"))
-    for one in (grid, levers):
-        for row in one.row:
-            settle(one.tree(row))
-    found = {row.name: grid.tables(row) for row in grid.row}
+    found = {row.name: grid.settled(row) for row in grid.row}
     objectives = {one.train.objective for one in found.values()}
     assert {"und", "gen", "sum", "product", "softmin"} <= objectives
     assert {found[f"n{n}"].curate.n for n in (2, 4, 8, 16)} == {2, 4, 8, 16}
     assert found["product-after-sum"].train.sum_steps
     assert grid.default.rounds == 2
     assert {one.eval.split for one in found.values()} == {"evaluation"}
-    assert {levers.tables(row).eval.split for row in levers.row} == {"validation"}
+    assert {levers.settled(row).eval.split for row in levers.row} == {"validation"}
 
 
 def test_a_runs_file_states_every_setting_of_its_row_and_seed(tmp_path: Path) -> None:
@@ -73,7 +70,6 @@ def test_a_runs_file_states_every_setting_of_its_row_and_seed(tmp_path: Path) ->
     assert (settings.train.seed, settings.curate.max_bad, settings.data) == (7, "1%", 'a "set" é')
     assert settings == settle(merge(grid.tree(grid.default), {"train": {"seed": 7}}))
     assert {"lora_alpha", "learning_rate", "beta"} <= found["train"].keys()
-    assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": 4}) == {"a": {"b": 3, "c": 2}, "d": 4}
 
 
 def test_rows_and_seeds_can_be_chosen_and_the_first_seed_of_every_row_comes_first(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def fill(grid: Grid, root: Path, name: str, seed: int, rounds: int) -> None:
     (row,) = grid.chosen(name)
     for number in range(rounds + 1):
         items = [(3, 2 + bool(number) * (number + seed * (place % 2)), 4) for place in range(20)]
-        found = msgspec.structs.replace(measured(f"{seed}-{number}", items), config=grid.tables(row).eval)
+        found = msgspec.structs.replace(measured(f"{seed}-{number}", items), config=grid.settled(row).eval)
         save_evaluation(run_folder(root, row, seed), number, found)
 
 
@@ -98,7 +98,7 @@ def test_a_measurement_under_other_settings_does_not_count_and_a_damaged_one_is_
 ) -> None:
     grid, root, _ = half_done
     path = run_folder(root, grid.default, 0) / "round-2/eval.json"
-    other = msgspec.structs.replace(grid.tables(grid.default).eval, seed=9)
+    other = msgspec.structs.replace(grid.settled(grid.default).eval, seed=9)
     found = measured("0-2", [(3, 4, 4)] * 20)
     save_evaluation(path.parents[1], 2, msgspec.structs.replace(found, config=other))
     assert collect(grid, root).rows[1].rounds[2].seeds == (1,)
