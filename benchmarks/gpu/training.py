@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.gpu.place import Found, Measure, Place
-from benchmarks.speed import pair_work
+from benchmarks.speed import workload
 from benchmarks.speed.model_sizes import make
 from engine.checkpoints.weights import load_model
 from train.config import TrainConfig
@@ -36,7 +36,7 @@ class Work:
         pairs = place.pick(4, 2)
         self.config = TrainConfig(batch_size=pairs, dtype="bfloat16", gradient_checkpointing=True)
         layout = Layout.load(self.checkpoint)
-        found = pair_work.preferences(layout.config, pairs, place.pick(40, 8), seed=0)
+        found = workload.preferences(layout.config, pairs, place.pick(40, 8), seed=0)
         masks = [[image_mask(number, layout.config.num_image_tokens)] for number in range(pairs)]
         self.batch: PairRows = pair_rows(layout, found, masks)
         self.tokens = int((self.batch.rows.ids_RT != layout.words.pad).sum())

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.speed import bench, pair_work
+from benchmarks.speed import bench, workload
 from benchmarks.speed.bench import Machine, machine
 from engine.checkpoints.weights import fingerprint, load_config
 from engine.files.layout import EMBEDDED_MODEL
@@ -47,6 +47,11 @@ class Job(NamedTuple):
     out: Path
     store: Path
     config: TrainConfig
+
+    @property
+    def training(self) -> Path:
+        """Metrics and states."""
+        return self.out.with_name(self.out.name + ".training")
 
     @property
     def log(self) -> Path:
@@ -165,9 +170,9 @@ def attempt(job: Job, operation: int = 0, moment: float | None = None) -> tuple[
 
 def progress(job: Job) -> tuple[int, int]:
     """(steps in the metrics, steps in the latest complete state)."""
-    folder = job.out.with_name(job.out.name + ".training")
-    lines = (folder / METRICS).read_bytes().count(b"\n") if (folder / METRICS).is_file() else 0
-    states = [int(path.name.removeprefix("state-")) for path in folder.glob("state-*[0-9]")]
+    metrics = job.training / METRICS
+    lines = metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+    states = [int(path.name.removeprefix("state-")) for path in job.training.glob("state-*[0-9]")]
     return lines, job.config.steps if job.out.is_dir() else max(states, default=0)
 
 
@@ -203,7 +208,7 @@ def endure(job: Job, whole: Job, kills: int, longest: float, operations: int, se
 
 def compare(job: Job, whole: Job) -> RunEnd:
     """A finished run against the uninterrupted one."""
-    metrics = [read_metrics(one.out.with_name(one.out.name + ".training") / METRICS) for one in (job, whole)]
+    metrics = [read_metrics(one.training / METRICS) for one in (job, whole)]
     ours, theirs = ([timeless(step) for step in steps] for steps in metrics)
     return RunEnd(
         lost=len({step.step for step in theirs} - {step.step for step in ours}),
@@ -218,7 +223,7 @@ def steps_run(job: Job) -> list[int]:
 
 def discard(job: Job) -> None:
     """Removes all that a run has left."""
-    for path in (job.out, job.out.with_name(job.out.name + ".training")):
+    for path in (job.out, job.training):
         shutil.rmtree(path, ignore_errors=True)
     job.log.unlink(missing_ok=True)
 
@@ -228,8 +233,8 @@ def measure(given: TrainKillSettings) -> Outcome:
     config = TrainConfig(steps=given.steps, save_every=given.save_every, batch_size=2, keep=2, num_masks=2)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        made = pair_work.preferences(load_config(EMBEDDED_MODEL), 8, longest=12, seed=given.seed)
-        pairs = pair_work.write(root / "pairs.jsonl", made)
+        made = workload.preferences(load_config(EMBEDDED_MODEL), 8, longest=12, seed=given.seed)
+        pairs = workload.write_pairs(root / "pairs.jsonl", made)
         store = precompute(read_inputs(pairs, EMBEDDED_MODEL, config), root / "reference.zarr")
         whole, killed = (
             Job(pairs, EMBEDDED_MODEL, root / name, store, config) for name in ("whole", "killed")

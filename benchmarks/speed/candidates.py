@@ -25,7 +25,6 @@ from engine.records import AnswerSettings, CaptionSettings, ImageSettings, Image
 from engine.serving.engine import Engine
 
 MOST_QUESTIONS = 64
-IMAGE = ImageSettings()
 
 
 class CandidateSettings(Record):
@@ -38,10 +37,8 @@ class CandidateSettings(Record):
     prompts: int = 4
     """Prompts in flight."""
     sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
-    steps: int = IMAGE.steps
-    guidance: float = IMAGE.guidance
+    steps: int = ImageSettings().steps
     repeats: int = 3
-    seed: int = 0
 
 
 class Inputs(NamedTuple):
@@ -89,12 +86,12 @@ def calls(engine: Engine, caption: CaptionSettings, image: ImageSettings) -> dic
 def measure(given: CandidateSettings) -> Iterator[Timing]:
     """Every kind of work at every n, in turns, after a warm-up round."""
     sizes = sorted({1, *given.sizes})
-    generate = ImageSettings(steps=given.steps, guidance=given.guidance)
+    generate = ImageSettings(steps=given.steps)
     with Engine(given.model) as engine:
         for work, call in calls(engine, CaptionSettings(), generate).items():
             count = given.prompts if work == "images" else given.images
             made = {
-                (number, n): world_inputs(engine, count, given.seed + 1000 * number + n)
+                (number, n): world_inputs(engine, count, 1000 * number + n)
                 for number in range(given.repeats + 1)
                 for n in sizes
             }

@@ -96,11 +96,6 @@ def forward(side: SideName, inputs: Inputs) -> Held:
     return Held(SIDES[side](inputs), inputs.upstream_T, leaves)
 
 
-def both_passes(side: SideName, inputs: Inputs) -> Callable[[int], object]:
-    """The work that is timed, as a function of the number of a round."""
-    return lambda number: forward(side, inputs).backward()
-
-
 def _full(x: Inputs) -> Tensor:
     logits_TV = F.linear(x.hidden_TD, x.weight_VD, x.bias_V)
     return F.log_softmax(logits_TV, -1).gather(-1, x.targets_T[:, None])[:, 0]

@@ -11,7 +11,7 @@ Legend: B candidates, L positions, N image tokens, K image codes, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,30 +51,20 @@ def continue_text(
     return ids[0, len(prompt) :].tolist()
 
 
-class Dice(Protocol):
-    """Where the random choices of an image come from."""
-
-    def codes(self, step: int, logits_BNK: Tensor) -> tuple[Tensor, Tensor]:
-        """A code for every position, and its log-probability, both [B, N]."""
-        ...
-
-    def noise(self, step: int) -> Tensor:
-        """Gumbel noise for the confidences, [B, N]."""
-        ...
-
-
 class FreeDice:
-    """The official way: multinomial draws, one generator for all candidates."""
+    """An image's random choices in the official way: multinomial draws, one generator for all candidates."""
 
     def __init__(self, generator: torch.Generator, candidates: int, tokens: int) -> None:
         self._generator, self._shape = generator, (candidates, tokens)
 
     def codes(self, step: int, logits_BNK: Tensor) -> tuple[Tensor, Tensor]:
+        """A code for every position, and its log-probability, both [B, N]."""
         probs = logits_BNK.softmax(-1)
         codes_BN = torch.multinomial(probs.flatten(0, 1), 1, generator=self._generator).view(self._shape)
         return codes_BN, probs.gather(-1, codes_BN[..., None])[..., 0].clamp(min=SMALLEST).log()
 
     def noise(self, step: int) -> Tensor:
+        """Gumbel noise for the confidences, [B, N]."""
         dice = self._generator
         return gumbel(torch.rand(self._shape, generator=dice, device=dice.device))
 
@@ -115,7 +105,7 @@ def padded_rows(config: ShowoConfig, text: Sequence[int], candidates: int) -> Te
 
 @torch.inference_mode()
 def generate(
-    model: Showo, text: Sequence[int], candidates: int, settings: ImageSettings, dice: Dice
+    model: Showo, text: Sequence[int], candidates: int, settings: ImageSettings, dice: FreeDice | EngineDice
 ) -> GeneratedImages:
     """Images of one prompt, given as text ids without specials, in one batch."""
     config, words = model.config, model.config.vocabulary

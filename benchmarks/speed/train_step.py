@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 from torch import Tensor
 
-from benchmarks.speed import bench, pair_work
+from benchmarks.speed import bench, workload
 from benchmarks.speed.bench import Side, Timing
 from benchmarks.speed.model_sizes import make
 from engine.checkpoints.weights import load_config, load_model
@@ -51,7 +51,6 @@ class StepSettings(Record):
     """Tokens of the longest caption."""
     repeats: int = 7
     warmups: int = 2
-    seed: int = 0
 
     @property
     def config(self) -> TrainConfig:
@@ -62,7 +61,6 @@ class StepSettings(Record):
             warmup=0,
             num_masks=self.masks,
             masks_per_step=self.masks,
-            seed=self.seed,
         )
 
 
@@ -83,8 +81,8 @@ class StepWork:
         self.config = given.config
         self.checkpoint = make(folder, given.shape)
         count = given.batch * (given.warmups + given.repeats)
-        made = pair_work.preferences(load_config(self.checkpoint), count, given.longest, given.seed)
-        self.pairs = pair_work.write(folder / "pairs.jsonl", made)
+        made = workload.preferences(load_config(self.checkpoint), count, given.longest, seed=0)
+        self.pairs = workload.write_pairs(folder / "pairs.jsonl", made)
         inputs = read_inputs(self.pairs, self.checkpoint, self.config)
         self.store = precompute(inputs, folder / "reference.zarr")
 

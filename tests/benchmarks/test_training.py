@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.speed import pair_work, train_step
+from benchmarks.speed import train_step, workload
 from benchmarks.speed.model_sizes import config_of
 from train.distributed.policy import process_group
 
@@ -29,9 +29,9 @@ def test_both_sides_of_a_step_have_the_same_losses_and_move(tmp_path: Path) -> N
 
 def test_random_pairs_fit_their_shape_and_are_those_of_their_seed() -> None:
     config = config_of("tiny")
-    found = pair_work.preferences(config, 5, 10, seed=1)
-    assert found == pair_work.preferences(config, 5, 10, seed=1)
-    assert found != pair_work.preferences(config, 5, 10, seed=2)
+    found = workload.preferences(config, 5, 10, seed=1)
+    assert found == workload.preferences(config, 5, 10, seed=1)
+    assert found != workload.preferences(config, 5, 10, seed=2)
     for one in found:
         assert one.captions
         assert one.images
