@@ -23,6 +23,7 @@ import msgspec
 from benchmarks.experiment.collect import collect, run_folder
 from benchmarks.experiment.grid import SHIPPED, Grid, Row, load_grid
 from benchmarks.experiment.tables import markdown
+from benchmarks.speed.bench import plain_parser
 from engine.errors import ConfigError, HermesError
 from engine.files.atomic import write_file
 from engine.files.lock import holding
@@ -53,11 +54,7 @@ class Job(NamedTuple):
 
 def options() -> argparse.ArgumentParser:
     """Which grid, which of its rows, and where to."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.experiment",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("--grid", type=Path, default=SHIPPED, help="TOML file [the shipped grid]")
     parser.add_argument("--to", type=Path, default=Path("runs/experiment"))
     parser.add_argument("--rows", default="", help="names, with commas between [all]")

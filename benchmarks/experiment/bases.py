@@ -10,13 +10,13 @@ model's, from which both go on.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.speed.bench import plain_parser
 from engine.checkpoints.weights import FORMAT, load_config, load_model, save_state
 from engine.errors import CheckpointError, HermesError
 from engine.files.layout import EMBEDDED_MODEL, WEIGHTS
@@ -60,11 +60,7 @@ def unpack(name: str, to: Path, shipped: Path = SHIPPED) -> Path:
 
 def main() -> None:
     """Unpacks both bases, or packs one."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.experiment.bases",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("--to", type=Path, default=Path("runs"))
     parser.add_argument("--pack", type=Path, help="a folder of `hermes pretrain`, called as the base is")
     given = parser.parse_args()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.experiment.results import Bounds, Results, Round, RowResult
+from benchmarks.speed.bench import plain_parser
 from engine.errors import DataError, HermesError
 from engine.files.atomic import write_file
 
@@ -113,9 +113,7 @@ def put_between(page: str, text: str) -> str:
 
 def main() -> None:
     """Prints the tables, or writes them into a page, and draws the pictures where they are wanted."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/experiment.json"))
     parser.add_argument("--into", type=Path, help="page with both markers, such as docs/results.md")
     parser.add_argument("--pictures", type=Path, help="folder of the pictures, such as docs/images")

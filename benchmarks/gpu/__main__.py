@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
@@ -24,15 +23,11 @@ def main() -> int:
     from benchmarks import gpu
     from benchmarks.gpu import check
     from benchmarks.gpu.place import Place
-    from benchmarks.speed.bench import ROOT
+    from benchmarks.speed.bench import ROOT, plain_parser
     from engine.devices import compute_device
     from engine.errors import HermesError
 
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu",
-        description=gpu.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = plain_parser(gpu.__doc__)
     parser.add_argument("--stage", nargs="+", choices=check.STAGES, default=check.STAGES)
     parser.add_argument("--again", action="store_true", help="also what was measured already")
     parser.add_argument("--dry", action="store_true", help="smallest shapes; needs --to")

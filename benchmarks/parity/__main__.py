@@ -6,7 +6,6 @@ that is not there is skipped and named. Exit status 1 if a tolerance is exceeded
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.parity import model_cases, sampler_cases, training_cases
 from benchmarks.parity.folder import EXACT, Comparisons, Golden
+from benchmarks.speed.bench import plain_parser
 from engine.errors import HermesError
 from engine.files.atomic import write_file
 from engine.records import Record
@@ -102,7 +102,7 @@ def table(found: list[Difference]) -> str:
 
 def main() -> int:
     """Runs the comparison; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__)
+    parser = plain_parser(__doc__)
     parser.add_argument("--golden", type=Path, default=Path("tests/golden"), help="default: tests/golden")
     parser.add_argument("--no-serving", action="store_true", help="leave vLLM out")
     parser.add_argument("--json", type=Path, help="also write the table here")

@@ -209,11 +209,19 @@ class BenchResult(Record):
     timings: tuple[Timing, ...]
 
 
+def plain_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser that shows a module's docstring as it is, and how the module is started."""
+    spec = sys.modules["__main__"].__spec__
+    return argparse.ArgumentParser(
+        prog=f"python -m {spec.name.removesuffix('.__main__')}" if spec else None,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def parser_for(kind: type[msgspec.Struct], description: str | None) -> argparse.ArgumentParser:
     """An option for every field of a record, under its own name."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(description)
     for field in msgspec.structs.fields(kind):
         many = get_origin(field.type) is tuple
         one = get_args(field.type)[0] if many else field.type
