@@ -10,7 +10,7 @@ to the same free text, which reads the choices first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,6 +83,10 @@ def calls(engine: Engine, caption: CaptionSettings, image: ImageSettings) -> dic
     }
 
 
+def _side(call: Call, made: Mapping[tuple[int, int], Inputs], n: int) -> Side:
+    return Side(lambda number: call(made[number, n], n))
+
+
 def measure(given: CandidateSettings) -> Iterator[Timing]:
     """Every kind of work at every n, in turns, after a warm-up round."""
     sizes = sorted({1, *given.sizes})
@@ -95,10 +99,7 @@ def measure(given: CandidateSettings) -> Iterator[Timing]:
                 for number in range(given.repeats + 1)
                 for n in sizes
             }
-            sides = {
-                f"n = {n}": Side(lambda number, n=n, call=call, made=made: call(made[number, n], n))
-                for n in sizes
-            }
+            sides = {f"n = {n}": _side(call, made, n) for n in sizes}
             yield from bench.contest(work, sides, given.repeats)
 
 

@@ -31,7 +31,8 @@ class FusedBlock(Block):
 
     def combine(self, hidden: Tensor, normed: Tensor, context: Tensor) -> Tensor:
         inner = self.mlp.fc2(tanh_gelu(self.mlp.fc1(normed)))
-        return hidden + self.self_attn.dense(context.flatten(-2)) + inner
+        outer: Tensor = hidden + self.self_attn.dense(context.flatten(-2)) + inner
+        return outer
 
 
 class FusedShowo(Showo):

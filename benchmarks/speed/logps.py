@@ -45,11 +45,11 @@ def compare(problem: LogpsProblem, sides: Sequence[SideName], repeats: int, warm
     """Times the sides that run in turns; the others have the reason."""
     missing = _missing(problem, sides)
     inputs = make_inputs(problem)
-    works: dict[str, Side] = {
-        side: Side(lambda _, side=side: forward(side, inputs).backward())
-        for side in sides
-        if side not in missing
-    }
+
+    def both_ways(side: SideName) -> Side:
+        return Side(lambda _: forward(side, inputs).backward())
+
+    works: dict[str, Side] = {side: both_ways(side) for side in sides if side not in missing}
     work = f"{problem.tokens:,} x {problem.hidden:,} x {problem.vocabulary:,}"
     found = {one.side: one for one in bench.contest(work, works, repeats, warmups)}
     return [found.get(side) or Timing(work=work, side=side, reason=missing[side]) for side in sides]

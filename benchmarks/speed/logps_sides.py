@@ -113,7 +113,8 @@ def _cut(x: Inputs) -> Tensor:
     from cut_cross_entropy import linear_cross_entropy
 
     kind = "cce" if x.hidden_TD.is_cuda else "torch_compile"
-    return -linear_cross_entropy(x.hidden_TD, x.weight_VD, x.targets_T, reduction="none", impl=kind)
+    loss_T: Tensor = linear_cross_entropy(x.hidden_TD, x.weight_VD, x.targets_T, reduction="none", impl=kind)
+    return -loss_T
 
 
 SIDES: dict[SideName, Callable[[Inputs], Tensor]] = {

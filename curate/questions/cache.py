@@ -43,7 +43,7 @@ class TextCache:
         """What was said under a key."""
         with self._usable():
             row = self._file.execute("SELECT text FROM said WHERE key = ?", (key,)).fetchone()
-        return row and row[0]
+        return None if row is None else str(row[0])
 
     def add(self, said: Mapping[str, str]) -> None:
         """Keeps texts by keys, and waits until they are on disk."""
