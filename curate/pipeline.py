@@ -26,6 +26,7 @@ from curate.store.shards import ShardStore
 from curate.store.summary import Counting, CurateSummary
 from curate.store.throughput import Throughput, rates, throughput
 from curate.workers.pool import Pool
+from engine.errors import UNREADABLE
 from engine.files.atomic import write_file
 from engine.records import Candidates, Preference, Provenance
 
@@ -158,5 +159,5 @@ def _earlier_speed(path: Path) -> Throughput | None:
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=CurateSummary).throughput
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None

@@ -6,6 +6,11 @@ Every message says what went wrong, where, and what to do about it. The command 
 
 from __future__ import annotations
 
+import msgspec
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What decoding a file raises; of bytes that are no UTF-8, msgspec leaves the error to Python."""
+
 
 class HermesError(Exception):
     """Base of every error that a user can cause and mend."""

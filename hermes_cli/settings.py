@@ -16,7 +16,7 @@ from msgspec import inspect
 from curate.config import CurateConfig
 from curate.evaluation.config import EvalConfig
 from curate.scoring.model_folders import default_similarity
-from engine.errors import ConfigError
+from engine.errors import UNREADABLE, ConfigError
 from engine.files.atomic import write_file
 from engine.records import Record
 from hermes_cli.former import require_current
@@ -41,6 +41,15 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     continuations of one prefix together, on a CPU alone; paged is vLLM's scheduler. Their draws differ."""
     deterministic: bool = True
     """On a GPU, batch-invariant kernels: a curation resumes to the same bytes. A CPU is so anyway."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_sequences", "tensor_parallel"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"engine: {name} is {getattr(self, name)}, it must be at least 1")
+        if not 0 <= self.kv_cache_gib < float("inf"):
+            raise ConfigError(
+                f"engine: kv_cache_gib is {self.kv_cache_gib}, it must be zero or a positive number"
+            )
 
 
 ReferencePolicy = Literal["previous", "base"]
@@ -172,7 +181,7 @@ def stored_tree(stored: Path) -> Tree:
     """
     try:
         tree = msgspec.json.decode(stored.read_bytes(), type=Tree) if stored.is_file() else {}
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{stored}: {error}") from error
     require_current(tree, str(stored), "rename or remove them there, or begin a new run in another folder")
     return tree

@@ -5,6 +5,7 @@ On white, which is legible on a dark page too; narrow, with lines and marks that
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,11 @@ def draw_all(results: Results, folder: Path, stem: str = "experiment") -> list[P
 
 def _gains(rows: Sequence[RowResult]) -> Figure:
     """Each row's last round over the base."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.7 + 0.42 * len(rows)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.7 + 0.5 * len(rows)), layout="constrained")
     lasts = [row.rounds[-1] for row in rows]
     rounds = [f", round {one.round}" if one.round > 1 else "" for one in lasts]
-    names = [f"{row.title}{which}" for row, which in zip(rows, rounds, strict=True)]
+    # Wrapped, so that the titles leave most of the width to what they name.
+    names = [textwrap.fill(f"{row.title}{which}", 26) for row, which in zip(rows, rounds, strict=True)]
     for (side, name, color), offset, marker in zip(SIDES, (-0.14, 0.14), "os", strict=True):
         gains = [getattr(one, f"{side}_gain") for one in lasts]
         axes.errorbar(
@@ -63,7 +65,7 @@ def _gains(rows: Sequence[RowResult]) -> Figure:
     axes.axvline(0, color="0.5", linewidth=1)
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
-    axes.set_xlabel("right answers gained, share")
+    axes.set_xlabel("share of right answers gained")
     _plain(axes)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure

@@ -10,7 +10,7 @@ import msgspec
 
 from benchmarks.experiment.results import Bounds, Results, Round, RowResult
 from benchmarks.speed.bench import plain_parser
-from engine.errors import DataError, HermesError
+from engine.errors import UNREADABLE, DataError, HermesError
 from engine.files.atomic import write_file
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
@@ -36,7 +36,7 @@ def load_results(path: Path) -> Results:
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Results)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise DataError(f"{path}: no results of an experiment: {error}") from error
 
 
@@ -94,7 +94,7 @@ def _head(results: Results) -> str:
     seen = f", looked at {'once' if looks == 1 else f'up to {looks} times'}" if looks else ""
     return (
         f"Measured on {counts} items of the {results.split} split{seen}; brackets are 95% intervals. "
-        f"{results.machine.processor.partition(', ')[2]}, one core a cell."
+        f"{results.machine.processor.partition(', ')[2]}, one core a run."
     )
 
 

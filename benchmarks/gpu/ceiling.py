@@ -33,7 +33,7 @@ def attention_flops(config: ShowoConfig, queries: int, seen: float) -> float:
 
 
 def masked_counts(config: ShowoConfig, settings: ImageSettings) -> list[int]:
-    """Positions of one canvas that each step finds masked."""
+    """Positions of one image that each step finds masked."""
     tokens = config.num_image_tokens
     found = [tokens]
     for step in range(settings.steps - 1):
@@ -45,18 +45,18 @@ def masked_counts(config: ShowoConfig, settings: ImageSettings) -> list[int]:
 
 
 def image_gflop(config: ShowoConfig, texts: Sequence[int], n: int, settings: ImageSettings) -> float:
-    """GFLOP of n canvases of every prompt, whose texts have so many tokens; no padding.
+    """GFLOP of n images of every prompt, whose texts have so many tokens; no padding.
 
-    A text's keys and values, and the first step behind it, whose canvas is the same for all candidates, are
+    A text's keys and values, and the first step behind it, whose image is the same for all candidates, are
     needed once; the image head at masked positions alone.
     """
     rows, width = config.num_image_tokens + 2, config.hidden_size
     unguided = [len(config.vocabulary.t2i_text((), config.max_text_len))] if settings.guidance else []
     first, *later = masked_counts(config, settings)
     flops = 0.0
-    for text, canvases in (*((text, n) for text in texts), *((text, n * len(texts)) for text in unguided)):
+    for text, images in (*((text, n) for text in texts), *((text, n * len(texts)) for text in unguided)):
         flops += text * weight_flops(config) + attention_flops(config, text, (text + 1) / 2)
         step = rows * weight_flops(config) + attention_flops(config, rows, text + rows)
-        flops += (1 + canvases * len(later)) * step
-        flops += 2 * width * config.codebook_size * (first + canvases * sum(later))
+        flops += (1 + images * len(later)) * step
+        flops += 2 * width * config.codebook_size * (first + images * sum(later))
     return 1e-9 * flops

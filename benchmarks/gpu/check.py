@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.gpu.place import Measure, NotRunError, Place
 from benchmarks.speed.bench import ROOT, machine
+from engine.errors import UNREADABLE
 from engine.files.atomic import write_file
 from engine.records import Record
 
@@ -98,7 +99,7 @@ def stored(folder: Path, stage: str) -> StageResult | None:
     """What was written down, None where there is no such file or not a whole one."""
     try:
         return msgspec.json.decode(file_of(folder, stage).read_bytes(), type=StageResult)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return None
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.checkpoints.weights import save_checkpoint
-from engine.errors import ConfigError
+from engine.errors import UNREADABLE, ConfigError
 from engine.files.tensors import check_tensors, tensor_layout
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
@@ -53,7 +53,7 @@ class Golden:
             self.sizes: dict[str, Any] = msgspec.json.decode(path.read_bytes())
             self.texts: dict[str, Any] = self._json("cases.json")
             self.config = self._config()
-        except (msgspec.MsgspecError, KeyError) as error:
+        except (*UNREADABLE, KeyError) as error:
             raise ConfigError(f"{path}: {error!s}: not the sizes of a recorded model") from error
 
     def _json(self, name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import msgspec
 
 from curate.evaluation.config import EvalConfig
 from curate.sources import RowProblem
-from engine.errors import DataError
+from engine.errors import UNREADABLE, DataError
 from engine.records import Record
 
 
@@ -66,7 +66,7 @@ def read_gap(path: Path) -> GapReport | None:
         return msgspec.json.decode(path.read_bytes(), type=GapReport)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise DataError(f"{path}: cannot be read ({error}); remove it and run `hermes eval`") from error
 
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from curate.exchange.pictures import is_picture_name
+from engine.errors import UNREADABLE
 from engine.records import Preference, Record
 
 OFFICIAL_THRESHOLD = 0.6
@@ -78,7 +79,7 @@ def table(fields: Fields) -> IncomingRow:
         return row
     try:
         record = msgspec.json.decode(text, type=Preference)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise UnusableError(f"its record is none: {error}") from error
     pair = record.captions
     texts = [record.id, record.caption, *((pair.win.text, pair.lose.text) if pair else (None, None))]

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from curate.questions.tifa import LIVING, TYPES, Value, stored_kind
+from engine.errors import UNREADABLE
 from engine.records import Question, Record
 
 Style = Literal["instruct", "tifa"]
@@ -102,7 +103,7 @@ def _from_object(value: object) -> Question | str:
         # Refuses what could not be written into a file, such as half surrogates.
         msgspec.json.encode(value)
         row = msgspec.convert(value, _Written)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+    except (*UNREADABLE, ValueError, OverflowError, RecursionError):
         return MALFORMED
     kind = row.type if row.type in (*TYPES, LIVING) else ""
     return _checked(row.question, [str(one) for one in row.choices], str(row.answer), row.element, kind)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from curate.sources.json_objects import json_objects
-from engine.errors import DataError
+from engine.errors import UNREADABLE, DataError
 from engine.files.atomic import write_parts
 from engine.records import Item, Question, Record
 
@@ -104,7 +104,7 @@ def _question(value: dict[str, Any]) -> TifaQuestion | str:
         # Refuses half surrogates and endless numbers, which could not be written back.
         msgspec.json.encode(value)
         row = msgspec.convert(value, _Row)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+    except (*UNREADABLE, ValueError, OverflowError, RecursionError) as error:
         return str(error)
     if row.id == "" and not row.caption:
         return "neither an id nor a caption says what the question is about"

@@ -11,7 +11,7 @@ import msgspec
 from anyio.from_thread import start_blocking_portal
 
 from curate.config import EndpointConfig
-from engine.errors import ConfigError, EngineError
+from engine.errors import UNREADABLE, ConfigError, EngineError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -120,7 +120,12 @@ class Endpoint:
             if error.status_code in LATER or error.status_code >= 500:
                 return error.status_code, f"{said}, {self._tries}"
             return error.status_code, f"{said}; check {self._config.setting}'s url, model and key"
-        return 200, response.text
+        # As bytes that must be UTF-8: the client would put marks in the place of what is not.
+        content: bytes = response.http_response.content
+        try:
+            return 200, content.decode()
+        except UnicodeDecodeError:
+            return 502, f"no completion, but {self._excerpt(response.text)}"
 
     @property
     def _tries(self) -> str:
@@ -129,7 +134,7 @@ class Endpoint:
     def _read(self, response: str) -> str:
         try:
             choice = msgspec.json.decode(response, type=_Completion).choices[0]
-        except (msgspec.MsgspecError, IndexError) as error:
+        except (*UNREADABLE, IndexError) as error:
             raise self._error(f"no completion, but {self._excerpt(response)}") from error
         text = choice.message.content if choice.message else choice.text
         if text is None:

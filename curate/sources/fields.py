@@ -16,6 +16,7 @@ import msgspec
 
 from curate.sources.confine import stray
 from curate.sources.rows import DataRow
+from engine.errors import UNREADABLE
 from engine.records import Item, Question
 
 Fields = Mapping[str, Any]
@@ -155,7 +156,7 @@ def _question_rows(value: object) -> list[object]:
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value) if value.strip() else None
-        except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
+        except (*UNREADABLE, UnicodeEncodeError, RecursionError) as error:
             raise FieldError(f"questions are not JSON: {error}") from error
     if value is None:
         return []

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from engine.errors import UNREADABLE
+
 MAX_OBJECT = 8 << 20
 """Bytes of one object; a larger one is taken for damaged."""
 TOO_LARGE = f"more than {MAX_OBJECT >> 20} MiB in one row"
@@ -19,7 +21,7 @@ def decode_object(data: bytes) -> dict[str, Any] | str:
     """An object, or why it is none. NaN and infinities are taken, as Python writes them."""
     try:
         value = msgspec.json.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         try:
             value = json.loads(data.decode())
         except (ValueError, RecursionError):

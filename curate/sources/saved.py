@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.errors import DataError
+from engine.errors import UNREADABLE, DataError
 from engine.records import Record
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
@@ -39,7 +39,7 @@ def saved_files(folder: Path) -> list[Path]:
                 raise DataError(f"{folder}: no train split; name the folder of one of its splits ({listed})")
             folder = folder / "train"
         state = msgspec.json.decode((folder / STATE).read_bytes(), type=_State)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise DataError(f"{folder / STATE}: not as `save_to_disk` writes it: {error}") from error
     if state.indices:
         raise DataError(

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from engine.errors import DataError
+from engine.errors import UNREADABLE, DataError
 from engine.files.atomic import write_parts
 from engine.records import Record
 
@@ -35,5 +35,5 @@ def read_records(path: Path, kind: type[Stored]) -> Iterator[Stored]:
         for number, line in enumerate(lines, 1):
             try:
                 yield decoder.decode(line)
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 raise DataError(f"{path}, line {number}: not a {kind.__name__} record: {error}") from error

@@ -14,7 +14,7 @@ from curate.questions.lookup import questions_digest
 from curate.scoring.scorers import Scorers
 from curate.sources import Source
 from curate.store.files import ORIGIN
-from engine.errors import DataError, StaleError
+from engine.errors import UNREADABLE, DataError, StaleError
 from engine.files.atomic import write_file
 from engine.records import Record
 
@@ -179,5 +179,5 @@ def read_origin(folder: Path) -> Origin | None:
     path = folder / ORIGIN
     try:
         return msgspec.json.decode(path.read_bytes(), type=Origin) if path.is_file() else None
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: {error}") from error

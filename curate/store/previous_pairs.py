@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.errors import DataError
+from engine.errors import UNREADABLE, DataError
 from engine.records import CaptionPair, ImagePair, Preference, Record
 
 
@@ -38,7 +38,7 @@ class PairHistory:
                 for number, line in enumerate(lines, 1):
                     try:
                         self._lines.setdefault(decoder.decode(line).id, []).append((file, place))
-                    except msgspec.MsgspecError as error:
+                    except UNREADABLE as error:
                         raise DataError(f"{file}, line {number}: not a pair: {error}") from error
                     place += len(line)
 

@@ -21,7 +21,7 @@ from typing import Self
 import msgspec
 
 from curate.store.outcomes import DECODER, Outcome, QuarantinedRow
-from engine.errors import BusyError, DataError
+from engine.errors import UNREADABLE, BusyError, DataError
 from engine.files.atomic import write_file, writing
 from engine.files.lock import take
 from engine.records import Record
@@ -190,7 +190,7 @@ class ShardStore:
             return Manifest(size=size)
         try:
             return msgspec.json.decode(self._manifest_path.read_bytes(), type=Manifest)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"{self._manifest_path}: {error}; restore it, or curate this round again with --fresh"
             ) from error
@@ -258,7 +258,7 @@ def _cut_torn(path: Path) -> None:
 def _readable(line: bytes) -> bool:
     try:
         DECODER.decode(line)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return False
     return True
 
@@ -266,7 +266,7 @@ def _readable(line: bytes) -> bool:
 def _decoded(line: bytes, path: Path, number: int) -> Outcome:
     try:
         return DECODER.decode(line)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}, line {number}: not a record of this curation: {error}") from error
 
 

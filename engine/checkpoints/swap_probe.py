@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from engine.errors import CheckpointError
+from engine.errors import UNREADABLE, CheckpointError
 from engine.models.showo_config import ShowoConfig
 from engine.records import Record
 
@@ -69,7 +69,7 @@ def read_probes(checkpoint: Path) -> ProbeSet | None:
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=ProbeSet)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"{path}: cannot be read: {error}; remove it to swap without it") from error
 
 

@@ -22,7 +22,7 @@ import torch
 
 from engine.checkpoints.compatibility import check_weights
 from engine.checkpoints.weights import load_config, save_state
-from engine.errors import CheckpointError
+from engine.errors import UNREADABLE, CheckpointError
 from engine.files.atomic import atomic_folder, check_free
 from engine.files.layout import CLIP_FOLDER, WEIGHTS
 from engine.files.tensors import layout_of
@@ -191,7 +191,7 @@ def _read_wording(folder: Path) -> layout.Wording | None:
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=layout.Wording)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise CheckpointError(f"{path}: {error}; export the checkpoint again, or remove the file") from error
 
 

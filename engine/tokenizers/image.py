@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.errors import CheckpointError, ConfigError
+from engine.errors import UNREADABLE, CheckpointError, ConfigError
 from engine.files.layout import WEIGHTS
 from engine.files.tensors import save_tensors
 from engine.records import Record
@@ -153,5 +153,5 @@ def load_image_tokenizer(folder: Path) -> PatchLfq | MagvitV2:
                 raise ConfigError(
                     f"its config.json has kind {other!r}, known are 'patch_lfq' and 'magvit_v2'"
                 )
-    except (OSError, RuntimeError, msgspec.MsgspecError, SafetensorError, ConfigError) as error:
+    except (OSError, RuntimeError, *UNREADABLE, SafetensorError, ConfigError) as error:
         raise CheckpointError(f"{folder}: no usable image tokenizer: {error}") from error

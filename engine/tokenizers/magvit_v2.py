@@ -14,7 +14,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from engine.errors import CheckpointError, ConfigError, DataError
+from engine.errors import UNREADABLE, CheckpointError, ConfigError, DataError
 from engine.files.tensors import check_tensors, layout_of
 from engine.records import Record
 from engine.tokenizers.magvit_v2_blocks import (
@@ -194,7 +194,7 @@ def official_config(raw: bytes, image_size: int = 256) -> MagvitV2Config:
     """
     try:
         found = msgspec.json.decode(raw, type=_Official)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"not a configuration of MAGViTv2: {error}") from error
     depths = {stack.z_channels for stack in (found.encoder, found.decoder) if stack} | {found.codebook_dim}
     if len(depths) > 1:

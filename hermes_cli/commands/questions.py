@@ -26,7 +26,7 @@ class StyleName(StrEnum):
 
 def make_questions(
     to: Annotated[Path, typer.Option("--to", help="TIFA file to write.")],
-    data: Annotated[str, typer.Option("--data", help="`shapes`, or a folder with items.jsonl.")] = "shapes",
+    data: Annotated[str, typer.Option("--data", help="`shapes`, or the path of a data set.")] = "shapes",
     url: Annotated[
         str | None,
         typer.Option("--url", help="OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."),

@@ -9,6 +9,7 @@ import msgspec
 from curate.evaluation.agreement import Agreement
 from curate.store.files import ORIGIN, PAIRS
 from curate.store.shards import MANIFEST
+from engine.errors import UNREADABLE
 from engine.files.atomic import write_file
 from engine.records import Record
 from hermes_cli.inspection.round import InspectedRound
@@ -42,7 +43,7 @@ def judge_agreement(folder: RunFolder, number: int) -> JudgeAgreement | None:
     digest, path = _digest(folder, number), folder.agreement(number)
     try:
         kept = msgspec.json.decode(path.read_bytes(), type=JudgeAgreement)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         # Also where shares of nothing were stored: null in JSON, and no numbers.
         kept = None
     if kept is not None and kept.digest == digest:

@@ -13,7 +13,7 @@ from curate.evaluation.records import GapNumbers, GapReport, read_gap
 from curate.store.files import SUMMARY
 from curate.store.summary import CurateSummary
 from engine.checkpoints.weights import load_config
-from engine.errors import CheckpointError, ConfigError, DataError
+from engine.errors import UNREADABLE, CheckpointError, ConfigError, DataError
 from engine.files.atomic import write_file
 from hermes_cli.reporting.agreement import JudgeAgreement, judge_agreement
 from hermes_cli.reporting.records import BestRound, RoundReport, RunReport
@@ -122,7 +122,7 @@ class _ReportBuilder:
         """What cannot be read becomes a note."""
         try:
             yield
-        except (CheckpointError, DataError, msgspec.MsgspecError) as error:
+        except (CheckpointError, DataError, *UNREADABLE) as error:
             self.notes.append(f"{what}: {error}")
 
     def _made_otherwise(self, number: int) -> Iterator[str]:

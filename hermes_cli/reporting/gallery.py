@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.errors import DataError
+from engine.errors import UNREADABLE, DataError
 from engine.files.atomic import write_file
 from engine.records import Item, Record, SampledImage
 from hermes_cli.view import encode_pretty
@@ -115,5 +115,5 @@ def read_gallery(folder: Path) -> Gallery | None:
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=Gallery)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: {error}; remove the round's eval.json and run `hermes eval`") from error

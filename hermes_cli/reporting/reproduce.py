@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from engine.errors import UNREADABLE
 from engine.records import Record
 from hermes_cli.recipes import DEFAULT
 from hermes_cli.settings import RunSettings, Tree, merge, parse_assignment, settle
@@ -68,7 +69,7 @@ def read_basis(path: Path) -> TrainingBasis | None:
     """A training's basis; None where there is none that can be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=TrainingBasis)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return None
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from engine.errors import HermesError
+from engine.errors import UNREADABLE, HermesError
 from engine.files.atomic import writing
 from engine.records import Record
 
@@ -230,8 +230,8 @@ def earlier_kept(root: Path) -> str:
     if not found or (root / EVENTS).is_file():
         return ""
     return (
-        f"{root}: {found[0]} comes from an earlier version and is not read, so the times of stages are "
-        "unknown; their results are read as ever, and the same commands go on from there"
+        f"{root}: {found[0]} comes from an earlier version, whose stages this one does not go on with; begin "
+        f"a new run in another folder, with --model {root}/round-N/checkpoint where its weights are wanted"
     )
 
 
@@ -243,6 +243,6 @@ def read_events(log: Path) -> list[Event]:
     for line in log.read_bytes().splitlines():
         try:
             found.append(msgspec.json.decode(line, type=Event))
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             continue
     return found

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from curate.evaluation.config import EvalConfig
-from engine.errors import ConfigError
+from engine.errors import UNREADABLE, ConfigError
 from engine.records import Record
 from hermes_cli.run.event_log import Event, RunRequest, earlier_kept, read_events
 from hermes_cli.run.folder import RunFolder
@@ -179,7 +179,7 @@ def _is_done(folder: RunFolder, number: int, stage: str, evaluation: EvalConfig)
         return folder.trained(number)
     try:
         found = msgspec.json.decode(folder.evaluation(number).read_bytes(), type=_MeasuredWith)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return False
     return bool(found.per_item) and found.config == evaluation
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import ConfigError
+from hermes_cli.settings import parse_assignment, settle
+
 
 def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -91,3 +94,10 @@ def test_help_needs_no_heavy_library(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "curate" in done.stdout
+
+
+@pytest.mark.parametrize("setting", ["tensor_parallel=0", "max_sequences=0", "kv_cache_gib=-1"])
+def test_an_engine_of_impossible_sizes_is_refused(setting: str) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"engine: {name} is"):
+        settle(parse_assignment(f"engine.{setting}"))

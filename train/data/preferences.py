@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.errors import DataError
+from engine.errors import UNREADABLE, DataError
 from engine.records import Preference
 from train.config import TrainConfig
 
@@ -30,7 +30,7 @@ def load_preferences(path: Path) -> list[Preference]:
                 continue
             try:
                 preference = decoder.decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 raise DataError(f"{path}, line {number}: not a preference: {error}") from error
             if preference.id in found:
                 raise DataError(f"{path}, line {number}: the id {preference.id!r} occurs a second time")

@@ -17,7 +17,7 @@ import msgspec
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from engine.errors import CheckpointError
+from engine.errors import UNREADABLE, CheckpointError
 from engine.files.atomic import write_file, writing
 from engine.files.tensors import save_tensors
 from engine.records import Record
@@ -75,7 +75,7 @@ def read_state(fp32: Fp32State, folder: Path) -> None:
             for kind in KINDS:
                 key = f"{kind}/{name}"
                 fp32.write(kind, name, places[key].get_tensor(key))
-    except (OSError, msgspec.MsgspecError, SafetensorError) as error:
+    except (OSError, *UNREADABLE, SafetensorError) as error:
         raise _unusable(folder, error) from error
 
 

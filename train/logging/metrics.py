@@ -13,7 +13,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from engine.errors import DataError
+from engine.errors import UNREADABLE, DataError
 from engine.records import Record
 from train.losses.loss import BatchLoss, PairLogps
 from train.losses.objectives import preference_loss
@@ -97,7 +97,7 @@ def read_metrics(path: Path) -> list[TrainStep]:
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             steps.append(msgspec.json.decode(line, type=TrainStep))
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise DataError(f"{path}, line {number}: not a training step: {error}") from error
     return steps
 

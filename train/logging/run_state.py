@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.errors import CheckpointError, DataError, StaleError
+from engine.errors import UNREADABLE, CheckpointError, DataError, StaleError
 from engine.files.atomic import remove_folder, sweep, sync, write_file, writing
 from engine.files.layout import WEIGHTS
 from engine.files.lock import holding
@@ -68,7 +68,7 @@ class RunState:
             return
         try:
             found = msgspec.json.decode(path.read_bytes(), type=RunBasis)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"{path}: not the basis of a training run: {error}; remove {self.folder}"
             ) from error

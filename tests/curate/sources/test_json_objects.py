@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.sources.json_objects import json_objects
-from curate.sources.json_text import TOO_LARGE
+from curate.sources.json_text import TOO_LARGE, json_lines
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=12) | st.floats(width=32)
@@ -105,3 +106,12 @@ def test_not_a_number_is_read_as_python_writes_it() -> None:
     ((_, found),) = read(b'[{"score": NaN, "caption": "a"}]')
     assert isinstance(found, dict)
     assert found["caption"] == "a"
+
+
+def test_a_line_that_is_no_utf8_is_a_reason_and_the_next_one_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"id": "\xff"}\n{"id": "b"}\n')
+    (first, problem), (second, row) = json_lines(path)
+    assert (first, second, row) == ("rows.jsonl:1", "rows.jsonl:2", {"id": "b"})
+    assert isinstance(problem, str)
+    assert "utf-8" in problem.lower()

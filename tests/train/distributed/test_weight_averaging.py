@@ -48,7 +48,7 @@ def test_published_weights_lie_on_the_way_to_the_trained_ones(
     assert max(moved) > 1e-3
 
 
-def test_the_canaries_are_those_of_the_published_weights(
+def test_the_probes_are_those_of_the_published_weights(
     tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
     out = run(
