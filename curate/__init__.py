@@ -11,8 +11,9 @@ True
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from engine.lazy import lazy_names
 
 if TYPE_CHECKING:
     from curate.config import CurateConfig as CurateConfig
@@ -39,9 +40,4 @@ _HOMES = {
     "open_scorers": "curate.scoring.scorers",
 }
 
-
-def __getattr__(name: str) -> object:
-    # Imported when first used: records and settings must stay light.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -16,8 +16,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from engine.lazy import lazy_names
 
 if TYPE_CHECKING:
     from engine.errors import HermesError as HermesError
@@ -42,9 +43,4 @@ _HOMES = {
     "Question": "engine.records",
 }
 
-
-def __getattr__(name: str) -> object:
-    # Imported when first used: records and settings must stay light.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -18,7 +18,7 @@ ALLOWED = {
 }
 FLOORS = {
     "engine": (
-        *("errors", "records", "devices", "files", "kernels", "metering"),
+        *("lazy", "errors", "records", "devices", "files", "kernels", "metering"),
         *("models", "machine", "checkpoints", "tokenizers", "samplers", "official", "serving"),
     ),
     "curate": (
