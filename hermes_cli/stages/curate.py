@@ -40,15 +40,19 @@ OpenEngine = Callable[[], "AbstractContextManager[Engine]"]
 
 
 def training_source(settings: RunSettings, number: int = 1) -> Source:
-    """The items that a round's curation works on; errors of theirs and their scorers' come before an engine
-    starts."""
+    """The items that a round's curation works on; errors of theirs, of their scorers' and of the length of
+    captions come before an engine starts."""
+    from curate.config import caption_plan
     from curate.questions.lookup import questions_from
     from curate.scoring.scorers import require_scorers
     from curate.sources import load_source
     from curate.sources.loading import has_questions
+    from engine.files.layout import resolve_model
+    from engine.samplers.text_limits import TextLimits
 
     config = settings.curate
     require_scorers(config)
+    TextLimits(resolve_model(settings.model)).require_room(caption_plan(config))
     lookup = questions_from(Path(config.questions)) if config.questions else None
     source = load_source(
         settings.data,
@@ -104,7 +108,10 @@ def curate_round(
     from curate.scoring.scorers import open_scorers
     from curate.store.origin import origin_of, require_same_scorers
     from curate.store.previous_pairs import PairHistory
+    from engine.samplers.text_limits import TextLimits
 
+    if not source.oracle and not settings.model:
+        say("note: the embedded model knows coloured shapes alone; name your own with --model")
     scorers = open_scorers(settings.curate)
     require_same_scorers((folder.curation(one) for one in range(1, number)), scorers)
     target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
@@ -126,7 +133,16 @@ def curate_round(
     with logged(folder.events, number, "curate", total=total, label=label) as stage:
         stage.weights = origin.model
         summary = curate(
-            pool, source, settings.curate, target, origin, history, stage.advance, retry_failed, keep
+            pool,
+            source,
+            settings.curate,
+            target,
+            origin,
+            history,
+            stage.advance,
+            retry_failed,
+            keep,
+            TextLimits(checkpoint).cuts,
         )
         _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
@@ -226,10 +242,12 @@ def _draw(
 def _show(summary: CurateSummary, target: Path) -> None:
     from curate.store.throughput import rates
 
+    judge = "accuracy by the judge" if summary.judge else "self-VQA"
+    means = {"similarity": summary.mean_similarity, judge: summary.mean_self_vqa}
+    said = ", ".join(f"mean {name} {mean:.3f}" for name, mean in means.items() if mean is not None)
     say(
         f"{summary.items} items: {summary.caption_pairs} caption pairs, {summary.image_pairs} image pairs"
-        f" ({summary.image_ties} of equal scores); mean similarity {summary.mean_similarity:.3f},"
-        f" mean {'accuracy by the judge' if summary.judge else 'self-VQA'} {summary.mean_self_vqa:.3f}"
+        f" ({summary.image_ties} of equal scores); {said}"
     )
     if summary.throughput is not None:
         speed = summary.throughput
@@ -244,7 +262,12 @@ def _show(summary: CurateSummary, target: Path) -> None:
         say(
             f"  {summary.dropped_questions} questions left out;"
             f" {summary.without_questions} items without a question give captions alone"
+            f"{' (`hermes questions` writes some)' if summary.without_questions else ''}"
         )
+    if cut := summary.cut_captions:
+        say(f"  {cut} captions were cut at curate.caption.max_tokens; training adds no end to them")
+    if cut := summary.cut_prompts:
+        say(f"  {cut} items have captions of which image generation reads the beginning alone")
     if summary.bad:
         first = summary.quarantined[0]
         say(f"  {summary.bad} rows quarantined in {target / QUARANTINE}; {first.where}: {first.reason}")
