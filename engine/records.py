@@ -177,7 +177,7 @@ class CaptionSettings(Record, forbid_unknown_fields=True):
     """Autoregressive sampling of one caption; a caption ends with eos, or at `max_tokens`."""
 
     temperature: float = 1.0
-    """0, or less than 1e-5, is greedy."""
+    """0 is greedy. So is less than 1e-5."""
     top_k: int = 0
     """0 is all."""
     top_p: float = 1.0

@@ -40,19 +40,15 @@ OpenEngine = Callable[[], "AbstractContextManager[Engine]"]
 
 
 def training_source(settings: RunSettings, number: int = 1) -> Source:
-    """The items that a round's curation works on; errors of theirs, of their scorers' and of the length of
-    captions come before an engine starts."""
-    from curate.config import caption_plan
+    """The items that a round's curation works on; errors of theirs and their scorers' come before an engine
+    starts."""
     from curate.questions.lookup import questions_from
     from curate.scoring.scorers import require_scorers
     from curate.sources import load_source
     from curate.sources.loading import has_questions
-    from engine.files.layout import resolve_model
-    from engine.samplers.text_limits import TextLimits
 
     config = settings.curate
     require_scorers(config)
-    TextLimits(resolve_model(settings.model)).require_room(caption_plan(config))
     lookup = questions_from(Path(config.questions)) if config.questions else None
     source = load_source(
         settings.data,
@@ -108,7 +104,7 @@ def curate_round(
     from curate.scoring.scorers import open_scorers
     from curate.store.origin import origin_of, require_same_scorers
     from curate.store.previous_pairs import PairHistory
-    from engine.samplers.text_limits import TextLimits
+    from engine.samplers.text_limits import prompt_cutter
 
     if not source.oracle and not settings.model:
         say("note: the embedded model knows coloured shapes alone; name your own with --model")
@@ -142,7 +138,7 @@ def curate_round(
             stage.advance,
             retry_failed,
             keep,
-            TextLimits(checkpoint).cuts,
+            prompt_cutter(checkpoint),
         )
         _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
@@ -258,12 +254,10 @@ def _show(summary: CurateSummary, target: Path) -> None:
     for side, reasons in (("captions", summary.no_caption_pair), ("images", summary.no_image_pair)):
         for reason, count in sorted(reasons.items()):
             say(f"  no pair of {side} for {count} items: {reason}")
-    if summary.dropped_questions or summary.without_questions:
-        say(
-            f"  {summary.dropped_questions} questions left out;"
-            f" {summary.without_questions} items without a question give captions alone"
-            f"{' (`hermes questions` writes some)' if summary.without_questions else ''}"
-        )
+    if summary.dropped_questions:
+        say(f"  {summary.dropped_questions} questions left out")
+    if alone := summary.without_questions:
+        say(f"  {alone} items without a question give captions alone; `hermes questions` writes some")
     if cut := summary.cut_captions:
         say(f"  {cut} captions were cut at curate.caption.max_tokens; training adds no end to them")
     if cut := summary.cut_prompts:

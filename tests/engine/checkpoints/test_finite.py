@@ -19,7 +19,8 @@ from engine.tokenizers.image import load_image_tokenizer
 
 
 @pytest.mark.parametrize(
-    ("place", "read"), [(".", load_model), ("clip", ClipTower.load), ("image_tokenizer", load_image_tokenizer)]
+    ("place", "read"),
+    [(".", load_model), ("clip", ClipTower.load), ("image_tokenizer", load_image_tokenizer)],
 )
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_tensor_that_is_not_finite_is_named(

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.checkpoints.weights import load_config
-from engine.errors import ConfigError
-from engine.records import CaptionSettings
-from engine.samplers.text_limits import TextLimits
+from engine.samplers.text_limits import prompt_cutter
 from engine.tokenizers.text import END_OF_TEXT, TextTokenizer
 
 
@@ -26,15 +24,7 @@ def test_a_text_that_spells_a_special_token_has_none(
 
 
 def test_a_prompt_is_cut_where_generation_reads_no_further(checkpoints: tuple[Path, Path]) -> None:
-    limits, most = TextLimits(checkpoints[0]), load_config(checkpoints[0]).max_text_len
+    cuts, most = prompt_cutter(checkpoints[0]), load_config(checkpoints[0]).max_text_len
     # Beside the words stand the task, the start and the end; one of these is not counted.
-    assert not limits.cuts("red " * (most - 2))
-    assert limits.cuts("red " * (most - 1))
-
-
-def test_captions_that_fit_behind_no_image_are_refused_as_a_setting(checkpoints: tuple[Path, Path]) -> None:
-    limits = TextLimits(checkpoints[0])
-    # 96 positions: an image takes 39, then come the start and the two tokens of "caption:".
-    limits.require_room([CaptionSettings(max_tokens=54)])
-    with pytest.raises(ConfigError, match=r"caption\.max_tokens is 55; .* has room for 54 tokens"):
-        limits.require_room([CaptionSettings(max_tokens=1), CaptionSettings(max_tokens=55)])
+    assert not cuts("red " * (most - 2))
+    assert cuts("red " * (most - 1))

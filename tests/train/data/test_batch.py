@@ -90,9 +90,7 @@ def test_an_eos_that_was_sampled_is_not_doubled(layout: Layout) -> None:
     assert layout.caption_row(range(9), (5, layout.words.eos)) == layout.caption_row(range(9), (5,))
 
 
-def test_a_caption_that_was_cut_has_no_end_to_predict(
-    layout: Layout, preferences: list[Preference]
-) -> None:
+def test_a_caption_that_was_cut_has_no_end_to_predict(layout: Layout, preferences: list[Preference]) -> None:
     whole, cut = layout.caption_row(range(9), (5, 6)), layout.caption_row(range(9), (5, 6), ended=False)
     assert (cut.ids, cut.labels[-1]) == (whole.ids[:-1], IGNORE)
     assert [one for one in cut.labels if one != IGNORE] == [5, 6]
