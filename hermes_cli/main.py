@@ -162,6 +162,7 @@ def evaluate(
     limit: options.EvalLimit = None,
     model: options.Model = None,
     data: options.Data = None,
+    questions: options.Questions = None,
     config: options.Config = None,
     assignments: options.Set = None,
 ) -> None:
@@ -169,13 +170,12 @@ def evaluate(
     folder, settings = _open_run(context)
     folder.require_base()
     from hermes_cli.stages.engine_holder import LazyEngine
-    from hermes_cli.stages.evaluate import evaluate_round, evaluated, finish, held_out_source
+    from hermes_cli.stages.evaluate import bring_evaluation, finish, held_out_source
 
     source = held_out_source(settings)
     with closing(LazyEngine(folder, settings)) as engine:
         for number in folder.rounds():
-            if not evaluated(folder, settings.eval, number):
-                evaluate_round(engine.serving(number), folder, settings, number, source)
+            bring_evaluation(folder, settings, number, source, engine.serving)
     finish(folder)
 
 

@@ -14,19 +14,23 @@ def match_choice(text: str, choices: Sequence[str], similarity: Similarity) -> s
 
     Source: the official script, which takes the nearest choice by sentence similarity always.
     """
-    plain = text.strip().strip(".").lower()
+    if (told := text.strip()) in choices:
+        return told
+    plain = _plain(text)
     for choice in choices:
-        if choice.lower() == plain:
+        if _plain(choice) == plain:
             return choice
     if not plain:
         return ""
     return choices[int(cosines(similarity.embed([plain, *choices])).argmax())]
 
 
+def _plain(text: str) -> str:
+    return text.strip().strip(".").lower()
+
+
 def accuracy(questions: Sequence[Question], answers: Sequence[str | None]) -> float:
-    """Share of questions answered rightly; 0 for none asked."""
-    if not questions:
-        return 0.0
+    """Share of questions answered rightly; there must be some."""
     right = sum(q.answer == a for q, a in zip(questions, answers, strict=True))
     return right / len(questions)
 
@@ -57,8 +61,10 @@ def _logsumexp(values: Sequence[float]) -> float:
 def matched(
     questions: Sequence[Question], answers: Sequence[Answer], similarity: Similarity
 ) -> tuple[str, ...]:
-    """Each answer as one of its question's choices."""
+    """Each answer as one of its question's choices; what was decided token by token stays decided."""
     return tuple(
         match_choice(answer.text, question.choices, similarity)
+        if answer.choice is None
+        else question.choices[answer.choice]
         for question, answer in zip(questions, answers, strict=True)
     )

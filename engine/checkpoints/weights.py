@@ -11,12 +11,11 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.errors import CheckpointError
 from engine.files.layout import CLIP_FOLDER, WEIGHTS
-from engine.files.tensors import check_tensors, file_fingerprint, save_tensors, tensor_layout
+from engine.files.tensors import check_tensors, file_fingerprint, load_finite, save_tensors, tensor_layout
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 
@@ -85,9 +84,9 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> Showo:
     """The checkpoint as a torch module in eval mode.
 
     Raises:
-        CheckpointError: files are missing, or tensors do not fit the configuration.
+        CheckpointError: files are missing, or tensors do not fit the configuration or are not finite.
     """
     model = Showo(load_config(folder))
     check_tensors(tensor_layout(folder / WEIGHTS), model, folder)
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    model.load_state_dict(load_finite(folder / WEIGHTS))
     return model.to(dtype).eval()

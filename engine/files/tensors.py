@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.errors import CheckpointError
@@ -38,6 +38,29 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         umask = os.umask(0)
         os.umask(umask)
         beside.chmod(0o666 & ~umask)
+
+
+def load_finite(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: one of them is not finite.
+        OSError, SafetensorError: the file is missing or broken.
+    """
+    found = load_file(path)
+    for name, tensor in found.items():
+        require_finite(name, tensor, str(path))
+    return found
+
+
+def require_finite(name: str, tensor: Tensor, where: str) -> None:
+    """Refuses weights that no training should have left; one pass over the tensor, without a copy.
+
+    Raises:
+        CheckpointError: names the tensor.
+    """
+    if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        raise CheckpointError(f"{where}: {name} holds NaN or infinite numbers; take other weights")
 
 
 def tensor_layout(path: Path) -> TensorLayout:

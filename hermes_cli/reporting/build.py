@@ -60,7 +60,10 @@ class _ReportBuilder:
     def _evaluation(self, number: int) -> GapReport | None:
         with self._noting(f"the evaluation of {_called(number)}"):
             found = read_gap(self.folder.evaluation(number))
-            if found is None and self.folder.trained(number):
+            if found is None and (why := self.folder.unknown_gap(number)):
+                # The same of every round.
+                self.notes += [why] if why not in self.notes else []
+            elif found is None and self.folder.trained(number):
                 self.notes.append(f"{_called(number)} has not been evaluated: run `hermes eval`")
             elif found is None:
                 self.notes.append(f"{_called(number)} has no weights yet: `hermes status` says how far it is")

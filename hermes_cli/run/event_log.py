@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hermes_cli.view import Advance
 
 EVENTS = "events.jsonl"
-EventKind = Literal["begun", "progress", "done", "failed", "stopped", "swapped"]
+EventKind = Literal["begun", "progress", "done", "failed", "stopped", "swapped", "skipped"]
 INTERVAL, SHARE = 1.0, 0.01
 """Progress is written at most once in so many seconds, or in this share of the stage's time where that is
 longer: a day makes no more than about 800 lines."""
@@ -102,7 +102,7 @@ class Event(Record, omit_defaults=True):
     stage: str
     """curate, reference, train, eval; engine: its start; swap: of its weights; run: `hermes run` itself."""
     event: EventKind
-    """stopped: interrupted by the user."""
+    """stopped: interrupted by the user; skipped: there is nothing that it could do."""
     time: float = msgspec.field(default_factory=lambda: round(time.time(), 3))
     """Seconds since the epoch."""
     process: Process | None = None

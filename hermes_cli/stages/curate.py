@@ -104,7 +104,10 @@ def curate_round(
     from curate.scoring.scorers import open_scorers
     from curate.store.origin import origin_of, require_same_scorers
     from curate.store.previous_pairs import PairHistory
+    from engine.samplers.text_limits import prompt_cutter
 
+    if not source.oracle and not settings.model:
+        say("note: the embedded model knows coloured shapes alone; name your own with --model")
     scorers = open_scorers(settings.curate)
     require_same_scorers((folder.curation(one) for one in range(1, number)), scorers)
     target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
@@ -126,7 +129,16 @@ def curate_round(
     with logged(folder.events, number, "curate", total=total, label=label) as stage:
         stage.weights = origin.model
         summary = curate(
-            pool, source, settings.curate, target, origin, history, stage.advance, retry_failed, keep
+            pool,
+            source,
+            settings.curate,
+            target,
+            origin,
+            history,
+            stage.advance,
+            retry_failed,
+            keep,
+            prompt_cutter(checkpoint),
         )
         _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
@@ -226,10 +238,12 @@ def _draw(
 def _show(summary: CurateSummary, target: Path) -> None:
     from curate.store.throughput import rates
 
+    judge = "accuracy by the judge" if summary.judge else "self-VQA"
+    means = {"similarity": summary.mean_similarity, judge: summary.mean_self_vqa}
+    said = ", ".join(f"mean {name} {mean:.3f}" for name, mean in means.items() if mean is not None)
     say(
         f"{summary.items} items: {summary.caption_pairs} caption pairs, {summary.image_pairs} image pairs"
-        f" ({summary.image_ties} of equal scores); mean similarity {summary.mean_similarity:.3f},"
-        f" mean {'accuracy by the judge' if summary.judge else 'self-VQA'} {summary.mean_self_vqa:.3f}"
+        f" ({summary.image_ties} of equal scores); {said}"
     )
     if summary.throughput is not None:
         speed = summary.throughput
@@ -240,11 +254,14 @@ def _show(summary: CurateSummary, target: Path) -> None:
     for side, reasons in (("captions", summary.no_caption_pair), ("images", summary.no_image_pair)):
         for reason, count in sorted(reasons.items()):
             say(f"  no pair of {side} for {count} items: {reason}")
-    if summary.dropped_questions or summary.without_questions:
-        say(
-            f"  {summary.dropped_questions} questions left out;"
-            f" {summary.without_questions} items without a question give captions alone"
-        )
+    if summary.dropped_questions:
+        say(f"  {summary.dropped_questions} questions left out")
+    if alone := summary.without_questions:
+        say(f"  {alone} items without a question give captions alone; `hermes questions` writes some")
+    if cut := summary.cut_captions:
+        say(f"  {cut} captions were cut at curate.caption.max_tokens; training adds no end to them")
+    if cut := summary.cut_prompts:
+        say(f"  {cut} items have captions of which image generation reads the beginning alone")
     if summary.bad:
         first = summary.quarantined[0]
         say(f"  {summary.bad} rows quarantined in {target / QUARANTINE}; {first.where}: {first.reason}")

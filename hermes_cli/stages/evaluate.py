@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.errors import DataError
 from engine.files.atomic import write_file
 from engine.files.layout import CLIP_FOLDER, resolve_model
-from hermes_cli.run.event_log import logged
+from hermes_cli.run.event_log import Event, log_event, logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import EngineSettings, RunSettings
 from hermes_cli.view import encode_pretty, round_name, say
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from curate.evaluation.records import GapReport
     from curate.sources import Source
     from engine.machine.plan import Plan
+    from engine.records import Item
     from engine.serving.engine import Engine
     from hermes_cli.reporting.records import RunReport
 
@@ -66,21 +66,50 @@ def image_size(model: str) -> int:
 
 
 def held_out_source(settings: RunSettings) -> Source:
-    """The items that the gap is measured on; its errors come before an engine is started.
-
-    Raises:
-        DataError: no item has a question.
-    """
+    """The items that the gap is measured on, with their own questions, else those of the settings' file; its
+    errors come before an engine is started, and a word where the gap stays unknown."""
+    from curate.questions.lookup import questions_from, with_questions
     from curate.sources import load_source
 
-    config = settings.eval
-    source = load_source(settings.data, config.split, config.limit, config.seed, image_size(settings.model))
-    if not source.counts.with_questions:
-        raise DataError(
-            f"{source.name}: no held-out item has a question that can be scored, so there is no gap "
-            "to measure; `hermes curate` and `hermes train` work on captions alone"
-        )
-    return source
+    config, file = settings.eval, settings.curate.questions
+    lookup = questions_from(Path(file)) if file else None
+
+    def asked(item: Item) -> Item:
+        return item if item.questions or not lookup else with_questions(item, lookup, combine=False)
+
+    source = load_source(
+        settings.data,
+        config.split,
+        config.limit,
+        config.seed,
+        image_size(settings.model),
+        has_questions=lambda item: bool(asked(item).questions),
+    )
+    if why := unknown_gap(source):
+        say(why)
+    return msgspec.structs.replace(source, replace_questions=asked)
+
+
+def unknown_gap(source: Source) -> str:
+    """Why the gap cannot be measured on a source; empty where it can."""
+    if source.counts.with_questions:
+        return ""
+    return (
+        f"the gap is unknown: no held-out item of {source.name} has a question; "
+        "write some with `hermes questions`, and give the file with --questions"
+    )
+
+
+def bring_evaluation(
+    folder: RunFolder, settings: RunSettings, number: int, source: Source, serving: Callable[[int], Engine]
+) -> None:
+    """Measures a round on the engine that `serving` gives, where that is not done; logs once why it cannot
+    be."""
+    if why := unknown_gap(source):
+        if folder.unknown_gap(number) != why:
+            log_event(folder.events, Event(number, "eval", "skipped", reason=why))
+    elif not evaluated(folder, settings.eval, number):
+        evaluate_round(serving(number), folder, settings, number, source)
 
 
 def evaluate_round(

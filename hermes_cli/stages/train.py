@@ -74,6 +74,9 @@ def _train(folder: RunFolder, settings: RunSettings, number: int, inputs: Traini
         run_training(inputs, after, reference)
         return
     steps, train = inputs.config.steps, settings.train
+    for side, used in (("image", train.uses_images), ("caption", train.uses_captions)):
+        if used and not any(getattr(one, f"{side}s") for one in inputs.preferences):
+            say(f"there are no {side} pairs: objective {train.objective} learns from the other side alone")
     if steps < train.steps:
         say(f"train.max_epochs {train.max_epochs:g} leaves {steps} of {train.steps} steps for these pairs")
     with logged(folder.events, number, "train", total=steps, label=f"train round {number}") as stage:

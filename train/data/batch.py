@@ -24,7 +24,7 @@ from engine.files.clip_features import FEATURES, open_features
 from engine.models.masks import feature_mask, mmu_mask, t2i_mask
 from engine.models.showo_config import ShowoConfig
 from engine.models.showo_vocabulary import Vocabulary
-from engine.records import Preference
+from engine.records import CaptionCandidate, Preference
 from engine.tokenizers.text import TextTokenizer
 from train.data.image_mask import ImageMask
 
@@ -99,8 +99,11 @@ class Layout:
         """Text as ids, without specials."""
         return self._text.encode(text)
 
-    def caption_row(self, codes: Sequence[int], token_ids: Sequence[int], features: str = "") -> Row:
-        """`[mmu][soi] codes [eoi][bos] prompt caption [eos]`, labels on the caption and its eos.
+    def caption_row(
+        self, codes: Sequence[int], token_ids: Sequence[int], features: str = "", ended: bool = True
+    ) -> Row:
+        """`[mmu][soi] codes [eoi][bos] prompt caption [eos]`, labels on the caption and its eos, which one
+        that was cut does not have.
 
         `features` names the file of the image's CLIP features; a model that understands those has
         `[mmu] system [soi] features [eoi] prompt caption [eos]`.
@@ -111,7 +114,7 @@ class Layout:
         else:
             prompt = self.words.feature_prompt(self.config.system_ids, len(seen), self._caption_prompt)
         caption = [*token_ids]
-        if not caption or caption[-1] != self.words.eos:
+        if ended and (not caption or caption[-1] != self.words.eos):
             caption.append(self.words.eos)
         labels = [IGNORE] * (len(prompt) - 1) + caption + [IGNORE]
         return Row(prompt + caption, labels, first=0, t2i=False, features=seen)
@@ -133,11 +136,11 @@ class Layout:
 
     def caption_of(self, preference: Preference, which: Which | None) -> Row:
         """`caption_row` of the winner, the loser or (None) the item's own caption, given its image."""
+        codes, features = preference.image_codes, preference.image_features
         if which is None:
-            ids: Sequence[int] = self.encode(preference.caption)
-        else:
-            ids = getattr(preference.captions, which).token_ids
-        return self.caption_row(preference.image_codes, ids, preference.image_features)
+            return self.caption_row(codes, self.encode(preference.caption), features)
+        side: CaptionCandidate = getattr(preference.captions, which)
+        return self.caption_row(codes, side.token_ids, features, side.ended)
 
     def image_of(self, preference: Preference, which: Which | None, mask: ImageMask) -> Row:
         """`image_row` of the winner, the loser or (None) the item's own image, given its caption unless the
@@ -219,7 +222,7 @@ class PairRows(NamedTuple):
     masks: int
     """S."""
     homologous: Sequence[int] = ()
-    """Places of the preferences whose real image has codes, [H]."""
+    """Places of the preferences that have a real image and its caption, [H]."""
     real_captions: bool = False
     real_masks: int = 0
     """M."""
@@ -246,7 +249,7 @@ class PairRows(NamedTuple):
     def real(self, values_R: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Values of the real captions and of the real images, [P]; the latter averaged over their masks.
 
-        Those of preferences whose real image has no codes are 0.
+        Those of preferences that are not homologous are 0.
         """
         rest_R = values_R[self.paired :]
         captions_P = images_P = None
@@ -277,6 +280,11 @@ class PairRows(NamedTuple):
         return values.new_zeros(self.size).index_copy(0, index, values)
 
 
+def is_homologous(preference: Preference) -> bool:
+    """Whether the real image and its caption are both there, as they may not be of imported pairs."""
+    return bool(preference.image_codes and preference.caption)
+
+
 def pair_rows(
     layout: Layout,
     preferences: Sequence[Preference],
@@ -290,12 +298,12 @@ def pair_rows(
 
     `masks[p]` are the S masks of preference p; one that has none is here without its pairs. `captions` and
     `images` tell which modalities the objective uses; a preference that lacks one contributes the other.
-    `real_captions` adds the caption of every preference whose real image has codes, `real_images` that image,
-    under the masks given for it.
+    `real_captions` adds the caption of every homologous preference, `real_images` its image, under the masks
+    given for it.
     """
     with_captions = [i for i, one in enumerate(preferences) if captions and one.captions and masks[i]]
     with_images = [i for i, one in enumerate(preferences) if images and one.images and masks[i]]
-    homologous = [i for i, one in enumerate(preferences) if one.image_codes]
+    homologous = [i for i, one in enumerate(preferences) if is_homologous(one)]
     rows = [layout.caption_of(preferences[i], which) for which in WHICH for i in with_captions]
     # Winner and loser under the same masks: an image's log-prob depends on which codes are masked.
     rows += [

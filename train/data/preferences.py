@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import UNREADABLE, DataError
-from engine.records import Preference
+from engine.records import CaptionCandidate, Preference
 from train.config import TrainConfig
 
 
@@ -47,11 +47,16 @@ def digest(preferences: Sequence[Preference]) -> str:
     """
     found = hashlib.blake2b(digest_size=8)
     for one in preferences:
-        captions = one.captions and (one.captions.win.token_ids, one.captions.lose.token_ids)
+        captions = one.captions and (_labels(one.captions.win), _labels(one.captions.lose))
         images = one.images and (one.images.win.codes, one.images.lose.codes)
         content = (one.id, one.caption, one.image_codes, one.image_features, captions, images)
         found.update(msgspec.msgpack.encode(content))
     return found.hexdigest()
+
+
+def _labels(caption: CaptionCandidate) -> tuple[int | None, ...]:
+    """The ids, and None behind them where no end follows."""
+    return caption.token_ids if caption.ended else (*caption.token_ids, None)
 
 
 def usable(preferences: Sequence[Preference], config: TrainConfig) -> list[int]:
