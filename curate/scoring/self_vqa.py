@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from curate.answers import same_choice
 from curate.scoring.similarity import Similarity, cosines
 from engine.records import Answer, Question
 
@@ -14,19 +15,12 @@ def match_choice(text: str, choices: Sequence[str], similarity: Similarity) -> s
 
     Source: the official script, which takes the nearest choice by sentence similarity always.
     """
-    if (told := text.strip()) in choices:
-        return told
-    plain = _plain(text)
-    for choice in choices:
-        if _plain(choice) == plain:
-            return choice
+    if (same := same_choice(text, choices)) is not None:
+        return same
+    plain = text.strip().strip(".").lower()
     if not plain:
         return ""
     return choices[int(cosines(similarity.embed([plain, *choices])).argmax())]
-
-
-def _plain(text: str) -> str:
-    return text.strip().strip(".").lower()
 
 
 def accuracy(questions: Sequence[Question], answers: Sequence[str | None]) -> float:

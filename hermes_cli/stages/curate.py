@@ -254,8 +254,8 @@ def _show(summary: CurateSummary, target: Path) -> None:
     for side, reasons in (("captions", summary.no_caption_pair), ("images", summary.no_image_pair)):
         for reason, count in sorted(reasons.items()):
             say(f"  no pair of {side} for {count} items: {reason}")
-    if summary.dropped_questions:
-        say(f"  {summary.dropped_questions} questions left out")
+    for reason, count in summary.questions_left_out.items():
+        say(f"  {count} questions left out: {reason}")
     if alone := summary.without_questions:
         say(f"  {alone} items without a question give captions alone; `hermes questions` writes some")
     if cut := summary.cut_captions:
