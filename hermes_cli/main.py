@@ -169,13 +169,14 @@ def evaluate(
     folder, settings = _open_run(context)
     folder.require_base()
     from hermes_cli.stages.engine_holder import LazyEngine
-    from hermes_cli.stages.evaluate import evaluate_round, evaluated, finish, held_out_source
+    from hermes_cli.stages.evaluate import eval_origin, evaluate_round, evaluated, finish, held_out_source
 
     source = held_out_source(settings)
+    origin = eval_origin(folder, settings, source)
     with closing(LazyEngine(folder, settings)) as engine:
         for number in folder.rounds():
-            if not evaluated(folder, settings.eval, number):
-                evaluate_round(engine.serving(number), folder, settings, number, source)
+            if not evaluated(folder, settings.eval, number, origin):
+                evaluate_round(engine.serving(number), folder, settings, number, source, origin)
     finish(folder)
 
 

@@ -45,17 +45,6 @@ class Shard(Record):
     checksum: str
     """BLAKE2b of its content, 16 bytes in hex."""
 
-    def require(self, path: Path, content: bytes | None = None) -> None:
-        """Raises DataError where its file is missing, of another size, or known to have another content."""
-        size = path.stat().st_size if path.is_file() else None
-        what = ""
-        if size != self.bytes:
-            what = "is missing" if size is None else f"has {size} bytes instead of {self.bytes}"
-        elif content is not None and _checksum(content) != self.checksum:
-            what = "was changed after it was sealed"
-        if what:
-            raise DataError(f"{path}: {what}; {ANEW}")
-
     @property
     def name(self) -> str:
         """Its file."""
@@ -96,7 +85,7 @@ class ShardStore:
             self._sealed = {shard.block: shard for shard in manifest.shards}
             self._open = {int(path.name[:6]): path for path in self._folder.glob("*" + OPEN)}
             for shard in manifest.shards:
-                shard.require(self._folder / shard.name)
+                _require(shard, self._folder / shard.name)
             for block, path in list(self._open.items()):
                 if block in self._sealed:
                     # Sealed, and killed before the open shard was removed.
@@ -138,7 +127,7 @@ class ShardStore:
             return []
         content = path.read_bytes()
         if shard:
-            shard.require(path, content)
+            _require(shard, path, content)
         return _outcomes(content, path)
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -241,6 +230,18 @@ def read_outcomes(folder: Path) -> Iterator[Outcome]:
         yield from sorted(_outcomes(content[: content.rfind(b"\n") + 1], path), key=lambda one: one.number)
 
 
+def _require(shard: Shard, path: Path, content: bytes | None = None) -> None:
+    """Raises DataError where a shard's file is missing, of another size, or known to have another content."""
+    size = path.stat().st_size if path.is_file() else None
+    what = ""
+    if size != shard.bytes:
+        what = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
+    elif content is not None and _checksum(content) != shard.checksum:
+        what = "was changed after it was sealed"
+    if what:
+        raise DataError(f"{path}: {what}; {ANEW}")
+
+
 def _look(folder: Path, block: int, shard: Shard | None) -> tuple[Path, bytes]:
     """A block's file and its content; it may be sealed or opened again meanwhile, and have its other name."""
     names = (f"{block:06d}{OPEN}", f"{block:06d}.jsonl")
@@ -248,10 +249,10 @@ def _look(folder: Path, block: int, shard: Shard | None) -> tuple[Path, bytes]:
         with suppress(FileNotFoundError):
             content = path.read_bytes()
             if shard and path.name == shard.name:
-                shard.require(path, content)
+                _require(shard, path, content)
             return path, content
     if shard:
-        shard.require(folder / shard.name)
+        _require(shard, folder / shard.name)
     return folder, b""
 
 

@@ -23,12 +23,13 @@ from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings, store_settings
 from hermes_cli.stages.curate import SHEET, curate_round, training_source
 from hermes_cli.stages.engine_holder import LazyEngine
-from hermes_cli.stages.evaluate import evaluate_round, evaluated, finish, held_out_source
+from hermes_cli.stages.evaluate import eval_origin, evaluate_round, evaluated, finish, held_out_source
 from hermes_cli.stages.launcher import PARENT
 from hermes_cli.stages.stopping import why_stop
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
+    from curate.evaluation.records import EvalOrigin
     from curate.sources import Source
     from train.config import TrainConfig
 
@@ -69,9 +70,10 @@ def run_rounds(folder: RunFolder, settings: RunSettings, request: RunRequest) ->
     folder.require_base()
     require_shares(settings.train, request.ranks)
     held_out = held_out_source(settings)
+    origin = eval_origin(folder, settings, held_out)
     training_source(settings)
     with folder.held(), closing(LazyEngine(folder, settings, request.ranks)) as engine:
-        _run(folder, settings, request, engine, held_out)
+        _run(folder, settings, request, engine, held_out, origin)
     return finish(folder)
 
 
@@ -89,6 +91,7 @@ def _run(
     request: RunRequest,
     engine: LazyEngine,
     held_out: Source,
+    origin: EvalOrigin,
 ) -> None:
     if line := earlier_kept(folder.root):
         say(line)
@@ -97,8 +100,8 @@ def _run(
     for number in range(request.rounds + 1):
         if number:
             _bring_weights(folder, settings, number, request.ranks, engine)
-        if not evaluated(folder, settings.eval, number):
-            evaluate_round(engine.serving(number), folder, settings, number, held_out)
+        if not evaluated(folder, settings.eval, number, origin):
+            evaluate_round(engine.serving(number), folder, settings, number, held_out, origin)
         if why := _why_stop(folder, number, request):
             ended = f"stopped after round {number}: {why}"
             say(ended)
