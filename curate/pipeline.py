@@ -18,7 +18,7 @@ from curate.pairs import choose_caption_pair, choose_image_pair, choose_pairs
 from curate.resume import MissingRows, Progress
 from curate.rules import rules_of
 from curate.sources import Source
-from curate.store.files import PAIRS, QUARANTINE, SUMMARY, write_records
+from curate.store.files import ORIGIN, PAIRS, QUARANTINE, SUMMARY, write_records
 from curate.store.origin import Origin, claim
 from curate.store.outcomes import QuarantinedRow
 from curate.store.previous_pairs import PairHistory, PreviousPairs
@@ -28,6 +28,7 @@ from curate.store.throughput import Throughput, rates, throughput
 from curate.workers.pool import Pool
 from engine.errors import UNREADABLE, DataError
 from engine.files.atomic import write_file
+from engine.files.seals import damage, seal
 from engine.records import Candidates, Preference, Provenance
 
 OpenPool = Callable[[], AbstractContextManager[Pool]]
@@ -82,6 +83,7 @@ def curate(
             throughput=speed or _earlier_speed(folder / SUMMARY),
         )
         write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))
+        seal(folder, (ORIGIN, PAIRS, QUARANTINE, SUMMARY))
     return summary
 
 
@@ -173,7 +175,7 @@ def pair_item(
 
 def _earlier_speed(path: Path) -> Throughput | None:
     """What an earlier command said of its speed; nothing was sampled since."""
-    if not path.is_file():
+    if not path.is_file() or damage(path.parent, path.name):
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=CurateSummary).throughput

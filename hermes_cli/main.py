@@ -170,12 +170,13 @@ def evaluate(
     folder, settings = _open_run(context)
     folder.require_base()
     from hermes_cli.stages.engine_holder import LazyEngine
-    from hermes_cli.stages.evaluate import bring_evaluation, finish, held_out_source
+    from hermes_cli.stages.evaluate import bring_evaluation, eval_origin, finish, held_out_source
 
     source = held_out_source(settings)
+    origin = eval_origin(folder, settings, source)
     with closing(LazyEngine(folder, settings)) as engine:
         for number in folder.rounds():
-            bring_evaluation(folder, settings, number, source, engine.serving)
+            bring_evaluation(folder, settings, number, source, origin, engine.serving)
     finish(folder)
 
 

@@ -1,12 +1,9 @@
-"""Safetensors files: written whole or not at all, their layout, and their fingerprint."""
+"""Safetensors files: written whole or not at all, and their layout."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,9 +18,6 @@ TensorLayout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and type of every tensor by its name."""
 WEIGHT_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """Types that weights may have."""
-SETTLED = 10**9
-"""Nanoseconds after which a second change of a file has another time than the first, whatever its clock."""
-_digests: dict[tuple[int, ...], str] = {}
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -103,28 +97,3 @@ def check_tensors(found: TensorLayout, model: nn.Module, where: Path) -> None:
     ]
     if problems:
         raise CheckpointError(f"{where}: the weights do not fit: {'; '.join(problems)}")
-
-
-def file_fingerprint(path: Path) -> str:
-    """Sixteen hex digits of a file's content.
-
-    Digesting gigabytes takes longer than a GPU takes for the rest of a swap, so a file that has not changed
-    since this process read it is not read again.
-
-    Raises:
-        CheckpointError: there is no such file.
-    """
-    try:
-        with path.open("rb") as stream:
-            found = os.fstat(stream.fileno())
-            identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-            if identity in _digests:
-                return _digests[identity]
-            begun = time.time_ns()
-            digest = hashlib.file_digest(stream, partial(hashlib.blake2b, digest_size=8)).hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    # A younger file may change once more without another time, so its digest is not remembered.
-    if begun - found.st_ctime_ns > SETTLED:
-        _digests[identity] = digest
-    return digest

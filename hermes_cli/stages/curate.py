@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,7 +19,7 @@ from engine.machine.probe import gpu_count
 from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages.evaluate import image_size, open_engine, start_engine
+from hermes_cli.stages.evaluate import image_size, open_engine, serving_of, start_engine
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def curate_round(
     from curate.scoring.scorers import open_scorers
     from curate.store.origin import origin_of, require_same_scorers
     from curate.store.previous_pairs import PairHistory
+    from engine.checkpoints.weights import fingerprint
     from engine.samplers.text_limits import prompt_cutter
 
     if not source.oracle and not settings.model:
@@ -113,9 +114,8 @@ def curate_round(
     target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
     if fresh:
         _remove(target)
-    origin = origin_of(
-        source, settings.curate, scorers, number, settings.seed, **_serving(settings, checkpoint)
-    )
+    model, serving = fingerprint(checkpoint), serving_of(settings.engine)
+    origin = origin_of(source, settings.curate, scorers, number, settings.seed, model=model, **serving)
     history = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
@@ -143,23 +143,6 @@ def curate_round(
         _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
     return summary
-
-
-def _serving(settings: RunSettings, checkpoint: Path) -> dict[str, Any]:
-    """What of the engine decides its samples, as `origin_of` takes it."""
-    from engine.checkpoints.weights import fingerprint
-    from engine.devices import compute_device
-    from engine.machine.precision import serving_dtype
-    from engine.samplers.setting import sampler_for
-
-    device = compute_device()
-    return {
-        "model": fingerprint(checkpoint),
-        "precision": serving_dtype(settings.engine.dtype),
-        "sampler": sampler_for(settings.engine.sampler, device),
-        "device": device.type,
-        "deterministic": settings.engine.deterministic or device.type == "cpu",
-    }
 
 
 @contextmanager

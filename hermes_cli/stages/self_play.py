@@ -23,12 +23,13 @@ from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings, store_settings
 from hermes_cli.stages.curate import SHEET, curate_round, training_source
 from hermes_cli.stages.engine_holder import LazyEngine
-from hermes_cli.stages.evaluate import bring_evaluation, finish, held_out_source, unknown_gap
+from hermes_cli.stages.evaluate import bring_evaluation, eval_origin, finish, held_out_source, unknown_gap
 from hermes_cli.stages.launcher import PARENT
 from hermes_cli.stages.stopping import why_stop
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
+    from curate.evaluation.records import EvalOrigin
     from curate.sources import Source
     from train.config import TrainConfig
 
@@ -69,9 +70,10 @@ def run_rounds(folder: RunFolder, settings: RunSettings, request: RunRequest) ->
     folder.require_base()
     require_shares(settings.train, request.ranks)
     held_out = held_out_source(settings)
+    origin = eval_origin(folder, settings, held_out)
     require_questions(settings, request, training_source(settings), held_out)
     with folder.held(), closing(LazyEngine(folder, settings, request.ranks)) as engine:
-        _run(folder, settings, request, engine, held_out)
+        _run(folder, settings, request, engine, held_out, origin)
     return finish(folder)
 
 
@@ -105,6 +107,7 @@ def _run(
     request: RunRequest,
     engine: LazyEngine,
     held_out: Source,
+    origin: EvalOrigin,
 ) -> None:
     if line := earlier_kept(folder.root):
         say(line)
@@ -113,7 +116,7 @@ def _run(
     for number in range(request.rounds + 1):
         if number:
             _bring_weights(folder, settings, number, request.ranks, engine)
-        bring_evaluation(folder, settings, number, held_out, engine.serving)
+        bring_evaluation(folder, settings, number, held_out, origin, engine.serving)
         if why := _why_stop(folder, number, request):
             ended = f"stopped after round {number}: {why}"
             say(ended)

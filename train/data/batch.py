@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.checkpoints.weights import load_config
 from engine.errors import DataError
-from engine.files.clip_features import FEATURES, open_features
+from engine.files.clip_features import FEATURES, check_features, open_features
 from engine.models.masks import feature_mask, mmu_mask, t2i_mask
 from engine.models.showo_config import ShowoConfig
 from engine.models.showo_vocabulary import Vocabulary
@@ -108,7 +108,7 @@ class Layout:
         `features` names the file of the image's CLIP features; a model that understands those has
         `[mmu] system [soi] features [eoi] prompt caption [eos]`.
         """
-        seen = self._read_features(features) if self.config.w_clip_vit else None
+        seen = self._read_features(features, codes) if self.config.w_clip_vit else None
         if seen is None:
             prompt = self.words.mmu_prompt(codes, self._caption_prompt)
         else:
@@ -148,8 +148,8 @@ class Layout:
         codes = preference.image_codes if which is None else getattr(preference.images, which).codes
         return self.image_row(preference.caption if mask.text else "", codes, mask.masked)
 
-    def _read_features(self, name: str) -> NDArray[np.float32]:
-        return open_features(self._features, name, self.config.clip_tokens, self.config.clip_size)
+    def _read_features(self, name: str, codes: Sequence[int]) -> NDArray[np.float32]:
+        return open_features(self._features, name, codes, self.config.clip_tokens, self.config.clip_size)
 
     def stack(self, rows: Sequence[Row]) -> Rows:
         """Rows of any kinds and lengths as one padded batch."""
@@ -198,7 +198,8 @@ class Layout:
                         f"does not fit this checkpoint ({tokens} codes below {codebook}): curate again"
                     )
             if shown and self.config.w_clip_vit:
-                self._read_features(one.image_features)
+                sizes = self.config.clip_tokens, self.config.clip_size
+                check_features(self._features, one.image_features, *sizes)
             captions = [one.captions.win, one.captions.lose] if one.captions else []
             if any(not 0 <= token < ids for caption in captions for token in caption.token_ids):
                 raise DataError(

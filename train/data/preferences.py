@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import UNREADABLE, DataError
+from engine.files.seals import require_sealed
 from engine.records import CaptionCandidate, Preference
 from train.config import TrainConfig
 
@@ -17,11 +18,12 @@ def load_preferences(path: Path) -> list[Preference]:
     """The records of a JSON-lines file, in file order.
 
     Raises:
-        DataError: the file is missing or empty, a line is no preference, or an id occurs twice; the
-            message names file and line.
+        DataError: the file is missing, empty or not as it was sealed, a line is no preference, or an id
+            occurs twice; the message names file and line.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; `hermes curate` writes it")
+    require_sealed(path, "run `hermes curate` again, or import the pairs again")
     decoder = msgspec.json.Decoder(Preference)
     found: dict[str, Preference] = {}
     with path.open("rb") as lines:
