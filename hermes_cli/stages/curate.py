@@ -19,7 +19,7 @@ from engine.machine.probe import gpu_count
 from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages.evaluate import image_size, open_engine, start_engine
+from hermes_cli.stages.evaluate import image_size, model_passes, open_engine, start_engine
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def curate_round(
     total, label = source.counts.rows, f"curate round {number}"
     with logged(folder.events, number, "curate", total=total, label=label) as stage:
         stage.weights = origin.model
+        stage.advance(0, model_passes)
         summary = curate(
             pool, source, settings.curate, target, origin, history, stage.advance, retry_failed, keep
         )
