@@ -6,7 +6,8 @@ import io
 import os
 import signal
 import sys
-from contextlib import closing
+import warnings
+from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 # No Python that a command starts takes a user's train.py or json.py, which lies where she types, for ours.
 os.environ["PYTHONSAFEPATH"] = "1"
+
+# Meant for who writes code, and said by every rank.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -305,7 +309,13 @@ def main() -> None:
     received: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
+        if received:
+            os._exit(128 + number)
         received.append(number)
+        # A process that a command has started leaves the words to it.
+        if "HERMES_PARENT" not in os.environ:
+            with suppress(RuntimeError):  # It came amidst a write.
+                typer.secho("hermes: stopped; the same command goes on from there", fg="yellow", err=True)
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -316,21 +326,15 @@ def main() -> None:
     try:
         _require_own_packages()
         app()
-    except HermesError as error:
-        typer.secho(f"hermes: {error}", fg="red", err=True)
+    except BaseException as error:
         sys.stdout.flush()
-        sys.stderr.flush()
-        sys.exit(1)
-    except (KeyboardInterrupt, SystemExit):
-        if not received:
+        if received:
+            # Worker threads of torch and vLLM may hold the interpreter at exit after an interrupt.
+            os._exit(128 + received[0])
+        if not isinstance(error, HermesError):
             raise
-        # A process that a command has started leaves the words to it.
-        if "HERMES_PARENT" not in os.environ:
-            words = "hermes: stopped; the same command goes on from there"
-            typer.secho(words, fg="yellow", err=True)
-        sys.stdout.flush()
-        # Worker threads of torch and vLLM may hold the interpreter at exit after an interrupt.
-        os._exit(128 + received[0])
+        typer.secho(f"hermes: {error}", fg="red", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

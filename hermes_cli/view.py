@@ -70,22 +70,23 @@ def progress_bar(label: str, total: int | None) -> Iterator[Advance]:
 
     Where output is no terminal it is a line, twice a minute and at the end.
     """
-    ended = Event()
+    ended, shown = Event(), console.is_terminal
+    room = Column(ratio=1, no_wrap=True, overflow="ellipsis") if shown else Column(no_wrap=True)
     bar = Progress(
         TextColumn("{task.description}", style="bold"),
-        *([BarColumn(bar_width=min(40, console.width // 8))] if console.is_terminal else []),
+        *([BarColumn(bar_width=min(40, console.width // 8))] if shown else []),
         MofNCompleteColumn(),
         _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("left"),
-        _Notes(Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        _Notes(room),
         console=console,
         # The steps of a large model take minutes.
         speed_estimate_period=3600,
-        expand=True,
+        expand=shown,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not shown,
     )
     task = bar.add_task(label, total=total, note="", live=str)
 
@@ -96,11 +97,14 @@ def progress_bar(label: str, total: int | None) -> Iterator[Advance]:
         if note:
             bar.update(task, **{"live" if callable(note) else "note": note})
 
+    def line() -> None:
+        (console if shown else Console(width=200)).print(bar)
+
     def log() -> None:
         while not ended.wait(SILENCE):
-            console.print(bar)
+            line()
 
-    if not console.is_terminal:
+    if not shown:
         Thread(target=log, daemon=True).start()
     try:
         with bar:
@@ -110,7 +114,7 @@ def progress_bar(label: str, total: int | None) -> Iterator[Advance]:
     finally:
         ended.set()
         if bar.tasks[task].completed:
-            console.print(bar)
+            line()
 
 
 def say(text: str) -> None:
