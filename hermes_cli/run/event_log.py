@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -175,7 +175,7 @@ class StageLog:
         self.bar: Advance | None = None
         """The bar that shows it."""
 
-    def reached(self, done: int, total: int | None = None, note: str = "") -> None:
+    def reached(self, done: int, total: int | None = None, note: str | Callable[[], str] = "") -> None:
         """So many units are done in all."""
         if self.bar is not None:
             self.bar(done - (self._done if self._counts else 0), note, total)
@@ -185,7 +185,7 @@ class StageLog:
             log_event(self._log, self.event("progress"))
             self._written = now
 
-    def advance(self, count: int, note: str = "") -> None:
+    def advance(self, count: int, note: str | Callable[[], str] = "") -> None:
         """So many more units are done."""
         self.reached((self._done if self._counts else 0) + count, note=note)
 

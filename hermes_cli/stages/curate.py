@@ -19,7 +19,7 @@ from engine.machine.probe import gpu_count
 from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages.evaluate import image_size, open_engine, serving_of, start_engine
+from hermes_cli.stages.evaluate import image_size, model_passes, open_engine, serving_of, start_engine
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def curate_round(
     total, label = source.counts.rows, f"curate round {number}"
     with logged(folder.events, number, "curate", total=total, label=label) as stage:
         stage.weights = origin.model
+        stage.advance(0, model_passes)
         summary = curate(
             pool,
             source,

@@ -45,6 +45,13 @@ def start_engine(settings: EngineSettings, checkpoint: Path, plan: Plan | None =
     )
 
 
+def model_passes() -> str:
+    """How often this process has run the served model, which moves where nothing else does for minutes."""
+    from engine.metering.stopwatch import FORWARD
+
+    return f"{FORWARD.passes:,} passes" if FORWARD.passes else ""
+
+
 @contextmanager
 def open_engine(settings: RunSettings, checkpoint: Path, plan: Plan | None = None) -> Iterator[Engine]:
     """A running engine on a checkpoint, closed at the end; planned here, and said, where nobody has yet.
@@ -195,6 +202,7 @@ def evaluate_round(
     gallery = GalleryKeeper(items)
     label = f"evaluate {round_name(number)}"
     with logged(folder.events, number, "eval", False, len(items), label) as stage:
+        stage.advance(0, model_passes)
         report = measure_gap(engine, similarity, source, settings.eval, stage.advance, gallery.keep)
         stage.weights = report.fingerprint
         gallery.write(folder.gallery(number), report.fingerprint, engine.decode, source)

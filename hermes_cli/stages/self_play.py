@@ -44,7 +44,7 @@ def train_in_child(folder: RunFolder, settings: RunSettings, number: int, ranks:
 
     # Commands that came meanwhile may have stored others; this run keeps to its own.
     store_settings(folder.settings, settings)
-    command = [sys.executable, "-m", "hermes_cli.main", "train", "--run", str(folder.root)]
+    command = [sys.executable, "-m", "hermes_cli", "train", "--run", str(folder.root)]
     command += ["--round", str(number), "--ranks", str(ranks)]
     child = subprocess.run(command, check=False, env={**environment_for_children(), PARENT: str(os.getpid())})
     if child.returncode:
