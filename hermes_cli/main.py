@@ -79,6 +79,7 @@ def curate(
     max_bad: options.MaxBad = None,
     model: options.Model = None,
     data: options.Data = None,
+    images: options.Images = None,
     questions: options.Questions = None,
     similarity: options.Similarity = None,
     rules: options.Rules = None,
@@ -162,6 +163,7 @@ def evaluate(
     limit: options.EvalLimit = None,
     model: options.Model = None,
     data: options.Data = None,
+    images: options.Images = None,
     config: options.Config = None,
     assignments: options.Set = None,
 ) -> None:
@@ -197,6 +199,7 @@ def run_command(
     max_bad: options.MaxBad = None,
     model: options.Model = None,
     data: options.Data = None,
+    images: options.Images = None,
     questions: options.Questions = None,
     similarity: options.Similarity = None,
     rules: options.Rules = None,

@@ -54,6 +54,14 @@ Data = Annotated[
         "WebDataset. `kind:PATH` says which.",
     ),
 ]
+Images = Annotated[
+    str | None,
+    setting(
+        "images",
+        "Folder that image names start from; without, the data set's own.",
+        read=lambda folder: str(Path(folder).expanduser().absolute()),
+    ),
+]
 Seed = Annotated[int | None, setting("seed", "Seed of sampling and training.")]
 N = Annotated[int | None, setting("curate.n", "Candidates of each kind for each item.")]
 Limit = Annotated[int | None, setting("curate.limit", "Number of items.", min=1)]

@@ -27,6 +27,7 @@ class StyleName(StrEnum):
 def make_questions(
     to: Annotated[Path, typer.Option("--to", help="TIFA file to write.")],
     data: Annotated[str, typer.Option("--data", help="`shapes`, or the path of a data set.")] = "shapes",
+    images: Annotated[str, typer.Option("--images", help="Folder that image names start from.")] = "",
     url: Annotated[
         str | None,
         typer.Option("--url", help="OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."),
@@ -78,7 +79,8 @@ def make_questions(
     writing = WritingSettings(
         style=style.value, batch=batch, max_tokens=max_tokens, temperature=temperature, seed=seed
     )
-    items = training_source(RunSettings(data=data, seed=seed, curate=CurateConfig(limit=limit))).items()
+    settings = RunSettings(data=data, images=images, seed=seed, curate=CurateConfig(limit=limit))
+    items = training_source(settings).items()
     if not models.reader.url:
         _collect(items, QuestionMaker(writing), to)
         return

@@ -74,7 +74,8 @@ def held_out_source(settings: RunSettings) -> Source:
     from curate.sources import load_source
 
     config = settings.eval
-    source = load_source(settings.data, config.split, config.limit, config.seed, image_size(settings.model))
+    size = image_size(settings.model)
+    source = load_source(settings.data, config.split, config.limit, config.seed, size, images=settings.images)
     if not source.counts.with_questions:
         raise DataError(
             f"{source.name}: no held-out item has a question that can be scored, so there is no gap "

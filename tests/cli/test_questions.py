@@ -83,11 +83,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def data_set(folder: Path, colors: list[str]) -> Path:
-    Image.new("RGB", (48, 48), (200, 30, 30)).save(folder / "a.png")
+    Image.new("RGB", (48, 48), (200, 30, 30)).save(folder / f"{colors[0]}.png")
     rows = [
         {
             "id": f"item-{color}",
-            "image": "a.png",
+            "image": f"{color}.png",
             "caption": caption(color),
             "questions": [
                 {"question": OWN.question, "choices": OWN.choices, "answer": OWN.answer, "kind": OWN.kind}
