@@ -71,7 +71,7 @@ def curate(
             sampler=origin.sampler,
             precision=origin.precision,
             device=origin.device,
-            dropped_questions=work.dropped_questions,
+            questions_left_out=dict(work.questions_left_out.most_common()),
             without_questions=work.without_questions,
             throughput=speed or _earlier_speed(folder / SUMMARY),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from curate.bad_rows import too_many_bad
@@ -25,8 +26,10 @@ class MissingRows:
         self._missing: dict[int, int] = {}
         """Rows of a block that are not back yet."""
         self._bad, self._first = 0, ""
-        self.rows = self.dropped_questions = self.without_questions = 0
-        """Rows that were met so far, questions of theirs that were left out, and items that have none."""
+        self.rows = self.without_questions = 0
+        """Rows that were met so far, and items that have no question."""
+        self.questions_left_out: Counter[str] = Counter()
+        """Reason -> questions of theirs."""
 
     def chunks(self) -> Iterator[Chunk]:
         """Chunks of rows to be sampled. Stores those that are bad by themselves.
@@ -38,7 +41,8 @@ class MissingRows:
         for block, numbered in itertools.groupby(enumerate(self._source.rows()), lambda one: one[0] // size):
             rows = list(numbered)
             self.rows += len(rows)
-            self.dropped_questions += sum(len(row.dropped) for _, row in rows)
+            # Behind a colon stands what concerns one question.
+            self.questions_left_out.update(why.partition(":")[0] for _, row in rows for why in row.dropped)
             self.without_questions += sum(row.item is not None and not row.item.questions for _, row in rows)
             done = self._done(block, rows)
             bad: list[Outcome] = []

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
-"""What decoding a file raises; of bytes that are no UTF-8, msgspec leaves the error to Python."""
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON raises: msgspec leaves bytes that are no UTF-8, and nesting without end, to Python."""
 
 
 class HermesError(Exception):

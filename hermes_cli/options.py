@@ -46,14 +46,11 @@ Config = Annotated[Path | None, typer.Option("--config", help="TOML file of sett
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
 
 Model = Annotated[str | None, setting("model", "Base checkpoint folder; without, the embedded model.")]
-Data = Annotated[
-    str | None,
-    setting(
-        "data",
-        "`shapes`, or the path of a data set: JSON, JSON lines, CSV, Parquet, a saved `datasets` folder, "
-        "WebDataset. `kind:PATH` says which.",
-    ),
-]
+DATA_SETS = (
+    "`shapes`, or the path of a data set: JSON, JSON lines, CSV, Parquet, a saved `datasets` folder, "
+    "WebDataset. `kind:PATH` says which."
+)
+Data = Annotated[str | None, setting("data", DATA_SETS)]
 Images = Annotated[
     str | None,
     setting(

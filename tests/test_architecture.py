@@ -27,6 +27,7 @@ FLOORS = {
             "shapes",
             "sheet",
             "bad_rows",
+            "answers",
             "sources",
             "config",
             "rules",

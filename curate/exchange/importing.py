@@ -15,6 +15,7 @@ from curate.exchange.files import SourceRow, read_rows, row_files
 from curate.exchange.incoming import READERS, UnusableError, detect_format
 from curate.sources import RowProblem
 from curate.sources.digest import files_digest
+from curate.sources.rows import printable
 from curate.store.files import IMPORTED, ORIGIN, PAIRS, QUARANTINE, SUMMARY
 from curate.store.summary import Counting
 from engine.errors import ConfigError, DataError
@@ -94,7 +95,7 @@ def import_pairs(
                 for row in read_rows(file):
                     preference, problems = intake.take(row, encoder)
                     for reason in problems:
-                        write_problem(_line(RowProblem(where=row.where, reason=reason)))
+                        write_problem(_line(RowProblem(where=row.where, reason=printable(reason))))
                     if preference is not None:
                         write_pair(_line(preference))
                         pair_digest.update(_line(preference))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from curate.exchange.pictures import is_picture_name
+from curate.sources.fields import FieldError, as_text
 from engine.errors import UNREADABLE
 from engine.records import Preference, Record
 
@@ -17,6 +18,7 @@ OFFICIAL_THRESHOLD = 0.6
 """What a winning image must exceed; of rows that fail, the official script writes another item's images."""
 FILTERED = f"image scores are equal or not above {OFFICIAL_THRESHOLD}: such rows name another item's images"
 ABSENT = "none in the imported rows"
+_OVERALL = ("overall_response", "overall_image")
 
 Result = TypeVar("Result")
 Fields = Mapping[str, Any]
@@ -97,8 +99,9 @@ def table(fields: Fields) -> IncomingRow:
 def native(fields: Fields) -> IncomingRow:
     """A native record."""
     try:
-        record = msgspec.convert(fields, Preference)
-    except msgspec.ValidationError as error:
+        # Encoded, so that half surrogates and endless numbers, which could not be written, are found here.
+        record = msgspec.json.decode(msgspec.json.encode(fields), type=Preference)
+    except (*UNREADABLE, ValueError, OverflowError) as error:
         raise UnusableError(f"not a native record: {error}") from error
     return IncomingRow(id=record.id, caption=record.caption, record=record)
 
@@ -113,12 +116,27 @@ def trl(fields: Fields) -> IncomingRow:
 
 
 def align_anything(fields: Fields) -> IncomingRow:
-    """A row of either task of align-anything; `prompt` may stand for `question`."""
+    """A row of either task of align-anything, of its scripts or of its published preferences; `question` may
+    stand for `prompt`."""
+    fields = _published(fields)
     if "better_image" in fields or "worse_image" in fields:
-        images = _image_pair(fields, "better_image", "worse_image")
-        return IncomingRow(caption=_text(fields.get("prompt"), "the prompt"), images=images)
+        images, caption = _image_pair(fields, "better_image", "worse_image"), fields.get("prompt")
+        caption = fields.get("question") if caption is None else caption
+        return IncomingRow(caption=_text(caption, "the prompt"), images=images)
     captions = _caption_pair(fields, "better_response", "worse_response")
     return IncomingRow(image=_picture(fields.get("image")), captions=captions)
+
+
+def _published(fields: Fields) -> Fields:
+    """A published preference, which says the number of the better side, under the scripts' names."""
+    better = next((fields[name] for name in _OVERALL if fields.get(name) is not None), None)
+    if better is None:
+        return fields
+    if better not in (1, 2, "1", "2"):
+        raise UnusableError(f"neither side is preferred: overall is {str(better)[:20]!r}, not 1 or 2")
+    what, worse = "image" if "image_1" in fields else "response", 3 - int(better)
+    sides = {f"better_{what}": f"{what}_{3 - worse}", f"worse_{what}": f"{what}_{worse}"}
+    return {**fields, **{name: fields.get(published) for name, published in sides.items()}}
 
 
 READERS: dict[str, Callable[[Fields], IncomingRow]] = {
@@ -134,6 +152,8 @@ _FORMAT_OF = {
     "img_path": "official",
     "better_image": "align-anything",
     "better_response": "align-anything",
+    "response_1": "align-anything",
+    "image_1": "align-anything",
     "chosen": "trl",
     "caption_win": "parquet",
     "image_win": "parquet",
@@ -148,6 +168,7 @@ def detect_format(fields: Fields) -> str:
 
 def _both_pairs(fields: Fields) -> IncomingRow:
     number, caption = fields.get("id"), fields.get("caption")
+    number = str(number) if isinstance(number, int) and not isinstance(number, bool) else number
     image = fields.get("image") or fields.get("img_path")
 
     def pair(read: Callable[..., Result], win: str, lose: str, score: str) -> Result | str:
@@ -156,8 +177,8 @@ def _both_pairs(fields: Fields) -> IncomingRow:
         return attempt(partial(read, fields, win, lose, score))
 
     return IncomingRow(
-        id=str(number) if isinstance(number, str | int) and not isinstance(number, bool) else "",
-        caption=caption.strip() if isinstance(caption, str) else "",
+        id=_text(number, "the id") if isinstance(number, str) and number.strip() else "",
+        caption=_text(caption, "the caption") if isinstance(caption, str) and caption.strip() else "",
         image=_picture(image) if image else None,
         captions=pair(_caption_pair, "caption_win", "caption_lose", "bert_score"),
         images=pair(_image_pair, "image_win", "image_lose", "vqa_score"),
@@ -190,7 +211,7 @@ def _scores(fields: Fields, name: str) -> tuple[float, float]:
     given = [fields.get(f"{name}_{side}") for side in ("win", "lose")]
     if not name or given == [None, None]:
         return 1.0, 0.0
-    if not all(isinstance(one, int | float) and math.isfinite(one) for one in given):
+    if not all(isinstance(one, int | float) and abs(one) < sys.float_info.max for one in given):
         raise UnusableError(f"a score is not a number: {given!r}")
     win, lose = (float(one) for one in given if one is not None)
     if win < lose:
@@ -205,14 +226,15 @@ def _last_message(value: object) -> object:
     if isinstance(value, Mapping):
         value = value.get("content")
     if isinstance(value, list):
-        parts = [one for one in value if isinstance(one, Mapping) and one.get("type") == "text"]
-        value = " ".join(str(one.get("text")) for one in parts)
+        # Tables give a part all fields of its neighbours; those that it lacks are null.
+        parts = [one.get("text") for one in value if isinstance(one, Mapping) and one.get("type") == "text"]
+        texts = [one for one in parts if one is not None]
+        value = " ".join(texts) if all(isinstance(one, str) for one in texts) and texts else None
     return value
 
 
 def _text(value: object, what: str) -> str:
-    if not isinstance(value, str):
-        raise UnusableError(f"{what} is missing" if value is None else f"{what} is not text")
-    if not (text := value.strip()):
-        raise UnusableError(f"{what} is empty")
-    return text
+    try:
+        return as_text(value, what)
+    except FieldError as error:
+        raise UnusableError(str(error)) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from curate.exchange.pictures import LOSE, REAL, WIN
@@ -11,10 +11,14 @@ from engine.records import Preference
 CAPTION_PAIRS, IMAGE_PAIRS = "caption pairs", "image pairs"
 LLAMA_FACTORY_NAME = "hermes_captions"
 PLACEHOLDER = "<image>"
-"""What ms-swift and LLaMA-Factory replace by an image, wherever it stands in a text."""
+LLAMA_FACTORY_TOKENS = (PLACEHOLDER, "<video>", "<audio>")
+SWIFT_TOKENS = (*LLAMA_FACTORY_TOKENS, "<bbox>", "<ref-object>", "<cot-process>", "<start-image>")
+"""What the tools replace by other data, or count, wherever it stands in a text."""
 NO_COMPLETION = "the layout has no images as answers"
 BOTH_NEEDED = "the layout needs pairs of both sides"
-HAS_PLACEHOLDER = f"a caption holds {PLACEHOLDER}, which stands for an image there"
+
+MOST_DIGITS = 19
+"""Numbers of so many digits do not fit JSON's 64 bits."""
 
 Fields = dict[str, Any]
 NameImage = Callable[[str], str]
@@ -69,7 +73,8 @@ def official(preference: Preference, name: NameImage, question: str) -> Iterator
 
 def _number(item: str) -> int | str:
     """An official id is a number; an id that is none stays as it is."""
-    return int(item) if item.isascii() and item.isdigit() and str(int(item)) == item else item
+    plain = item.isascii() and item.isdigit() and len(item) < MOST_DIGITS
+    return int(item) if plain and str(int(item)) == item else item
 
 
 def trl(preference: Preference, name: NameImage, question: str) -> Iterator[LayoutRow | LeftOut]:
@@ -102,14 +107,12 @@ def ms_swift(preference: Preference, name: NameImage, question: str) -> Iterator
 
     if pair := preference.captions:
         row = messages(pair.win.text, name(REAL)) | {"rejected_response": pair.lose.text}
-        yield _unless_placeholder(
-            LayoutRow("captions.jsonl", row, (REAL,), (CAPTION_PAIRS,)), pair.win.text, pair.lose.text
-        )
+        held = LayoutRow("captions.jsonl", row, (REAL,), (CAPTION_PAIRS,))
+        yield _unless_any(SWIFT_TOKENS, held, question, pair.win.text, pair.lose.text)
     if preference.images:
         row = messages(preference.caption, name(WIN)) | {"rejected_images": [name(LOSE)]}
-        yield _unless_placeholder(
-            LayoutRow("images.jsonl", row, (WIN, LOSE), (IMAGE_PAIRS,)), preference.caption
-        )
+        held = LayoutRow("images.jsonl", row, (WIN, LOSE), (IMAGE_PAIRS,))
+        yield _unless_any(SWIFT_TOKENS, held, question, preference.caption)
 
 
 def llama_factory(preference: Preference, name: NameImage, question: str) -> Iterator[LayoutRow | LeftOut]:
@@ -121,9 +124,8 @@ def llama_factory(preference: Preference, name: NameImage, question: str) -> Ite
             "rejected": {"from": "gpt", "value": pair.lose.text},
             "images": [name(REAL)],
         }
-        yield _unless_placeholder(
-            LayoutRow("pairs.json", row, (REAL,), (CAPTION_PAIRS,)), pair.win.text, pair.lose.text
-        )
+        held = LayoutRow("pairs.json", row, (REAL,), (CAPTION_PAIRS,))
+        yield _unless_any(LLAMA_FACTORY_TOKENS, held, question, pair.win.text, pair.lose.text)
     if preference.images:
         yield LeftOut(IMAGE_PAIRS, NO_COMPLETION)
 
@@ -135,10 +137,9 @@ def llama_factory_info() -> Fields:
     return {LLAMA_FACTORY_NAME: entry}
 
 
-def _unless_placeholder(row: LayoutRow, *captions: str) -> LayoutRow | LeftOut:
-    if any(PLACEHOLDER in caption for caption in captions):
-        return LeftOut(row.pairs[0], HAS_PLACEHOLDER)
-    return row
+def _unless_any(tokens: Sequence[str], row: LayoutRow, *texts: str) -> LayoutRow | LeftOut:
+    found = next((token for token in tokens if any(token in text for text in texts)), None)
+    return LeftOut(row.pairs[0], f"a text holds {found}, which stands for other data there") if found else row
 
 
 def align_anything(preference: Preference, name: NameImage, question: str) -> Iterator[LayoutRow | LeftOut]:

@@ -103,7 +103,7 @@ def _from_object(value: object) -> Question | str:
         # Refuses what could not be written into a file, such as half surrogates.
         msgspec.json.encode(value)
         row = msgspec.convert(value, _Written)
-    except (*UNREADABLE, ValueError, OverflowError, RecursionError):
+    except (*UNREADABLE, ValueError, OverflowError):
         return MALFORMED
     kind = row.type if row.type in (*TYPES, LIVING) else ""
     return _checked(row.question, [str(one) for one in row.choices], str(row.answer), row.element, kind)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from curate.answers import choice_at, same_choice
 from curate.sources.json_objects import json_objects
 from engine.errors import UNREADABLE, DataError
 from engine.files.atomic import write_parts
@@ -51,8 +52,8 @@ class _Row(msgspec.Struct):
     question: str
     choices: list[Value]
     answer: Value
-    id: str | int = ""
-    caption: str = ""
+    id: str | int | None = None
+    caption: str | None = None
     answer_type: str | None = None
     element_type: str | None = None
     element: str | None = None
@@ -104,18 +105,20 @@ def _question(value: dict[str, Any]) -> TifaQuestion | str:
         # Refuses half surrogates and endless numbers, which could not be written back.
         msgspec.json.encode(value)
         row = msgspec.convert(value, _Row)
-    except (*UNREADABLE, ValueError, OverflowError, RecursionError) as error:
+    except (*UNREADABLE, ValueError, OverflowError) as error:
         return str(error)
-    if row.id == "" and not row.caption:
+    if row.id in (None, "") and not row.caption:
         return "neither an id nor a caption says what the question is about"
-    known = _Row.__struct_fields__
+    known, choices, answer = _Row.__struct_fields__, tuple(map(str, row.choices)), str(row.answer)
+    if isinstance(row.answer, int) and same_choice(answer, choices) is None:
+        answer = choice_at(row.answer, choices) or answer
     return TifaQuestion(
-        id=row.id,
-        caption=row.caption,
+        id="" if row.id is None else row.id,
+        caption=row.caption or "",
         question=Question(
             question=row.question,
-            choices=tuple(map(str, row.choices)),
-            answer=str(row.answer),
+            choices=choices,
+            answer=answer,
             kind=row.element_type or row.answer_type or "other",
             element=row.element or "",
         ),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from curate.answers import distinct, named_choice, normalised, same_choice
 from engine.records import Question, Record
 
 LONGEST_QUESTION, LONGEST_CHOICE = 300, 100
@@ -22,37 +21,12 @@ ASTRAY = "the answer is not among the choices"
 TWICE = "asked before"
 UNREADABLE = "the reader answers otherwise"
 
-_NUMBERS = {
-    "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5",
-    "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10",
-}  # fmt: skip
-_ARTICLES = ("a", "an", "the")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
-_DECIMAL = re.compile(r"\d+\.\d+")
-
 
 class Sifted(Record):
     """Questions that pass, and how many do not for which reason."""
 
     kept: tuple[Question, ...]
     rejected: dict[str, int]
-
-
-def normalised(text: str) -> str:
-    """A text as answers are compared: small letters, no punctuation, no articles, numbers to ten as digits.
-
-    These are the steps of the VQA evaluation; a text that consists of nothing else stays as it is.
-    """
-    small = text.casefold()
-    words = _THOUSANDS.sub("", small).replace("'", "").split()
-    plain = " ".join(word if _DECIMAL.fullmatch(word) else _unmarked(word) for word in words).split()
-    told = [_NUMBERS.get(word, word) for word in plain if word not in _ARTICLES]
-    return " ".join(told) or " ".join(small.split())
-
-
-def _unmarked(word: str) -> str:
-    """A word with blanks for its punctuation and symbols; what belongs to letters, in any script, stays."""
-    return "".join(" " if unicodedata.category(one)[0] in "PS" else one for one in word)
 
 
 def checked(question: Question) -> Question | str:
@@ -65,15 +39,13 @@ def checked(question: Question) -> Question | str:
         return EMPTY_CHOICE
     if len(text) > LONGEST_QUESTION or max(map(len, (*choices, question.element))) > LONGEST_CHOICE:
         return LONG
-    different: dict[str, str] = {}
-    for choice in choices:
-        different.setdefault(normalised(choice), choice)
+    different = distinct(choices)
     if len(different) < 2:
         return ONE_CHOICE
-    answer = different.get(normalised(question.answer))
+    answer = named_choice(question.answer, choices)
     if answer is None:
         return ASTRAY
-    return msgspec.structs.replace(question, question=text, choices=tuple(different.values()), answer=answer)
+    return msgspec.structs.replace(question, question=text, choices=different, answer=answer)
 
 
 def identity(question: Question) -> tuple[str, frozenset[str]]:
@@ -104,8 +76,7 @@ def read_choice(text: str, choices: Sequence[str]) -> str | None:
     The answer is the first line that is not empty; nothing is searched for a choice in it.
     """
     line = next((one for one in text.split("\n") if one.strip()), "")
-    told = normalised(line.strip().removeprefix("Answer:"))
-    return next((choice for choice in choices if normalised(choice) == told), None)
+    return same_choice(line.strip().removeprefix("Answer:"), choices)
 
 
 def answered(question: Question, text: str) -> bool:

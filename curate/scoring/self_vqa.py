@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from curate.answers import same_choice
 from curate.scoring.similarity import Similarity, cosines
 from engine.records import Answer, Question
 
@@ -14,10 +15,9 @@ def match_choice(text: str, choices: Sequence[str], similarity: Similarity) -> s
 
     Source: the official script, which takes the nearest choice by sentence similarity always.
     """
+    if (same := same_choice(text, choices)) is not None:
+        return same
     plain = text.strip().strip(".").lower()
-    for choice in choices:
-        if choice.lower() == plain:
-            return choice
     if not plain:
         return ""
     return choices[int(cosines(similarity.embed([plain, *choices])).argmax())]

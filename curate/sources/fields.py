@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from curate.answers import choice_at, distinct, named_choice
 from curate.sources.confine import stray, unprefixed
 from curate.sources.rows import DataRow
 from curate.sources.spelling import (
@@ -69,11 +70,10 @@ def make_rows(
         yield DataRow(position=position, where=where, item=item, dropped=dropped, shared=shared)
 
 
-def as_text(value: object, what: str, of: str = "") -> str:
+def as_text(value: object, what: str) -> str:
     """Text without the space around it. Raises FieldError where there is none."""
     if isinstance(value, str) and (text := value.strip()) and _is_unicode(text):
         return text
-    what += f" of {shown(of)}" if of else ""
     if value is None:
         raise FieldError(f"{what} is missing")
     if not isinstance(value, str):
@@ -105,7 +105,8 @@ def _item(fields: Fields, image: str, fallback_id: str) -> tuple[Item, tuple[str
     own = fields.get(ID)
     if isinstance(own, int) and not isinstance(own, bool):
         own = str(own)
-    questions, dropped = read_questions(fields.get("questions"))
+    asked = fields.get("questions")
+    questions, dropped = read_questions(_own_question(fields) if asked is None else asked)
     return (
         Item(
             id=as_text(own if own is not None else fallback_id or image, ID),
@@ -120,6 +121,12 @@ def _item(fields: Fields, image: str, fallback_id: str) -> tuple[Item, tuple[str
     )
 
 
+def _own_question(fields: Fields) -> list[Fields]:
+    """A row that is a question itself: its text stands among the fields, with choices or an answer."""
+    text, *others = (first_of(fields, names) for names in (_QUESTION, _CHOICES, _ANSWER))
+    return [fields] if text is not None and others != [None, None] else []
+
+
 def _optional(value: object) -> str:
     return value.strip() if isinstance(value, str) and _is_unicode(value) else ""
 
@@ -131,7 +138,8 @@ def _count(value: object) -> int:
 
 
 def read_questions(value: object) -> tuple[tuple[Question, ...], tuple[str, ...]]:
-    """The questions of a field that can be scored, and why the others cannot.
+    """The questions of a field that can be scored, and why the others cannot; what concerns one question
+    alone stands behind a colon.
 
     Takes a list of objects, an object of lists, or either as JSON text.
     """
@@ -145,10 +153,11 @@ def read_questions(value: object) -> tuple[tuple[Question, ...], tuple[str, ...]
         try:
             question = _question(row)
             if question.question in usable:
-                raise FieldError(f"{shown(question.question)} is asked twice")
+                raise FieldError("it is asked twice")
             usable[question.question] = question
         except FieldError as error:
-            dropped.append(str(error))
+            text = first_of(row, _QUESTION) if isinstance(row, Mapping) else row
+            dropped.append(f"{error}: {shown(text)}")
     return tuple(usable.values()), tuple(dropped)
 
 
@@ -156,56 +165,42 @@ def _question_rows(value: object) -> list[object]:
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value) if value.strip() else None
-        except (*UNREADABLE, UnicodeEncodeError, RecursionError) as error:
-            raise FieldError(f"questions are not JSON: {error}") from error
+        except (*UNREADABLE, UnicodeEncodeError) as error:
+            raise FieldError(f"questions are text that is no JSON: {shown(value)}") from error
     if value is None:
         return []
     if isinstance(value, Mapping) and all(isinstance(column, list) for column in value.values()):
         return [dict(zip(value, row, strict=True)) for row in zip_longest(*value.values())]
     if not isinstance(value, list):
-        raise FieldError(f"questions are not a list but {shown(value)}")
+        raise FieldError(f"questions are not a list: {shown(value)}")
     return value
 
 
 def _question(row: object) -> Question:
     if not isinstance(row, Mapping):
-        raise FieldError(f"a question is not an object but {shown(row)}")
+        raise FieldError("a question is not an object")
     text = as_text(first_of(row, _QUESTION), "a question")
-    choices, given = first_of(row, _CHOICES), _scalar(first_of(row, _ANSWER))
-    if isinstance(choices, Mapping):
-        given = _scalar(_by_letter(choices, given))
-        choices = [choice for choice in choices.values() if choice is not None]
-    if not isinstance(choices, list):
-        raise FieldError(f"{shown(text)} has no list of choices")
-    named = [as_text(_scalar(choice), "a choice", text) for choice in choices]
-    # Answers are matched to choices whatever their case, so choices that differ by case are one.
-    distinct: dict[str, str] = {}
-    for choice in named:
-        distinct.setdefault(choice.lower(), choice)
-    if len(distinct) < 2:
-        raise FieldError(f"{shown(text)} has fewer than two distinct choices")
-    answer = as_text(given, "the answer", text)
-    if answer.lower() not in distinct:
-        raise FieldError(f"answer {shown(answer)} is not among the choices of {shown(text)}")
-    return Question(
-        question=text,
-        choices=tuple(distinct.values()),
-        answer=distinct[answer.lower()],
-        kind=_optional(first_of(row, _KIND)) or "other",
-    )
+    listed, given = first_of(row, _CHOICES), first_of(row, _ANSWER)
+    names: list[str] = []
+    if isinstance(listed, Mapping):
+        names = [str(name) for name, one in listed.items() if one is not None]
+        listed = [one for one in listed.values() if one is not None]
+    if not isinstance(listed, list):
+        raise FieldError("a question has no list of choices")
+    choices = [as_text(_scalar(one), "a choice") for one in listed]
+    different = distinct(choices)
+    if len(different) < 2:
+        raise FieldError("fewer than two distinct choices")
+    told = as_text(_scalar(given), "the answer")
+    answer = named_choice(told, choices, dict(zip(names, choices, strict=False)))
+    if answer is None and isinstance(given, int) and not names:
+        answer = choice_at(given, choices)
+    if answer is None:
+        raise FieldError(f"the answer is not among the choices: {shown(told)}")
+    kind = _optional(first_of(row, _KIND)) or "other"
+    return Question(question=text, choices=different, answer=answer, kind=kind)
 
 
 def _scalar(value: object) -> object:
     """Numbers as text: choices such as 1, 2, 3 are often left bare."""
     return value if isinstance(value, str | bool) or not isinstance(value, int | float) else str(value)
-
-
-def _by_letter(choices: Mapping[str, object], answer: object) -> object:
-    """The choice that a letter names, as in "B" or "B: a cat"; the answer itself where it names none."""
-    letter = (
-        answer.strip().split(":")[0].split(".")[0].split(")")[0].strip() if isinstance(answer, str) else ""
-    )
-    for name in (letter, letter.upper()):
-        if choices.get(name) is not None:
-            return choices[name]
-    return answer

@@ -21,13 +21,13 @@ def decode_object(data: bytes) -> dict[str, Any] | str:
     """An object, or why it is none. NaN and infinities are taken, as Python writes them."""
     try:
         value = msgspec.json.decode(data)
+    except RecursionError:
+        return "JSON is nested too deeply"
     except UNREADABLE as error:
         try:
             value = json.loads(data.decode())
         except (ValueError, RecursionError):
             return str(error)
-    except RecursionError:
-        return "JSON is nested too deeply"
     return value if isinstance(value, dict) else "not a JSON object"
 
 

@@ -17,6 +17,11 @@ class RowProblem(Record):
     reason: str
 
 
+def printable(text: str) -> str:
+    """Text that can be written as UTF-8 whatever bytes a file's name or row has."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 class DataRow(Record):
     """One row of a data set: an item, or the reason why there is none."""
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from curate.sources.fields import shown
 from curate.sources.images import square
-from curate.sources.rows import DataRow, Reader, RowProblem
+from curate.sources.rows import DataRow, Reader, RowProblem, printable
 from engine.errors import DataError
 from engine.records import Item, Record
 
@@ -122,7 +122,7 @@ class Source(Record):
                 pixels.append(self.image(item))
                 readable.append(item)
             except DataError as error:
-                bad.append(RowProblem(where=item.id, reason=_printable(str(error))))
+                bad.append(RowProblem(where=item.id, reason=printable(str(error))))
         shape = (0, self.image_size, self.image_size, 3)
         return readable, np.stack(pixels) if pixels else np.zeros(shape, np.uint8), bad
 
@@ -178,9 +178,4 @@ class _Rows:
 
 
 def _quarantined(row: DataRow, reason: str) -> DataRow:
-    return DataRow(position=row.position, where=_printable(row.where), reason=_printable(reason))
-
-
-def _printable(text: str) -> str:
-    """Text that can be written as UTF-8 whatever bytes a file's name has."""
-    return text.encode(errors="backslashreplace").decode()
+    return DataRow(position=row.position, where=printable(row.where), reason=printable(reason))

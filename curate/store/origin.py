@@ -152,6 +152,7 @@ def _changes(name: str, old: object, new: object) -> list[str]:
 
 def require_same_scorers(folders: Iterable[Path], scorers: Scorers) -> None:
     """Later rounds compare their scores with those of earlier rounds (Eq. 10), so one scorer must give both.
+    Imported pairs are not compared (`PairHistory`).
 
     Raises:
         StaleError: an earlier round's candidates were scored by others.

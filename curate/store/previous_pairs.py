@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from curate.store.files import IMPORTED
 from engine.errors import UNREADABLE, DataError
 from engine.records import CaptionPair, ImagePair, Preference, Record
 
@@ -22,13 +23,15 @@ class PreviousPairs(Record):
 
 
 class PairHistory:
-    """The pair files of earlier rounds, in order.
+    """The pair files of earlier rounds, in order. Eq. 10 compares scores, so those that were imported are
+    passed over: others scored them.
 
     Raises (constructor):
         DataError: a line is no pair.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
+        files = [file for file in files if not file.with_name(IMPORTED).exists()]
         self._lines: dict[str, list[tuple[Path, int]]] = {}
         """Id -> (file, first byte) of its lines, the oldest first."""
         decoder = msgspec.json.Decoder(_Id)

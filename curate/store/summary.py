@@ -30,8 +30,8 @@ class CurateSummary(Record):
     """Rows in `quarantine.jsonl`."""
     quarantined: tuple[QuarantinedRow, ...] = ()
     """The first of them."""
-    dropped_questions: int = 0
-    """Questions of usable rows that cannot be scored."""
+    questions_left_out: dict[str, int] = {}
+    """Reason -> questions of usable rows that cannot be scored."""
     without_questions: int = 0
     """Usable rows without any usable question; they give captions alone."""
     image_ties: int = 0

@@ -241,11 +241,10 @@ def _show(summary: CurateSummary, target: Path) -> None:
     for side, reasons in (("captions", summary.no_caption_pair), ("images", summary.no_image_pair)):
         for reason, count in sorted(reasons.items()):
             say(f"  no pair of {side} for {count} items: {reason}")
-    if summary.dropped_questions or summary.without_questions:
-        say(
-            f"  {summary.dropped_questions} questions left out;"
-            f" {summary.without_questions} items without a question give captions alone"
-        )
+    for reason, count in summary.questions_left_out.items():
+        say(f"  {count} questions left out: {reason}")
+    if summary.without_questions:
+        say(f"  {summary.without_questions} items without a question give captions alone")
     if summary.bad:
         first = summary.quarantined[0]
         say(f"  {summary.bad} rows quarantined in {target / QUARANTINE}; {first.where}: {first.reason}")

@@ -214,6 +214,21 @@ def test_without_a_model_the_data_sets_own_questions_are_written(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["own.json"]
 
 
+def test_where_no_question_can_be_asked_nothing_is_written_and_the_reasons_are_told(tmp_path: Path) -> None:
+    data = data_set(tmp_path, ["red", "blue"])
+    rows = [json.loads(line) for line in (data / "items.jsonl").read_text().splitlines()]
+    rows[0]["questions"], rows[1]["questions"] = "is it red?", [{"question": "is it?", "answer": "yes"}]
+    bad = {"image": "a.png"}
+    (data / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, bad]))
+    done = hermes(tmp_path, "questions", "--data", str(data), "--to", "q.json")
+    assert done.returncode == 1
+    assert "no question about any of 2 items can be asked" in done.stderr
+    assert "1 rows quarantined, the first: items.jsonl:3: caption" in done.stdout
+    assert "1 questions left out: questions are text that is no JSON" in done.stdout
+    assert "1 questions left out: a question has no list of choices" in done.stdout
+    assert not (tmp_path / "q.json").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

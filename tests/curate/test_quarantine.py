@@ -69,7 +69,7 @@ def test_unreadable_images_are_quarantined_and_the_run_goes_on(data: Path, tmp_p
     assert "no such file" in summary.quarantined[0].reason
     assert "cannot be read as an image" in summary.quarantined[2].reason
     assert tuple(read_records(tmp_path / "run" / QUARANTINE, QuarantinedRow)) == summary.quarantined
-    assert (summary.dropped_questions, summary.without_questions) == (1, 1)
+    assert (sum(summary.questions_left_out.values()), summary.without_questions) == (1, 1)
     assert summary.no_image_pair["no questions to score images with"] == 1
     # The model says yes to everything, which is right of all that is asked.
     assert summary.mean_self_vqa == 1

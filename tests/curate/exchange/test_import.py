@@ -244,6 +244,57 @@ def test_align_anything_gives_pairs_of_both_kinds(data: Path, curation: Path, to
     assert reasons(curation) == {"object 2": "images: winner and loser are the same image"}
 
 
+def test_the_columns_of_align_anythings_published_preferences_are_read(
+    take: Import, curation: Path, tokenizers: Tokenizers
+) -> None:
+    told = {"question": "?", "image": "0.png", "response_1": "a circle", "response_2": "a square"}
+    painted = {"prompt": "a circle", "image_1": "1.png", "image_2": "2.png", "overall_image": 2.0}
+    rows = [
+        {**told, "overall_response": 1},
+        {**told, "overall_response": "2"},
+        painted,
+        {**told, "overall_response": 0},
+        told,
+    ]
+    first, second, third = take("preferences.jsonl", rows)
+    assert first.captions is not None
+    assert second.captions is not None
+    assert third.images is not None
+    assert [one.captions.win.text for one in (first, second) if one.captions] == ["a circle", "a square"]
+    assert third.images.win.codes == tokenizers.image_tokens(picture(2)).codes
+    assert third.caption == "a circle"
+    assert reasons(curation) == {
+        "object 4": "neither side is preferred: overall is '0', not 1 or 2",
+        "object 5": "a caption is missing",
+    }
+
+
+def test_a_text_that_is_null_or_no_unicode_is_missing_and_never_ends_the_import(
+    take: Import, curation: Path
+) -> None:
+    rows = [
+        official(id=1, caption_win=[{"content": [{"type": "text", "text": None}]}]),
+        official(id=2, caption_win=[{"content": [{"type": "text", "text": 3}]}]),
+        official(id=3, caption_lose="\ud800"),
+        official(id="\udfff"),
+        official(id=5, img_path="\udfff.png"),
+        official(id=6, bert_score_win=10**400),
+        {"id": "\ud800", "image_codes": [], "caption": "a", "captions": None, "images": None},
+        {"\ud800": 1},
+        {**official(id=8), "caption_win": [{"content": [{"type": "text"}, {"type": "text", "text": "a b"}]}]},
+    ]
+    kept = take("pairs.jsonl", rows)
+    assert [one.id for one in kept if one.captions] == ["8"]
+    found = reasons(curation)
+    assert found["object 1"] == found["object 2"] == "captions: a caption is missing"
+    assert "not valid Unicode" in found["object 3"]
+    assert "the id" in found["object 4"]
+    assert "is missing" in found["object 5"]
+    assert "a score is not a number" in found["object 6"]
+    assert "not a native record" in found["object 7"]
+    assert "of no known format" in found["object 8"]
+
+
 def test_the_files_say_where_the_pairs_came_from_and_what_they_are(
     data: Path, take: Import, curation: Path
 ) -> None:

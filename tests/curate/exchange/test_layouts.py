@@ -164,16 +164,32 @@ def test_files_are_named_safely_whatever_the_id(
     assert all(re.fullmatch(r"images/0000/0000000-[0-9a-f]{12}-\w+\.png", str(path)) for path in pictures)
 
 
-@pytest.mark.parametrize("layout", ["ms-swift", "llama-factory"])
-def test_a_caption_that_holds_a_placeholder_is_left_out_and_counted(
-    tmp_path: Path, layout: str, preferences: list[Preference], tokenizers: Tokenizers
+@pytest.mark.parametrize(
+    ("layout", "token"),
+    [
+        *(("llama-factory", one) for one in ("<image>", "<video>", "<audio>")),
+        *(("ms-swift", one) for one in ("<image>", "<video>", "<audio>", "<bbox>", "<ref-object>")),
+    ],
+)
+def test_a_text_that_holds_a_placeholder_is_left_out_and_counted(
+    tmp_path: Path, layout: str, token: str, preferences: list[Preference], tokenizers: Tokenizers
 ) -> None:
     pair = preferences[1].captions
     assert pair is not None
-    odd = replace(preferences[1], captions=replace(pair, lose=replace(pair.lose, text="an <image> of")))
-    found = export(tmp_path / "out", layout, [odd, preferences[0]], tokenizers)
+    odd = replace(preferences[1], captions=replace(pair, lose=replace(pair.lose, text=f"an {token} of")))
+    named = replace(preferences[2], caption=f"a {token}")
+    found = export(tmp_path / "out", layout, [odd, preferences[0], named], tokenizers)
+    reason = f"a text holds {token}, which stands for other data there"
     assert found.counts["caption pairs"] == 1
-    assert found.left_out["caption pairs: a caption holds <image>, which stands for an image there"] == 1
+    assert found.left_out[f"caption pairs: {reason}"] == 1
+    assert found.left_out.get(f"image pairs: {reason}", 0) == (layout == "ms-swift")
+
+
+def test_an_id_of_more_digits_than_a_number_has_stays_text(
+    tmp_path: Path, preferences: list[Preference], tokenizers: Tokenizers
+) -> None:
+    export(tmp_path / "out", "official", [replace(preferences[0], id="9" * 5000)], tokenizers)
+    assert [row["id"] for row in rows(tmp_path / "out/pair_dpo_data.json")] == ["9" * 5000]
 
 
 @pytest.mark.parametrize("layout", FORMATS)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curate.answers import normalised
 from curate.questions import validation
-from curate.questions.validation import answered, checked, identity, normalised, read_choice, sifted
+from curate.questions.validation import answered, checked, identity, read_choice, sifted
 from engine.records import Question
 
 TEXTS = st.one_of(

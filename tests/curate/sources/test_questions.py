@@ -10,7 +10,8 @@ from data_sets import QUESTION
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.sources.fields import read_questions
+from curate.answers import normalised
+from curate.sources.fields import make_row, read_questions
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -27,14 +28,14 @@ ANYTHING = st.recursive(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"answer": "maybe"}, "answer 'maybe' is not among the choices of 'is it red?'"),
-        ({"answer": None}, "the answer of 'is it red?' is missing"),
-        ({"answer": True}, "the answer of 'is it red?' is not text but True"),
-        ({"choices": ["yes", " "]}, "a choice of 'is it red?' is empty"),
-        ({"choices": ["yes", None]}, "a choice of 'is it red?' is missing"),
+        ({"answer": "maybe"}, "the answer is not among the choices: 'maybe': 'is it red?'"),
+        ({"answer": None}, "the answer is missing: 'is it red?'"),
+        ({"answer": True}, "the answer is not text but True: 'is it red?'"),
+        ({"choices": ["yes", " "]}, "a choice is empty: 'is it red?'"),
+        ({"choices": ["yes", None]}, "a choice is missing: 'is it red?'"),
         ({"choices": ["yes", "Yes "]}, "fewer than two distinct choices"),
         ({"choices": []}, "fewer than two distinct choices"),
-        ({"choices": "yes, no"}, "'is it red?' has no list of choices"),
+        ({"choices": "yes, no"}, "a question has no list of choices: 'is it red?'"),
         ({"question": ""}, "a question is empty"),
     ],
 )
@@ -92,6 +93,27 @@ def test_what_is_kept_of_anything_can_be_scored(written: object) -> None:
     kept, dropped = read_questions(written)
     for one in kept:
         assert one.answer in one.choices
-        assert len({choice.lower() for choice in one.choices}) == len(one.choices) >= 2
+        assert len({normalised(choice) for choice in one.choices}) == len(one.choices) >= 2
         assert all(text.strip() for text in (one.question, one.kind, *one.choices))
     assert all(len(reason.splitlines()) == 1 for reason in dropped)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept", "reason"),
+    [
+        (QUESTION, 1, ""),
+        ({"question": "is it red?", "options": {"A": "yes", "B": "no"}, "answer": "A"}, 1, ""),
+        ({"question": "is it red?", "answer": "yes"}, 0, "a question has no list of choices: 'is it red?'"),
+        ({"question": "Describe the picture."}, 0, ""),
+        ({"questions": "is it red?"}, 0, "questions are text that is no JSON: 'is it red?'"),
+        ({"questions": "[" * 100_000}, 0, "questions are text that is no JSON"),
+        ({"questions": ["is it red?"]}, 0, "a question is not an object: 'is it red?'"),
+    ],
+)
+def test_a_question_may_stand_among_the_fields_of_its_row(
+    fields: dict[str, Any], kept: int, reason: str
+) -> None:
+    row = make_row(0, "here", {"image": "a.png", "caption": "red", **fields})
+    assert row.item is not None
+    assert len(row.item.questions) == kept
+    assert [one.startswith(reason) for one in row.dropped] == [True] * bool(reason)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from curate import pairs
 from curate.config import CurateConfig
 from curate.pipeline import pair_item
-from curate.store.files import read_records, write_records
+from curate.store.files import IMPORTED, read_records, write_records
 from curate.store.previous_pairs import PairHistory, PreviousPairs
 from engine.errors import ConfigError, DataError
 from engine.records import Candidates, CaptionCandidate, ImageCandidate, Preference
@@ -57,6 +57,15 @@ def test_an_item_without_a_new_pair_keeps_its_latest_one(tmp_path: Path) -> None
     write_records(files[1], [lost])
     assert PairHistory(files).of("a") == earlier
     assert earlier.captions == first.captions
+
+
+def test_scores_of_imported_pairs_are_not_compared_with_ours(tmp_path: Path) -> None:
+    files = [tmp_path / name / "pairs.jsonl" for name in ("1", "2")]
+    for file in files:
+        write_records(file, [pair_item(record("a"), PreviousPairs(), CurateConfig(), some_origin())])
+    (tmp_path / "2" / IMPORTED).write_text("{}")
+    assert PairHistory(files).of("a") == PairHistory(files[:1]).of("a") != PreviousPairs()
+    assert PairHistory(files[1:]).of("a") == PreviousPairs()
 
 
 def test_round_two_pairs_carry_the_rounds_of_both_sides(tmp_path: Path) -> None:
