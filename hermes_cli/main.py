@@ -92,6 +92,7 @@ def curate(
     max_bad: options.MaxBad = None,
     model: options.Model = None,
     data: options.Data = None,
+    images: options.Images = None,
     questions: options.Questions = None,
     similarity: options.Similarity = None,
     rules: options.Rules = None,
@@ -176,6 +177,7 @@ def evaluate(
     model: options.Model = None,
     data: options.Data = None,
     questions: options.Questions = None,
+    images: options.Images = None,
     config: options.Config = None,
     assignments: options.Set = None,
 ) -> None:
@@ -211,6 +213,7 @@ def run_command(
     max_bad: options.MaxBad = None,
     model: options.Model = None,
     data: options.Data = None,
+    images: options.Images = None,
     questions: options.Questions = None,
     similarity: options.Similarity = None,
     rules: options.Rules = None,

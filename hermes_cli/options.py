@@ -46,12 +46,17 @@ Config = Annotated[Path | None, typer.Option("--config", help="TOML file of sett
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
 
 Model = Annotated[str | None, setting("model", "Base checkpoint folder; without, the embedded model.")]
-Data = Annotated[
+DATA_SETS = (
+    "`shapes`, or the path of a data set: JSON, JSON lines, CSV, Parquet, a saved `datasets` folder, "
+    "WebDataset. `kind:PATH` says which."
+)
+Data = Annotated[str | None, setting("data", DATA_SETS)]
+Images = Annotated[
     str | None,
     setting(
-        "data",
-        "`shapes`, or the path of a data set: JSON, JSON lines, CSV, Parquet, a saved `datasets` folder, "
-        "WebDataset. `kind:PATH` says which.",
+        "images",
+        "Folder that image names start from; without, the data set's own.",
+        read=lambda folder: str(Path(folder).expanduser().absolute()),
     ),
 ]
 Seed = Annotated[int | None, setting("seed", "Seed of sampling and training.")]

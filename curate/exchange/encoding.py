@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 from PIL import Image
 
-from curate.exchange.files import read_image
 from curate.exchange.incoming import ABSENT, IncomingRow, Picture, UnusableError, attempt
+from curate.sources.confine import read_image
 from curate.sources.images import decode_rgb
 from engine.errors import DataError
 from engine.files.clip_features import save_features

@@ -1,24 +1,19 @@
-"""The files of foreign pairs: which of them hold rows, their rows, and the images that they name."""
+"""The files of foreign pairs: which of them hold rows, and their rows."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from curate.sources.confine import read_inside, stray
 from curate.sources.json_objects import json_objects
+from curate.sources.splits import train_files
 from engine.errors import DataError
 from engine.records import Record
 
 _KNOWN = ("*.parquet", "data/*.parquet", "pair_dpo_data.json", "metadata.jsonl", "*.jsonl", "*.json")
-"""What is looked for in a folder; the first kind that is there is read."""
+"""What is looked for in a folder; the first kind that is there is read, of several splits train alone."""
 _NO_ROWS = ("dataset_info.json", "dataset_infos.json", "state.json")
-_OFFICIAL = ("datasets/journeydb/", "datasets/journydb/")
-"""How image names of official pair files begin; the scripts spell it both ways."""
 _BATCH = 8
 
 
@@ -30,17 +25,17 @@ class SourceRow(Record):
     problem: str = ""
 
 
-def row_files(source: Path) -> list[Path]:
+def row_files(source: Path) -> tuple[Path, ...]:
     """The files with rows of a file or folder.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or none is of the train split.
     """
     if source.is_file():
-        return [source]
+        return (source,)
     for pattern in _KNOWN:
         if found := sorted(one for one in source.glob(pattern) if one.name not in _NO_ROWS):
-            return found
+            return train_files(source, found)
     raise DataError(
         f"{source}: no pairs here; name a .json, .jsonl or .parquet file, or a folder that holds one"
     )
@@ -78,21 +73,3 @@ def _table_rows(file: Path) -> Iterator[SourceRow]:
             continue
         for place, fields in enumerate(part.batch.to_pylist(), part.first + 1):
             yield SourceRow(f"{file.name}:row {place}", fields)
-
-
-def read_image(folders: Sequence[Path], name: str) -> Image.Image:
-    """An image file in mode RGB, looked for in each of the folders.
-
-    A name that begins as the official scripts' do is looked for in its folder `datasets/journeydb` too.
-
-    Raises:
-        DataError: it lies outside a folder, also through a symbolic link; is none; cannot be read.
-    """
-    names = [name, *(name.removeprefix(one) for one in _OFFICIAL if name.startswith(one))]
-    for folder in folders:
-        for one in names:
-            if reason := stray(folder, one):
-                raise DataError(reason)
-            if os.path.isfile(folder / one):
-                return read_inside(folder, one)
-    raise DataError(f"image {name!r} is missing")

@@ -52,7 +52,7 @@ class ImportedPairs(Record):
     """Digest of the pair file."""
 
 
-def check_import(source: Path, folder: Path, form: str) -> list[Path]:
+def check_import(source: Path, folder: Path, form: str) -> tuple[Path, ...]:
     """The files with rows of a source that may be imported into `folder`, before anything is loaded.
 
     Raises:
@@ -79,7 +79,7 @@ def import_pairs(
 ) -> ImportedPairs:
     """Writes the pairs of a file or folder into `folder`, a round's curation.
 
-    Images are looked for in the folders `images`, by default beside their rows. Without `form`, the fields of
+    Images are looked for in the folders `images`, then beside their rows. Without `form`, the fields of
     each row say its format. Rows that cannot be used go to QUARANTINE with their reason. The pair file
     appears last, whole.
 
@@ -92,7 +92,7 @@ def import_pairs(
     with atomic_file(folder / PAIRS) as write_pair:
         with atomic_file(folder / QUARANTINE) as write_problem:
             for file in files:
-                encoder = Encoder(tokenizers, images or (file.parent,), folder / FEATURES, round_number)
+                encoder = Encoder(tokenizers, (*images, file.parent), folder / FEATURES, round_number)
                 for row in read_rows(file):
                     preference, problems = intake.take(row, encoder)
                     for reason in problems:

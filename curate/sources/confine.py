@@ -1,8 +1,9 @@
-"""Files that a data set names: inside its folder, or not at all."""
+"""The image files that a data set names: looked for inside its folders, and nowhere else."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -10,35 +11,56 @@ from PIL import Image
 from curate.sources.images import read_rgb
 from engine.errors import DataError
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic")
+_OFFICIAL = ("datasets/journeydb/", "datasets/journydb/")
+"""How names in official files begin that lie in that very folder; the scripts spell it both ways."""
+_SUBFOLDERS = ("", "imgs")
+"""Where images may lie below a folder; JourneyDB keeps them in `imgs`."""
 
-def stray(folder: Path, name: str) -> str:
-    """Why a name cannot lie in a folder, told from the name alone; empty where it can."""
+
+def unprefixed(name: str) -> str:
+    """A name without the prefix of the official files, in one spelling for `a.png` and `./a.png`."""
+    plain = os.path.normpath(name)
+    return next((plain.removeprefix(one) for one in _OFFICIAL if plain.startswith(one)), plain)
+
+
+def stray(folders: Sequence[Path], name: str) -> str:
+    """Why a name cannot lie in any of the folders, told from the name alone; empty where it can."""
     if "://" in name:
-        return f"image {name!r} is an address; images must lie in the data set's folder"
+        return f"image {name!r} is an address; download it first"
     if "\0" in name:
         return f"image {name!r} is not a file name"
-    if ".." not in name and not os.path.isabs(name):
+    if (".." not in name and not os.path.isabs(name)) or any(_lies_in(one, name) for one in folders):
         return ""
+    return f"image {name!r} lies outside the data set's folder; --images names the folder that holds it"
+
+
+def _lies_in(folder: Path, name: str) -> bool:
     root = os.path.abspath(folder)
-    path = os.path.normpath(os.path.join(root, name))
-    if not path.startswith(root.rstrip(os.sep) + os.sep):
-        return f"image {name!r} lies outside the data set's folder"
-    return ""
+    return os.path.normpath(os.path.join(root, name)).startswith(root.rstrip(os.sep) + os.sep)
 
 
-def read_inside(folder: Path, name: str, subfolders: tuple[str, ...] = ("",)) -> Image.Image:
-    """An image file of a data set in mode RGB, looked for in each of the subfolders.
+def read_image(folders: Sequence[Path], name: str) -> Image.Image:
+    """An image file in mode RGB, looked for in the folders: as it is named, then without an official prefix.
 
     Raises:
-        DataError: the file lies outside the folder, also through a symbolic link; is none; cannot be read.
+        DataError: it lies outside of all folders, also through a symbolic link; is missing; cannot be read.
     """
-    if reason := stray(folder, name):
+    if reason := stray(folders, name):
         raise DataError(reason)
-    root = folder.resolve()
-    paths = [root / one / name for one in subfolders]
-    path = next((one for one in paths if os.path.isfile(one)), None)
-    if path is None:
-        raise DataError(f"{paths[0]}: cannot be read as an image: there is no such file")
-    if not path.resolve().is_relative_to(root):
-        raise DataError(f"image {name!r} leads outside the data set's folder by a symbolic link")
+    for one in dict.fromkeys((name, unprefixed(name))):
+        for folder in folders:
+            for path in (folder / below / one for below in _SUBFOLDERS if _lies_in(folder, one)):
+                if os.path.isfile(path):
+                    return _confined(folders, path, name)
+    raise DataError(f"image {name!r} is missing: there is no such file in {' or '.join(map(str, folders))}")
+
+
+def _confined(folders: Sequence[Path], path: Path, name: str) -> Image.Image:
+    target = path.resolve()
+    if not any(target.is_relative_to(folder.resolve()) for folder in folders):
+        raise DataError(
+            f"image {name!r} leads outside the data set's folder by a symbolic link; "
+            "--images names the folder that holds it"
+        )
     return read_rgb(path)

@@ -7,69 +7,67 @@ fields are passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from curate.answers import choice_at, distinct, named_choice
-from curate.sources.confine import stray
+from curate.sources.confine import stray, unprefixed
 from curate.sources.rows import DataRow
+from curate.sources.spelling import (
+    CAPTION_NAMES,
+    ID,
+    IMAGE,
+    IMAGE_NAMES,
+    SHARED,
+    Fields,
+    address_hint,
+    first_of,
+    spelled,
+)
 from engine.errors import UNREADABLE
 from engine.records import Item, Question
 
-Fields = Mapping[str, Any]
-
-ID = "id"
-IMAGE = ("image", "file_name", "img_path")
-CAPTION = ("caption", "text")
 _QUESTION, _CHOICES, _ANSWER = (
     ("question", "Question"),
     ("choices", "options", "Options"),
     ("answer", "Answer"),
 )
 _KIND = ("kind", "element_type", "answer_type")
-OTHERS = ("prompt", "questions", "category", "objects", *_QUESTION, *_CHOICES, *_ANSWER, *_KIND)
-CAPTION_NAMES, IMAGE_NAMES = f"caption ({' or '.join(CAPTION)})", f"image ({', '.join(IMAGE)})"
 
 
 class FieldError(ValueError):
     """Why a row or a question cannot be used. Never leaves this package."""
 
 
-def make_row(
+def make_rows(
     position: int,
     where: str,
     fields: Fields | str,
     image: str = "",
     fallback_id: str = "",
-    folder: Path | None = None,
-) -> DataRow:
-    """The row of some fields, or of the reason why there are none.
+    folders: Sequence[Path] = (),
+) -> Iterator[DataRow]:
+    """The row of some fields, one for each caption, or of the reason why there are none.
 
-    `image` says where an embedded image lies; without it the fields must name one, which can lie in `folder`.
+    `image` says where an embedded image lies; without it the fields must name one, in one of the `folders`.
     The id is the row's own, else `fallback_id`, else the image's name.
     """
-    try:
-        if isinstance(fields, str):
-            raise FieldError(fields)
-        item, dropped = _item(fields, image, fallback_id)
-        if folder and not image and (reason := stray(folder, item.image)):
-            raise FieldError(reason)
-    except FieldError as error:
-        return DataRow(position=position, where=where, reason=str(error))
-    return DataRow(position=position, where=where, item=item, dropped=dropped)
-
-
-def first_of(fields: Fields, names: Iterable[str]) -> Any:
-    """The value of the first name that has one."""
-    for name in names:
-        value = fields.get(name)
-        if value is not None:
-            return value
-    return None
+    for one in [fields] if isinstance(fields, str) else spelled(fields):
+        try:
+            if isinstance(one, str):
+                raise FieldError(one)
+            item, dropped = _item(one, image, fallback_id)
+            if folders and not image and (reason := stray(folders, item.image)):
+                raise FieldError(reason)
+        except FieldError as error:
+            yield DataRow(position=position, where=where, reason=str(error))
+            continue
+        known = first_of(one, SHARED) if image else unprefixed(item.image)
+        shared = "" if known is None else str(known)
+        yield DataRow(position=position, where=where, item=item, dropped=dropped, shared=shared)
 
 
 def as_text(value: object, what: str) -> str:
@@ -100,7 +98,9 @@ def _is_unicode(text: str) -> bool:
 
 
 def _item(fields: Fields, image: str, fallback_id: str) -> tuple[Item, tuple[str, ...]]:
-    caption = as_text(first_of(fields, CAPTION), CAPTION_NAMES)
+    caption = as_text(fields.get("caption"), CAPTION_NAMES)
+    if not image and first_of(fields, IMAGE) is None and (hint := address_hint(fields)):
+        raise FieldError(f"the image is missing{hint}")
     image = image or as_text(first_of(fields, IMAGE), IMAGE_NAMES)
     own = fields.get(ID)
     if isinstance(own, int) and not isinstance(own, bool):

@@ -2,17 +2,16 @@
 
 A row is {img_path, prompt, Task2: {Caption}, Task3: {"Style Relevant Questions and Answers": [...], "Content
 Relevant Questions and Answers": [...]}}, a question {Question, Options: {A: ..., B: ...}, Answer: "A"}.
-Images lie beside the annotations or in `imgs` there. The id is the image's path without its ending.
+The id is the image's path without its ending.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
-from curate.sources.annotations import AnnotationReader
-from curate.sources.fields import ID, Fields
 from curate.sources.json_text import json_lines
+from curate.sources.spelling import ID, Fields
 
 TASKS = ("Task1", "Task2", "Task3")
 _GROUPS = {
@@ -21,13 +20,10 @@ _GROUPS = {
 }
 
 
-class JourneyReader(AnnotationReader):
-    """Rows of one annotation file."""
-
-    subfolders = ("", "imgs")
-
-    def _entries(self) -> Iterator[tuple[str, Fields | str]]:
-        for where, fields in json_lines(self._file):
+def journey_entries(files: Sequence[Path]) -> Iterator[tuple[str, Fields | str]]:
+    """The rows of annotation files."""
+    for file in files:
+        for where, fields in json_lines(file):
             yield where, fields if isinstance(fields, str) else _plain(fields)
 
 

@@ -1,54 +1,126 @@
-"""A folder of images with a listing: JSON lines, or CSV as the imagefolder layout has it."""
+"""A folder of images with a listing: JSON lines or a text table; or with a text beside each image."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
 
-from curate.sources.annotations import AnnotationReader
-from curate.sources.fields import CAPTION, IMAGE, Fields
+from curate.sources.confine import ENDINGS
 from curate.sources.json_text import json_lines
+from curate.sources.spelling import IMAGE, Fields, lower, missing_column
 from engine.errors import DataError
 
 LISTINGS = ("items.jsonl", "metadata.jsonl", "metadata.csv", "captions.csv")
+TABLES = (".csv", ".tsv", ".txt")
+_DELIMITERS = ",;\t|"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-class ListingReader(AnnotationReader):
-    """Rows of one listing."""
+def listing_entries(files: Sequence[Path]) -> Iterator[tuple[str, Fields | str]]:
+    """The rows of one listing; a column `questions` of a table may hold JSON."""
+    for file in files:
+        yield from _table_entries(file) if file.suffix.lower() in TABLES else json_lines(file)
 
-    def _entries(self) -> Iterator[tuple[str, Fields | str]]:
-        return self._csv() if self._file.suffix.lower() == ".csv" else json_lines(self._file)
 
-    def _csv(self) -> Iterator[tuple[str, Fields | str]]:
-        """A row stands where its first line does; its column `questions` may hold JSON."""
-        # What is not UTF-8 becomes a lone surrogate, for which the row is quarantined.
-        with self._file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            rows = csv.reader(stream, strict=True)
-            header = self._header(rows)
-            while True:
-                where = f"{self._file.name}:{rows.line_num + 1}"
-                try:
-                    row = next(rows, None)
-                except csv.Error as error:
-                    yield where, f"CSV is malformed: {error}"
-                    continue
-                if row is None:
-                    return
-                if not row:
-                    continue
-                if len(row) == len(header):
-                    yield where, {name: value for name, value in zip(header, row, strict=True) if value}
-                else:
-                    yield where, f"{len(row)} columns where the header has {len(header)}"
+def text_entries(files: Sequence[Path]) -> Iterator[tuple[str, Fields | str]]:
+    """The images of the folder in which the text files lie, each with the text of the same name."""
+    texts = {file.stem: file for file in files}
+    for name in image_names(files[0].parent):
+        text = texts.get(Path(name).stem)
+        if text is None:
+            yield name, "there is no text of the same name beside it"
+            continue
+        caption = text.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        yield name, {"image": name, "caption": caption}
 
-    def _header(self, rows: Iterator[list[str]]) -> list[str]:
-        try:
-            header = [name.strip() for name in next(rows, [])]
-        except csv.Error as error:
-            raise DataError(f"{self._file}: CSV is malformed: {error}") from error
-        for names in (IMAGE, CAPTION):
-            if not set(names) & set(header):
-                raise DataError(
-                    f"{self._file}: no column {' or '.join(names)}; its columns are {', '.join(header)}"
-                )
-        return header
+
+def image_names(folder: Path) -> list[str]:
+    """The names of a folder's image files, sorted."""
+    return sorted(one.name for one in folder.iterdir() if one.name.lower().endswith(ENDINGS))
+
+
+def table_header(file: Path) -> tuple[str, list[str]]:
+    """The delimiter of a text table, and its columns.
+
+    Raises:
+        DataError: it has no columns of images and captions.
+    """
+    with _opened(file) as stream:
+        line = stream.readline(1 << 16)
+    headers = {one: [name.strip() for name in _cells(line, one)] for one in _DELIMITERS}
+    for delimiter, names in headers.items():
+        if not missing_column(names):
+            return delimiter, names
+    names = max(headers.values(), key=len)
+    raise DataError(f"{file}: {missing_column(names)}; its first line must name them, as in file_name,text")
+
+
+def _opened(file: Path) -> TextIO:
+    """Text as spreadsheets save it. What is no UTF-8 becomes a lone surrogate, which quarantines its row."""
+    with file.open("rb") as stream:
+        encoding = "utf-16" if stream.read(2) in _UTF_16 else "utf-8-sig"
+    errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
+    return file.open(newline="", encoding=encoding, errors=errors)
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return []
+
+
+def _table_entries(file: Path) -> Iterator[tuple[str, Fields | str]]:
+    """A row stands where its first line does; behind one that is damaged, the very next line is read."""
+    delimiter, header = table_header(file)
+    known = lower(header)
+    image = header.index(next(known[name] for name in IMAGE if name in known))
+    with _opened(file) as stream:
+        stream.readline()
+        number, again = 2, deque[str]()
+        while True:
+            taken: list[str] = []
+            row = _next_row(_taking(stream, again, taken), delimiter)
+            if row is None:
+                return
+            where, fields = f"{file.name}:{number}", _fields(row, header)
+            if any(_begins_row(line, delimiter, image) for line in taken[1:]):
+                fields = "a quotation mark is not closed on this line"
+            if isinstance(fields, str):
+                again.extendleft(reversed(taken[1:]))
+                del taken[1:]
+            number += len(taken)
+            if row:
+                yield where, fields
+
+
+def _taking(stream: TextIO, again: deque[str], taken: list[str]) -> Iterator[str]:
+    """The lines that are to be read again, then those of the stream; keeps what was taken."""
+    while line := again.popleft() if again else stream.readline():
+        taken.append(line)
+        yield line
+
+
+def _next_row(lines: Iterator[str], delimiter: str) -> list[str] | str | None:
+    """The cells of the next row, or what is wrong with it; None where no line is left."""
+    try:
+        return next(csv.reader(lines, delimiter=delimiter, strict=True), None)
+    except csv.Error as error:
+        return f"CSV is malformed: {error}"
+
+
+def _fields(row: list[str] | str, header: Sequence[str]) -> Fields | str:
+    if isinstance(row, str):
+        return row
+    if len(row) != len(header):
+        return f"{len(row)} columns where the header has {len(header)}"
+    return {name: value for name, value in zip(header, row, strict=True) if value}
+
+
+def _begins_row(line: str, delimiter: str, image: int) -> bool:
+    """Whether a line inside a quoted text begins as a row does: with an image file in its column."""
+    cells = line.split(delimiter)
+    return len(cells) > max(image, 1) and cells[image].strip(' "\r\n').lower().endswith(ENDINGS)

@@ -9,20 +9,32 @@ from pathlib import Path
 
 import msgspec
 
+from curate.sources.annotations import AnnotationReader, Entries
 from curate.sources.detect import KINDS, Finding, detect
 from curate.sources.embedded import SHAPES, ShapesReader
-from curate.sources.journeydb import JourneyReader
-from curate.sources.listing import ListingReader
-from curate.sources.official import OfficialReader
+from curate.sources.journeydb import journey_entries
+from curate.sources.listing import listing_entries, text_entries
+from curate.sources.object_file import object_entries
+from curate.sources.official import official_entries
 from curate.sources.rows import Reader
 from curate.sources.saved import saved_files
 from curate.sources.source import Source, SourceCounts
 from engine.errors import DataError
 from engine.records import Item
 
+_ANNOTATED: dict[str, Entries] = {
+    "official": official_entries,
+    "journeydb": journey_entries,
+    "folder": listing_entries,
+    "object": object_entries,
+    "texts": text_entries,
+}
 
-def open_source(data: str, split: str, seed: int, image_size: int) -> Source:
+
+def open_source(data: str, split: str, seed: int, image_size: int, images: str = "") -> Source:
     """A split of a data set: `shapes`, a path, or `kind:PATH`. Reads no rows yet; `seed` draws the shapes.
+
+    Images that are files are looked for in the folder `images`, then beside the annotations.
 
     Raises:
         DataError: nothing lies at the path that could be read, or several data sets do.
@@ -31,8 +43,11 @@ def open_source(data: str, split: str, seed: int, image_size: int) -> Source:
         return Source(reader=ShapesReader(split, seed), image_size=image_size, split=split)
     prefix, colon, rest = data.partition(":")
     kind = prefix if colon and prefix in KINDS else ""
-    path = Path(rest if kind else data).expanduser()
-    return Source(reader=_reader(detect(path, kind), str(path)), image_size=image_size, split=split)
+    path, folder = Path(rest if kind else data).expanduser(), Path(images).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"--images {images}: there is no such folder")
+    reader = _reader(detect(path, kind), str(path), (folder,) if images else ())
+    return Source(reader=reader, image_size=image_size, split=split)
 
 
 def has_questions(item: Item) -> bool:
@@ -49,18 +64,19 @@ def load_source(
     select: int = 0,
     part: int = 0,
     has_questions: Callable[[Item], bool] = has_questions,
+    images: str = "",
 ) -> Source:
     """`limit` items of a split (0: all), or of a random `select` of its items where that is not 0.
 
     `part` 0 is the first `limit` items, 1 the next, and so on; where the data set ends it begins again. The
     embedded world is endless and needs a limit. `seed` decides the shapes and the random items. Reads every
     row once, and no further than it must; of the rows it holds the ids. `has_questions` says which items are
-    counted as those that can be asked about.
+    counted as those that can be asked about; `images` is a folder in which images are looked for first.
 
     Raises:
         DataError: the data set cannot be read, or no row can be used.
     """
-    source = open_source(data, split, seed, image_size)
+    source = open_source(data, split, seed, image_size, images)
     if not source.reader.is_split:
         return _narrowed(source, limit, seed, select, part, has_questions)
     if select:
@@ -125,18 +141,20 @@ def _read(source: Source, has_questions: Callable[[Item], bool]) -> tuple[list[s
     return ids, with_questions, problem or "it has too few rows"
 
 
-def _reader(data_set: Finding, name: str) -> Reader:
-    annotated = {"official": OfficialReader, "journeydb": JourneyReader, "folder": ListingReader}
-    if data_set.kind in annotated:
-        return annotated[data_set.kind](data_set.files[0], name)
+def _reader(data_set: Finding, name: str, images: tuple[Path, ...]) -> Reader:
+    files = data_set.files
     if data_set.kind == "webdataset":
         from curate.sources.tar_shards import WebDatasetReader
 
-        return WebDatasetReader(data_set.files, data_set.files[0].parent, name)
+        return WebDatasetReader(files, files[0].parent, name)
+    if data_set.kind == "datasets":
+        files = tuple(saved_files(files[0]))
+    folders = (*images, files[0].parent)
+    if data_set.kind in _ANNOTATED:
+        return AnnotationReader(_ANNOTATED[data_set.kind], files, folders, name)
     # pyarrow takes long to import.
     from curate.sources.table_files import open_arrow, open_parquet
     from curate.sources.tables import TableReader
 
-    if data_set.kind == "datasets":
-        return TableReader(open_arrow, saved_files(data_set.files[0]), name)
-    return TableReader(open_parquet, data_set.files, name)
+    opened = open_arrow if data_set.kind == "datasets" else open_parquet
+    return TableReader(opened, files, folders, name)

@@ -7,62 +7,56 @@ choices, answer}; their order need not be that of the items, and all are held in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from curate.sources.annotations import AnnotationReader
-from curate.sources.digest import files_digest
-from curate.sources.fields import CAPTION, ID, Fields, first_of
 from curate.sources.json_objects import json_objects
+from curate.sources.spelling import CAPTION, ID, Fields, first_of
 
 INITIAL, QUESTIONS = "initial_data.json", "vqa_data.json"
 
 
-class OfficialReader(AnnotationReader):
-    """Objects of one array; then, quarantined, the damaged objects of the file of questions."""
+def official_files(file: Path) -> tuple[Path, ...]:
+    """An array, and the questions that lie beside it."""
+    questions = file.with_name(QUESTIONS)
+    return (file, questions) if questions.is_file() and questions != file else (file,)
 
-    def __init__(self, array_file: Path, name: str) -> None:
-        super().__init__(array_file, name)
-        questions = array_file.with_name(QUESTIONS)
-        self._question_files = [questions] if questions.is_file() and questions != array_file else []
 
-    def digest(self) -> str:
-        return files_digest([self._file, *self._question_files])
+def official_entries(files: Sequence[Path]) -> Iterator[tuple[str, Fields | str]]:
+    """Objects of the first file; then, quarantined, the damaged objects of the file of questions."""
+    questions = _Questions(files[1:])
+    for where, fields in _objects(files[0]):
+        if not isinstance(fields, str) and (asked := questions.of(fields)):
+            fields = {**fields, "questions": asked}
+        yield where, fields
+    yield from questions.damaged
 
-    def _entries(self) -> Iterator[tuple[str, Fields | str]]:
-        for where, fields in _objects(self._file):
-            if not isinstance(fields, str) and (questions := self._questions_of(fields)):
-                fields = {**fields, "questions": questions}
-            yield where, fields
-        yield from self._questions[2]
 
-    @cached_property
-    def _questions(self) -> tuple[dict[str, list[Fields]], dict[str, list[Fields]], list[tuple[str, str]]]:
-        """Questions by id, questions by caption, and the objects that are none, each with its reason."""
-        by_id: dict[str, list[Fields]] = {}
-        by_caption: dict[str, list[Fields]] = {}
-        damaged = []
-        for where, fields in (found for file in self._question_files for found in _objects(file)):
+class _Questions:
+    """The questions of files, by the item's id and by its caption."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._by_id: dict[str, list[Fields]] = {}
+        self._by_caption: dict[str, list[Fields]] = {}
+        self.damaged: list[tuple[str, str]] = []
+        for where, fields in (found for file in files for found in _objects(file)):
             if isinstance(fields, str):
-                damaged.append((where, fields))
+                self.damaged.append((where, fields))
                 continue
             id_, caption = _plain(fields.get(ID)), _plain(fields.get("caption"))
             if id_:
-                by_id.setdefault(id_, []).append(fields)
+                self._by_id.setdefault(id_, []).append(fields)
             if caption:
-                by_caption.setdefault(caption, []).append(fields)
+                self._by_caption.setdefault(caption, []).append(fields)
             if not (id_ or caption):
-                damaged.append((where, "the question names neither an id nor a caption"))
-        return by_id, by_caption, damaged
+                self.damaged.append((where, "the question names neither an id nor a caption"))
 
-    def _questions_of(self, item: Fields) -> list[Fields]:
+    def of(self, item: Fields) -> list[Fields]:
         """The questions with an item's id, unless they state another caption; else those with its caption."""
-        by_id, by_caption, _ = self._questions
         caption = _plain(first_of(item, CAPTION))
-        own = by_id.get(_plain(item.get(ID)), [])
+        own = self._by_id.get(_plain(item.get(ID)), [])
         same = [one for one in own if _plain(one.get("caption")) in ("", caption)]
-        return same or by_caption.get(caption, [])
+        return same or self._by_caption.get(caption, [])
 
 
 def _objects(file: Path) -> Iterator[tuple[str, Fields | str]]:

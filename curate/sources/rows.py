@@ -26,7 +26,7 @@ class DataRow(Record):
     """One row of a data set: an item, or the reason why there is none."""
 
     position: int
-    """Ordinal among all rows of the source, from 0; usable or not, a row keeps it."""
+    """Ordinal among all rows of the source, from 0; usable or not, a row keeps it, and so do its captions."""
     where: str
     """For people: "items.jsonl:17", "data-00001.parquet:row 12", "shard-3.tar:000123"."""
     item: Item | None = None
@@ -34,6 +34,8 @@ class DataRow(Record):
     """Why the row is quarantined; empty where it has an item."""
     dropped: tuple[str, ...] = ()
     """Why questions of a usable item were left out, one reason a question."""
+    shared: str = ""
+    """What all rows of the same image have in common; empty where that is unknown."""
 
 
 class Reader(Protocol):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from curate.sources.splits import split_of
 from engine.errors import UNREADABLE, DataError
 from engine.records import Record
 
@@ -34,10 +35,11 @@ def saved_files(folder: Path) -> list[Path]:
     try:
         if (folder / SPLITS).is_file():
             splits = msgspec.json.decode((folder / SPLITS).read_bytes(), type=_Splits).splits
-            if "train" not in splits:
+            train = [name for name in splits if split_of(name) == "train"]
+            if len(train) != 1:
                 listed = ", ".join(splits)
                 raise DataError(f"{folder}: no train split; name the folder of one of its splits ({listed})")
-            folder = folder / "train"
+            folder = folder / train[0]
         state = msgspec.json.decode((folder / STATE).read_bytes(), type=_State)
     except (OSError, *UNREADABLE) as error:
         raise DataError(f"{folder / STATE}: not as `save_to_disk` writes it: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -16,7 +17,8 @@ from engine.records import Item, Record
 
 SPLITS = ("train", "evaluation")
 _HELD_OUT = 5
-"""Every fifth row is held out, by its place in the data set, so that training and evaluation never meet."""
+"""Every fifth image is held out, by its place in the data set, so that training and evaluation never meet."""
+_HALF = (1 << 32) - 1
 
 
 class SourceCounts(Record):
@@ -71,7 +73,7 @@ class Source(Record):
         """The selected items and every quarantined row of the split, always in the same order.
 
         Opens no image. Memory does not grow with the rows but for their ids, kept to find those that occur
-        twice: the first usable row of an id counts.
+        twice: the first usable row of an id counts, and other captions of its image get an id of their own.
 
         Raises:
             DataError: the data set cannot be read on.
@@ -91,16 +93,10 @@ class Source(Record):
                 return
 
     def _rows_of_split(self) -> Iterator[DataRow]:
-        ids: set[str] = set()
+        rows = _Rows()
         try:
             for row in self.reader.rows():
-                id_ = row.item.id if row.item else ""
-                if not id_:
-                    row = _quarantined(row, row.reason)
-                elif id_ in ids:
-                    row = _quarantined(row, f"id {shown(id_)} occurs twice")
-                ids.add(id_)
-                held_out = row.position % _HELD_OUT == _HELD_OUT - 1
+                row, held_out = rows.take(row)
                 if self.reader.is_split or not self.split or held_out == (self.split == "evaluation"):
                     yield row
         except OSError as error:
@@ -129,6 +125,56 @@ class Source(Record):
                 bad.append(RowProblem(where=item.id, reason=printable(str(error))))
         shape = (0, self.image_size, self.image_size, 3)
         return readable, np.stack(pixels) if pixels else np.zeros(shape, np.uint8), bad
+
+
+class _Rows:
+    """The rows of a data set in order: gives them ids that occur once, and their side of the split."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+        """Ids, each with a hash of its image above one of its caption."""
+        self._repeated: dict[str, set[int]] = {}
+        """The same of all rows that bear an id, where there are several."""
+        self._held_out: dict[int, bool] = {}
+        """Images, by hash, and whether they are held out."""
+        self._repeats = 0
+        """Rows of an image that has its place."""
+        self._last = (-1, False)
+
+    def take(self, row: DataRow) -> tuple[DataRow, bool]:
+        """A row under an id of its own, or quarantined, and whether it is held out.
+
+        An image has its place among all rows that begin another image, so each row of a set of one caption an
+        image has its own, and captions of one image stay together.
+        """
+        row = self._distinct(row, row.item) if row.item else _quarantined(row, row.reason)
+        position, held_out = self._last
+        known = self._held_out.get(hash(row.shared)) if row.shared else None
+        if known is not None:
+            self._repeats += row.position != position
+            held_out = known
+        elif row.position != position:
+            held_out = (row.position - self._repeats) % _HELD_OUT == _HELD_OUT - 1
+        if row.shared:
+            self._held_out[hash(row.shared)] = held_out
+        self._last = row.position, held_out
+        return row, held_out
+
+    def _distinct(self, row: DataRow, item: Item) -> DataRow:
+        """The row; where its id occurred with the same image and another caption, under a new id."""
+        content = (hash(row.shared or item.image) & _HALF) << _HALF.bit_length() | hash(item.caption) & _HALF
+        first = self._ids.get(item.id)
+        if first is None:
+            self._ids[item.id] = content
+            return row
+        seen = self._repeated.setdefault(item.id, {first})
+        if content in seen or content | _HALF != first | _HALF:
+            return _quarantined(row, f"id {shown(item.id)} occurs twice")
+        seen.add(content)
+        names = (f"{item.id}#{number}" for number in itertools.count(len(seen) - 1))
+        name = next(one for one in names if one not in self._ids)
+        self._ids[name] = content
+        return msgspec.structs.replace(row, item=msgspec.structs.replace(item, id=name))
 
 
 def _quarantined(row: DataRow, reason: str) -> DataRow:

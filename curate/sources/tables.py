@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from curate.sources.confine import read_inside
+from curate.sources.confine import read_image
 from curate.sources.digest import files_digest
-from curate.sources.fields import CAPTION, CAPTION_NAMES, ID, IMAGE, IMAGE_NAMES, OTHERS, make_row
+from curate.sources.fields import make_rows
 from curate.sources.images import decode_rgb
 from curate.sources.rows import DataRow
+from curate.sources.spelling import CAPTION, ID, IMAGE, OTHERS, lower, missing_column
 from curate.sources.table_files import DAMAGE, Part, TableFile, one_line, parts
 from engine.errors import DataError
 from engine.records import Item, Record
@@ -40,19 +41,17 @@ def columns_of(schema: pa.Schema) -> Columns:
     Raises:
         DataError: no caption, no image, or images of a type that holds neither files nor names.
     """
-    names = set(schema.names)
-    image = next((name for name in IMAGE if name in names), None)
-    captions = [name for name in CAPTION if name in names]
-    if image is None or not captions:
-        missing = CAPTION_NAMES if image else IMAGE_NAMES
-        raise DataError(f"no column for the {missing}; its columns are {', '.join(schema.names)}")
+    if reason := missing_column(schema.names):
+        raise DataError(reason)
+    known = lower(schema.names)
+    image = next(known[name] for name in IMAGE if name in known)
     kind = schema.field(image).type
     is_struct = pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind}
     is_bytes = kind in (pa.binary(), pa.large_binary(), pa.binary_view())
     is_name = kind in (pa.string(), pa.large_string(), pa.string_view())
     if not (is_struct or is_bytes or is_name):
         raise DataError(f"column {image} is {kind}; it must hold image files (bytes) or their names")
-    fields = [name for name in (ID, *captions, *OTHERS) if name in names]
+    fields = [known[name] for name in (ID, *CAPTION, *OTHERS) if name in known]
     return Columns(image=image, embedded=not is_name, fields=(*fields, image) if is_name else tuple(fields))
 
 
@@ -62,9 +61,15 @@ class TableReader:
 
     oracle = is_split = False
 
-    def __init__(self, opened: Callable[[Path], TableFile], paths: Sequence[Path], name: str) -> None:
+    def __init__(
+        self,
+        opened: Callable[[Path], TableFile],
+        paths: Sequence[Path],
+        folders: Sequence[Path],
+        name: str,
+    ) -> None:
         self.name = name
-        self._paths, self._folder = {path.name: path for path in paths}, paths[0].parent
+        self._paths, self._folders = {path.name: path for path in paths}, folders
         self._open = cache(opened)
         self._images = _Images()
 
@@ -96,13 +101,13 @@ class TableReader:
         for number, fields in enumerate(_plain_rows(part.batch), part.first):
             where = f"{name}:row {number}"
             embedded = (f"{name}#{number}", f"{stem}/{number}") if columns.embedded else ("", "")
-            yield make_row(position + number, where, fields, *embedded, self._folder)
+            yield from make_rows(position + number, where, fields, *embedded, self._folders)
 
     def image(self, item: Item) -> Image.Image:
         name, _, number = item.image.rpartition("#")
         path = self._paths.get(name)
         if path is None or not number.isdecimal():
-            return read_inside(self._folder, item.image)
+            return read_image(self._folders, item.image)
         where = f"{name}:row {number}"
         try:
             cell = self._images.cell(self._open(path), int(number))
@@ -113,7 +118,7 @@ class TableReader:
         if isinstance(cell, bytes) and cell:
             return decode_rgb(cell, where)
         if isinstance(cell, str) and cell:
-            return read_inside(self._folder, cell)
+            return read_image(self._folders, cell)
         raise DataError(f"{where}: the image is empty")
 
 

@@ -16,10 +16,11 @@ from typing import BinaryIO
 from PIL import Image
 
 from curate.sources.digest import files_digest
-from curate.sources.fields import CAPTION, Fields, first_of, make_row
+from curate.sources.fields import make_rows
 from curate.sources.images import MAX_BYTES, decode_rgb
 from curate.sources.json_text import MAX_OBJECT, TOO_LARGE, decode_object
 from curate.sources.rows import DataRow
+from curate.sources.spelling import CAPTION, Fields, first_of, plain
 from engine.errors import DataError
 from engine.records import Item, Record
 
@@ -27,6 +28,8 @@ IMAGES = ("jpg", "jpeg", "png", "webp")
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 """What stands before the first dot of the file's name is the key; hidden files have none."""
 _BLOCK = 512
+_SURE = 2
+"""Names of captions that count before the text member does; a title is less than that."""
 
 
 class _Sample(Record):
@@ -57,7 +60,7 @@ class WebDatasetReader:
             try:
                 with path.open("rb") as stream:
                     for sample in _samples(stream):
-                        yield _row(position, name, sample, stream)
+                        yield from _rows(position, name, sample, stream)
                         position += 1
             except (OSError, tarfile.TarError) as error:
                 reason = f"the archive cannot be read on: {error or 'it is damaged'}"
@@ -123,13 +126,13 @@ def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
             raise tarfile.ReadError("a header is damaged")
 
 
-def _row(position: int, shard: str, sample: _Sample, stream: BinaryIO) -> DataRow:
+def _rows(position: int, shard: str, sample: _Sample, stream: BinaryIO) -> Iterator[DataRow]:
     where = f"{shard}:{sample.key}"
     image = next((sample.members[one] for one in IMAGES if one in sample.members), None)
     fields: Fields | str = sample.problem or ("" if image else f"no image ({', '.join(IMAGES)})")
     name = f"{shard}#{image[0]}+{image[1]}" if image else ""
     fallback_id = f"{shard.rsplit('.', 1)[0]}/{sample.key}"
-    return make_row(position, where, fields or _fields(sample, stream), name, fallback_id)
+    yield from make_rows(position, where, fields or _fields(sample, stream), name, fallback_id)
 
 
 def _fields(sample: _Sample, stream: BinaryIO) -> Fields | str:
@@ -144,7 +147,7 @@ def _fields(sample: _Sample, stream: BinaryIO) -> Fields | str:
     fields = decode_object(texts["json"]) if "json" in texts else {}
     if isinstance(fields, str):
         return f"{sample.key}.json: {fields}"
-    if first_of(fields, CAPTION) is None and "txt" in texts:
+    if "txt" in texts and first_of(plain(fields), CAPTION[:_SURE]) is None:
         try:
             return {**fields, "caption": texts["txt"].decode("utf-8-sig")}
         except UnicodeDecodeError as error:

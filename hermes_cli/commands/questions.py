@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes_cli.options import Set
+from hermes_cli.options import DATA_SETS, Set
 
 if TYPE_CHECKING:
     from curate.questions.generate import QuestionMaker, QuestionModels
+    from curate.sources import Source
     from engine.records import Item
 
 
@@ -26,7 +29,8 @@ class StyleName(StrEnum):
 
 def make_questions(
     to: Annotated[Path, typer.Option("--to", help="TIFA file to write.")],
-    data: Annotated[str, typer.Option("--data", help="`shapes`, or the path of a data set.")] = "shapes",
+    data: Annotated[str, typer.Option("--data", help=DATA_SETS)] = "shapes",
+    images: Annotated[str, typer.Option("--images", help="Folder that image names start from.")] = "",
     url: Annotated[
         str | None,
         typer.Option("--url", help="OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."),
@@ -46,7 +50,7 @@ def make_questions(
         bool, typer.Option("--combine", help="The data set's own questions too, before the model's.")
     ] = False,
     limit: Annotated[
-        int, typer.Option("--limit", min=0, help="Number of items; without, all of a folder.")
+        int, typer.Option("--limit", min=0, help="Number of items; without, all of a data set.")
     ] = 0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Captions between two writes to disk.")] = 32,
     max_tokens: Annotated[
@@ -78,7 +82,8 @@ def make_questions(
     writing = WritingSettings(
         style=style.value, batch=batch, max_tokens=max_tokens, temperature=temperature, seed=seed
     )
-    items = training_source(RunSettings(data=data, seed=seed, curate=CurateConfig(limit=limit))).items()
+    settings = RunSettings(data=data, images=images, seed=seed, curate=CurateConfig(limit=limit))
+    items = _items(training_source(settings))
     if not models.reader.url:
         _collect(items, QuestionMaker(writing), to)
         return
@@ -126,15 +131,35 @@ def _models(
     return models
 
 
+def _items(source: Source) -> list[Item]:
+    """The items of a source; says which rows and questions it cannot use."""
+    from hermes_cli.view import say
+
+    rows = list(source.rows())
+    if bad := [row for row in rows if row.item is None]:
+        say(f"{len(bad)} rows quarantined, the first: {bad[0].where}: {bad[0].reason}")
+    # Behind a colon stands what concerns one question.
+    left_out = Counter(reason.partition(":")[0] for row in rows for reason in row.dropped)
+    for reason, count in left_out.items():
+        say(f"{count} questions left out: {reason}")
+    return [row.item for row in rows if row.item is not None]
+
+
 def _collect(items: Sequence[Item], maker: QuestionMaker, to: Path) -> None:
-    """Writes the file, item by item, and says what became of the questions."""
+    """Writes the file, item by item, and says what became of the questions.
+
+    Raises:
+        DataError: there is no question to write.
+    """
     from curate.questions.tifa import from_item, write_tifa
+    from engine.errors import DataError
     from hermes_cli.view import progress_bar, say
 
     with progress_bar("questions", len(items)) as advance:
-        write_tifa(
-            to, (row for item, kept in maker.questions(items, advance) for row in from_item(item, kept))
-        )
+        rows = (row for item, kept in maker.questions(items, advance) for row in from_item(item, kept))
+        first = next(rows, None)
+        if first is not None:
+            write_tifa(to, chain([first], rows))
     report = maker.report
     if report.asked or report.cached:
         say(f"{report.asked} captions asked about, {report.cached} found in the cache")
@@ -142,4 +167,9 @@ def _collect(items: Sequence[Item], maker: QuestionMaker, to: Path) -> None:
         say(f"{report.read} questions read, {report.read_cached} found in the cache")
     for reason, count in report.rejected.items():
         say(f"  {count} rejected: {reason}")
+    if first is None:
+        raise DataError(
+            f"{to}: not written, as no question about any of {len(items)} items can be asked; data without "
+            "questions of its own needs a --question-model and its --url"
+        )
     say(f"{to}: {report.kept} questions about {report.items - report.without} of {report.items} items")

@@ -59,6 +59,7 @@ def training_source(settings: RunSettings, number: int = 1) -> Source:
         select=config.select,
         part=number - 1 if config.fresh_prompts else 0,
         has_questions=lookup.covers if lookup else has_questions,
+        images=settings.images,
     )
     return _with_file_questions(source, config, lookup) if lookup else source
 

@@ -93,6 +93,7 @@ def held_out_source(settings: RunSettings) -> Source:
         config.limit,
         config.seed,
         image_size(settings.model),
+        images=settings.images,
         has_questions=lambda item: bool(asked(item).questions),
     )
     if why := unknown_gap(source):

@@ -83,11 +83,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def data_set(folder: Path, colors: list[str]) -> Path:
-    Image.new("RGB", (48, 48), (200, 30, 30)).save(folder / "a.png")
+    Image.new("RGB", (48, 48), (200, 30, 30)).save(folder / f"{colors[0]}.png")
     rows = [
         {
             "id": f"item-{color}",
-            "image": "a.png",
+            "image": f"{color}.png",
             "caption": caption(color),
             "questions": [
                 {"question": OWN.question, "choices": OWN.choices, "answer": OWN.answer, "kind": OWN.kind}
@@ -212,6 +212,21 @@ def test_without_a_model_the_data_sets_own_questions_are_written(tmp_path: Path)
     assert len({row["id"] for row in rows}) == 8
     assert f"{len(rows)} questions about 8 of 8 items" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["own.json"]
+
+
+def test_where_no_question_can_be_asked_nothing_is_written_and_the_reasons_are_told(tmp_path: Path) -> None:
+    data = data_set(tmp_path, ["red", "blue"])
+    rows = [json.loads(line) for line in (data / "items.jsonl").read_text().splitlines()]
+    rows[0]["questions"], rows[1]["questions"] = "is it red?", [{"question": "is it?", "answer": "yes"}]
+    bad = {"image": "a.png"}
+    (data / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, bad]))
+    done = hermes(tmp_path, "questions", "--data", str(data), "--to", "q.json")
+    assert done.returncode == 1
+    assert "no question about any of 2 items can be asked" in done.stderr
+    assert "1 rows quarantined, the first: items.jsonl:3: caption" in done.stdout
+    assert "1 questions left out: questions are text that is no JSON" in done.stdout
+    assert "1 questions left out: a question has no list of choices" in done.stdout
+    assert not (tmp_path / "q.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,13 @@ from engine.records import Preference, SampledCaption
 
 
 def row(name: str, **changes: object) -> dict[str, object]:
-    return {"id": name, "image": "a.png", "caption": f"caption {name}", "questions": [QUESTION], **changes}
+    return {
+        "id": name,
+        "image": f"{name}.png",
+        "caption": f"caption {name}",
+        "questions": [QUESTION],
+        **changes,
+    }
 
 
 def curated(data: Path, run: Path, retry_failed: bool = False, **settings: object) -> CurateSummary:
@@ -46,7 +52,7 @@ def data(tmp_path: Path) -> Path:
         row("e"),
         row("f", caption=""),
     ]
-    folder = folder_with_image(tmp_path / "data")
+    folder = folder_with_image(tmp_path / "data", "a.png", "c.png", "e.png")
     (folder / "broken.png").write_bytes(b"not a picture")
     write_lines(folder / "items.jsonl", rows)
     return folder

@@ -38,10 +38,11 @@ def bomb(side: int = 30_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-def folder_with_image(folder: Path) -> Path:
-    """A folder that holds a.png."""
+def folder_with_image(folder: Path, *names: str) -> Path:
+    """A folder that holds a.png, or images of these names."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "a.png").write_bytes(png())
+    for name in names or ("a.png",):
+        (folder / name).write_bytes(png())
     return folder
 
 

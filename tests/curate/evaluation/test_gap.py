@@ -72,13 +72,13 @@ def test_items_without_questions_or_a_readable_image_are_left_out_and_said(tmp_p
     rows = [
         {
             "id": i,
-            "image": "absent.png" if i == 9 else "a.png",
+            "image": "absent.png" if i == 9 else f"{i}.png",
             "caption": "red",
             "questions": [QUESTION] * (i != 4),
         }
         for i in range(20)
     ]
-    write_lines(folder_with_image(tmp_path) / "items.jsonl", rows)
+    write_lines(folder_with_image(tmp_path, *(f"{i}.png" for i in range(20))) / "items.jsonl", rows)
     source = open_source(str(tmp_path), "evaluation", 0, 48)
     report = measure_gap(ColourModel(), LengthSimilarity(), source, EvalConfig(chunk=1), lambda done: None)
     assert (report.items, report.und, report.gap) == (2, 1, 0)
@@ -86,8 +86,8 @@ def test_items_without_questions_or_a_readable_image_are_left_out_and_said(tmp_p
 
 
 def test_nothing_to_measure_is_one_clear_line(tmp_path: Path) -> None:
-    rows = [{"id": i, "image": "a.png", "caption": "red"} for i in range(20)]
-    write_lines(folder_with_image(tmp_path) / "items.jsonl", rows)
+    rows = [{"id": i, "image": f"{i}.png", "caption": "red"} for i in range(20)]
+    write_lines(folder_with_image(tmp_path, *(f"{i}.png" for i in range(20))) / "items.jsonl", rows)
     source = open_source(str(tmp_path), "evaluation", 0, 48)
     with pytest.raises(DataError, match="no held-out item has both a question and an image"):
         measure_gap(ColourModel(), LengthSimilarity(), source, EvalConfig(), lambda done: None)

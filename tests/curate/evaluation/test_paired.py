@@ -123,10 +123,10 @@ def test_what_cannot_be_paired_says_why() -> None:
 
 def test_a_measurement_keeps_its_items_and_shows_the_first_image_of_each(tmp_path: Path) -> None:
     rows = [
-        {"id": i, "image": "a.png", "caption": "red", "questions": [QUESTION] * (1 + i % 2)}
+        {"id": i, "image": f"{i}.png", "caption": "red", "questions": [QUESTION] * (1 + i % 2)}
         for i in range(20)
     ]
-    write_lines(folder_with_image(tmp_path) / "items.jsonl", rows)
+    write_lines(folder_with_image(tmp_path, *(f"{i}.png" for i in range(20))) / "items.jsonl", rows)
     source = open_source(str(tmp_path), "evaluation", 0, 48)
     shown: list[tuple[str, SampledImage, int]] = []
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_sets import png, rows_of, write_lines, write_tar
 
+from curate.sources import open_source
 from curate.sources.detect import KINDS, detect
 from engine.errors import DataError
 
@@ -72,21 +73,72 @@ def test_several_kinds_are_refused_until_one_is_named(tmp_path: Path) -> None:
 
 
 def test_two_annotation_files_are_refused_until_one_is_named(tmp_path: Path) -> None:
-    for name in ("train.jsonl", "valid.jsonl"):
+    for name in ("a.jsonl", "b.jsonl"):
         write_lines(tmp_path / name, [JOURNEY])
-    with pytest.raises(DataError, match=r"journeydb \(train.jsonl\), journeydb \(valid.jsonl\)"):
+    with pytest.raises(DataError, match=r"journeydb \(a.jsonl\), journeydb \(b.jsonl\)"):
         detect(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "hello", "[1, 2]", '{"a": 1}', "[{}, {}]"])
-def test_what_is_no_data_set_is_refused_with_all_that_is_taken(tmp_path: Path, content: str) -> None:
-    (tmp_path / "notes.json").write_text(content)
-    for path in (tmp_path, tmp_path / "notes.json"):
-        with pytest.raises(DataError, match="nothing here that --data takes") as caught:
+def test_a_folder_of_nothing_is_refused_with_all_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("not data")
+    with pytest.raises(DataError, match="nothing here that --data takes") as caught:
+        detect(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+    for kind in ("shapes", *KINDS):
+        assert kind in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.json", b"", "it is empty"),
+        ("a.json", b"hello", "none of its rows can be read; the first: not a JSON object"),
+        ("a.json", b"[1, 2]", "none of its rows can be read; the first: not a JSON object"),
+        ("a.json", b"[{}, {}]", "none of its rows can be read; the first: it has no fields"),
+        ("a.json", b'{"a": 1}', "its rows have the fields a, no image (image, file_name"),
+        ("a.jsonl", b'{"caption": "torn', "none of its rows can be read; the first: the object has no end"),
+        ("a.jsonl", b'{"url": "https://a.org/a.jpg", "TEXT": "a"}\n', "download the images first"),
+        ("a.json", b'{"images": [], "annotations": [{"id": 1, "bbox": []}]}', "fields id, bbox, no caption"),
+        ("a.csv", b"url;TEXT\nhttps://a.org/a.jpg;red\n", "its columns are url, TEXT; addresses (url)"),
+        ("a.csv", b"a.jpg,red\nb.jpg,blue\n", "its columns are a.jpg, red; its first line must name them"),
+        ("a.tsv", b"a.jpg\tred\n", "its columns are a.jpg, red"),
+        ("a.txt", b"a.jpg\n", "its columns are a.jpg"),
+        ("a.jsonl", '{"image": "a.png"}'.encode("utf-16"), "it is UTF-16; save it as UTF-8"),
+        ("a.json", b"PK\x03\x04", "unpack it"),
+        ("a.jpg", b"\xff\xd8\xff", "it is an image; name a file of captions"),
+    ],
+)
+def test_a_file_that_is_not_read_is_told_why_in_one_line(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    for path in [tmp_path / name] + [tmp_path] * (name != "a.jpg"):
+        with pytest.raises(DataError) as caught:
             detect(path)
+        assert words in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
-        for kind in ("shapes", *KINDS):
-            assert kind in str(caught.value)
+
+
+def test_a_folder_of_images_alone_is_told_that_captions_are_wanted(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(png())
+    with pytest.raises(DataError, match=r"holds 3 images and no captions: add metadata\.csv"):
+        detect(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("https://huggingface.co/datasets/a/b", "an address; --data takes what lies on this machine"),
+        ("s3://bucket/x.parquet", "an address; --data takes what lies on this machine"),
+        ("lmms-lab/COCO-Caption", "hf download --repo-type dataset lmms-lab/COCO-Caption"),
+    ],
+)
+def test_what_lies_elsewhere_must_be_downloaded_first(data: str, words: str) -> None:
+    for name in (data, str(Path(data).absolute())):
+        with pytest.raises(DataError) as caught:
+            open_source(name, "train", 0, 48)
+        assert words in str(caught.value)
 
 
 def test_a_missing_path_and_a_missing_kind_are_refused(tmp_path: Path) -> None:
@@ -99,16 +151,6 @@ def test_a_missing_path_and_a_missing_kind_are_refused(tmp_path: Path) -> None:
 
 def test_a_kind_can_be_forced_upon_a_file(tmp_path: Path) -> None:
     odd = write_lines(tmp_path / "odd.jsonl", ["{damaged}"] * 30 + [json.dumps(JOURNEY)])
-    with pytest.raises(DataError, match="nothing here"):
+    with pytest.raises(DataError, match="none of its rows can be read"):
         detect(odd)
     assert len(rows_of(f"journeydb:{odd}")) == 31
-
-
-def test_shards_of_several_splits_give_the_train_split_or_a_refusal(tmp_path: Path) -> None:
-    for name in ("train-000000.tar", "train-000001.tar", "val-000000.tar"):
-        write_tar(tmp_path / name, {"1.png": png(), "1.txt": b"red"})
-    assert [path.name for path in detect(tmp_path).files] == ["train-000000.tar", "train-000001.tar"]
-    for path in tmp_path.glob("train-*"):
-        path.rename(path.with_name(path.name.replace("train", "test")))
-    with pytest.raises(DataError, match=r"several splits \(test, val\) and none is train"):
-        detect(tmp_path)

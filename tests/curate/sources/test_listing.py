@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_sets import QUESTION, RED, bomb, folder_with_image, ids, reasons, rows_of, write_lines
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curate.sources import load_source, open_source
 from engine.errors import DataError
@@ -37,7 +40,7 @@ def test_bad_rows_are_quarantined_with_their_reason_and_the_rest_goes_on(tmp_pat
             row("no image", image=None),
             {"id": "no caption", "image": "a.png", "questions": []},
             row("blank caption", caption=" \n"),
-            row("wrong caption", caption=["red"]),
+            row("wrong caption", caption={"en": "red"}),
             row("wrong id", id=1.5),
             "[]",
             row("half a character", caption="\ud800"),
@@ -55,10 +58,10 @@ def test_bad_rows_are_quarantined_with_their_reason_and_the_rest_goes_on(tmp_pat
         4: "outside the data set",
         5: "outside the data set",
         6: "is an address",
-        7: "image (image, file_name, img_path) is missing",
-        8: "caption (caption or text) is missing",
+        7: "image_name, filepath, file_path, filename) is missing",
+        8: "caption (caption, text, captions, title, comment) is missing",
         9: "is empty",
-        10: "is not text but ['red']",
+        10: "is not text but {'en': 'red'}",
         11: "id is not text",
         12: "not a JSON object",
     }.items():
@@ -108,7 +111,7 @@ def test_a_csv_with_quoted_text_and_questions_is_read(tmp_path: Path) -> None:
         writer.writerow(["a.png", 'red, "very"\nred', json.dumps([QUESTION]), "3"])
         writer.writerow(["../a.png", "outside", "", ""])
         writer.writerow(["a.png"])
-        writer.writerow(["a.png", "no image twice", "", ""])
+        writer.writerow(["a.png", 'red, "very"\nred', "", ""])
     rows = rows_of(folder)
     item = rows[0].item
     assert item
@@ -132,9 +135,33 @@ def test_a_torn_csv_costs_its_last_row_alone(tmp_path: Path) -> None:
     assert "malformed" in reasons(rows)["captions.csv:5"]
 
 
+TEXTS = st.lists(st.text('ab,"\n ', min_size=1, max_size=12).filter(str.strip), min_size=1, max_size=8)
+
+
+@given(TEXTS, st.data(), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+def test_a_quotation_mark_that_is_never_closed_costs_its_own_row_alone(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject, quoting: int
+) -> None:
+    broken = data.draw(st.sets(st.integers(0, len(texts) - 1)))
+    stream = io.StringIO()
+    writer = csv.writer(stream, quoting=quoting, lineterminator="\n")
+    writer.writerow(["file_name", "text"])
+    for number, text in enumerate(texts):
+        if number in broken:
+            stream.write(f'{number}.png,"never closed\n')
+        else:
+            writer.writerow([f"{number}.png", text])
+    path = tmp_path_factory.mktemp("data") / "metadata.csv"
+    path.write_text(stream.getvalue(), newline="")
+    rows = rows_of(path)
+    good = [(f"{number}.png", text.strip()) for number, text in enumerate(texts) if number not in broken]
+    assert [(row.item.image, row.item.caption) for row in rows if row.item] == good
+    assert len(reasons(rows)) == len(broken)
+
+
 def test_a_csv_without_a_caption_column_is_refused_with_its_columns(tmp_path: Path) -> None:
     (folder_with_image(tmp_path) / "metadata.csv").write_text("file_name,label\na.png,3\n")
-    with pytest.raises(DataError, match="no column caption or text; its columns are file_name, label"):
+    with pytest.raises(DataError, match=r"no column for the caption .*; its columns are file_name, label"):
         rows_of(tmp_path)
 
 
@@ -153,7 +180,7 @@ def test_rows_open_no_image(tmp_path: Path) -> None:
         ("bomb.png", "more than 64,000,000 pixels"),
         ("link.png", "outside the data set's folder by a symbolic link"),
         ("linked/secret.png", "outside the data set's folder by a symbolic link"),
-        ("x" * 300 + ".png", "cannot be read"),
+        ("x" * 300 + ".png", "no such file"),
     ],
 )
 def test_an_image_that_cannot_be_read_is_one_clear_line(tmp_path: Path, name: str, words: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from curate.config import CurateConfig
 from curate.sources import DataRow, load_source
-from curate.sources.listing import ListingReader
+from curate.sources.annotations import AnnotationReader
 from curate.sources.loading import random_subset
 from engine.errors import DataError
 from hermes_cli.settings import RunSettings
@@ -68,7 +68,7 @@ def test_every_row_is_as_likely_as_any_other_and_seeds_differ() -> None:
 
 def make(path: Path, count: int) -> str:
     bad = [{"question": "?"}]
-    rows = [{"id": f"{i}", "image": "a.png", "caption": "c", "questions": bad} for i in range(count)]
+    rows = [{"id": f"{i}", "image": f"{i}.png", "caption": "c", "questions": bad} for i in range(count)]
     return str(write_lines(path, [*rows[:50], "damaged", *rows[50:]]))
 
 
@@ -120,7 +120,7 @@ ROWS = st.lists(st.booleans(), min_size=1, max_size=30)
 def test_what_a_source_counts_is_what_its_rows_give(
     tmp_path_factory: pytest.TempPathFactory, rows: list[bool], limit: int, number: int, part: int, split: str
 ) -> None:
-    fields = [{"id": i, "image": "a.png", "caption": "c" if good else ""} for i, good in enumerate(rows)]
+    fields = [{"id": i, "image": f"{i}.png", "caption": "c" if good else ""} for i, good in enumerate(rows)]
     path = write_lines(tmp_path_factory.mktemp("data") / "items.jsonl", fields)
     if not any(good and not (split and i % 5 == 4) for i, good in enumerate(rows)):
         with pytest.raises(DataError, match="no usable item"):
@@ -136,14 +136,14 @@ def test_a_command_reads_a_data_set_twice_whatever_it_takes_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readings = 0
-    read = ListingReader.rows
+    read = AnnotationReader.rows
 
-    def counting(reader: ListingReader) -> Iterator[DataRow]:
+    def counting(reader: AnnotationReader) -> Iterator[DataRow]:
         nonlocal readings
         readings += 1
         return read(reader)
 
-    monkeypatch.setattr(ListingReader, "rows", counting)
+    monkeypatch.setattr(AnnotationReader, "rows", counting)
     data = make(tmp_path / "items.jsonl", 60)
     config = CurateConfig(limit=10, select=30, fresh_prompts=True)
     list(training_source(RunSettings(data=data, curate=config), 3).rows())

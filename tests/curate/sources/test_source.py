@@ -20,7 +20,7 @@ def make(folder: Path, rows: list[object]) -> str:
 
 
 def row(number: int, **changes: object) -> dict[str, object]:
-    return {"id": number, "image": "a.png", "caption": "red", "questions": [QUESTION], **changes}
+    return {"id": number, "image": f"{number}.png", "caption": "red", "questions": [QUESTION], **changes}
 
 
 def test_training_and_held_out_items_never_meet(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_an_id_of_both_splits_is_used_once(tmp_path: Path) -> None:
 
 
 def test_the_first_usable_row_of_an_id_counts(tmp_path: Path) -> None:
-    data = make(tmp_path, [row(0, caption=""), row(0, caption="second"), row(0, caption="third")])
+    data = make(tmp_path, [row(0, caption=""), row(0, caption="second"), row(0, image="b.png")])
     rows = list(open_source(data, "", 0, 48).rows())
     assert [one.item.caption if one.item else one.reason for one in rows][1] == "second"
     assert "occurs twice" in rows[2].reason
@@ -75,7 +75,7 @@ def test_a_source_knows_its_rows_and_its_items_with_questions(tmp_path: Path) ->
 
 
 def test_items_whose_image_cannot_be_read_are_told_from_the_others(tmp_path: Path) -> None:
-    data = make(tmp_path, [row(0), row(1, image="absent.png"), row(2, image="b.png")])
+    data = make(tmp_path, [row(0, image="a.png"), row(1), row(2, image="b.png")])
     (tmp_path / "b.png").write_bytes(png((0, 0, 200)))
     source = open_source(data, "", 0, 48)
     items, pixels, bad = source.images(source.items())
@@ -83,7 +83,7 @@ def test_items_whose_image_cannot_be_read_are_told_from_the_others(tmp_path: Pat
     assert pixels.shape == (2, 48, 48, 3)
     assert pixels[1, 0, 0, 2] > 190
     assert [one.where for one in bad] == ["1"]
-    assert "absent.png" in bad[0].reason
+    assert "1.png" in bad[0].reason
     assert source.images([])[1].shape == (0, 48, 48, 3)
 
 

@@ -140,7 +140,10 @@ def test_a_table_without_the_columns_is_named_with_those_it_has(tmp_path: Path) 
     rows = rows_of(tmp_path)
     assert len(ids(rows)) == 1
     found = reasons(rows)
-    assert "no column for the caption (caption or text); its columns are image, label" in found["b.parquet"]
+    assert (
+        "no column for the caption (caption, text, captions, title, comment); its columns are image, label"
+        in found["b.parquet"]
+    )
     assert "column image is int64" in found["c.parquet"]
     with pytest.raises(DataError, match="no column for the caption"):
         load_source(str(good.with_name("b.parquet")), "train", 0, 0, 48)
