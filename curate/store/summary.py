@@ -38,6 +38,8 @@ class CurateSummary(Record):
     """Image pairs whose sides score the same."""
     judge: object = None
     """As in `Origin`."""
+    pairing: dict[str, object] = {}
+    """By which settings candidates became pairs (`curate.config.pairing`); empty where that was not kept."""
     sampler: str = ""
     """Who sampled captions and answers (`engine.samplers.setting`),"""
     precision: str = ""

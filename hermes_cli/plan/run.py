@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from curate.config import CurateConfig, caption_plan
+from engine.checkpoints.weights import load_config
 from engine.records import Record
 from hermes_cli.run.event_log import RunRequest
 from hermes_cli.run.folder import RunFolder
@@ -16,6 +17,7 @@ from hermes_cli.run.status import State, paces, pairs_in, read_status, seconds_o
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.curate import training_source
 from hermes_cli.stages.evaluate import held_out_source
+from hermes_cli.stages.fitting import require_fitting
 from hermes_cli.stages.processes import plan_processes
 from hermes_cli.view import console, format_clock, plain_table, say
 
@@ -109,6 +111,7 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, request: RunRequest)
         HermesError: whatever would end the run before its first stage.
     """
     folder.require_base()
+    require_fitting(settings, folder.checkpoint(0))
     plan = plan_run(folder, settings, request, training_source(settings), held_out_source(settings))
     for line in _about(folder, settings, request):
         say(line)
@@ -126,13 +129,14 @@ def _about(folder: RunFolder, settings: RunSettings, request: RunRequest) -> lis
     curate, train, evaluation = settings.curate, settings.train, settings.eval
     policy = settings.reference.policy
     named = policy if isinstance(policy, str) else ", ".join(policy)
+    rate = train.for_width(load_config(folder.checkpoint(0)).hidden_size).learning_rate
     bound = f" at most ({train.max_epochs:g} epochs)" if train.max_epochs else ""
     return [
         f"run {folder.root}: {request.words}",
         f"model {folder.checkpoint(0)}, data {settings.data}, seed {settings.seed}",
         f"curate: n {curate.n}, {curate.limit or 'all'} items at most, {curate.image.steps} image steps, "
         f"scored with {curate.similarity}, sampled by {curate.workers}",
-        f"train: {train.steps} steps{bound} of {train.batch_size} at {train.learning_rate:.3g}, "
+        f"train: {train.steps} steps{bound} of {train.batch_size} at {rate:.3g}, "
         f"objective {train.objective}, against {named}, "
         f"{request.ranks} rank{'' if request.ranks == 1 else 's'}",
         f"eval: {evaluation.limit} held-out items at most, {evaluation.images} images each",

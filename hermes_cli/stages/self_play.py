@@ -20,12 +20,14 @@ from hermes_cli.reporting.build import build_report
 from hermes_cli.reporting.records import RunReport
 from hermes_cli.run.event_log import Event, RunRequest, earlier_kept, log_event, read_events
 from hermes_cli.run.folder import RunFolder
-from hermes_cli.settings import RunSettings, store_settings
+from hermes_cli.settings import RunSettings
 from hermes_cli.stages.curate import SHEET, curate_round, training_source
 from hermes_cli.stages.engine_holder import LazyEngine
 from hermes_cli.stages.evaluate import evaluate_round, evaluated, finish, held_out_source
+from hermes_cli.stages.fitting import require_fitting
 from hermes_cli.stages.launcher import PARENT
 from hermes_cli.stages.stopping import why_stop
+from hermes_cli.stages.unchanged import require_unchanged
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def train_in_child(folder: RunFolder, settings: RunSettings, number: int, ranks:
     from engine.serving.launch import environment_for_children
 
     # Commands that came meanwhile may have stored others; this run keeps to its own.
-    store_settings(folder.settings, settings)
+    folder.keep(settings)
     command = [sys.executable, "-m", "hermes_cli.main", "train", "--run", str(folder.root)]
     command += ["--round", str(number), "--ranks", str(ranks)]
     child = subprocess.run(command, check=False, env={**environment_for_children(), PARENT: str(os.getpid())})
@@ -70,6 +72,8 @@ def run_rounds(folder: RunFolder, settings: RunSettings, request: RunRequest) ->
     require_shares(settings.train, request.ranks)
     held_out = held_out_source(settings)
     training_source(settings)
+    require_fitting(settings, folder.checkpoint(0))
+    require_unchanged(folder, settings, request.rounds)
     with folder.held(), closing(LazyEngine(folder, settings, request.ranks)) as engine:
         _run(folder, settings, request, engine, held_out)
     return finish(folder)
@@ -92,6 +96,7 @@ def _run(
 ) -> None:
     if line := earlier_kept(folder.root):
         say(line)
+    folder.keep(settings)
     log_event(folder.events, Event(0, "run", "begun", reason=request.words, request=request))
     ended = "all rounds are done"
     for number in range(request.rounds + 1):
