@@ -73,6 +73,9 @@ def curate(
             "--fresh", help="Curate this round anew; what followed from its pairs is set aside, else removed."
         ),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what is to be sampled; start nothing.")
+    ] = False,
 ) -> None:
     """Sample n captions and n images for every item, score them, and choose winners and losers."""
     folder, settings = options.run_asked(context)
@@ -83,6 +86,11 @@ def curate(
     folder.require_own(round_number)
     require_same_data(folder, settings, besides=round_number)
     source = training_source(settings, round_number)
+    if dry_run:
+        from hermes_cli.plan.run import show_curation_plan
+
+        show_curation_plan(folder, settings, round_number, source, fresh)
+        return
     curate_round(folder, settings, round_number, source, retry_failed=retry_failed, fresh=fresh)
 
 

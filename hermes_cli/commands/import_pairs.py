@@ -39,8 +39,8 @@ def import_foreign_pairs(
 
     tokenizers = Tokenizers(folder.checkpoint(0))
     with progress_bar(f"import into round {round_number}", None) as advance:
-        folder.keep(settings)
         imported = import_pairs(source, curation, tokenizers, round_number, form, images or (), advance)
+    folder.keep(settings)
     say(
         f"{imported.rows} rows of {imported.source}: {imported.caption_pairs} caption pairs,"
         f" {imported.image_pairs} image pairs"

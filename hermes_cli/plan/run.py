@@ -9,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from curate.config import CurateConfig, caption_plan
+from curate.scoring.scorers import open_scorers
 from engine.checkpoints.weights import load_config
 from engine.records import Record
 from hermes_cli.run.event_log import RunRequest
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.run.status import State, paces, pairs_in, read_status, seconds_of
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages.curate import training_source
+from hermes_cli.stages.curate import require_same_curation, training_source
 from hermes_cli.stages.evaluate import held_out_source
 from hermes_cli.stages.fitting import require_fitting
 from hermes_cli.stages.processes import plan_processes
@@ -123,6 +124,24 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, request: RunRequest)
     say("Every item counts as a preference until a round is curated. Times are those of this run's latest")
     say("finished stages; a goal may end it earlier. Nothing was started.")
     return plan
+
+
+def show_curation_plan(
+    folder: RunFolder, settings: RunSettings, number: int, source: Source, anew: bool
+) -> None:
+    """Prints what a round's curation samples in all; starts and writes nothing.
+
+    Raises:
+        HermesError: whatever would end the curation before its first sample.
+    """
+    checkpoint = folder.checkpoint(number - 1)
+    require_fitting(settings, checkpoint)
+    if not anew:
+        require_same_curation(folder, settings, number, source, open_scorers(settings.curate))
+    work = _samples(settings.curate, count_data(source))
+    say(f"curate round {number}: {', '.join(f'{count:,} {name}' for name, count in work.items())} in all")
+    plan_processes(settings, checkpoint, samples=True)
+    say("Nothing was started.")
 
 
 def _about(folder: RunFolder, settings: RunSettings, request: RunRequest) -> list[str]:

@@ -112,7 +112,8 @@ def curate_round(
     scorers = open_scorers(settings.curate)
     require_same_scorers((folder.curation(one) for one in range(1, number)), scorers)
     target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
-    require_fitting(settings, checkpoint)
+    if engine is None:
+        require_fitting(settings, checkpoint)
     if fresh:
         _begin_anew(folder, number)
     with locked(target) if target.exists() else nullcontext():

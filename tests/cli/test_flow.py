@@ -274,6 +274,7 @@ def test_who_looks_leaves_the_run_as_it_is(steps: tuple[Path, list[str]], tmp_pa
         ("inspect", str(run), "--to", str(tmp_path / "page.html")),
         ("pairs", str(run)),
         ("run", "--run", str(run), "--rounds", "3", "--dry-run"),
+        ("curate", "--run", str(run), "--round", "3", "--n", "4", "--dry-run"),
         ("train", "--run", str(run), "--round", "3", "--dry-run", "--set", "train.beta=0.3"),
         ("curate", "--run", str(run)),
         ("report", str(run), "--to", str(tmp_path / "report.html")),
