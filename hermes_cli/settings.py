@@ -30,7 +30,7 @@ class EngineSettings(Record, forbid_unknown_fields=True):
     """How the engine serves."""
 
     dtype: Literal["float32", "bfloat16", "default", "auto"] = "default"
-    """default is bfloat16 on a GPU, else float32; auto is bfloat16 also on CPUs that have it."""
+    """default: bfloat16 on a GPU, else float32; auto: bfloat16 also on CPUs that have it."""
     max_sequences: int = 256
     """Sequences in flight."""
     kv_cache_gib: float = 0.0

@@ -103,7 +103,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     weight_averaging: float = 1.0
     """Published weights: start + this share of the change (WiSE-FT, arXiv 2109.01903)."""
     seed: int | None = None
-    """Seed of the order of preferences and of the image masks; unset, the run's."""
+    """Of the order of preferences and of image masks; unset, the run's."""
     save_every: int = 50
     """Steps between two resumable states."""
     keep: int = 1
