@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from curate.bad_rows import parse_max_bad
 from engine.errors import ConfigError
+from engine.ranges import caption_problems, image_problems
 from engine.records import AnswerSettings, CaptionSettings, ImageSettings, Record
 
 
@@ -17,6 +19,12 @@ def require_at_least(setting: str, config: Record, **least: float) -> None:
         value = getattr(config, name)
         if value is not None and not value >= bound:
             raise ConfigError(f"{setting}.{name} is {value}; it must be at least {bound}")
+
+
+def refuse(setting: str, problems: Sequence[str]) -> None:
+    """Raises ConfigError where fields of a setting have problems (`engine.ranges`)."""
+    if problems:
+        raise ConfigError(f"{setting}.{problems[0]}")
 
 
 class EndpointConfig(Record, forbid_unknown_fields=True):
@@ -163,6 +171,8 @@ class CurateConfig(Record, forbid_unknown_fields=True):
             raise ConfigError(f"curate.n is {self.n}; a pair needs at least 2 candidates")
         require_at_least("curate", self, limit=0, select=0, chunk=1, caption_margin=0, image_margin=0)
         parse_max_bad(self.max_bad)
+        refuse("curate.caption", caption_problems(self.caption))
+        refuse("curate.image", image_problems(self.image))
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"curate.threshold is {self.threshold}; it is an accuracy from 0 to 1")
         for name in ("caption_margin", "image_margin"):
@@ -171,6 +181,12 @@ class CurateConfig(Record, forbid_unknown_fields=True):
                 raise ConfigError(f"curate.{name} is {margin}; the official rules have no margin")
         if self.combine_questions and not self.questions:
             raise ConfigError("curate.combine_questions needs a file to combine with: set curate.questions")
+
+
+def pairing(config: CurateConfig) -> dict[str, object]:
+    """What decides which of a curation's candidates become pairs."""
+    names = ("rules", "tie_break", "threshold", "caption_margin", "image_margin")
+    return {name: getattr(config, name) for name in names}
 
 
 OFFICIAL_PLAN = (

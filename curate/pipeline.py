@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from curate.config import CurateConfig
+from curate.config import CurateConfig, pairing
 from curate.pairs import choose_caption_pair, choose_image_pair, choose_pairs
 from curate.resume import MissingRows, Progress
 from curate.rules import rules_of
@@ -75,6 +75,7 @@ def curate(
         summary = msgspec.structs.replace(
             counting.summary(),
             judge=origin.judge,
+            pairing=pairing(config),
             sampler=origin.sampler,
             precision=origin.precision,
             device=origin.device,

@@ -160,7 +160,7 @@ class ImageTokens(Record):
         return hashlib.blake2b(whole, digest_size=12).hexdigest()
 
 
-class ImageSettings(Record):
+class ImageSettings(Record, forbid_unknown_fields=True):
     """Mask-predict sampling (Show-o's `t2i_generate`)."""
 
     steps: int = 18

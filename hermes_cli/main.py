@@ -10,7 +10,7 @@ import warnings
 from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,10 +24,6 @@ from hermes_cli.commands.questions import make_questions
 from hermes_cli.commands.report import make_report
 from hermes_cli.commands.status import show_status
 from hermes_cli.options import DEFAULT_RUN
-
-if TYPE_CHECKING:
-    from hermes_cli.run.folder import RunFolder
-    from hermes_cli.settings import RunSettings
 
 # Read when torch is first imported; without it every start prints how memory was bound to cores.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -62,25 +58,6 @@ def hermes(
     """Self-play for unified multimodal models: curate preferences, train on them, swap, repeat."""
 
 
-def _open_run(context: typer.Context, store: bool = True) -> tuple[RunFolder, RunSettings]:
-    """The run that a command names, and its settings; options that give some left them in the context."""
-    from hermes_cli.recipes import recipe
-    from hermes_cli.run.folder import RunFolder
-    from hermes_cli.settings import assign, load_settings, parse_assignment, read_toml
-
-    named, given = context.params, context.ensure_object(dict)
-    if "curate.select" in given:
-        # Whoever selects wants all that is selected.
-        given.setdefault("curate.limit", 0)
-    stored: Path = named["run"] / "run.json"
-    layers = [recipe(named.get("recipe"), new=not stored.is_file())]
-    layers += [read_toml(named["config"])] if named.get("config") else []
-    layers += [parse_assignment(text) for text in named.get("assignments") or ()]
-    layers += [assign(path, value) for path, value in given.items()]
-    settings = load_settings(stored, *layers, store=store)
-    return RunFolder(named["run"], settings.model), settings
-
-
 @app.command()
 def curate(
     context: typer.Context,
@@ -105,16 +82,29 @@ def curate(
         bool, typer.Option("--retry-failed", help="Try again what was quarantined.")
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Remove what this round has curated, and begin again.")
+        bool,
+        typer.Option(
+            "--fresh", help="Curate this round anew; what followed from its pairs is set aside, else removed."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what is to be sampled; start nothing.")
     ] = False,
 ) -> None:
     """Sample n captions and n images for every item, score them, and choose winners and losers."""
-    folder, settings = _open_run(context)
+    folder, settings = options.run_asked(context)
     from hermes_cli.stages.curate import curate_round, training_source
+    from hermes_cli.stages.unchanged import require_same_data
 
-    folder.require_weights_before(round_number)
+    folder.require_weights_before(round_number, anew=fresh)
     folder.require_own(round_number)
+    require_same_data(folder, settings, besides=round_number)
     source = training_source(settings, round_number)
+    if dry_run:
+        from hermes_cli.plan.run import show_curation_plan
+
+        show_curation_plan(folder, settings, round_number, source, fresh)
+        return
     curate_round(folder, settings, round_number, source, retry_failed=retry_failed, fresh=fresh)
 
 
@@ -127,10 +117,10 @@ def reference(
     policy: options.Reference = None,
     config: options.Config = None,
     assignments: options.Set = None,
-    seed: options.Seed = None,
+    seed: options.TrainSeed = None,
 ) -> None:
     """Score a round's pairs under the frozen reference model; `hermes train` does it where it is missing."""
-    folder, settings = _open_run(context)
+    folder, settings = options.run_asked(context, exists=True)
     folder.require_pairs(round_number)
     from hermes_cli.stages.train import reference_round
 
@@ -151,12 +141,13 @@ def train(
     recipe: options.Recipe = None,
     config: options.Config = None,
     assignments: options.Set = None,
-    seed: options.Seed = None,
+    seed: options.TrainSeed = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Train this round anew, and set aside what was trained before.")
+    ] = False,
 ) -> None:
     """Train on a round's pairs by Pair-DPO, from the weights that sampled them."""
-    # Of several ranks one writes for all, and a plan changes nothing.
-    store = not dry_run and os.environ.get("RANK", "0") == "0"
-    folder, settings = _open_run(context, store)
+    folder, settings = options.run_asked(context, exists=True)
     if dry_run:
         folder.require_weights_before(round_number)
         from hermes_cli.plan.train import show_plan
@@ -166,7 +157,7 @@ def train(
     folder.require_pairs(round_number)
     from hermes_cli.stages.train import train_round
 
-    train_round(folder, settings, round_number, ranks)
+    train_round(folder, settings, round_number, ranks, fresh)
 
 
 @app.command("eval")
@@ -182,13 +173,17 @@ def evaluate(
     assignments: options.Set = None,
 ) -> None:
     """Measure understanding, generation and their gap on held-out items, for every round trained."""
-    folder, settings = _open_run(context)
+    folder, settings = options.run_asked(context, exists=True)
     folder.require_base()
     from hermes_cli.stages.engine_holder import LazyEngine
     from hermes_cli.stages.evaluate import bring_evaluation, eval_origin, finish, held_out_source
+    from hermes_cli.stages.fitting import require_fitting
+    from hermes_cli.stages.unchanged import keep_measuring
 
     source = held_out_source(settings)
     origin = eval_origin(folder, settings, source)
+    require_fitting(settings, folder.checkpoint(0))
+    keep_measuring(folder, settings)
     with closing(LazyEngine(folder, settings)) as engine:
         for number in folder.rounds():
             bring_evaluation(folder, settings, number, source, origin, engine.serving)
@@ -198,7 +193,9 @@ def evaluate(
 @app.command("run")
 def run_command(
     context: typer.Context,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of self-play, at most.")] = 1,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=0, help="Rounds of self-play, at most; 0 measures the base.")
+    ] = 1,
     until: Annotated[
         str | None, typer.Option("--until", help="Stop after a round that reaches this: gap<0.04, gen>0.5.")
     ] = None,
@@ -233,16 +230,17 @@ def run_command(
     from hermes_cli.run.event_log import RunRequest
     from hermes_cli.stages.stopping import Goal
 
-    # Before the settings are stored.
     goal = "" if until is None else str(Goal.parse(until))
     request = RunRequest(rounds=rounds, until=goal, patience=patience, ranks=ranks or 1)
-    folder, settings = _open_run(context, store=not dry_run)
+    folder, settings = options.run_asked(context)
     from hermes_cli.stages.self_play import require_shares, run_rounds
 
     if dry_run:
         from hermes_cli.plan.run import show_run_plan
+        from hermes_cli.stages.unchanged import require_unchanged
 
         require_shares(settings.train, request.ranks)
+        require_unchanged(folder, settings, rounds)
         show_run_plan(folder, settings, request)
         return
     run_rounds(folder, settings, request)
@@ -253,13 +251,11 @@ def demo(run: options.Run = Path("runs/demo")) -> None:
     """One round on a few dozen items of the embedded world, in minutes."""
     from hermes_cli.recipes import DEFAULT, DEMO
     from hermes_cli.run.event_log import RunRequest
-    from hermes_cli.run.folder import RunFolder
-    from hermes_cli.settings import load_settings
+    from hermes_cli.run.folder import asked
     from hermes_cli.stages.self_play import run_rounds
     from hermes_cli.view import say
 
-    settings = load_settings(run / "run.json", DEFAULT, DEMO)
-    folder = RunFolder(run, settings.model)
+    folder, settings = asked(run, DEFAULT, DEMO)
     run_rounds(folder, settings, RunRequest(rounds=1))
     say(f"candidate sheet: {folder.curation(1) / 'sheet.png'}")
     say("One round on 48 items shows the machinery; it does not promise a smaller gap.")
@@ -303,7 +299,9 @@ def _require_own_packages() -> None:
         found = find_spec(name)
         place = found and (found.origin or next(iter(found.submodule_search_locations or ()), None))
         if place != str(Path(__file__).parents[1] / name / "__init__.py"):
-            raise ConfigError(f"{place} hides the package `{name}` of Hermes; take its folder out of PYTHONPATH")
+            raise ConfigError(
+                f"{place} hides the package `{name}` of Hermes; take its folder out of PYTHONPATH"
+            )
 
 
 def main() -> None:

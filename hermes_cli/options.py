@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from hermes_cli.run.folder import RunFolder
+    from hermes_cli.settings import RunSettings
 
 DEFAULT_RUN = Path("runs/default")
 
@@ -60,6 +64,10 @@ Images = Annotated[
     ),
 ]
 Seed = Annotated[int | None, setting("seed", "Seed of sampling and training.")]
+TrainSeed = Annotated[
+    int | None,
+    setting("train.seed", "Seed of training: the order of pairs, and the masks.", "--seed"),
+]
 N = Annotated[int | None, setting("curate.n", "Candidates of each kind for each item.")]
 Limit = Annotated[int | None, setting("curate.limit", "Number of items.", min=1)]
 EvalLimit = Annotated[int | None, setting("eval.limit", "Number of items.", min=1)]
@@ -111,3 +119,25 @@ def named_run(argument: Path | None, option: Path | None) -> Path:
 
         raise ConfigError(f"two runs are named, {argument} and --run {option}; give one")
     return argument or option or DEFAULT_RUN
+
+
+def run_asked(context: typer.Context, exists: bool = False) -> tuple[RunFolder, RunSettings]:
+    """The run that a command names, which may have to exist, and the settings that it asks for; options that
+    give some left them in the context. A stage keeps them, once its checks have passed.
+
+    Raises:
+        ConfigError: there is no such run, or the settings cannot be used.
+    """
+    from hermes_cli.run.folder import asked, open_run
+    from hermes_cli.settings import assign, parse_assignment, read_toml
+
+    named, given = context.params, context.ensure_object(dict)
+    if exists:
+        open_run(named["run"], whole=True)
+    if "curate.select" in given:
+        # Whoever selects wants all that is selected.
+        given.setdefault("curate.limit", 0)
+    layers = [read_toml(named["config"])] if named.get("config") else []
+    layers += [parse_assignment(text) for text in named.get("assignments") or ()]
+    layers += [assign(path, value) for path, value in given.items()]
+    return asked(named["run"], *layers, recipe=named.get("recipe"))

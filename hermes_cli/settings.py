@@ -3,12 +3,11 @@ the last. All of them are trees of tables, merged and then converted once."""
 
 from __future__ import annotations
 
-import re
+import os
 import tomllib
-from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -21,16 +20,18 @@ from engine.files.atomic import write_file
 from engine.files.layout import resolve_model
 from engine.records import CaptionSettings, Record
 from hermes_cli.former import require_current
+from hermes_cli.typed import kinds_of, problem
 from train.config import TrainConfig
 
 Tree = dict[str, Any]
+Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
 class EngineSettings(Record, forbid_unknown_fields=True):
     """How the engine serves."""
 
-    dtype: str = "default"
-    """float32, bfloat16, default (bfloat16 on a GPU alone), or auto (also on CPUs that have it)."""
+    dtype: Literal["float32", "bfloat16", "default", "auto"] = "default"
+    """default: bfloat16 on a GPU, else float32; auto: bfloat16 also on CPUs that have it."""
     max_sequences: int = 256
     """Sequences in flight."""
     kv_cache_gib: float = 0.0
@@ -87,12 +88,23 @@ class RunSettings(Record, forbid_unknown_fields=True):
     images: str = ""
     """Folder in which images that the data set names are looked for first; empty is the data set's own."""
     seed: int = 0
-    """Seed of the items, where they are drawn, and of every sample of curation."""
+    """Seed of the items, where they are drawn, of every sample of curation, and of training."""
     engine: EngineSettings = EngineSettings()
     curate: CurateConfig = CurateConfig()
     reference: ReferenceSettings = ReferenceSettings()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 63:
+            raise ConfigError(f"seed is {self.seed}; it must be at least 0 and below 2**63")
+
+    @property
+    def training(self) -> TrainConfig:
+        """`train`, with the run's seed where it has none of its own."""
+        if self.train.seed is not None:
+            return self.train
+        return msgspec.structs.replace(self.train, seed=self.seed)
 
 
 def merge(base: Tree, over: Tree) -> Tree:
@@ -104,20 +116,23 @@ def merge(base: Tree, over: Tree) -> Tree:
     return merged
 
 
-def parse_assignment(text: str) -> Tree:
-    """`train.steps=200` as a tree; a value that is no TOML is taken as a string.
+def parse_assignment(text: str, settings: type = RunSettings) -> Tree:
+    """`train.steps=200` as a tree; what is no TOML, or is for a text setting, is a string.
 
     Raises:
         ConfigError: there is no `=`.
     """
-    name, equals, raw = text.partition("=")
-    if not equals or not name.strip():
+    name, equals, raw = (part.strip() for part in text.partition("="))
+    if not equals or not name:
         raise ConfigError(f"--set {text!r}: write it as key=value, for example --set train.steps=200")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw
-    return assign(name.strip(), value)
+    kinds = kinds_of(settings, name)
+    if kinds and all(isinstance(kind, inspect.StrType) for kind in kinds) and not isinstance(value, str):
+        value = raw
+    return assign(name, value)
 
 
 def assign(path: str, value: object) -> Tree:
@@ -137,43 +152,32 @@ def read_toml(path: Path) -> Tree:
     """
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"--config {path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"--config {path}: {error}") from error
 
 
-def settle(tree: Tree) -> RunSettings:
-    """The settings of a tree.
+def settle(tree: Tree, where: str = "settings") -> RunSettings:
+    """The settings of a tree, which messages call `where`.
 
     Raises:
         ConfigError: a name is unknown, or a value is of the wrong type or out of range.
     """
-    require_current(tree, "settings", "rename or remove them")
+    require_current(tree, where, "rename or remove them")
+    return converted(tree, RunSettings, where)
+
+
+def converted(tree: Tree, settings: type[Settings], where: str) -> Settings:
+    """A tree as settings of a kind.
+
+    Raises:
+        ConfigError: names the setting and its value, and what it may be.
+    """
     try:
-        return msgspec.convert(tree, RunSettings)
+        return msgspec.convert(tree, settings)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"settings: {error}{_choices(str(error))}") from error
-
-
-def _choices(message: str) -> str:
-    """What a setting may be, where it has a few values alone and the message names its place."""
-    kinds = [*_parts(inspect.type_info(RunSettings))]
-    for name in re.findall(r"\.(\w+)", message.partition("$")[2]):
-        fields = (field for kind in kinds if isinstance(kind, inspect.StructType) for field in kind.fields)
-        kinds = [part for field in fields if field.encode_name == name for part in _parts(field.type)]
-    literals = [kind for kind in kinds if isinstance(kind, inspect.LiteralType)]
-    values = dict.fromkeys(str(value) for kind in literals for value in kind.values)
-    return f"; it is one of {', '.join(values)}" if values else ""
-
-
-def _parts(kind: inspect.Type) -> Iterator[inspect.Type]:
-    """A type, or those of a union and of a sequence's elements."""
-    if isinstance(kind, inspect.UnionType):
-        for one in kind.types:
-            yield from _parts(one)
-    elif isinstance(kind, inspect.ListType | inspect.VarTupleType):
-        yield from _parts(kind.item_type)
-    else:
-        yield kind
+        raise ConfigError(f"{where}: {problem(str(error), tree, settings)}") from error
 
 
 def stored_tree(stored: Path) -> Tree:
@@ -184,27 +188,44 @@ def stored_tree(stored: Path) -> Tree:
     """
     try:
         tree = msgspec.json.decode(stored.read_bytes(), type=Tree) if stored.is_file() else {}
-    except UNREADABLE as error:
-        raise ConfigError(f"{stored}: {error}") from error
-    require_current(tree, str(stored), "rename or remove them there, or begin a new run in another folder")
+    except (OSError, *UNREADABLE) as error:
+        raise ConfigError(f"{stored}: no settings of a run: {error}; mend it, or remove it") from error
+    require_current(tree, str(stored), f"rename or remove them there, or {ANEW}")
     return tree
 
 
+ANEW = "begin a new run in another folder"
+
+
 def stored_settings(stored: Path) -> RunSettings:
-    """A run's settings as its commands left them, for those who only look; defaults where there are none."""
-    return settle(stored_tree(stored))
+    """A run's settings as its commands left them; defaults where there are none.
+
+    Raises:
+        ConfigError: they cannot be read, or are no settings of this version.
+    """
+    tree = stored_tree(stored)
+    try:
+        return settle(tree, str(stored))
+    except ConfigError as error:
+        named = str(error).removeprefix(f"{stored}: ")
+        raise ConfigError(f"{stored}: {named}; mend it there, or {ANEW}") from error
 
 
-def load_settings(stored: Path, *layers: Tree, store: bool = True) -> RunSettings:
-    """The run's own settings with all layers over them, kept for its next command unless told not to."""
-    tree = reduce(merge, layers, stored_tree(stored))
-    settings = settle(merge(_of_model(tree), tree))
+def load_settings(stored: Path, *layers: Tree) -> RunSettings:
+    """The run's own settings with all layers over them, in memory alone: a command keeps them with
+    `store_settings` once its checks have passed. Paths that layers name are made absolute."""
+    kept = stored_tree(stored)
+    tree = merge(kept, _rooted(reduce(merge, layers, {}), kept))
+    try:
+        settings = settle(merge(_of_model(tree), tree))
+    except ConfigError:
+        # Where the file is at fault, the message names it.
+        stored_settings(stored)
+        raise
     if not settings.curate.similarity:
         # Scores of all rounds are compared: a model that appears later must not take over.
         curate = msgspec.structs.replace(settings.curate, similarity=default_similarity())
         settings = msgspec.structs.replace(settings, curate=curate)
-    if store:
-        store_settings(stored, settings)
     return settings
 
 
@@ -224,6 +245,33 @@ def _of_model(tree: Tree) -> Tree:
     return {"curate": {"caption": {"max_tokens": found.caption_tokens}}}
 
 
+def _rooted(given: Tree, kept: Tree) -> Tree:
+    """Settings with absolute paths, so that a run goes on from any folder; what it has stays as it is."""
+    rooted = dict(given)
+    for name, value in given.items():
+        was = kept.get(name)
+        if isinstance(value, dict) and name == "curate":
+            rooted[name] = _rooted(value, was if isinstance(was, dict) else {})
+        elif isinstance(value, str) and name in PATHS and value != was and value not in NO_PATHS:
+            rooted[name] = _absolute(value)
+    return rooted
+
+
+PATHS, NO_PATHS = ("model", "data", "images", "questions", "similarity"), ("", "shapes", "minilm", "mpnet")
+"""Settings that are paths, also behind a prefix such as `parquet:`, and what else they may be."""
+
+
+def _absolute(text: str) -> str:
+    prefix, colon, rest = text.partition(":")
+    for before, name in (("", text), (prefix + colon, rest)):
+        if name and (path := Path(name).expanduser()).exists():
+            return before + os.path.abspath(path)
+    # What is nowhere is refused by the name that was typed.
+    return text
+
+
 def store_settings(stored: Path, settings: RunSettings) -> None:
-    """Keeps a run's settings."""
-    write_file(stored, msgspec.json.format(msgspec.json.encode(settings)))
+    """Keeps a run's settings; a file that has them already is left alone."""
+    content = msgspec.json.format(msgspec.json.encode(settings))
+    if not stored.is_file() or stored.read_bytes() != content:
+        write_file(stored, content)

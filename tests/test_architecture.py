@@ -18,7 +18,7 @@ ALLOWED = {
 }
 FLOORS = {
     "engine": (
-        *("lazy", "errors", "records", "devices", "files", "kernels", "metering"),
+        *("lazy", "errors", "records", "ranges", "devices", "files", "kernels", "metering"),
         *("models", "machine", "checkpoints", "tokenizers", "samplers", "official", "serving"),
     ),
     "curate": (
@@ -44,12 +44,13 @@ FLOORS = {
     "hermes_cli": (
         *(
             "former",
-            "options",
+            "typed",
             "settings",
             "recipes",
             "view",
             "pages",
             "run",
+            "options",
             "inspection",
             "reporting",
             "stages",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -14,8 +14,8 @@ Objective = Literal["sum", "product", "softmin", "und", "gen"]
 
 JOINT = ("product", "softmin")
 """Objectives that join both margins in one sigmoid, and may follow steps of `sum`."""
-METRICS = "metrics.jsonl"
-"""File in `<out>.training`: a `TrainStep` a line."""
+BASIS, METRICS = "basis.json", "metrics.jsonl"
+"""Files in `<out>.training`: what decides its weights, and a `TrainStep` a line."""
 RENDEZVOUS = "HERMES_RENDEZVOUS"
 """Environment variable: file through which the ranks of one machine find each other, without a port."""
 Tracker = Literal["tensorboard", "wandb", "trackio"]
@@ -28,7 +28,7 @@ RUNTIME_FIELDS = frozenset(
 )
 """Settings that say how a run is carried out, not what it learns: a resumed run may change them."""
 
-_LIMITS: Mapping[str, tuple[Callable[[float], bool], str]] = {
+_LIMITS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "at least 1": (
         lambda v: v >= 1,
         "steps batch_size dpo_every_n_epochs num_masks masks_per_step save_every keep",
@@ -41,6 +41,7 @@ _LIMITS: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "at least 0 and below 1": (lambda v: 0 <= v < 1, "text_dropout"),
     "above 0 and at most 1": (lambda v: 0 < v <= 1, "weight_averaging"),
     "at least 0; 0 is off": (lambda v: v >= 0, "lora_rank"),
+    "at least 0": (lambda v: v is None or v >= 0, "seed"),
 }
 """What a number must be -> the test, and the settings that it holds for."""
 
@@ -101,8 +102,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     share the choice."""
     weight_averaging: float = 1.0
     """Published weights: start + this share of the change (WiSE-FT, arXiv 2109.01903)."""
-    seed: int = 0
-    """Seed of the order of preferences and of the image masks."""
+    seed: int | None = None
+    """Of the order of preferences and of image masks; unset, the run's."""
     save_every: int = 50
     """Steps between two resumable states."""
     keep: int = 1
@@ -206,6 +207,11 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         from engine.devices import compute_device
 
         return compute_device().type
+
+    @property
+    def order_seed(self) -> int:
+        """`seed`, or 0 where nobody has put a run's in its place."""
+        return self.seed or 0
 
     @property
     def warmup_steps(self) -> int:

@@ -67,7 +67,7 @@ class PairSource:
     def _real_masks(self, preference: Preference, sample: Sample) -> list[ImageMask]:
         config, tokens = self._config, self._layout.config.num_image_tokens
         first = sample.epoch * config.masks_per_step
-        seeds = [real_seed(preference.id, first + i, config.seed) for i in range(config.masks_per_step)]
+        seeds = [real_seed(preference.id, first + i, config.order_seed) for i in range(config.masks_per_step)]
         return [image_mask(seed, tokens, config.text_dropout) for seed in seeds]
 
     def tokens(self, batch: PairRows) -> int:

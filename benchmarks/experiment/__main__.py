@@ -47,9 +47,9 @@ class Job(NamedTuple):
     @property
     def command(self) -> list[str]:
         """A base model is only measured."""
-        action = ["run", "--rounds", str(self.row.rounds)] if self.row.rounds else ["eval"]
-        given = ["--run", str(self.folder), "--config", str(self.folder / CONFIG)]
-        return [sys.executable, "-m", "hermes_cli.main", *action, *given]
+        given = ["--rounds", str(self.row.rounds), "--run", str(self.folder)]
+        given += ["--config", str(self.folder / CONFIG)]
+        return [sys.executable, "-m", "hermes_cli.main", "run", *given]
 
 
 def options() -> argparse.ArgumentParser:

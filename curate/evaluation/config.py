@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from curate.config import require_at_least
+from curate.config import refuse, require_at_least
+from engine.ranges import image_problems
 from engine.records import AnswerSettings, ImageSettings, Record
 
 
@@ -23,4 +24,5 @@ class EvalConfig(Record, forbid_unknown_fields=True):
     answer: AnswerSettings = AnswerSettings()
 
     def __post_init__(self) -> None:
-        require_at_least("eval", self, limit=1, images=1, chunk=1)
+        require_at_least("eval", self, limit=1, images=1, chunk=1, seed=0)
+        refuse("eval.image", image_problems(self.image))

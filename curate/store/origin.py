@@ -112,16 +112,16 @@ def origin_of(
 
 
 def claim(folder: Path, origin: Origin) -> None:
-    """Marks a folder as this curation's, or checks that it is.
-
-    Raises:
-        StaleError: it holds another one; the message names what differs.
-    """
-    stored = read_origin(folder)
-    if stored is None:
+    """Marks a folder as this curation's, or checks that it is (`require_same_origin`)."""
+    require_same_origin(folder, origin)
+    if not (folder / ORIGIN).is_file():
         write_file(folder / ORIGIN, origin.encoded())
-        return
-    if changed := _differences(stored, msgspec.structs.asdict(origin)):
+
+
+def require_same_origin(folder: Path, origin: Origin) -> None:
+    """Raises StaleError where a folder holds another curation; the message names what differs."""
+    stored = read_origin(folder)
+    if stored and (changed := _differences(stored, msgspec.structs.asdict(origin))):
         raise StaleError(
             f"{folder}: was curated under other settings ({changed}); "
             "use another --run, or curate this round again with --fresh"

@@ -43,6 +43,8 @@ class CurateSummary(Record):
     """Items whose caption is longer than image generation reads (`max_text_len` of the model)."""
     judge: object = None
     """As in `Origin`."""
+    pairing: dict[str, object] = {}
+    """By which settings candidates became pairs (`curate.config.pairing`); empty where that was not kept."""
     sampler: str = ""
     """Who sampled captions and answers (`engine.samplers.setting`),"""
     precision: str = ""

@@ -7,12 +7,12 @@ Legend: B images, N image tokens, R rows (masked positions of all images), K ima
 from __future__ import annotations
 
 import math
-import re
 
 import torch
 from torch import Tensor
 
 from engine.errors import EngineError
+from engine.ranges import POWER
 from engine.samplers.token_rule import SMALLEST
 
 SIGMOID_END = 3.0
@@ -58,7 +58,7 @@ def masked_share(schedule: str, ratio: Tensor) -> Tensor:
     elif schedule == "sigmoid":
         ends = torch.sigmoid(torch.tensor([-SIGMOID_END, SIGMOID_END]))
         share = (ends[1] - torch.sigmoid(ratio * 2 * SIGMOID_END - SIGMOID_END)) / (ends[1] - ends[0])
-    elif match := re.fullmatch(r"pow(\d+(?:\.\d+)?)", schedule):
+    elif match := POWER.fullmatch(schedule):
         share = 1 - ratio ** float(match[1])
     else:
         raise EngineError(f"schedule {schedule!r} is not known; take cosine, linear, pow2 or sigmoid")

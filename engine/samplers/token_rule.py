@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import EngineError
+from engine.ranges import caption_problems
 from engine.records import CaptionSettings
 
 GREEDY = 1e-5
@@ -68,19 +69,7 @@ def check_settings(plan: Sequence[CaptionSettings]) -> None:
         EngineError: names those of one entry that are not.
     """
     for one in plan:
-        ranges = {
-            "temperature": (one.temperature >= 0, "0 or more"),
-            "top_k": (one.top_k >= 0, "0 (all) or more"),
-            "top_p": (0 < one.top_p <= 1, "above 0 and at most 1"),
-            "repetition_penalty": (one.repetition_penalty > 0, "above 0"),
-            "max_tokens": (one.max_tokens >= 1, "at least 1"),
-        }
-        problems = [
-            f"{name} is {getattr(one, name)}, it must be {range_}"
-            for name, (fine, range_) in ranges.items()
-            if not fine
-        ]
-        if problems:
+        if problems := caption_problems(one):
             raise EngineError(f"caption settings: {'; '.join(problems)}")
 
 

@@ -28,12 +28,10 @@ def import_foreign_pairs(
     """Read preference pairs of other tools into a round, for `hermes train`."""
     from curate.exchange.importing import check_import, import_pairs
     from curate.store.files import QUARANTINE
-    from hermes_cli.run.folder import RunFolder
-    from hermes_cli.settings import load_settings
+    from hermes_cli.run.folder import asked
     from hermes_cli.view import progress_bar, say
 
-    settings = load_settings(run / "run.json", {} if model is None else {"model": model})
-    folder = RunFolder(run, settings.model)
+    folder, settings = asked(run, {} if model is None else {"model": model})
     folder.require_weights_before(round_number)
     curation = folder.curation(round_number)
     check_import(source, curation, form)
@@ -42,6 +40,7 @@ def import_foreign_pairs(
     tokenizers = Tokenizers(folder.checkpoint(0))
     with progress_bar(f"import into round {round_number}", None) as advance:
         imported = import_pairs(source, curation, tokenizers, round_number, form, images or (), advance)
+    folder.keep(settings)
     say(
         f"{imported.rows} rows of {imported.source}: {imported.caption_pairs} caption pairs,"
         f" {imported.image_pairs} image pairs"

@@ -25,11 +25,11 @@ def show_pairs(
 ) -> None:
     """Print a round's pairs as JSON lines, or write them with their images as another tool reads them."""
     from engine.errors import ConfigError
-    from hermes_cli.run.folder import RunFolder
-    from hermes_cli.settings import stored_settings
+    from hermes_cli.run.folder import RunFolder, open_run
 
-    settings = stored_settings(run / "run.json")
-    folder = RunFolder(run, settings.model if model is None else model)
+    folder = open_run(run, whole=True)
+    if model is not None:
+        folder = RunFolder(run, model)
     folder.require_curated(round_number)
     if layout and to is not None:
         _export(folder, round_number, layout, to)

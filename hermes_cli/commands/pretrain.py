@@ -13,6 +13,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
+from curate.config import require_at_least
 from curate.shapes.captions import neighbours
 from curate.shapes.examples import CAPTION_PROMPT, VQA_PROMPT, lesson, words
 from curate.shapes.scene import CANVAS, render
@@ -32,7 +33,7 @@ from engine.tokenizers.image import (
 )
 from engine.tokenizers.text import TextTokenizer, word_tokenizer
 from hermes_cli.commands.card import measure_card, write_card
-from hermes_cli.settings import merge, parse_assignment, read_toml
+from hermes_cli.settings import converted, merge, parse_assignment, read_toml
 from hermes_cli.view import say
 from train.pretraining.image_tokenizer import TokenizerStep, TokenizerTraining, train_image_tokenizer
 from train.pretraining.pretrain import (
@@ -64,6 +65,17 @@ class PretrainPlan(Record, forbid_unknown_fields=True):
     start: str = ""
     """Checkpoint to go on from, with its tokenizers and its shape; empty is from scratch. `showo-shapes` is
     the embedded model."""
+
+    def __post_init__(self) -> None:
+        require_at_least("pretraining plan", self, layers=1, heads=1, width=1, tokenizer_images=1, lessons=1)
+        require_at_least("pretraining plan: tokenizer", self.tokenizer, steps=1, batch=1, seed=0)
+        for place, phase in enumerate(self.model.phases):
+            where = f"pretraining plan: model.phases[{place}]"
+            require_at_least(where, phase, steps=1, images=1, texts=0, drill=0, warmup=0, span=1)
+            if phase.images > self.lessons:
+                raise ConfigError(f"{where}.images is {phase.images}; there are {self.lessons} lessons")
+        if self.width % self.heads:
+            raise ConfigError(f"pretraining plan: width is {self.width}; heads, {self.heads}, must divide it")
 
 
 def fit_tokenizer(
@@ -215,11 +227,10 @@ def load_plan(config: Path | None, assignments: list[str]) -> PretrainPlan:
     Raises:
         ConfigError: a name is unknown or a value does not fit.
     """
-    layers = [read_toml(config) if config else {}, *map(parse_assignment, assignments)]
-    try:
-        return msgspec.convert(reduce(merge, layers, msgspec.to_builtins(PretrainPlan())), PretrainPlan)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"pretraining plan: {error}") from error
+    layers = [read_toml(config) if config else {}]
+    layers += [parse_assignment(one, PretrainPlan) for one in assignments]
+    tree = reduce(merge, layers, msgspec.to_builtins(PretrainPlan()))
+    return converted(tree, PretrainPlan, "pretraining plan")
 
 
 def run_pretraining(to: Path, config: Path | None, assignments: list[str], threads: int) -> None:

@@ -9,15 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from curate.config import CurateConfig, caption_plan
+from curate.scoring.scorers import open_scorers
+from engine.checkpoints.weights import load_config
 from engine.records import Record
 from hermes_cli.run.event_log import RunRequest
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.run.status import State, paces, pairs_in, read_status, seconds_of
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages.curate import training_source
-from hermes_cli.stages.evaluate import held_out_source
+from hermes_cli.stages.curate import require_same_curation
+from hermes_cli.stages.fitting import require_fitting
 from hermes_cli.stages.processes import plan_processes
-from hermes_cli.stages.self_play import require_questions
+from hermes_cli.stages.self_play import require_runnable
 from hermes_cli.view import console, format_clock, plain_table, say
 
 if TYPE_CHECKING:
@@ -110,9 +112,7 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, request: RunRequest)
     Raises:
         HermesError: whatever would end the run before its first stage.
     """
-    folder.require_base()
-    source, held_out = training_source(settings), held_out_source(settings)
-    require_questions(settings, request, source, held_out)
+    source, held_out, _ = require_runnable(folder, settings, request)
     plan = plan_run(folder, settings, request, source, held_out)
     for line in _about(folder, settings, request, alone=not source.counts.with_questions):
         say(line)
@@ -126,17 +126,36 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, request: RunRequest)
     return plan
 
 
+def show_curation_plan(
+    folder: RunFolder, settings: RunSettings, number: int, source: Source, anew: bool
+) -> None:
+    """Prints what a round's curation samples in all; starts and writes nothing.
+
+    Raises:
+        HermesError: whatever would end the curation before its first sample.
+    """
+    checkpoint = folder.checkpoint(number - 1)
+    require_fitting(settings, checkpoint)
+    if not anew:
+        require_same_curation(folder, settings, number, source, open_scorers(settings.curate))
+    work = _samples(settings.curate, count_data(source))
+    say(f"curate round {number}: {', '.join(f'{count:,} {name}' for name, count in work.items())} in all")
+    plan_processes(settings, checkpoint, samples=True)
+    say("Nothing was started.")
+
+
 def _about(folder: RunFolder, settings: RunSettings, request: RunRequest, alone: bool) -> list[str]:
     curate, train, evaluation = settings.curate, settings.train, settings.eval
     policy = settings.reference.policy
     named = policy if isinstance(policy, str) else ", ".join(policy)
+    rate = train.for_width(load_config(folder.checkpoint(0)).hidden_size).learning_rate
     bound = f" at most ({train.max_epochs:g} epochs)" if train.max_epochs else ""
     return [
         f"run {folder.root}: {request.words}",
         f"model {folder.checkpoint(0)}, data {settings.data}, seed {settings.seed}",
         f"curate: n {curate.n}, {curate.limit or 'all'} items at most, {curate.image.steps} image steps, "
         f"scored with {curate.similarity}, sampled by {curate.workers}",
-        f"train: {train.steps} steps{bound} of {train.batch_size} at {train.learning_rate:.3g}, "
+        f"train: {train.steps} steps{bound} of {train.batch_size} at {rate:.3g}, "
         f"objective {train.objective}{' on captions alone' if alone else ''}, against {named}, "
         f"{request.ranks} rank{'' if request.ranks == 1 else 's'}",
         f"eval: {evaluation.limit} held-out items at most, {evaluation.images} images each",

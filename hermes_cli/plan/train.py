@@ -33,7 +33,8 @@ def show_plan(folder: RunFolder, settings: RunSettings, number: int, nodes: int,
         ConfigError: the batch cannot be shared out among them.
         CheckpointError: the round's starting weights cannot be read.
     """
-    world, train = nodes * ranks, _planned(settings.train)
+    world, train = nodes * ranks, _planned(settings.training)
+    train = train.for_width(load_config(folder.checkpoint(number - 1)).hidden_size)
     made: dict[str, Any] = deepspeed_config(train, world)
     sizes = model_sizes(folder.checkpoint(number - 1), train)
     arguments = ["--run", str(folder.root), "--round", str(number)]

@@ -11,6 +11,7 @@ import msgspec
 from curate.evaluation.paired import Difference, not_paired, paired_difference
 from curate.evaluation.records import GapNumbers, GapReport, read_gap
 from curate.store.files import CURATE_AGAIN, SUMMARY
+from curate.store.origin import read_origin
 from curate.store.summary import CurateSummary
 from engine.checkpoints.weights import known_fingerprint, load_config
 from engine.errors import UNREADABLE, CheckpointError, ConfigError, DataError
@@ -18,11 +19,12 @@ from engine.files.atomic import write_file
 from engine.files.seals import require_sealed
 from hermes_cli.reporting.agreement import JudgeAgreement, judge_agreement
 from hermes_cli.reporting.records import BestRound, RoundReport, RunReport
-from hermes_cli.reporting.reproduce import read_basis, run_command, trained_otherwise
+from hermes_cli.reporting.reproduce import curated_otherwise, read_basis, run_command, trained_otherwise
 from hermes_cli.reporting.verdict import BEST_RULE, best_round, round_verdict
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import settle, stored_tree
 from hermes_cli.view import encode_pretty
+from train.config import BASIS
 from train.data.preferences import bounded
 
 
@@ -93,7 +95,7 @@ class _ReportBuilder:
         if number and previous is None:
             verdict, why = "not comparable", f"it cannot be compared with {_called(number - 1)}"
         judged = self._judged(number)
-        basis = read_basis(self.folder.training(number) / "basis.json")
+        basis = read_basis(self.folder.training(number) / BASIS)
         started_from, reference = basis.weights if basis else ("", "")
         return RoundReport(
             **{name: getattr(found, name) for name in GapNumbers.__struct_fields__},
@@ -147,18 +149,25 @@ class _ReportBuilder:
         """How a round was made otherwise than the run's settings would make it."""
         if self.folder.imported(number):
             yield f"the pairs of {_called(number)} were imported, so `hermes run` gives others"
-        basis = read_basis(self.folder.training(number) / "basis.json")
+        with self._noting(f"how {_called(number)} was curated"):
+            origin, summary = read_origin(self.folder.curation(number)), self._summary(number)
+            if origin and summary and summary.pairing:
+                moved = curated_otherwise(origin, summary.pairing, settle(self.settings))
+                if moved:
+                    yield f"{_called(number)} was curated with other settings: {', '.join(moved)}"
+        basis = read_basis(self.folder.training(number) / BASIS)
         if basis is None:
             return
-        settings = self._as_trained(number)
-        if settings and (moved := trained_otherwise(basis, settings, self._reference(number))):
+        before, settings = self.measured.get(number - 1), self._as_trained(number)
+        start = before.fingerprint if before else ""
+        if settings and (moved := trained_otherwise(basis, settings, start, self._reference(number))):
             yield f"{_called(number)} was trained with other settings: {', '.join(moved)}"
 
     def _as_trained(self, number: int) -> dict[str, object]:
         """The settings with the learning rate that the model's width makes of theirs and the steps that the
         round's pairs do; nothing where those are not known."""
         with self._noting(f"whether {_called(number)} was trained with these settings cannot be told"):
-            config = settle(self.settings).train
+            config = settle(self.settings).training
             config = config.for_width(load_config(self.folder.checkpoint(0)).hidden_size)
             config = bounded(config, self.folder.pairs(number))
             # As JSON gives it: a tuple does not equal its list.

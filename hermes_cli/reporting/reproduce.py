@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from curate.config import caption_plan, pairing
+from curate.store.origin import Origin
 from engine.errors import UNREADABLE
 from engine.records import Record
 from hermes_cli.recipes import DEFAULT
@@ -73,11 +75,29 @@ def read_basis(path: Path) -> TrainingBasis | None:
         return None
 
 
-def trained_otherwise(basis: TrainingBasis, settings: Tree, wanted: str) -> list[str]:
+def curated_otherwise(origin: Origin, paired_by: Tree, settings: RunSettings) -> list[str]:
+    """How a round's curation differs from the run's present settings, as `name was value`.
+
+    `paired_by` is what its summary keeps of the rules that made pairs; empty where it keeps nothing.
+    """
+    config = settings.curate
+    was: Tree = {"n": origin.n, "select": origin.select, "image": origin.image, "answer": origin.answer}
+    now: Tree = {name: msgspec.to_builtins(getattr(config, name)) for name in was} | pairing(config)
+    if isinstance(origin.captions, list) and len(origin.captions) == origin.n:
+        was["caption"] = {name: value for name, value in origin.captions[0].items() if name != "sampler"}
+        now["caption"] = msgspec.to_builtins(caption_plan(config)[0])
+    before = {"seed": origin.seed} | {f"curate.{name}": value for name, value in (was | paired_by).items()}
+    then, wanted = flat_settings(before), flat_settings({"seed": settings.seed, "curate": now})
+    return [
+        f"{name} was {json.dumps(value)}" for name, value in then.items() if wanted.get(name, value) != value
+    ]
+
+
+def trained_otherwise(basis: TrainingBasis, settings: Tree, start: str, wanted: str) -> list[str]:
     """How what trained a round differs from the run's present settings, as `name was value`.
 
-    `wanted` is the fingerprint of the weights that these settings make the round's reference; empty where
-    it is not known.
+    `start` is the fingerprint of the round's starting weights as they are now, `wanted` that of the weights
+    that these settings make its reference; empty where they are not known.
     """
     now = settings.get("train", {})
     moved = [
@@ -86,7 +106,9 @@ def trained_otherwise(basis: TrainingBasis, settings: Tree, wanted: str) -> list
         # Any device is what `auto` names.
         if name in now and now[name] != value and (name, now[name]) != ("device", "auto")
     ]
-    start, reference = basis.weights
-    if wanted and reference and reference != wanted:
-        moved.append(f"reference.policy was {'previous' if reference == start else 'base'}")
+    began, reference = basis.weights
+    if start and began and began != start:
+        moved.append(f"it started from the weights {began}, which are now {start}")
+    elif wanted and reference and reference != wanted:
+        moved.append(f"reference.policy was {'previous' if reference == began else 'base'}")
     return moved

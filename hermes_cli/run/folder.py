@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from curate.store.files import IMPORTED, PAIRS, SUMMARY
-from engine.errors import CheckpointError, ConfigError, StageOrderError, StaleError
+import msgspec
+
+from curate.store.files import IMPORTED, ORIGIN, PAIRS, SUMMARY
+from engine.errors import UNREADABLE, CheckpointError, ConfigError, StageOrderError, StaleError
 from engine.files.layout import WEIGHTS, resolve_model
 from engine.files.lock import holding
+from hermes_cli.recipes import recipe as recipe_of
 from hermes_cli.run.event_log import EVENTS, read_events
 from hermes_cli.run.state import state
-from hermes_cli.settings import stored_settings
+from hermes_cli.settings import RunSettings, Tree, load_settings, store_settings, stored_settings
+from train.config import BASIS
 
 
 class RunFolder:
@@ -113,19 +119,78 @@ class RunFolder:
         names = (path.name.removeprefix("round-") for path in self.root.glob("round-*") if path.is_dir())
         return sorted({0, *(int(name) for name in names if name.isdecimal())})
 
-    def require_base(self) -> None:
-        """Raises CheckpointError where the base model is missing."""
+    def keep(self, settings: RunSettings) -> None:
+        """Keeps what a command was asked for, once its checks have passed: later commands go by it."""
+        store_settings(self.settings, settings)
+
+    def training_begun(self, number: int) -> bool:
+        """Whether a round's pairs have been trained on, to the end or not."""
+        return self.trained(number) or (self.training(number) / BASIS).is_file()
+
+    def set_aside(self, number: int, kept: Callable[[str], bool] = lambda name: False) -> list[str]:
+        """Moves all of a round but what is `kept`, by its name, and all later rounds, into folders
+        `round-N.old-K`; removes what sums up the run, which `hermes report` writes again.
+
+        Returns a line for each round. A kill leaves the rest for another call.
+
+        Raises:
+            BusyError: one of them is being trained.
+        """
+        said = []
+        for later in [*reversed([one for one in self.begun() if one > number]), number]:
+            names = sorted(path.name for path in self.round(later).glob("*"))
+            names = [name for name in names if later > number or not kept(name)]
+            if not names:
+                continue
+            if (self.training(later) / "lock").is_file():
+                with holding(self.training(later) / "lock", f"{self.training(later)}: is being trained"):
+                    pass
+            taken = (self.round(later).with_suffix(f".old-{count}") for count in itertools.count(1))
+            target = next(path for path in taken if not path.exists())
+            target.mkdir()
+            # Weights before what they were trained with: those that are left alone count as foreign.
+            for name in names:
+                (self.round(later) / name).rename(target / name)
+            if later > number:
+                self.round(later).rmdir()
+            said.append(f"set aside in {target}: {', '.join(names)}")
+        if said:
+            for path in (self.best, self.report, self.page):
+                path.unlink(missing_ok=True)
+        return said
+
+    def require_base(self, anew: bool = False) -> None:
+        """Whether the base model is there, and is the one that the run's rounds were made from; with `anew`
+        round 1 begins anew, and no longer tells.
+
+        Raises:
+            CheckpointError: it is missing.
+            StaleError: it is another.
+        """
         if not self.trained(0):
             raise CheckpointError(
                 f"{self._base}: no {WEIGHTS} here; name a checkpoint folder with --model"
                 " (`hermes import` makes one of an official release)"
             )
 
-    def require_weights_before(self, number: int) -> None:
-        """Raises StageOrderError unless the round before is trained."""
+        found = [(self.evaluation(0), "fingerprint")]
+        found += [] if anew else [(self.training(1) / BASIS, "start"), (self.curation(1) / ORIGIN, "model")]
+        for path, field in found:
+            if known := _text(path, field):
+                from engine.checkpoints.weights import fingerprint
+
+                if known != (ours := fingerprint(self._base)):
+                    raise StaleError(
+                        f"{self.root}: its base model is {known} ({path.relative_to(self.root)}), and "
+                        f"{self._base} holds {ours}; name that model with --model, or use another --run"
+                    )
+                return
+
+    def require_weights_before(self, number: int, anew: bool = False) -> None:
+        """Raises StageOrderError unless the round before is trained; `anew` begins the round itself again."""
         if number < 1:
             raise ConfigError(f"--round {number}: rounds count from 1")
-        self.require_base()
+        self.require_base(anew=anew and number == 1)
         for earlier in range(1, number):
             if not self.pairs(earlier).is_file():
                 raise StageOrderError(
@@ -168,6 +233,26 @@ class RunFolder:
         return state(read_events(self.events)).seconds(number)
 
 
+def _text(path: Path, field: str) -> str:
+    """A text in a JSON file; empty where there is none."""
+    try:
+        return str(msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get(field, ""))
+    except (OSError, *UNREADABLE):
+        return ""
+
+
+def asked(root: Path, *layers: Tree, recipe: str | None = None) -> tuple[RunFolder, RunSettings]:
+    """The run in a folder, and its settings as a command asks for them; a new run begins with the default
+    recipe. Stores nothing: `RunFolder.keep` does, after the command's checks.
+
+    Raises:
+        ConfigError: the settings of the run or of the command cannot be used.
+    """
+    stored = root / "run.json"
+    settings = load_settings(stored, recipe_of(recipe, new=not stored.is_file()), *layers)
+    return RunFolder(root, settings.model), settings
+
+
 def open_run(root: Path, whole: bool = False) -> RunFolder:
     """The run in a folder, to look at; `whole` wants settings or a round in it.
 
@@ -176,5 +261,8 @@ def open_run(root: Path, whole: bool = False) -> RunFolder:
     """
     begun = (root / "run.json").is_file() or any(root.glob("round-*"))
     if not root.is_dir() or (whole and not begun):
-        raise ConfigError(f"{root}: no run in this folder; `hermes curate --run {root}` makes one")
+        raise ConfigError(
+            f"{root}: no run in this folder; `hermes curate --run {root}` makes one, and "
+            f"`hermes run --rounds 0 --run {root}` measures a base model"
+        )
     return RunFolder(root, stored_settings(root / "run.json").model)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from curate.store.files import QUARANTINE
-from engine.errors import DataError
+from curate.store.files import QUARANTINE, SUMMARY
+from engine.errors import DataError, StaleError
 from engine.files.atomic import write_file
 from engine.machine.probe import gpu_count
 from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.evaluate import image_size, model_passes, open_engine, serving_of, start_engine
+from hermes_cli.stages.fitting import require_fitting
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from curate.questions.lookup import Lookup
     from curate.scoring.scorers import Scorers
     from curate.sources import Source
+    from curate.store.origin import Origin
     from curate.store.summary import CurateSummary
     from curate.workers.pool import Pool, Sampler
     from engine.records import Candidates, Preference
@@ -99,13 +101,14 @@ def curate_round(
     """Samples, scores and pairs one round; draws the candidate sheet.
 
     `engine` opens the engine that samples, by default one of its own; nothing is opened where nothing is
-    missing. `fresh` removes what an earlier curation of this round left.
+    missing. `fresh` removes what an earlier curation of this round left. The settings are kept once all
+    checks have passed.
     """
     from curate.pipeline import curate
     from curate.scoring.scorers import open_scorers
-    from curate.store.origin import origin_of, require_same_scorers
+    from curate.store.origin import require_same_scorers
     from curate.store.previous_pairs import PairHistory
-    from engine.checkpoints.weights import fingerprint
+    from curate.store.shards import locked
     from engine.samplers.text_limits import prompt_cutter
 
     if not source.oracle and not settings.model:
@@ -113,10 +116,14 @@ def curate_round(
     scorers = open_scorers(settings.curate)
     require_same_scorers((folder.curation(one) for one in range(1, number)), scorers)
     target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
+    if engine is None:
+        require_fitting(settings, checkpoint)
     if fresh:
-        _remove(target)
-    model, serving = fingerprint(checkpoint), serving_of(settings.engine)
-    origin = origin_of(source, settings.curate, scorers, number, settings.seed, model=model, **serving)
+        _begin_anew(folder, number)
+    with locked(target) if target.exists() else nullcontext():
+        # Here, so that the log of a curation at work hears nothing of what is refused.
+        origin = require_same_curation(folder, settings, number, source, scorers, retry_failed)
+    folder.keep(settings)
     history = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
@@ -145,6 +152,45 @@ def curate_round(
         _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
     return summary
+
+
+def require_same_curation(
+    folder: RunFolder,
+    settings: RunSettings,
+    number: int,
+    source: Source,
+    scorers: Scorers,
+    retry_failed: bool = False,
+) -> Origin:
+    """The origin of a round's curation, which must be that of what its folder holds.
+
+    Raises:
+        StaleError: it is another, or pairs that are trained on would change; names what differs.
+    """
+    from curate.config import pairing
+    from curate.store.origin import origin_of, require_same_origin
+    from curate.store.summary import CurateSummary
+    from engine.checkpoints.weights import fingerprint
+
+    target, config = folder.curation(number), settings.curate
+    model = fingerprint(folder.checkpoint(number - 1))
+    serving = serving_of(settings.engine)
+    origin = origin_of(source, config, scorers, number, settings.seed, model=model, **serving)
+    require_same_origin(target, origin)
+    if not folder.training_begun(number) or not (target / SUMMARY).is_file():
+        return origin
+    made = msgspec.json.decode((target / SUMMARY).read_bytes(), type=CurateSummary)
+    now = pairing(config)
+    moved = [f"{name} {was!r} -> {now[name]!r}" for name, was in made.pairing.items() if was != now[name]]
+    if (rows := source.counts.rows) != made.items + made.bad:
+        moved.append(f"{made.items + made.bad} -> {rows} items")
+    moved += ["--retry-failed"] if retry_failed and made.bad else []
+    if moved:
+        raise StaleError(
+            f"{target}: its pairs have been trained on, and would be others ({', '.join(moved)}); use "
+            "another --run, or curate this round again with --fresh"
+        )
+    return origin
 
 
 @contextmanager
@@ -189,13 +235,19 @@ def _sampler(
     return CandidateSampler(engine, scorers, source, settings.curate, number, settings.seed, features)
 
 
-def _remove(target: Path) -> None:
-    """Removes a curation; another process that is at work on it keeps it."""
-    if not target.exists():
-        return
+def _begin_anew(folder: RunFolder, number: int) -> None:
+    """Removes a round's curation; where more was made from it, that and the curation are set aside."""
     from curate.store.shards import locked
 
-    with locked(target):
+    target = folder.curation(number)
+    with locked(target) if target.exists() else nullcontext():
+        others = [path for path in folder.round(number).glob("*") if path != target]
+        if others or max(folder.begun()) > number:
+            for line in folder.set_aside(number):
+                say(line)
+            return
+        if not target.exists():
+            return
         gone = target.with_name(target.name + ".removed")
         shutil.rmtree(gone, ignore_errors=True)
         target.rename(gone)

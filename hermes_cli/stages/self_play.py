@@ -20,12 +20,14 @@ from hermes_cli.reporting.build import build_report
 from hermes_cli.reporting.records import RunReport
 from hermes_cli.run.event_log import Event, RunRequest, earlier_kept, log_event, read_events
 from hermes_cli.run.folder import RunFolder
-from hermes_cli.settings import RunSettings, store_settings
+from hermes_cli.settings import RunSettings
 from hermes_cli.stages.curate import SHEET, curate_round, training_source
 from hermes_cli.stages.engine_holder import LazyEngine
 from hermes_cli.stages.evaluate import bring_evaluation, eval_origin, finish, held_out_source, unknown_gap
+from hermes_cli.stages.fitting import require_fitting
 from hermes_cli.stages.launcher import PARENT
 from hermes_cli.stages.stopping import why_stop
+from hermes_cli.stages.unchanged import require_unchanged
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def train_in_child(folder: RunFolder, settings: RunSettings, number: int, ranks:
     from engine.serving.launch import environment_for_children
 
     # Commands that came meanwhile may have stored others; this run keeps to its own.
-    store_settings(folder.settings, settings)
+    folder.keep(settings)
     command = [sys.executable, "-m", "hermes_cli", "train", "--run", str(folder.root)]
     command += ["--round", str(number), "--ranks", str(ranks)]
     child = subprocess.run(command, check=False, env={**environment_for_children(), PARENT: str(os.getpid())})
@@ -67,14 +69,30 @@ def run_rounds(folder: RunFolder, settings: RunSettings, request: RunRequest) ->
         ConfigError: the batch cannot be shared out among the ranks, or what is asked for needs questions.
         EngineError: an engine or a swap failed; what is done is kept.
     """
+    _, held_out, origin = require_runnable(folder, settings, request)
+    with folder.held(), closing(LazyEngine(folder, settings, request.ranks)) as engine:
+        _run(folder, settings, request, engine, held_out, origin)
+    return finish(folder)
+
+
+def require_runnable(
+    folder: RunFolder, settings: RunSettings, request: RunRequest
+) -> tuple[Source, Source, EvalOrigin]:
+    """The first round's items, the held-out ones and what decides a measurement, once nothing speaks against
+    the run.
+
+    Raises:
+        HermesError: whatever would end the run before its first stage.
+    """
     folder.require_base()
     require_shares(settings.train, request.ranks)
     held_out = held_out_source(settings)
     origin = eval_origin(folder, settings, held_out)
-    require_questions(settings, request, training_source(settings), held_out)
-    with folder.held(), closing(LazyEngine(folder, settings, request.ranks)) as engine:
-        _run(folder, settings, request, engine, held_out, origin)
-    return finish(folder)
+    source = training_source(settings)
+    require_questions(settings, request, source, held_out)
+    require_fitting(settings, folder.checkpoint(0))
+    require_unchanged(folder, settings, request.rounds)
+    return source, held_out, origin
 
 
 def require_shares(config: TrainConfig, ranks: int) -> None:
@@ -111,6 +129,7 @@ def _run(
 ) -> None:
     if line := earlier_kept(folder.root):
         say(line)
+    folder.keep(settings)
     log_event(folder.events, Event(0, "run", "begun", reason=request.words, request=request))
     ended = "all rounds are done"
     for number in range(request.rounds + 1):

@@ -34,7 +34,7 @@ class Goal(Record):
         """
         found = _GOAL.fullmatch(text)
         if found is None:
-            raise ConfigError(f"--until {text!r}: write it as gap<0.04, gen>0.5 or und>0.9")
+            raise ConfigError(f"--until {text!r}: give one condition, such as gap<0.04 or gen>0.5 or und>0.9")
         measure, sign, value = found.groups()
         return msgspec.convert({"measure": measure, "below": sign == "<", "value": float(value)}, cls)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from engine.checkpoints.weights import fingerprint
+from engine.errors import StaleError
 from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
@@ -21,9 +22,32 @@ from train.reference.inputs import TrainingInputs, read_inputs
 
 
 def inputs_of(folder: RunFolder, settings: RunSettings, number: int) -> TrainingInputs:
-    """What a round's reference pass and training read."""
-    frozen = folder.checkpoint(settings.reference.round_before(number))
-    return read_inputs(folder.pairs(number), folder.checkpoint(number - 1), settings.train, frozen)
+    """What a round's reference pass and training read.
+
+    Raises:
+        StaleError: other weights than those that training starts from have sampled the pairs.
+    """
+    frozen, start = folder.checkpoint(settings.reference.round_before(number)), folder.checkpoint(number - 1)
+    inputs = read_inputs(folder.pairs(number), start, settings.training, frozen)
+    sampled = {one.provenance.model for one in inputs.preferences if one.provenance}
+    if (others := sampled - {inputs.basis.start}) and not folder.imported(number):
+        raise StaleError(
+            f"{inputs.pairs}: sampled by the weights {', '.join(sorted(others))}, and training would start "
+            f"from {inputs.basis.start} ({start}); put those in their place (round 1: `--set model=DIR`), or "
+            f"sample from these: `hermes curate --round {number} --fresh`"
+        )
+    return inputs
+
+
+def require_same_training(folder: RunFolder, settings: RunSettings, number: int) -> TrainingInputs:
+    """A round's inputs, which must be those of the training that was begun, if any.
+
+    Raises:
+        StaleError: it was begun otherwise, under another reference for one.
+    """
+    inputs = inputs_of(folder, settings, number)
+    RunState(folder.checkpoint(number), inputs.basis).require_same()
+    return inputs
 
 
 def reference_round(
@@ -36,18 +60,21 @@ def reference_round(
     Raises:
         StaleError: the round's training has begun otherwise, under another reference for one.
     """
-    inputs = inputs or inputs_of(folder, settings, number)
-    RunState(folder.checkpoint(number), inputs.basis).require_same()
+    inputs = inputs or require_same_training(folder, settings, number)
+    folder.keep(settings)
     with logged(folder.events, number, "reference", label=f"reference round {number}") as stage:
         precompute(inputs, folder.reference(number), stage.reached, settings.reference.ranks)
         stage.weights = inputs.basis.reference.weights
 
 
-def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1) -> None:
+def train_round(
+    folder: RunFolder, settings: RunSettings, number: int, ranks: int = 1, fresh: bool = False
+) -> None:
     """Pair-DPO of a round from the weights before it; a finished round is left alone.
 
     Starts `ranks` processes on this machine. Where a launcher has started this one as a rank of several, it
-    is one of them: then the reference log-probs must be there, and rank 0 alone prints and draws.
+    is one of them: then the reference log-probs must be there, and rank 0 alone prints and draws. With
+    `fresh` the weights of an earlier training and what followed from them are set aside.
 
     Raises:
         StageOrderError: there are none.
@@ -55,12 +82,21 @@ def train_round(folder: RunFolder, settings: RunSettings, number: int, ranks: in
     """
     follow_parent()
     if launched():
-        _train(folder, settings, number, inputs_of(folder, settings, number))
+        inputs = require_same_training(folder, settings, number)
+        if rank() == 0:
+            folder.keep(settings)
+        _train(folder, settings, number, inputs)
     else:
         # Before anything is started.
         shares(settings.train, ranks)
         plan_processes(settings, folder.checkpoint(number - 1), trains=True, ranks=ranks)
-        inputs = inputs_of(folder, settings, number)
+        inputs = (inputs_of if fresh else require_same_training)(folder, settings, number)
+        if fresh:
+            # Pairs and reference are of no training.
+            for line in folder.set_aside(
+                number, lambda name: name.startswith(("curate", "reference", "agree"))
+            ):
+                say(line)
         reference_round(folder, settings, number, inputs)
         if ranks > 1:
             run_ranks(["train", "--run", str(folder.root), "--round", str(number)], ranks)
@@ -79,6 +115,8 @@ def _train(folder: RunFolder, settings: RunSettings, number: int, inputs: Traini
             say(f"there are no {side} pairs: objective {train.objective} learns from the other side alone")
     if steps < train.steps:
         say(f"train.max_epochs {train.max_epochs:g} leaves {steps} of {train.steps} steps for these pairs")
+    if (rate := inputs.config.learning_rate) != train.learning_rate:
+        say(f"learning rate {rate:.3g}: train.mup_lr scales {train.learning_rate:.3g} by the model's width")
     with logged(folder.events, number, "train", total=steps, label=f"train round {number}") as stage:
         speed = _Speed(train.batch_size)
 

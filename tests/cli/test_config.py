@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from hermes_cli.commands.config import as_markdown, sections
 from hermes_cli.main import app
+from hermes_cli.options import run_asked
 from hermes_cli.recipes import DEFAULT
-from hermes_cli.settings import RunSettings, settle, stored_settings
+from hermes_cli.settings import RunSettings, settle
 
 DOCS = Path(__file__).parents[2] / "docs/configuration.md"
 
@@ -19,6 +21,12 @@ def hermes(*arguments: str) -> str:
     done = CliRunner().invoke(app, [*arguments], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     return done.output
+
+
+def settings_of(run: Path, *given: str) -> RunSettings:
+    """What `hermes run` asks for."""
+    command = get_command(app).commands["run"]  # type: ignore[attr-defined]
+    return run_asked(command.make_context("run", ["--run", str(run), *given]))[1]
 
 
 def test_the_page_of_settings_is_what_the_command_writes() -> None:
@@ -58,22 +66,14 @@ def test_a_run_shows_its_own_values(tmp_path: Path) -> None:
 def test_an_option_gives_the_setting_that_set_gives(
     tmp_path: Path, option: tuple[str, ...], assignment: str
 ) -> None:
-    """Both commands end before anything starts, for want of a model, and have stored their settings."""
-    none = ("--model", str(tmp_path / "none"))
-    found = []
-    for name, given in (("option", option), ("set", ("--set", assignment))):
-        CliRunner().invoke(app, ["run", "--run", str(tmp_path / name), *none, *given])
-        found.append(stored_settings(tmp_path / name / "run.json"))
-    assert found[0] == found[1] != settle({**DEFAULT, "model": none[1]})
-    CliRunner().invoke(app, ["run", "--run", str(tmp_path / "set"), "--n", "3", "--set", "curate.n=4"])
-    assert stored_settings(tmp_path / "set/run.json").curate.n == 3, "an option is over --set"
+    found = [settings_of(tmp_path, *given) for given in (option, ("--set", assignment))]
+    assert found[0] == found[1] != settings_of(tmp_path)
+    assert settings_of(tmp_path, "--n", "3", "--set", "curate.n=4").curate.n == 3, "an option is over --set"
 
 
 def test_whoever_selects_takes_all_that_is_selected_unless_limited(tmp_path: Path) -> None:
-    for name, given, wanted in (("all", (), 0), ("some", ("--limit", "4"), 4)):
-        run = tmp_path / name
-        CliRunner().invoke(app, ["curate", "--run", str(run), "--data", "none", "--select", "9", *given])
-        found = stored_settings(run / "run.json").curate
+    for given, wanted in (((), 0), (("--limit", "4"), 4)):
+        found = settings_of(tmp_path, "--select", "9", *given).curate
         assert (found.select, found.limit) == (9, wanted)
 
 

@@ -14,11 +14,14 @@ from pathlib import Path
 import msgspec
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from curate.store.outcomes import Sampled
 from curate.store.shards import read_outcomes
 from engine.checkpoints.swap_probe import PROBES
 from engine.checkpoints.weights import fingerprint
+from engine.errors import HermesError
+from hermes_cli.main import app
 from hermes_cli.run.event_log import read_events
 
 SMALL = ("--set", "curate.chunk=4", "--set", "train.steps=6", "--set", "train.warmup=1")
@@ -219,6 +222,86 @@ def test_other_settings_in_a_curated_folder_are_refused(steps: tuple[Path, list[
     assert "--fresh" in done.stderr
 
 
+def bytes_of(run: Path) -> dict[str, bytes]:
+    """All files but locks, which hold the number of who had them last."""
+    files = (path for path in run.rglob("*") if path.is_file() and "lock" not in path.name)
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+REFUSED = {
+    ("curate", "--n", "4"): "n 8 -> 4",
+    ("curate", "--data", "nowhere"): "its data is shapes, and --data nowhere is other",
+    ("curate", "--round", "3", "--data", "nowhere"): "its data is shapes, and --data nowhere is other",
+    ("curate", "--seed", "9"): "seed 0 -> 9",
+    ("curate", "--seed", "-1"): "seed is -1",
+    ("curate", "--limit", "9"): "its pairs have been trained on, and would be others (8 -> 9 items)",
+    ("curate", "--set", "curate.threshold=0.9"): "would be others (threshold 0.6 -> 0.9)",
+    ("curate", "--set", "curate.rules=official", "--round", "2"): "(rules 'paper' -> 'official')",
+    ("curate", "--round", "3", "--n", "1000000"): "curate.n is 1000000: with curate.chunk 4",
+    ("curate", "--set", "curate.caption.max_tokens=100000"): "image and prompt leave 86 of the model's 128",
+    ("curate", "--set", "curate.image.steps=37"): "curate.image.steps is 37; the model's images have 36",
+    ("curate", "--set", "engine.tensor_parallel=640"): "engine.tensor_parallel is 640",
+    ("curate", "--set", "engine.kv_cache_gib=100000"): "lower engine.kv_cache_gib",
+    ("curate", "--similarity", "nowhere"): "no model in this folder",
+    ("curate", "--model", "OTHER"): "name that model with --model, or use another --run",
+    ("curate", "--model", "nowhere"): "name a checkpoint folder with --model",
+    ("reference", "--reference", "base", "--round", "2"): "was started with reference weights",
+    ("train", "--set", "train.beta=0.3"): "was started with beta 2.0, now 0.3",
+    ("train", "--seed", "5"): "was started with seed 0, now 5",
+    ("train", "--set", "train.step=3"): "did you mean train.steps?",
+    ("train", "--ranks", "7"): "batch_size is 32",
+    ("eval", "--model", "OTHER"): "name that model with --model, or use another --run",
+    ("eval", "--data", "nowhere"): "nowhere: there is no such file",
+    ("eval", "--set", "eval.image.steps=37"): "eval.image.steps is 37",
+    ("run", "--rounds", "2", "--n", "4"): "n 8 -> 4",
+    ("run", "--rounds", "2", "--limit", "9"): "8 -> 9 items",
+    ("run", "--rounds", "2", "--set", "train.beta=0.3"): "was started with beta 2.0, now 0.3",
+    ("run", "--rounds", "2", "--data", "nowhere"): "nowhere",
+    ("run", "--rounds", "2", "--model", "OTHER"): "name that model with --model, or use another --run",
+    ("run", "--rounds", "2", "--n", "4", "--dry-run"): "n 8 -> 4",
+    ("run", "--until", "gap<0.1,gen>0.5"): "give one condition",
+    ("run", "--ranks", "7"): "batch_size is 32",
+    ("run", "--recipe", "papre"): "there is no such recipe",
+    ("import-pairs", "nowhere", "--round", "3"): "nowhere",
+}
+
+
+def test_a_refused_command_changes_nothing(steps: tuple[Path, list[str]]) -> None:
+    run, _ = steps
+    before, other = bytes_of(run), str(run / "round-1/checkpoint")
+    for words, said in REFUSED.items():
+        given = [other if word == "OTHER" else word for word in words]
+        done = CliRunner().invoke(app, [*given, "--run", str(run)])
+        assert isinstance(done.exception, HermesError), (words, done.output, done.exception)
+        assert said in str(done.exception), words
+        assert "\n" not in str(done.exception), words
+        assert bytes_of(run) == before, words
+
+
+def test_who_looks_leaves_the_run_as_it_is(steps: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run, _ = steps
+    times = {"events.jsonl", "report.json", "report.html"}
+    before = bytes_of(run)
+    for words in (
+        ("status", str(run)),
+        ("config", "--run", str(run)),
+        ("inspect", str(run), "--to", str(tmp_path / "page.html")),
+        ("pairs", str(run)),
+        ("run", "--run", str(run), "--rounds", "3", "--dry-run"),
+        ("curate", "--run", str(run), "--round", "3", "--n", "4", "--dry-run"),
+        ("train", "--run", str(run), "--round", "3", "--dry-run", "--set", "train.beta=0.3"),
+        ("curate", "--run", str(run)),
+        ("report", str(run), "--to", str(tmp_path / "report.html")),
+        ("eval", "--run", str(run), "--set", "train.beta=0.3"),
+    ):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, (words, done.output, done.exception)
+        after = bytes_of(run)
+        written = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+        assert written <= (times if words[0] in ("curate", "report", "eval") else set()), words
+        before = after
+
+
 def test_a_killed_curation_resumes_without_losing_or_repeating_an_item(
     steps: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
@@ -255,8 +338,15 @@ def test_a_finished_curation_starts_no_engine_and_can_begin_again(
     before = pairs.read_bytes()
     assert "starting the engine" not in hermes(tmp_path, *given)
     assert pairs.read_bytes() == before
-    assert "starting the engine" in hermes(tmp_path, *given, "--fresh")
+    printed = " ".join(hermes(tmp_path, *given, "--fresh").split())
+    assert "starting the engine" in printed
     assert pairs.read_bytes() == before
+    ours = tmp_path / "runs/default"
+    assert [path.name for path in (ours / "round-1").iterdir()] == ["curate"], "what followed is set aside"
+    for name in ("round-1.old-1/checkpoint", "round-1.old-1/eval.json", "round-2.old-1/curate/pairs.jsonl"):
+        assert (ours / name).exists()
+        assert name.partition("/")[0] in printed
+    assert not [*ours.glob("round-2"), *ours.glob("report.*"), *ours.glob("best.json")]
 
 
 def test_ray_workers_give_the_pairs_of_one_process(steps: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -265,7 +355,20 @@ def test_ray_workers_give_the_pairs_of_one_process(steps: tuple[Path, list[str]]
     run, _ = steps
     ours = full_of_names(tmp_path) / "runs/default"
     shutil.copytree(run / "round-0", ours / "round-0")
-    given = ("run", "--n", "8", "--limit", "8", "--workers", "ray", "--ranks", "2", *SMALL, "--set", "curate.chunk=2")
+    given = (
+        "run",
+        "--n",
+        "8",
+        "--limit",
+        "8",
+        "--workers",
+        "ray",
+        "--ranks",
+        "2",
+        *SMALL,
+        "--set",
+        "curate.chunk=2",
+    )
     assert "starting 2 workers on Ray" in hermes(tmp_path, *given, "--set", "eval.limit=12")
     assert [(number, stage) for number, stage, event in log_of(ours) if event == "begun"] == [
         (0, "run"), (1, "curate"), (1, "reference"), (1, "train"), (0, "engine"), (1, "swap"), (1, "eval")

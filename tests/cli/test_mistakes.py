@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ConfigError
-from hermes_cli.settings import parse_assignment, settle
-
 
 def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -26,8 +23,9 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("train",), "run `hermes curate --round 1` first"),
-        (("train", "--round", "3"), "run `hermes curate --round 1` first"),
+        (("train",), "no run in this folder"),
+        (("eval", "--run", "TYPO"), "TYPO: no run in this folder"),
+        (("pairs", "TYPO"), "TYPO: no run in this folder"),
         (("curate", "--round", "2"), "run `hermes curate --round 1` first"),
         (("curate", "--round", "0"), "rounds count from 1"),
         (("curate", "--n", "1"), "a pair needs at least 2 candidates"),
@@ -35,21 +33,21 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("curate", "--select", "5"), "say how many with --limit"),
         (("curate", "--data", "nowhere"), "no such file or folder"),
         (("curate", "--model", "nowhere"), "name a checkpoint folder with --model"),
-        (("curate", "--set", "curate.candidates=4"), "unknown field `candidates`"),
+        (("curate", "--set", "curate.candidates=4"), "there is no setting curate.candidates"),
         (("curate", "--set", "train.steps"), "write it as key=value"),
-        (("curate", "--set", "train.steps=many"), "Expected `int`, got `str`"),
-        (("curate", "--config", "missing.toml"), "missing.toml"),
-        (("train", "--set", "train.beta=-1"), "beta"),
-        (("train", "--set", "train.sum_steps=9"), "sum_steps come before product, softmin"),
-        (("reference", "--set", "reference.ranks=0"), "ranks is 0, it must be at least 1"),
-        (("reference", "--ranks", "2"), "run `hermes curate --round 1` first"),
+        (("curate", "--set", "train.steps=many"), "train.steps is 'many'; it must be a whole number"),
+        (("curate", "--config", "missing.toml"), "--config missing.toml: cannot be read: No such file"),
+        (("curate", "--set", "train.beta=-1"), "beta"),
+        (("curate", "--set", "train.sum_steps=9"), "sum_steps come before product, softmin"),
+        (("curate", "--set", "reference.ranks=0"), "ranks is 0, it must be at least 1"),
+        (("reference", "--ranks", "2"), "no run in this folder"),
         (
             ("curate", "--rules", "best"),
-            "Invalid enum value 'best' - at `$.curate.rules`; it is one of official, paper",
+            "curate.rules is 'best'; it is one of official, paper",
         ),
         (
             ("run", "--reference", "previous,last"),
-            "Invalid enum value 'last' - at `$.reference.policy[1]`; it is one of base, previous",
+            "reference.policy[1] is 'last'; it is one of base, previous",
         ),
         (("run", "--ranks", "3"), "batch_size is 32"),
         (("run", "--set", "train.device=cuda"), "train.device is cuda, and torch finds no GPU here"),
@@ -66,14 +64,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     assert done.stderr.startswith("hermes: ")
     assert done.stderr.strip().count("\n") == 0
     assert words in done.stderr
-
-
-def test_a_refused_setting_leaves_the_stored_settings_alone(tmp_path: Path) -> None:
-    assert hermes(tmp_path, "train", "--seed", "7").returncode == 1
-    stored = (tmp_path / "runs/default/run.json").read_bytes()
-    assert b'"seed": 7' in stored
-    assert hermes(tmp_path, "train", "--set", "train.lr=1").returncode == 1
-    assert (tmp_path / "runs/default/run.json").read_bytes() == stored
+    assert not list(tmp_path.iterdir()), "it leaves nothing behind"
 
 
 def test_a_folder_without_a_listing_is_refused_before_the_engine_starts(tmp_path: Path) -> None:
@@ -95,10 +86,3 @@ def test_help_needs_no_heavy_library(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "curate" in done.stdout
-
-
-@pytest.mark.parametrize("setting", ["tensor_parallel=0", "max_sequences=0", "kv_cache_gib=-1"])
-def test_an_engine_of_impossible_sizes_is_refused(setting: str) -> None:
-    name = setting.partition("=")[0]
-    with pytest.raises(ConfigError, match=f"engine: {name} is"):
-        settle(parse_assignment(f"engine.{setting}"))

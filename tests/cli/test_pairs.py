@@ -99,7 +99,7 @@ def test_an_export_is_imported_into_another_run(
             ("pairs", "run", "--round", "2"),
             "round 2 has no pairs in run: run `hermes curate --round 2` first",
         ),
-        (("pairs", "nowhere"), "round 1 has no pairs in nowhere"),
+        (("pairs", "nowhere"), "nowhere: no run in this folder"),
         (("pairs", "run", "--format", "trl"), "name both, --format"),
         (("pairs", "run", "--to", "out"), "name both, --format"),
         (("pairs", "run", "--format", "csv", "--to", "out"), "--format csv: not known"),

@@ -11,7 +11,16 @@ from typer.testing import CliRunner
 from engine.errors import ConfigError
 from hermes_cli.main import app
 from hermes_cli.recipes import DEFAULT, PAPER, RECIPES, recipe
-from hermes_cli.settings import Tree, load_settings, parse_assignment, read_toml, settle, stored_settings
+from hermes_cli.run.folder import asked
+from hermes_cli.settings import (
+    Tree,
+    load_settings,
+    parse_assignment,
+    read_toml,
+    settle,
+    store_settings,
+    stored_settings,
+)
 
 
 def test_the_papers_recipe_is_what_the_paper_says() -> None:
@@ -29,10 +38,13 @@ def test_what_is_given_beside_a_recipe_wins_and_the_run_keeps_it(tmp_path: Path)
     stored, toml = tmp_path / "run.json", tmp_path / "more.toml"
     toml.write_text("[train]\nbatch_size = 8\nbeta = 0.3\n")
     given = {"curate": {"n": 3}}
-    found = load_settings(stored, recipe("paper"), read_toml(toml), parse_assignment("train.beta=0.4"), given)
+    layers = read_toml(toml), parse_assignment("train.beta=0.4"), given
+    folder, found = asked(tmp_path, *layers, recipe="paper")
+    assert not stored.exists()
+    folder.keep(found)
     assert (found.train.steps, found.train.batch_size, found.train.beta, found.curate.n) == (3000, 8, 0.4, 3)
     assert stored_settings(stored) == found
-    assert load_settings(stored) == found
+    assert asked(tmp_path)[1] == found
 
 
 def test_recipes_settle_the_same_settings_so_that_either_takes_the_other_back(tmp_path: Path) -> None:
@@ -45,10 +57,10 @@ def test_recipes_settle_the_same_settings_so_that_either_takes_the_other_back(tm
 
     assert leaves(PAPER) == leaves(DEFAULT)
     stored = tmp_path / "run.json"
-    load_settings(stored, recipe("paper"), {"train": {"seed": 5}, "curate": {"n": 3}})
+    store_settings(stored, load_settings(stored, PAPER, {"train": {"seed": 5}, "curate": {"n": 3}}))
     found = load_settings(stored, recipe("default"))
     assert (found.train.seed, found.curate.n) == (5, 3)
-    assert msgspec.structs.replace(found.train, seed=0) == settle(DEFAULT).train
+    assert msgspec.structs.replace(found.train, seed=0) == settle({**DEFAULT, "seed": 0}).training
     assert found.curate.fresh_prompts
 
 

@@ -255,6 +255,25 @@ def test_rounds_of_other_settings_or_imported_pairs_are_named(run: Path) -> None
     assert "the pairs of round 2 were imported" in printed
 
 
+def test_a_round_that_was_curated_otherwise_or_from_other_weights_is_named(run: Path) -> None:
+    path = run / "round-1/curate/curate.json"
+    summary = json.loads(path.read_text()) | {"pairing": {"rules": "official", "threshold": 0.6}}
+    path.write_text(json.dumps(summary))
+    basis = {"config": {}, "reference": {"weights": "gone"}, "start": "gone"}
+    (run / "round-1/checkpoint.training/basis.json").write_text(json.dumps(basis))
+    printed = report(run)
+    wanted = (
+        'round 1 was curated with other settings: seed was 0, curate.n was 2, curate.rules was "official"'
+    )
+    assert wanted in printed
+    assert "threshold was" not in printed
+    assert "it started from the weights gone, which are now weights-0" in printed
+    assert "reference.policy was" not in printed
+    tree = json.loads((run / "run.json").read_text()) | {"seed": 0, "curate": {"n": 2, "rules": "official"}}
+    (run / "run.json").write_text(json.dumps(tree))
+    assert "curated with other settings" not in report(run)
+
+
 def test_the_device_that_auto_has_found_is_no_other_setting(run: Path) -> None:
     tree = json.loads((run / "run.json").read_text())
     for device, named in (("auto", False), ("cuda", True)):

@@ -58,7 +58,7 @@ def test_a_goal_is_read_as_it_is_written(measure: str, sign: str, value: object,
     "text", ["", "gap", "gap=0.1", "gap<", "loss<0.1", "gap<x", "gap<0.1 or und>1", "gap<-1"]
 )
 def test_what_is_no_goal_is_refused_and_stores_nothing(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="write it as gap<0"):
+    with pytest.raises(ConfigError, match="give one condition, such as gap<0"):
         Goal.parse(text)
     done = CliRunner().invoke(app, ["run", "--run", str(tmp_path / "run"), "--until", text])
     assert isinstance(done.exception, ConfigError)

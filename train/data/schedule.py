@@ -32,7 +32,7 @@ def samples_at(step: int, count: int, config: TrainConfig) -> list[Sample]:
     found = []
     for position in range(step * config.batch_size, (step + 1) * config.batch_size):
         epoch, offset = divmod(position, count)
-        place = int(np.random.default_rng((config.seed, epoch)).permutation(count)[offset])
+        place = int(np.random.default_rng((config.order_seed, epoch)).permutation(count)[offset])
         times, missing = divmod(epoch + place, config.dpo_every_n_epochs)
         first = (times - -(-place // config.dpo_every_n_epochs)) * config.masks_per_step
         masks = tuple((first + i) % config.num_masks for i in range(config.masks_per_step))

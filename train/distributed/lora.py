@@ -30,7 +30,7 @@ def add_adapters(model: Showo, config: TrainConfig) -> None:
         target_modules=list(config.lora_targets),
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.order_seed)
         inject_adapter_in_model(lora, model)
 
 

@@ -23,7 +23,7 @@ from engine.files.atomic import remove_folder, sweep, sync, write_file, writing
 from engine.files.layout import WEIGHTS
 from engine.files.lock import holding
 from engine.files.seals import SEAL, require_sealed, seal
-from train.config import METRICS, RUNTIME_FIELDS
+from train.config import BASIS, METRICS, RUNTIME_FIELDS
 from train.logging.metrics import TrainStep
 from train.reference.inputs import RunBasis
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from train.distributed.policy import Policy
 
 STATES = "state-*[0-9]"
-BASIS = "basis.json"
 
 
 class RunState:
@@ -79,7 +78,7 @@ class RunState:
         if moved:
             raise StaleError(
                 f"{self.folder}: was started with {'; '.join(moved)}; remove {self.folder} and {self._out}, "
-                "or train into another folder"
+                "train into another folder, or begin again with `hermes train --fresh`"
             )
 
     def is_complete(self) -> bool:

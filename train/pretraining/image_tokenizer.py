@@ -15,7 +15,7 @@ from engine.records import Record
 from engine.tokenizers.image import PatchLfq, PatchLfqConfig, to_pixels
 
 
-class TokenizerTraining(Record):
+class TokenizerTraining(Record, forbid_unknown_fields=True):
     """How the image tokenizer is trained."""
 
     steps: int = 4000

@@ -20,7 +20,7 @@ class RunBasis(Record):
     """What decides a run's final weights."""
 
     config: TrainConfig
-    """Its learning rate scaled, its device found, its steps bounded."""
+    """Its learning rate scaled, its device and its seed found, its steps bounded."""
     reference: ReferenceBasis
     start: str
     """Fingerprint of the weights that training starts from."""
@@ -64,7 +64,7 @@ def read_inputs(
     preferences, frozen = load_preferences(pairs), frozen or checkpoint
     config = config.for_width(load_config(checkpoint).hidden_size)
     # Not auto: a run goes on where it was begun, for another device rounds otherwise.
-    config = msgspec.structs.replace(config, device=config.device_type)
+    config = msgspec.structs.replace(config, device=config.device_type, seed=config.order_seed)
     if config.max_epochs:
         config = config.for_preferences(len(usable(preferences, config)))
     basis = RunBasis(

@@ -75,7 +75,7 @@ class ReferenceBasis(Record):
             pairs=digest(preferences),
             mask_rule=MASK_RULE,
             num_masks=config.num_masks,
-            mask_seed=config.seed,
+            mask_seed=config.order_seed,
             text_dropout=config.text_dropout,
             image_tokens=model.num_image_tokens,
             caption_prompt=model.caption_prompt,

@@ -13,14 +13,18 @@ import pytest
 import torch
 from training import CONFIG, KilledError, die_at
 
+from curate.store.files import IMPORTED, write_records
 from engine.checkpoints.weights import fingerprint, load_model
 from engine.errors import StaleError
+from engine.files.atomic import write_file
+from engine.records import Provenance
 from hermes_cli.run.folder import RunFolder
-from hermes_cli.settings import ReferenceSettings, RunSettings, settle
-from hermes_cli.stages.train import reference_round, train_round
+from hermes_cli.settings import ReferenceSettings, RunSettings, settle, stored_settings
+from hermes_cli.stages.train import inputs_of, reference_round, train_round
 from train.command import precompute
 from train.config import METRICS
 from train.data.batch import Layout
+from train.data.preferences import load_preferences
 from train.logging.metrics import TrainStep, read_metrics
 from train.logps.row_logps import RowLogps
 from train.loop import run_training
@@ -141,3 +145,56 @@ def test_lora_too_starts_from_the_round_before(folder: RunFolder) -> None:
     step = first_step(folder)
     assert step.captions is not None
     assert abs(step.captions.margin) > 0.01
+
+
+def test_pairs_of_other_weights_are_refused_whatever_the_reference_is(folder: RunFolder) -> None:
+    prints = [fingerprint(folder.checkpoint(number)) for number in (0, 1)]
+    pairs = load_preferences(folder.pairs(2))
+    settings = settings_of("base")
+    for sampled, fits in ((prints[1], True), (prints[0], False)):
+        source = msgspec.convert({**SOURCE, "model": sampled}, Provenance)
+        write_records(folder.pairs(2), [msgspec.structs.replace(one, provenance=source) for one in pairs])
+        if fits:
+            inputs_of(folder, settings, 2)
+            continue
+        for stage in (train_round, reference_round):
+            with pytest.raises(StaleError, match="sampled by the weights") as refused:
+                stage(folder, settings, 2)
+            assert all(one in str(refused.value) for one in prints)
+            assert "hermes curate --round 2 --fresh" in str(refused.value)
+        assert not folder.reference(2).exists()
+        assert not folder.settings.exists(), "nothing is kept of what is refused"
+        write_file(folder.curation(2) / IMPORTED, b"{}")
+        assert inputs_of(folder, settings, 2).preferences
+
+
+def test_a_new_try_sets_the_old_weights_and_what_followed_aside(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of("previous")
+    train_round(folder, settings, 2)
+    old, stored = fingerprint(folder.checkpoint(2)), (folder.reference(2) / "zarr.json").read_bytes()
+    write_file(folder.evaluation(2), b"{}")
+    write_file(folder.pairs(3), b"")
+    write_file(folder.best, b"{}")
+    other = RunSettings(train=msgspec.structs.replace(CONFIG, learning_rate=1e-4))
+    with pytest.raises(StaleError, match="hermes train --fresh"):
+        train_round(folder, other, 2)
+    assert stored_settings(folder.settings) == settings
+    train_round(folder, other, 2, fresh=True)
+    assert stored_settings(folder.settings) == other
+    assert fingerprint(folder.checkpoint(2)) != old
+    assert fingerprint(folder.root / "round-2.old-1/checkpoint") == old
+    assert (folder.reference(2) / "zarr.json").read_bytes() == stored
+    assert (folder.root / "round-2.old-1/eval.json").is_file()
+    assert (folder.root / "round-3.old-1/curate/pairs.jsonl").is_file()
+    assert not folder.evaluation(2).exists()
+    assert folder.begun() == [0, 1, 2]
+    assert not folder.best.exists()
+    assert "round-2.old-1" in capsys.readouterr().out
+
+
+SOURCE = {
+    "precision": "float32", "origin": "0", "seed": 0, "questions": [], "caption_scores": [],
+    "caption_seeds": [], "image_scores": [], "image_likelihoods": [], "image_seeds": [], "image_answers": [],
+}  # fmt: skip
