@@ -157,8 +157,8 @@ def eval_origin(folder: RunFolder, settings: RunSettings, source: Source) -> Eva
     origin = EvalOrigin(
         data=source.name,
         annotations=source.digest,
-        # The data set's own are in its annotations.
-        questions=questions_digest(config.questions, combine=False),
+        # The data set's own are in its annotations; the embedded world has some about every item.
+        questions="" if source.oracle else questions_digest(config.questions, combine=False),
         matcher=stored_name(matcher_name(config.similarity)),
         **serving_of(settings.engine),
     )
