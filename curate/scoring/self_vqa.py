@@ -14,19 +14,13 @@ def match_choice(text: str, choices: Sequence[str], similarity: Similarity) -> s
 
     Source: the official script, which takes the nearest choice by sentence similarity always.
     """
-    if (told := text.strip()) in choices:
-        return told
-    plain = _plain(text)
+    plain = text.strip().strip(".").lower()
     for choice in choices:
-        if _plain(choice) == plain:
+        if choice.lower() == plain:
             return choice
     if not plain:
         return ""
     return choices[int(cosines(similarity.embed([plain, *choices])).argmax())]
-
-
-def _plain(text: str) -> str:
-    return text.strip().strip(".").lower()
 
 
 def accuracy(questions: Sequence[Question], answers: Sequence[str | None]) -> float:

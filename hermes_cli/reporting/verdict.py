@@ -64,7 +64,7 @@ def best_round(rounds: Sequence[RoundReport]) -> int | None:
 def conclusion(report: RunReport) -> str:
     """The run in a sentence."""
     if report.best is None:
-        return "No round has been measured, so there is no gap to show."
+        return "Nothing has been evaluated yet, so there is no gap to show."
     best = next(one for one in report.rounds if one.round == report.best)
     gap = f"{best.gap:.3f} ± {best.gap_se:.3f}"
     if len(report.rounds) == 1:
