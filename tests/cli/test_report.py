@@ -216,7 +216,7 @@ def test_a_run_that_has_only_begun_says_so(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     assert "the base has not been evaluated" in report(tmp_path)
     text = (tmp_path / "report.html").read_text()
-    assert "No round has been measured" in text
+    assert "Nothing has been evaluated yet" in text
     for command in ("hermes eval", "hermes train", "hermes curate"):
         assert command in text
     assert numbers(tmp_path)["best"] is None

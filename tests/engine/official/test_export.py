@@ -70,7 +70,8 @@ def test_an_export_of_phi_1_5s_sizes_names_it() -> None:
     parsed = layout.parse_config(written, "config.json")
     ours = layout.to_ours(parsed, layout.PhiSizes(), 50256, layout.official_wording())
     named = "USER: \nQuestion:{question} Choice:{choices} ASSISTANT:"
-    assert ours.to_dict() == ShowoConfig(vqa_choices_prompt=named).to_dict()
+    lengths = {"caption_tokens": 100, "answer_tokens": 100}
+    assert ours.to_dict() == ShowoConfig(vqa_choices_prompt=named, **lengths).to_dict()
     assert layout.parse_phi(layout.to_phi(ShowoConfig()), "") == layout.PhiSizes()
 
 
