@@ -54,15 +54,15 @@ Data = Annotated[
         "WebDataset. `kind:PATH` says which.",
     ),
 ]
-Seed = Annotated[int | None, setting("seed", "Seed of sampling and training.")]
-N = Annotated[int | None, setting("curate.n", "Candidates of each kind for each item.")]
-Limit = Annotated[int | None, setting("curate.limit", "Number of items.", min=1)]
-EvalLimit = Annotated[int | None, setting("eval.limit", "Number of items.", min=1)]
+Seed = Annotated[int | None, setting("seed", "Seed of sampling and training.", show_default="0")]
+N = Annotated[int | None, setting("curate.n", "Candidates of each kind for each item.", show_default="8")]
+Limit = Annotated[int | None, setting("curate.limit", "Number of items.", min=1, show_default="200")]
+EvalLimit = Annotated[int | None, setting("eval.limit", "Number of items.", min=1, show_default="300")]
 Select = Annotated[
     int | None,
     setting(
         "curate.select",
-        "Size of a random subset, which --seed decides; --limit takes its first items.",
+        "Number of items that are drawn at random, by --seed; --limit takes the first of them.",
         min=1,
     ),
 ]

@@ -12,7 +12,7 @@ from curate.evaluation.agreement import Agreement
 from curate.evaluation.clustered import Estimate
 from curate.store.overview import Overview, PairMarks, SideOverview
 from hermes_cli.inspection.items import InspectedItem
-from hermes_cli.view import format_estimate, plain_table, printable
+from hermes_cli.view import counted, format_estimate, plain_table, printable
 
 WIN, LOSE, FAINT = "green", "red", "dim"
 _BARS = (("won", "█", WIN), ("rest", "▒", ""), ("lost", "░", LOSE))
@@ -24,7 +24,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def summary_view(overview: Overview) -> RenderableType:
     """Counts, reasons and histograms of both sides."""
-    table = plain_table("", "captions", "images", title=f"round {overview.round}: {overview.items} items")
+    table = plain_table("", "captions", "images", title=f"round {overview.round}: {counted(overview.items, 'item')}")
     sides = (overview.captions, overview.images)
     table.add_row("pairs", *(f"{one.pairs} of {overview.items}" for one in sides))
     table.add_row("pairs whose sides score the same", *(str(one.ties) for one in sides))
@@ -43,7 +43,7 @@ def summary_view(overview: Overview) -> RenderableType:
 
 def _quarantined(reasons: dict[str, int]) -> Table:
     table = plain_table("", "", headed=False)
-    table.add_row(Text(f"{sum(reasons.values())} rows quarantined", FAINT))
+    table.add_row(Text(f"{counted(sum(reasons.values()), 'row')} quarantined", FAINT))
     for reason, count in list(reasons.items())[:8]:
         table.add_row(Text("  " + printable(reason)), str(count))
     if len(reasons) > 8:
@@ -146,7 +146,7 @@ def item_view(shown: InspectedItem) -> RenderableType:
     """One item: captions, images, and the answers about each image."""
     item = shown.item
     about = [printable(item.id), printable(item.category)]
-    about += [f"{item.objects} objects"] if item.objects else []
+    about += [counted(item.objects, "object")] if item.objects else []
     return Group(
         Text(" · ".join(one for one in about if one), FAINT),
         Text(printable(item.caption), "bold"),
@@ -185,9 +185,11 @@ def _captions(shown: InspectedItem) -> list[RenderableType]:
 
 def _images(shown: InspectedItem) -> list[RenderableType]:
     marks, images = shown.marks.images, shown.item.images
-    columns: dict[str, list[str]] = {"score": [f"{one.score:.3f}" for one in images]}
+    columns: dict[str, list[str]] = {
+        "score": [_number(one.score if one.answers else None) for one in images]
+    }
     if any(one.likelihood is not None for one in images):
-        columns["likelihood"] = ["-" if one.likelihood is None else f"{one.likelihood:.2g}" for one in images]
+        columns["likelihood"] = ["-" if one.likelihood is None else f"{one.likelihood:.3g}" for one in images]
     if shown.oracle_scores:
         columns["oracle"] = [f"{one:.3f}" for one in shown.oracle_scores]
     table = plain_table("#", "", *columns, "seed", title="images")

@@ -20,7 +20,7 @@ from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.evaluate import image_size, model_passes, open_engine, start_engine
-from hermes_cli.view import say
+from hermes_cli.view import counted, say
 
 if TYPE_CHECKING:
     from curate.config import CurateConfig
@@ -228,7 +228,8 @@ def _show(summary: CurateSummary, target: Path) -> None:
     from curate.store.throughput import rates
 
     say(
-        f"{summary.items} items: {summary.caption_pairs} caption pairs, {summary.image_pairs} image pairs"
+        f"{counted(summary.items, 'item')}: {counted(summary.caption_pairs, 'caption pair')},"
+        f" {counted(summary.image_pairs, 'image pair')}"
         f" ({summary.image_ties} of equal scores); mean similarity {summary.mean_similarity:.3f},"
         f" mean {'accuracy by the judge' if summary.judge else 'self-VQA'} {summary.mean_self_vqa:.3f}"
     )
@@ -240,13 +241,12 @@ def _show(summary: CurateSummary, target: Path) -> None:
         )
     for side, reasons in (("captions", summary.no_caption_pair), ("images", summary.no_image_pair)):
         for reason, count in sorted(reasons.items()):
-            say(f"  no pair of {side} for {count} items: {reason}")
-    if summary.dropped_questions or summary.without_questions:
-        say(
-            f"  {summary.dropped_questions} questions left out;"
-            f" {summary.without_questions} items without a question give captions alone"
-        )
+            say(f"  no pair of {side} for {counted(count, 'item')}: {reason}")
+    if summary.dropped_questions:
+        say(f"  {counted(summary.dropped_questions, 'question')} left out")
+    if summary.without_questions:
+        say(f"  captions alone for {counted(summary.without_questions, 'item')} without a question")
     if summary.bad:
         first = summary.quarantined[0]
-        say(f"  {summary.bad} rows quarantined in {target / QUARANTINE}; {first.where}: {first.reason}")
+        say(f"  {counted(summary.bad, 'row')} quarantined in {target / QUARANTINE}; {first.where}: {first.reason}")
     say(f"candidate sheet: {target / SHEET}")
