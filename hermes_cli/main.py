@@ -23,7 +23,6 @@ from hermes_cli.commands.pairs import show_pairs
 from hermes_cli.commands.questions import make_questions
 from hermes_cli.commands.report import make_report
 from hermes_cli.commands.status import show_status
-from hermes_cli.options import DEFAULT_RUN
 
 if TYPE_CHECKING:
     from hermes_cli.run.folder import RunFolder
@@ -72,19 +71,21 @@ def _open_run(context: typer.Context, store: bool = True) -> tuple[RunFolder, Ru
     if "curate.select" in given:
         # Whoever selects wants all that is selected.
         given.setdefault("curate.limit", 0)
-    stored: Path = named["run"] / "run.json"
+    root = options.new_run(named["run"], named["run_option"])
+    stored = root / "run.json"
     layers = [recipe(named.get("recipe"), new=not stored.is_file())]
     layers += [read_toml(named["config"])] if named.get("config") else []
     layers += [parse_assignment(text) for text in named.get("assignments") or ()]
     layers += [assign(path, value) for path, value in given.items()]
     settings = load_settings(stored, *layers, store=store)
-    return RunFolder(named["run"], settings.model), settings
+    return RunFolder(root, settings.model), settings
 
 
 @app.command()
 def curate(
     context: typer.Context,
-    run: options.Run = DEFAULT_RUN,
+    run: options.Place = None,
+    run_option: options.PlaceOption = None,
     round_number: options.Round = 1,
     n: options.N = None,
     limit: options.Limit = None,
@@ -120,7 +121,8 @@ def curate(
 @app.command()
 def reference(
     context: typer.Context,
-    run: options.Run = DEFAULT_RUN,
+    run: options.Place = None,
+    run_option: options.PlaceOption = None,
     round_number: options.Round = 1,
     ranks: options.ReferenceRanks = None,
     policy: options.Reference = None,
@@ -139,7 +141,8 @@ def reference(
 @app.command()
 def train(
     context: typer.Context,
-    run: options.Run = DEFAULT_RUN,
+    run: options.Place = None,
+    run_option: options.PlaceOption = None,
     round_number: options.Round = 1,
     ranks: Annotated[int, typer.Option("--ranks", min=1, help="Processes on this machine.")] = 1,
     dry_run: Annotated[
@@ -171,7 +174,8 @@ def train(
 @app.command("eval")
 def evaluate(
     context: typer.Context,
-    run: options.Run = DEFAULT_RUN,
+    run: options.Place = None,
+    run_option: options.PlaceOption = None,
     limit: options.EvalLimit = None,
     model: options.Model = None,
     data: options.Data = None,
@@ -203,7 +207,8 @@ def run_command(
         int,
         typer.Option("--patience", min=0, help="Rounds that may pass without a new best one; 0 is any."),
     ] = 0,
-    run: options.Run = DEFAULT_RUN,
+    run: options.Place = None,
+    run_option: options.PlaceOption = None,
     n: options.N = None,
     limit: options.Limit = None,
     select: options.Select = None,
@@ -245,7 +250,7 @@ def run_command(
 
 
 @app.command()
-def demo(run: options.Run = Path("runs/demo")) -> None:
+def demo(run: Annotated[Path, typer.Option("--run", help="Folder of the run.")] = Path("runs/demo")) -> None:
     """One round on a few dozen items of the embedded world, in minutes."""
     from hermes_cli.recipes import DEFAULT, DEMO
     from hermes_cli.run.event_log import RunRequest

@@ -33,11 +33,10 @@ def policies(text: str) -> str | list[str]:
     return [name.strip() for name in text.split(",")] if "," in text else text
 
 
-Run = Annotated[Path, typer.Option("--run", help="Folder of the run.")]
 Place = Annotated[
     Path | None, typer.Argument(metavar="RUN", help="Folder of the run; without, runs/default.")
 ]
-PlaceOption = Annotated[Path | None, typer.Option("--run", help="The same, as other commands have it.")]
+PlaceOption = Annotated[Path | None, typer.Option("--run", help="The same.")]
 Round = Annotated[int, typer.Option("--round", help="Round, from 1.")]
 Recipe = Annotated[
     str | None, typer.Option("--recipe", metavar="NAME", help="`default`, which a new run has, or `paper`.")
@@ -106,3 +105,17 @@ def named_run(argument: Path | None, option: Path | None) -> Path:
 
         raise ConfigError(f"two runs are named, {argument} and --run {option}; give one")
     return argument or option or DEFAULT_RUN
+
+
+def new_run(argument: Path | None, option: Path | None) -> Path:
+    """The same of a command that makes a run where there is none.
+
+    Raises:
+        ConfigError: besides, an argument that names a file, or a folder of other things: data, perhaps.
+    """
+    if argument is not None and argument.exists() and not (argument / "run.json").is_file():
+        from engine.errors import ConfigError
+
+        if argument.is_file() or any(argument.iterdir()):
+            raise ConfigError(f"{argument}: no run in it; --data names data, --run a folder for a run")
+    return named_run(argument, option)
