@@ -23,7 +23,6 @@ from hermes_cli.commands.pairs import show_pairs
 from hermes_cli.commands.questions import make_questions
 from hermes_cli.commands.report import make_report
 from hermes_cli.commands.status import show_status
-from hermes_cli.options import DEFAULT_RUN
 
 # Read when torch is first imported; without it every start prints how memory was bound to cores.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -61,7 +60,8 @@ def hermes(
 @app.command()
 def curate(
     context: typer.Context,
-    run: options.Run = DEFAULT_RUN,
+    run: options.Place = None,
+    run_option: options.PlaceOption = None,
     round_number: options.Round = 1,
     n: options.N = None,
     limit: options.Limit = None,
@@ -111,7 +111,8 @@ def curate(
 @app.command()
 def reference(
     context: typer.Context,
-    run: options.Run = DEFAULT_RUN,
+    run: options.Place = None,
+    run_option: options.PlaceOption = None,
     round_number: options.Round = 1,
     ranks: options.ReferenceRanks = None,
     policy: options.Reference = None,
@@ -130,7 +131,8 @@ def reference(
 @app.command()
 def train(
     context: typer.Context,
-    run: options.Run = DEFAULT_RUN,
+    run: options.Place = None,
+    run_option: options.PlaceOption = None,
     round_number: options.Round = 1,
     ranks: Annotated[int, typer.Option("--ranks", min=1, help="Processes on this machine.")] = 1,
     dry_run: Annotated[
@@ -163,7 +165,8 @@ def train(
 @app.command("eval")
 def evaluate(
     context: typer.Context,
-    run: options.Run = DEFAULT_RUN,
+    run: options.Place = None,
+    run_option: options.PlaceOption = None,
     limit: options.EvalLimit = None,
     model: options.Model = None,
     data: options.Data = None,
@@ -203,7 +206,8 @@ def run_command(
         int,
         typer.Option("--patience", min=0, help="Rounds that may pass without a new best one; 0 is any."),
     ] = 0,
-    run: options.Run = DEFAULT_RUN,
+    run: options.Place = None,
+    run_option: options.PlaceOption = None,
     n: options.N = None,
     limit: options.Limit = None,
     select: options.Select = None,
@@ -247,7 +251,7 @@ def run_command(
 
 
 @app.command()
-def demo(run: options.Run = Path("runs/demo")) -> None:
+def demo(run: Annotated[Path, typer.Option("--run", help="Folder of the run.")] = Path("runs/demo")) -> None:
     """One round on a few dozen items of the embedded world, in minutes."""
     from hermes_cli.recipes import DEFAULT, DEMO
     from hermes_cli.run.event_log import RunRequest

@@ -37,11 +37,10 @@ def policies(text: str) -> str | list[str]:
     return [name.strip() for name in text.split(",")] if "," in text else text
 
 
-Run = Annotated[Path, typer.Option("--run", help="Folder of the run.")]
 Place = Annotated[
     Path | None, typer.Argument(metavar="RUN", help="Folder of the run; without, runs/default.")
 ]
-PlaceOption = Annotated[Path | None, typer.Option("--run", help="The same, as other commands have it.")]
+PlaceOption = Annotated[Path | None, typer.Option("--run", help="The same.")]
 Round = Annotated[int, typer.Option("--round", help="Round, from 1.")]
 Recipe = Annotated[
     str | None, typer.Option("--recipe", metavar="NAME", help="`default`, which a new run has, or `paper`.")
@@ -63,19 +62,19 @@ Images = Annotated[
         read=lambda folder: str(Path(folder).expanduser().absolute()),
     ),
 ]
-Seed = Annotated[int | None, setting("seed", "Seed of sampling and training.")]
+Seed = Annotated[int | None, setting("seed", "Seed of sampling and training.", show_default="0")]
 TrainSeed = Annotated[
     int | None,
     setting("train.seed", "Seed of training: the order of pairs, and the masks.", "--seed"),
 ]
-N = Annotated[int | None, setting("curate.n", "Candidates of each kind for each item.")]
-Limit = Annotated[int | None, setting("curate.limit", "Number of items.", min=1)]
-EvalLimit = Annotated[int | None, setting("eval.limit", "Number of items.", min=1)]
+N = Annotated[int | None, setting("curate.n", "Candidates of each kind for each item.", show_default="8")]
+Limit = Annotated[int | None, setting("curate.limit", "Number of items.", min=1, show_default="200")]
+EvalLimit = Annotated[int | None, setting("eval.limit", "Number of items.", min=1, show_default="300")]
 Select = Annotated[
     int | None,
     setting(
         "curate.select",
-        "Size of a random subset, which --seed decides; --limit takes its first items.",
+        "Number of items that are drawn at random, by --seed; --limit takes the first of them.",
         min=1,
     ),
 ]
@@ -121,6 +120,20 @@ def named_run(argument: Path | None, option: Path | None) -> Path:
     return argument or option or DEFAULT_RUN
 
 
+def new_run(argument: Path | None, option: Path | None) -> Path:
+    """The same of a command that makes a run where there is none.
+
+    Raises:
+        ConfigError: besides, an argument that names a file, or a folder of other things: data, perhaps.
+    """
+    if argument is not None and argument.exists() and not (argument / "run.json").is_file():
+        from engine.errors import ConfigError
+
+        if argument.is_file() or any(argument.iterdir()):
+            raise ConfigError(f"{argument}: no run in it; --data names data, --run a folder for a run")
+    return named_run(argument, option)
+
+
 def run_asked(context: typer.Context, exists: bool = False) -> tuple[RunFolder, RunSettings]:
     """The run that a command names, which may have to exist, and the settings that it asks for; options that
     give some left them in the context. A stage keeps them, once its checks have passed.
@@ -132,12 +145,13 @@ def run_asked(context: typer.Context, exists: bool = False) -> tuple[RunFolder, 
     from hermes_cli.settings import assign, parse_assignment, read_toml
 
     named, given = context.params, context.ensure_object(dict)
+    root = new_run(named["run"], named["run_option"])
     if exists:
-        open_run(named["run"], whole=True)
+        open_run(root, whole=True)
     if "curate.select" in given:
         # Whoever selects wants all that is selected.
         given.setdefault("curate.limit", 0)
     layers = [read_toml(named["config"])] if named.get("config") else []
     layers += [parse_assignment(text) for text in named.get("assignments") or ()]
     layers += [assign(path, value) for path, value in given.items()]
-    return asked(named["run"], *layers, recipe=named.get("recipe"))
+    return asked(root, *layers, recipe=named.get("recipe"))

@@ -144,6 +144,11 @@ def plain_table(*columns: str, title: str = "", headed: bool = True, left: Conta
     return table
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 item`, `2 items`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def round_name(number: int) -> str:
     """A round as tables and axes call it."""
     return "base" if number == 0 else f"round {number}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -226,7 +227,8 @@ def read_overview(folder: Path, number: int, listed: int | None) -> Overview:
     items = 0
     for one in read_outcomes(folder):
         if isinstance(one, QuarantinedRow):
-            quarantined[one.reason] += 1
+            # Without the file's name, which would make each reason one of its own.
+            quarantined[re.sub(r"^.*?\.\w+: ", "", one.reason)] += 1
             continue
         items += 1
         item, marks = one.item, marked.get(one.item.id, ItemMarks())

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.options import Place, PlaceOption, named_run
+
 if TYPE_CHECKING:
     from hermes_cli.run.folder import RunFolder
 
@@ -15,7 +17,8 @@ LAYOUTS = "official, trl, ms-swift, llama-factory, align-anything or parquet"
 
 
 def show_pairs(
-    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    run: Place = None,
+    run_option: PlaceOption = None,
     round_number: Annotated[int, typer.Option("--round", min=1, help="Round, from 1.")] = 1,
     layout: Annotated[str, typer.Option("--format", help=f"Layout: {LAYOUTS}.")] = "",
     to: Annotated[Path | None, typer.Option("--to", help="New folder to write, with --format.")] = None,
@@ -27,9 +30,10 @@ def show_pairs(
     from engine.errors import ConfigError
     from hermes_cli.run.folder import RunFolder, open_run
 
-    folder = open_run(run, whole=True)
+    root = named_run(run, run_option)
+    folder = open_run(root, whole=True)
     if model is not None:
-        folder = RunFolder(run, model)
+        folder = RunFolder(root, model)
     folder.require_curated(round_number)
     if layout and to is not None:
         _export(folder, round_number, layout, to)

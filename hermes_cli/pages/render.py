@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from hermes_cli.pages.charts import axis
 from hermes_cli.view import (
+    counted,
     format_duration,
     format_estimate,
     format_time,
@@ -37,6 +38,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {
+        "counted": counted,
         "duration": format_duration,
         "estimate": format_estimate,
         "fixed": lambda value, digits=3: f"{value:.{digits}f}",

@@ -21,7 +21,7 @@ from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.evaluate import image_size, model_passes, open_engine, serving_of, start_engine
 from hermes_cli.stages.fitting import require_fitting
-from hermes_cli.view import say
+from hermes_cli.view import counted, say
 
 if TYPE_CHECKING:
     from curate.config import CurateConfig
@@ -279,8 +279,8 @@ def _show(summary: CurateSummary, target: Path) -> None:
     means = {"similarity": summary.mean_similarity, judge: summary.mean_self_vqa}
     said = ", ".join(f"mean {name} {mean:.3f}" for name, mean in means.items() if mean is not None)
     say(
-        f"{summary.items} items: {summary.caption_pairs} caption pairs, {summary.image_pairs} image pairs"
-        f" ({summary.image_ties} of equal scores); {said}"
+        f"{counted(summary.items, 'item')}: {counted(summary.caption_pairs, 'caption pair')},"
+        f" {counted(summary.image_pairs, 'image pair')} ({summary.image_ties} of equal scores); {said}"
     )
     if summary.throughput is not None:
         speed = summary.throughput
@@ -290,16 +290,20 @@ def _show(summary: CurateSummary, target: Path) -> None:
         )
     for side, reasons in (("captions", summary.no_caption_pair), ("images", summary.no_image_pair)):
         for reason, count in sorted(reasons.items()):
-            say(f"  no pair of {side} for {count} items: {reason}")
+            say(f"  no pair of {side} for {counted(count, 'item')}: {reason}")
     for reason, count in summary.questions_left_out.items():
-        say(f"  {count} questions left out: {reason}")
+        say(f"  {counted(count, 'question')} left out: {reason}")
     if alone := summary.without_questions:
-        say(f"  {alone} items without a question give captions alone; `hermes questions` writes some")
+        say(
+            f"  captions alone for {counted(alone, 'item')} without a question; `hermes questions` writes some"
+        )
     if cut := summary.cut_captions:
-        say(f"  {cut} captions were cut at curate.caption.max_tokens; training adds no end to them")
+        say(f"  {counted(cut, 'caption')} cut at curate.caption.max_tokens; training adds no end to them")
     if cut := summary.cut_prompts:
-        say(f"  {cut} items have captions of which image generation reads the beginning alone")
+        say(f"  {counted(cut, 'caption')} of which image generation reads the beginning alone")
     if summary.bad:
         first = summary.quarantined[0]
-        say(f"  {summary.bad} rows quarantined in {target / QUARANTINE}; {first.where}: {first.reason}")
+        say(
+            f"  {counted(summary.bad, 'row')} quarantined in {target / QUARANTINE}; {first.where}: {first.reason}"
+        )
     say(f"candidate sheet: {target / SHEET}")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class LazyEngine:
     """Nothing is started before `serving` is called."""
 
-    def __init__(self, folder: RunFolder, settings: RunSettings, ranks: int = 1) -> None:
-        """`ranks` processes are going to train in turns with it."""
+    def __init__(self, folder: RunFolder, settings: RunSettings, ranks: int = 0) -> None:
+        """`ranks` processes, 0 for none, are going to train in turns with it."""
         self._folder, self._settings, self._ranks = folder, settings, ranks
         self._engine: Engine | None = None
         self._serves = 0
@@ -37,7 +37,8 @@ class LazyEngine:
         from hermes_cli.stages.processes import plan_processes
 
         base = self._folder.checkpoint(0)
-        return plan_processes(self._settings, base, samples=True, trains=True, ranks=self._ranks)
+        trains = self._ranks > 0
+        return plan_processes(self._settings, base, samples=True, trains=trains, ranks=self._ranks)
 
     def asleep(self) -> AbstractContextManager[None]:
         """While another process needs what it has: as the plan says, where it has been opened."""

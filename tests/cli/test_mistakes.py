@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "hermes_cli.main", *arguments],
+        [sys.executable, "-m", "hermes_cli", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -65,6 +67,56 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     assert done.stderr.strip().count("\n") == 0
     assert words in done.stderr
     assert not list(tmp_path.iterdir()), "it leaves nothing behind"
+
+
+def test_a_run_is_named_either_way_and_a_folder_of_data_is_none(tmp_path: Path) -> None:
+    for given in (("mine",), ("--run", "mine")):
+        for command in ("pairs", "inspect"):
+            done = hermes(tmp_path, command, *given)
+            assert done.returncode == 1
+            assert "mine: " in done.stderr
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.csv").touch()
+    assert "--data names data" in hermes(tmp_path, "curate", "photos").stderr
+    assert [one.name for one in (tmp_path / "photos").iterdir()] == ["a.csv"]
+
+
+def test_names_of_our_packages_are_ours(tmp_path: Path) -> None:
+    """A user's files of these names lie where she types, or come first in PYTHONPATH."""
+    for name in ("train", "json", "typer"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the user runs')\n")
+    asked = [sys.executable, "-m", "hermes_cli", "status"]
+    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "no run in this folder" in done.stderr
+    for name in ("json", "typer"):
+        (tmp_path / f"{name}.py").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    after = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *after])}
+    done = subprocess.run(
+        asked, cwd=tmp_path / "elsewhere", env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == (
+        f"hermes: {tmp_path}/train.py hides the package `train` of Hermes; take its folder out of PYTHONPATH\n"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_a_terminal_cannot_show_ends_nothing(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "ru\N{SNOWMAN}n").mkdir()
+    (tmp_path / "ru\N{SNOWMAN}n/run.json").write_text("{}")
+    variables = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    asked = [sys.executable, "-m", "hermes_cli", "status", "ru\N{SNOWMAN}n"]
+    done = subprocess.run(asked, cwd=tmp_path, env=variables, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"ru\u2603n" in done.stdout
+
+
+@pytest.mark.parametrize("asked", [("-h",), ("help",), ("help", "curate"), ("--version",)])
+def test_help_and_version_answer_where_people_look(tmp_path: Path, asked: tuple[str, ...]) -> None:
+    done = hermes(tmp_path, *asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("hermes 0." if asked == ("--version",) else "Usage: ") in done.stdout
 
 
 def test_a_folder_without_a_listing_is_refused_before_the_engine_starts(tmp_path: Path) -> None:

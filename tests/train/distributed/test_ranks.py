@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from training import distance, metrics_of, weights
 
 from engine.checkpoints.weights import fingerprint
 from engine.records import Preference
+from hermes_cli.run.event_log import read_events
 from train.command import precompute
 from train.config import TrainConfig
 from train.distributed.memory_estimate import Sizes, rank_memory
@@ -77,6 +79,29 @@ def test_ranks_that_cannot_share_the_batch_are_one_line(make_run: Callable[[str]
     assert done.returncode == 1
     assert done.stderr == "hermes: train: batch_size is 4, it must be a multiple of the 3 ranks\n"
     assert not (run / "round-1/reference.zarr").exists()
+
+
+def test_a_training_that_is_stopped_says_how_it_goes_on_and_from_which_step_it_does(
+    make_run: Callable[[str], Path],
+) -> None:
+    run = make_run("run")
+    given = hermes(run, "--set", "train.steps=30", "--set", "train.max_epochs=0")
+    states = (run / "round-1/checkpoint.training").glob
+    for sent, status, until in ((signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 12)):
+        child = subprocess.Popen(given, env=environment(), stderr=subprocess.PIPE, text=True)
+        while not [one for one in states("state-*[0-9]") if int(one.name[6:]) >= until]:
+            assert child.poll() is None
+            time.sleep(0.02)
+        child.send_signal(sent)
+        _, said = child.communicate(timeout=60)
+        assert (child.returncode, said) == (status, "hermes: stopped; the same command goes on from there\n")
+        last = read_events(run / "events.jsonl")[-1]
+        assert (last.stage, last.event) == ("train", "stopped")
+    again = subprocess.run(given, env=environment(), capture_output=True, text=True, check=True)
+    assert re.search(r"^going on from step \d+ of 30$", again.stdout, re.M)
+    (shown,) = re.findall(r"^train round 1 .*", again.stdout, re.M)
+    assert " 30/30 " in shown
+    assert " left " in shown
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
