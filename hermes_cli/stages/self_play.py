@@ -72,7 +72,7 @@ def run_rounds(folder: RunFolder, settings: RunSettings, request: RunRequest) ->
     require_shares(settings.train, request.ranks)
     held_out = held_out_source(settings)
     training_source(settings)
-    require_fitting(settings, folder.checkpoint(0))
+    require_fitting(settings, folder.checkpoint(0), request.ranks)
     require_unchanged(folder, settings, request.rounds)
     with folder.held(), closing(LazyEngine(folder, settings, request.ranks)) as engine:
         _run(folder, settings, request, engine, held_out)
