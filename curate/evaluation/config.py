@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from curate.config import refuse, require_at_least
 from engine.ranges import image_problems
 from engine.records import AnswerSettings, ImageSettings, Record
+
+HeldOut = Literal["evaluation", "validation"]
+"""Splits whose items no training sees."""
 
 
 class EvalConfig(Record, forbid_unknown_fields=True):
@@ -14,8 +19,8 @@ class EvalConfig(Record, forbid_unknown_fields=True):
     """Held-out items."""
     images: int = 2
     """Images generated for each item."""
-    split: str = "evaluation"
-    """Of the embedded world: evaluation or validation."""
+    split: HeldOut = "evaluation"
+    """Of the embedded world."""
     seed: int = 1000
     """Seed of the embedded world's held-out items and of what is generated."""
     chunk: int = 32

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from curate.evaluation.config import EvalConfig
+from curate.evaluation.config import EvalConfig, HeldOut
 from curate.evaluation.records import GapReport
 from engine.files.atomic import write_file
 from engine.records import ImageSettings, Record
@@ -73,7 +73,7 @@ def measure_card(checkpoint: Path, limit: int = 400) -> ModelCard:
 
     with open_engine(settings, checkpoint) as engine:
 
-        def measure(split: str, count: int, guidance: float) -> GapReport:
+        def measure(split: HeldOut, count: int, guidance: float) -> GapReport:
             config = EvalConfig(limit=count, split=split, image=ImageSettings(guidance=guidance))
             source = load_source("shapes", split, count, config.seed, size)
             with progress_bar(f"{split}, guidance {guidance:g}", count) as advance:

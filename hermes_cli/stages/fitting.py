@@ -12,14 +12,15 @@ from engine.machine.probe import Machine, read_machine
 from engine.models.showo_config import ShowoConfig
 from engine.tokenizers.text import TextTokenizer
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages.processes import engine_needs
+from hermes_cli.stages.processes import engine_needs, training_needs
 
 CANDIDATE = 1 << 16
 """Bytes of a caption and an image that were sampled, with what their sampling held: an estimate."""
 
 
-def require_fitting(settings: RunSettings, checkpoint: Path) -> None:
-    """Compares the settings with the model's sizes, and with the machine's cores, GPUs and memory.
+def require_fitting(settings: RunSettings, checkpoint: Path, ranks: int = 0) -> None:
+    """Compares the settings with the model's sizes, and with the machine's cores, GPUs and memory; `ranks`
+    processes are going to train, too.
 
     Raises:
         ConfigError: names the setting that does not fit, its value and what is there.
@@ -29,7 +30,8 @@ def require_fitting(settings: RunSettings, checkpoint: Path) -> None:
         settings, config, len(TextTokenizer.load(checkpoint / "tokenizer.json").encode(config.caption_prompt))
     )
     _fit_machine(settings, config, machine)
-    plan(machine, engine_needs(settings.engine, checkpoint, "cuda" if machine.gpus else "cpu"), None)
+    needs = engine_needs(settings.engine, checkpoint, "cuda" if machine.gpus else "cpu")
+    plan(machine, needs, training_needs(settings, checkpoint, ranks) if ranks else None)
 
 
 def _fit_model(settings: RunSettings, config: ShowoConfig, prompt: int) -> None:

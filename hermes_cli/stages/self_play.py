@@ -90,7 +90,7 @@ def require_runnable(
     origin = eval_origin(folder, settings, held_out)
     source = training_source(settings)
     require_questions(settings, request, source, held_out)
-    require_fitting(settings, folder.checkpoint(0))
+    require_fitting(settings, folder.checkpoint(0), request.ranks)
     require_unchanged(folder, settings, request.rounds)
     return source, held_out, origin
 

@@ -256,6 +256,7 @@ REFUSED = {
     ("run", "--rounds", "2", "--n", "4"): "n 8 -> 4",
     ("run", "--rounds", "2", "--limit", "9"): "8 -> 9 items",
     ("run", "--rounds", "2", "--set", "train.beta=0.3"): "was started with beta 2.0, now 0.3",
+    ("run", "--rounds", "3", "--set", "train.device=cuda"): "device",
     ("run", "--rounds", "2", "--data", "nowhere"): "nowhere",
     ("run", "--rounds", "2", "--model", "OTHER"): "name that model with --model, or use another --run",
     ("run", "--rounds", "2", "--n", "4", "--dry-run"): "n 8 -> 4",

@@ -15,6 +15,8 @@ from curate.shapes import world
 from engine.checkpoints.weights import fingerprint
 from engine.files.layout import EMBEDDED_MODEL
 from hermes_cli.main import main
+from hermes_cli.run.folder import asked
+from hermes_cli.settings import stored_settings
 
 
 def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -66,7 +68,7 @@ def test_pairs_are_printed_byte_for_byte_and_nothing_else(cwd: Path) -> None:
 
 
 def test_imported_pairs_train(cwd: Path) -> None:
-    done(cwd, "train", "--run", "run", "--set", "train.steps=1", "--set", "train.warmup=0")
+    done(cwd, "train", "--run", "run", "--set", "train.steps=1", "--set", "train.batch_size=4")
     assert fingerprint(cwd / "run/round-1/checkpoint") != fingerprint(EMBEDDED_MODEL)
 
 
@@ -90,6 +92,7 @@ def test_an_export_is_imported_into_another_run(
     assert typed("import-pairs", "table", "--run", "other") == 0
     pairs = "round-1/curate/pairs.jsonl"
     assert (cwd / "other" / pairs).read_bytes() == (cwd / "run" / pairs).read_bytes()
+    assert stored_settings(cwd / "other/run.json") == asked(cwd / "new")[1], "the default recipe"
 
 
 @pytest.mark.parametrize(
