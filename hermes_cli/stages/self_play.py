@@ -70,9 +70,9 @@ def run_rounds(folder: RunFolder, settings: RunSettings, request: RunRequest) ->
     """
     folder.require_base()
     require_shares(settings.train, request.ranks)
+    require_fitting(settings, folder.checkpoint(0), request.ranks)
     held_out = held_out_source(settings)
     training_source(settings)
-    require_fitting(settings, folder.checkpoint(0), request.ranks)
     require_unchanged(folder, settings, request.rounds)
     with folder.held(), closing(LazyEngine(folder, settings, request.ranks)) as engine:
         _run(folder, settings, request, engine, held_out)
