@@ -93,10 +93,13 @@ def curate(
 ) -> None:
     """Sample n captions and n images for every item, score them, and choose winners and losers."""
     folder, settings = options.run_asked(context)
+    folder.require_weights_before(round_number, anew=fresh)
+    from hermes_cli.stages.fitting import require_fitting
+
+    require_fitting(settings, folder.checkpoint(round_number - 1))
     from hermes_cli.stages.curate import curate_round, training_source
     from hermes_cli.stages.unchanged import require_same_data
 
-    folder.require_weights_before(round_number, anew=fresh)
     folder.require_own(round_number)
     require_same_data(folder, settings, besides=round_number)
     source = training_source(settings, round_number)
@@ -183,9 +186,9 @@ def evaluate(
     from hermes_cli.stages.fitting import require_fitting
     from hermes_cli.stages.unchanged import keep_measuring
 
+    require_fitting(settings, folder.checkpoint(0))
     source = held_out_source(settings)
     origin = eval_origin(folder, settings, source)
-    require_fitting(settings, folder.checkpoint(0))
     keep_measuring(folder, settings)
     with closing(LazyEngine(folder, settings)) as engine:
         for number in folder.rounds():

@@ -134,13 +134,11 @@ def show_curation_plan(
     Raises:
         HermesError: whatever would end the curation before its first sample.
     """
-    checkpoint = folder.checkpoint(number - 1)
-    require_fitting(settings, checkpoint)
     if not anew:
         require_same_curation(folder, settings, number, source, open_scorers(settings.curate))
     work = _samples(settings.curate, count_data(source))
     say(f"curate round {number}: {', '.join(f'{count:,} {name}' for name, count in work.items())} in all")
-    plan_processes(settings, checkpoint, samples=True)
+    plan_processes(settings, folder.checkpoint(number - 1), samples=True)
     say("Nothing was started.")
 
 

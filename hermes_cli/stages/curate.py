@@ -20,7 +20,6 @@ from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.evaluate import image_size, model_passes, open_engine, serving_of, start_engine
-from hermes_cli.stages.fitting import require_fitting
 from hermes_cli.view import counted, say
 
 if TYPE_CHECKING:
@@ -116,8 +115,6 @@ def curate_round(
     scorers = open_scorers(settings.curate)
     require_same_scorers((folder.curation(one) for one in range(1, number)), scorers)
     target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
-    if engine is None:
-        require_fitting(settings, checkpoint)
     if fresh:
         _begin_anew(folder, number)
     with locked(target) if target.exists() else nullcontext():

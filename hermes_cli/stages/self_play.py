@@ -86,11 +86,11 @@ def require_runnable(
     """
     folder.require_base()
     require_shares(settings.train, request.ranks)
+    require_fitting(settings, folder.checkpoint(0), request.ranks)
     held_out = held_out_source(settings)
     origin = eval_origin(folder, settings, held_out)
     source = training_source(settings)
     require_questions(settings, request, source, held_out)
-    require_fitting(settings, folder.checkpoint(0), request.ranks)
     require_unchanged(folder, settings, request.rounds)
     return source, held_out, origin
 
