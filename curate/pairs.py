@@ -107,10 +107,11 @@ def choose_image_pair(
     old: ImagePair | None,
     rules: Rules = PAPER,
 ) -> tuple[ImagePair | None, str]:
-    """(pair, "") or (None, reason). The winner must exceed the threshold, for the paper in every round."""
-    if not candidates:
-        return None, NO_CANDIDATES
-    if not candidates[0].answers:
+    """(pair, "") or (None, reason). The winner must exceed the threshold, for the paper in every round.
+
+    An item without questions has no candidates.
+    """
+    if not candidates or not candidates[0].answers:
         return None, NO_QUESTIONS
     win, lose = _choose(candidates, (old.win, old.lose) if old else None, rules)
     if win.score <= rules.threshold and not (old and rules.later_unfiltered):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from curate.pairs import choose_caption_pair, choose_image_pair, choose_pairs
 from curate.resume import MissingRows, Progress
 from curate.rules import rules_of
 from curate.sources import Source
-from curate.store.files import PAIRS, QUARANTINE, SUMMARY, write_records
+from curate.store.files import ORIGIN, PAIRS, QUARANTINE, SUMMARY, write_records
 from curate.store.origin import Origin, claim
 from curate.store.outcomes import QuarantinedRow
 from curate.store.previous_pairs import PairHistory, PreviousPairs
@@ -26,8 +26,9 @@ from curate.store.shards import ShardStore
 from curate.store.summary import Counting, CurateSummary
 from curate.store.throughput import Throughput, rates, throughput
 from curate.workers.pool import Pool
-from engine.errors import UNREADABLE
+from engine.errors import UNREADABLE, DataError
 from engine.files.atomic import write_file
+from engine.files.seals import damage, seal
 from engine.records import Candidates, Preference, Provenance
 
 OpenPool = Callable[[], AbstractContextManager[Pool]]
@@ -44,16 +45,17 @@ def curate(
     progress: Progress,
     retry_failed: bool = False,
     on_pair: Callable[[Candidates, Preference], None] | None = None,
+    cuts_prompt: Callable[[str], bool] = lambda caption: False,
 ) -> CurateSummary:
     """Curates every row of a source into `folder`; one that holds part of the same curation is completed.
 
     Rows that cannot be used, images that cannot be read and items that do not fit the model are quarantined.
     With `retry_failed`, those quarantined before are tried again. `on_pair` is shown every item with what
-    became of it, in order.
+    became of it, in order. `cuts_prompt` tells of a caption whether image generation reads all of it.
 
     Raises:
         BusyError: another process is curating into the folder.
-        DataError: more rows are bad than `config.max_bad` allows, or the disk is full.
+        DataError: more rows are bad than `config.max_bad` allows, or all are; or the disk is full.
         StaleError: the folder holds a curation by other weights, data, seed or settings.
     """
     with ShardStore(folder) as store:
@@ -63,7 +65,12 @@ def curate(
         work = MissingRows(store, source, config, progress)
         speed = _sample(open_pool, work)
         counting = Counting()
-        write_records(folder / PAIRS, _paired(store, work.rows, config, origin, history, counting, on_pair))
+        paired = _paired(store, work.rows, config, origin, history, counting, on_pair, cuts_prompt)
+        first = next(paired, None)
+        if first is None:
+            write_records(folder / QUARANTINE, counting.quarantined)
+            raise DataError(_all_bad(folder, counting.quarantined))
+        write_records(folder / PAIRS, itertools.chain([first], paired))
         write_records(folder / QUARANTINE, counting.quarantined)
         summary = msgspec.structs.replace(
             counting.summary(),
@@ -76,7 +83,17 @@ def curate(
             throughput=speed or _earlier_speed(folder / SUMMARY),
         )
         write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))
+        seal(folder, (ORIGIN, PAIRS, QUARANTINE, SUMMARY))
     return summary
+
+
+def _all_bad(folder: Path, rows: Sequence[QuarantinedRow]) -> str:
+    """One line for a curation of which nothing is left."""
+    said = f"; the first: {rows[0].where}: {rows[0].reason}" if rows else ""
+    return (
+        f"no row can be used, all {len(rows)} are in {folder / QUARANTINE}{said}; "
+        "mend the data, then `hermes curate --retry-failed` tries them again"
+    )
 
 
 def _sample(open_pool: OpenPool, work: MissingRows) -> Throughput | None:
@@ -101,6 +118,7 @@ def _paired(
     history: PairHistory,
     counting: Counting,
     on_pair: Callable[[Candidates, Preference], None] | None,
+    cuts_prompt: Callable[[str], bool],
 ) -> Iterator[Preference]:
     """The preference of every item, in order; `counting` hears of all that is stored of the first rows."""
     for outcome in store.outcomes():
@@ -113,6 +131,8 @@ def _paired(
         preference = pair_item(item, history.of(item.id), config, origin)
         asked = [one.score for one in item.images if one.answers]
         counting.add(preference, [one.score for one in item.captions], asked)
+        counting.cut_captions += sum(not one.ended for one in item.captions)
+        counting.cut_prompts += cuts_prompt(item.caption)
         if on_pair is not None:
             on_pair(item, preference)
         yield preference
@@ -155,7 +175,7 @@ def pair_item(
 
 def _earlier_speed(path: Path) -> Throughput | None:
     """What an earlier command said of its speed; nothing was sampled since."""
-    if not path.is_file():
+    if not path.is_file() or damage(path.parent, path.name):
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=CurateSummary).throughput

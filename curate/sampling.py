@@ -90,11 +90,22 @@ class CandidateSampler:
         keys = [f"{self._round}/{item.id}" for item in items]
         real = model.encode(pixels)
         captions = model.caption(real, keys, self._seed, caption_plan(config))
-        prompts = [item.caption for item in items]
-        images = model.generate_images(prompts, config.n, keys, self._seed, config.image)
+        images = self._images(items, keys)
         answers = self._answers(items, images)
         every = zip(items, real, captions, images, answers, strict=True)
         return [self._scored(*one) for one in every]
+
+    def _images(self, items: Sequence[Item], keys: Sequence[str]) -> list[list[SampledImage]]:
+        """n images of every item; none where no question could score them."""
+        asked = [place for place, item in enumerate(items) if item.questions]
+        images: list[list[SampledImage]] = [[] for _ in items]
+        if asked:
+            prompts, names = [items[place].caption for place in asked], [keys[place] for place in asked]
+            settings = self._config.image
+            generated = self._model.generate_images(prompts, self._config.n, names, self._seed, settings)
+            for place, row in zip(asked, generated, strict=True):
+                images[place] = row
+        return images
 
     def _answers(
         self, items: Sequence[Item], images: Sequence[Sequence[SampledImage]]
@@ -103,6 +114,8 @@ class CandidateSampler:
         judge = self._scorers.judge
         questions = [item.questions for item, row in zip(items, images, strict=True) for _ in row]
         tokens = [image for row in images for image in row]
+        if not tokens:
+            return [[] for _ in items]
         if judge is None:
             answers = iter(self._model.answer(tokens, questions, self._config.answer))
         else:
@@ -129,7 +142,7 @@ class CandidateSampler:
             image_codes=real.codes,
             image_features=save_features(self._features, real),
             captions=tuple(
-                CaptionCandidate(index=i, text=one.text, token_ids=one.token_ids, seed=one.seed, score=score)
+                CaptionCandidate(i, one.text, one.token_ids, one.seed, score, one.ended)
                 for i, (one, score) in enumerate(zip(captions, scores, strict=True))
             ),
             images=tuple(

@@ -84,7 +84,9 @@ def _draw_tiles(
             colour, name = (_WIN, "winner") if image == pair.win else (_LOSE, "loser")
         box = (left - 2, top - 2, left + TILE + 1, top + TILE + 1)
         pen.rectangle(box, outline=colour, width=FRAME if name else 1)
-        _write(pen, left, top + TILE + 3, f"{image.score:.2f} {name}", colour if name else _FAINT)
+        # Earlier versions painted images that no question could score.
+        score = f"{image.score:.2f}" if record.questions else "no questions"
+        _write(pen, left, top + TILE + 3, f"{score} {name}", colour if name else _FAINT)
 
 
 def _draw_text(pen: ImageDraw.ImageDraw, top: int, prompt: str, preference: Preference) -> None:

@@ -46,7 +46,7 @@ class Item(Record):
     """What the image was first made from, where the data set says so; nothing is conditioned on it."""
 
 
-class CaptionCandidate(Record):
+class CaptionCandidate(Record, omit_defaults=True):
     """One sampled caption and its similarity to the homologous caption."""
 
     index: int
@@ -54,6 +54,8 @@ class CaptionCandidate(Record):
     token_ids: tuple[int, ...]
     seed: int
     score: float
+    ended: bool = True
+    """As in `SampledCaption`; one that was cut is trained on without an end."""
 
 
 class ImageCandidate(Record, omit_defaults=True):
@@ -175,7 +177,7 @@ class CaptionSettings(Record, forbid_unknown_fields=True):
     """Autoregressive sampling of one caption; a caption ends with eos, or at `max_tokens`."""
 
     temperature: float = 1.0
-    """0 is greedy."""
+    """0 is greedy. So is less than 1e-5."""
     top_k: int = 0
     """0 is all."""
     top_p: float = 1.0
@@ -183,7 +185,8 @@ class CaptionSettings(Record, forbid_unknown_fields=True):
     repetition_penalty: float = 1.0
     """Divides logits of earlier tokens (multiplies negative ones)."""
     max_tokens: int = 32
-    """Length at which a caption ends without eos."""
+    """Length at which a caption is cut. A new run takes that of the model's config.json, which is 100 where
+    `hermes import` wrote it."""
 
 
 class AnswerSettings(Record, forbid_unknown_fields=True):
@@ -203,6 +206,8 @@ class Answer(Record):
     text: str
     choice_logps: tuple[float, ...] = ()
     """Log-prob of every choice and its end after the question; empty where they were not read."""
+    choice: int | None = None
+    """Which choice it is, where that was decided token by token; None where the text is yet to be matched."""
 
 
 class SampledCaption(Record):
@@ -212,6 +217,8 @@ class SampledCaption(Record):
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     seed: int
+    ended: bool = True
+    """Whether it ended by itself; else it was cut at `max_tokens`."""
 
 
 class SampledImage(ImageTokens, kw_only=True):

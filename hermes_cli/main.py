@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
-from contextlib import closing
+import warnings
+from contextlib import closing, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,8 +31,17 @@ if TYPE_CHECKING:
 
 # Read when torch is first imported; without it every start prints how memory was bound to cores.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+# No Python that a command starts takes a user's train.py or json.py, which lies where she types, for ours.
+os.environ["PYTHONSAFEPATH"] = "1"
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+# Meant for who writes code, and said by every rank.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -163,6 +176,7 @@ def evaluate(
     limit: options.EvalLimit = None,
     model: options.Model = None,
     data: options.Data = None,
+    questions: options.Questions = None,
     images: options.Images = None,
     config: options.Config = None,
     assignments: options.Set = None,
@@ -171,13 +185,13 @@ def evaluate(
     folder, settings = _open_run(context)
     folder.require_base()
     from hermes_cli.stages.engine_holder import LazyEngine
-    from hermes_cli.stages.evaluate import evaluate_round, evaluated, finish, held_out_source
+    from hermes_cli.stages.evaluate import bring_evaluation, eval_origin, finish, held_out_source
 
     source = held_out_source(settings)
+    origin = eval_origin(folder, settings, source)
     with closing(LazyEngine(folder, settings)) as engine:
         for number in folder.rounds():
-            if not evaluated(folder, settings.eval, number):
-                evaluate_round(engine.serving(number), folder, settings, number, source)
+            bring_evaluation(folder, settings, number, source, origin, engine.serving)
     finish(folder)
 
 
@@ -275,21 +289,56 @@ app.command("report")(make_report)
 app.command("status")(show_status)
 
 
+@app.command("help", hidden=True)
+def show_help(command: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Say what a command does."""
+    app([*(command or ()), "--help"])
+
+
+def _require_own_packages() -> None:
+    """Raises ConfigError where Python would take files of the user's for one of our packages."""
+    from engine.errors import ConfigError
+
+    for name in ("engine", "curate", "train"):
+        found = find_spec(name)
+        place = found and (found.origin or next(iter(found.submodule_search_locations or ()), None))
+        if place != str(Path(__file__).parents[1] / name / "__init__.py"):
+            raise ConfigError(f"{place} hides the package `{name}` of Hermes; take its folder out of PYTHONPATH")
+
+
 def main() -> None:
     """Runs the command line; an error that a user can mend is one line and status 1."""
     from engine.errors import HermesError
 
+    received: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        # A process that a command has started leaves the words to it.
+        if "HERMES_PARENT" not in os.environ:
+            with suppress(RuntimeError):  # It came amidst a write.
+                typer.secho("hermes: stopped; the same command goes on from there", fg="yellow", err=True)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Captions hold what an old terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _require_own_packages()
         app()
-    except HermesError as error:
-        typer.secho(f"hermes: {error}", fg="red", err=True)
+    except BaseException as error:
         sys.stdout.flush()
-        sys.stderr.flush()
+        if received:
+            # Worker threads of torch and vLLM may hold the interpreter at exit after an interrupt.
+            os._exit(128 + received[0])
+        if not isinstance(error, HermesError):
+            raise
+        typer.secho(f"hermes: {error}", fg="red", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.secho("hermes: stopped; the same command goes on from here", fg="yellow", err=True)
-        # Worker threads of torch and vLLM may hold the interpreter at exit after an interrupt.
-        os._exit(130)
 
 
 if __name__ == "__main__":

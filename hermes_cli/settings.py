@@ -18,7 +18,8 @@ from curate.evaluation.config import EvalConfig
 from curate.scoring.model_folders import default_similarity
 from engine.errors import UNREADABLE, ConfigError
 from engine.files.atomic import write_file
-from engine.records import Record
+from engine.files.layout import resolve_model
+from engine.records import CaptionSettings, Record
 from hermes_cli.former import require_current
 from train.config import TrainConfig
 
@@ -196,7 +197,8 @@ def stored_settings(stored: Path) -> RunSettings:
 
 def load_settings(stored: Path, *layers: Tree, store: bool = True) -> RunSettings:
     """The run's own settings with all layers over them, kept for its next command unless told not to."""
-    settings = settle(reduce(merge, layers, stored_tree(stored)))
+    tree = reduce(merge, layers, stored_tree(stored))
+    settings = settle(merge(_of_model(tree), tree))
     if not settings.curate.similarity:
         # Scores of all rounds are compared: a model that appears later must not take over.
         curate = msgspec.structs.replace(settings.curate, similarity=default_similarity())
@@ -204,6 +206,22 @@ def load_settings(stored: Path, *layers: Tree, store: bool = True) -> RunSetting
     if store:
         store_settings(stored, settings)
     return settings
+
+
+class _ModelConfig(Record):
+    """What a model's config.json decides of a run's settings."""
+
+    caption_tokens: int = CaptionSettings().max_tokens
+
+
+def _of_model(tree: Tree) -> Tree:
+    """Settings that the model of a tree brings; a model that cannot be read is refused later."""
+    try:
+        raw = (resolve_model(tree.get("model", "")) / "config.json").read_bytes()
+        found = msgspec.json.decode(raw, type=_ModelConfig)
+    except (OSError, TypeError, *UNREADABLE):
+        return {}
+    return {"curate": {"caption": {"max_tokens": found.caption_tokens}}}
 
 
 def store_settings(stored: Path, settings: RunSettings) -> None:

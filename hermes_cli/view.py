@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -20,7 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -32,44 +33,88 @@ if not console.is_terminal:
     console = Console(width=110)
 
 
-class Advance(Protocol):
-    """Moves a bar on; may change its note and its total."""
+SILENCE = 30.0
+"""Seconds after which a log hears how far a stage is."""
 
-    def __call__(self, count: int, note: str = "", total: int | None = None) -> None: ...
+
+class Advance(Protocol):
+    """Moves a bar on; may change its note and its total. A note that is called is asked again and again."""
+
+    def __call__(
+        self, count: int, note: str | Callable[[], str] = "", total: int | None = None
+    ) -> None: ...
 
 
 class _Rate(ProgressColumn):
-    """Items per second since the start of the task."""
+    """Items a second, or in as long a time as makes one."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f}/s", style="cyan")
+        speed = task.finished_speed or task.speed or 0.0
+        units = (("s", 1), ("min", 60), ("h", 3600))
+        unit, seconds = next((one for one in units if speed * one[1] >= 1), units[-1])
+        return Text(f"{speed * seconds:.1f}/{unit}" if speed else "", style="cyan")
+
+
+class _Notes(ProgressColumn):
+    """What a stage says of itself, in the room that is left."""
+
+    def render(self, task: Task) -> Text:
+        live = task.fields["live"]
+        said = ("" if task.finished else live(), task.fields["note"])
+        return Text("  ".join(filter(None, said)), style="dim")
 
 
 @contextmanager
 def progress_bar(label: str, total: int | None) -> Iterator[Advance]:
-    """A bar with rate and ETA; the yielded function advances it. A total of None is known at the end."""
+    """A bar with rate and ETA; the yielded function advances it. A total of None is known at the end.
+
+    Where output is no terminal it is a line, twice a minute and at the end.
+    """
+    ended, shown = Event(), console.is_terminal
+    room = Column(ratio=1, no_wrap=True, overflow="ellipsis") if shown else Column(no_wrap=True)
     bar = Progress(
         TextColumn("{task.description}", style="bold"),
-        BarColumn(),
+        *([BarColumn(bar_width=min(40, console.width // 8))] if shown else []),
         MofNCompleteColumn(),
         _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("left"),
+        _Notes(room),
         console=console,
+        # The steps of a large model take minutes.
+        speed_estimate_period=3600,
+        expand=shown,
+        transient=True,
+        disable=not shown,
     )
-    with bar:
-        task = bar.add_task(label, total=total, note="")
+    task = bar.add_task(label, total=total, note="", live=str)
 
-        def advance(count: int, note: str = "", total: int | None = None) -> None:
-            bar.update(task, advance=count, total=total)
-            if note:
-                bar.update(task, note=note)
+    def advance(count: int, note: str | Callable[[], str] = "", total: int | None = None) -> None:
+        bar.advance(task, count)
+        if total is not None:
+            bar.update(task, total=total)
+        if note:
+            bar.update(task, **{"live" if callable(note) else "note": note})
 
-        yield advance
+    def line() -> None:
+        (console if shown else Console(width=200)).print(bar)
+
+    def log() -> None:
+        while not ended.wait(SILENCE):
+            line()
+
+    if not shown:
+        Thread(target=log, daemon=True).start()
+    try:
+        with bar:
+            yield advance
         if total is None:
             bar.update(task, total=bar.tasks[task].completed)
+    finally:
+        ended.set()
+        if bar.tasks[task].completed:
+            line()
 
 
 def say(text: str) -> None:

@@ -91,7 +91,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Gradient clipping: largest 2-norm of the whole gradient."""
     dpo_every_n_epochs: int = 1
     """Pairs are trained on in one epoch of so many, and count so many times as much. In the other epochs an
-    item brings its real image and caption alone; where its image has no codes, it always brings its pairs."""
+    item brings its real image and caption alone; where one of them is missing, it always brings its pairs."""
     num_masks: int = 4
     """K: image masks of each preference, each with its own reference log-probs."""
     masks_per_step: int = 1

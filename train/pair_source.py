@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.records import Preference
 from train.config import TrainConfig
-from train.data.batch import Layout, PairRows, pair_rows
+from train.data.batch import Layout, PairRows, is_homologous, pair_rows
 from train.data.image_mask import ImageMask, image_mask, real_seed
 from train.data.preferences import usable
 from train.data.schedule import Sample, samples_at
@@ -59,9 +59,8 @@ class PairSource:
 
     def _pair_masks(self, sample: Sample) -> list[ImageMask]:
         tokens, index = self._layout.config.num_image_tokens, self._usable[sample.place]
-        # An item whose image has no codes, as of imported pairs, has no likelihood: without its pairs it
-        # would bring no row at all.
-        bare = not self._preferences[index].image_codes
+        # Without its pairs an item that has nothing real would bring no row at all.
+        bare = not is_homologous(self._preferences[index])
         numbers = sample.masks if sample.paired or bare else ()
         return [self._reference.image_mask(index, number, tokens, self._config) for number in numbers]
 

@@ -14,7 +14,6 @@ from benchmarks.parity.folder import EXACT, Comparisons, Golden
 from engine.models.masks import mmu_mask
 from engine.models.showo import Showo
 from engine.records import CaptionSettings, ImageTokens, Question
-from engine.samplers.vqa_prompts import ANSWER_TOKENS
 from engine.serving.engine import Engine
 
 SERVED = 1e-4
@@ -42,7 +41,7 @@ def serving(golden: Golden, captions: dict[str, Tensor], decoded: dict[str, Tens
             else:
                 question = Question(question=asked, choices=(), answer="", kind="")
                 answer = engine.answer([image], [[question]])[0][0].text
-                kept = [token for token in wanted[:ANSWER_TOKENS].tolist() if token != eos]
+                kept = [token for token in wanted[: golden.config.answer_tokens].tolist() if token != eos]
                 yield f"greedy answer {which}", torch.tensor(answer == text.decode(kept)), True, EXACT
         images = [ImageTokens(codes=tuple(row)) for row in captions["image_codes"].tolist()]
         given = [one for one in golden.texts.get("case2_texts", []) if one][: len(images)]

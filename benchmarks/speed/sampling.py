@@ -29,14 +29,14 @@ from engine.checkpoints.weights import load_model
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 from engine.records import AnswerSettings, CaptionSettings, ImageSettings, ImageTokens, Question, Record
-from engine.samplers.vqa_prompts import ANSWER_TOKENS, format_question
+from engine.samplers.vqa_prompts import format_question
 from engine.serving.engine import Engine
 from engine.tokenizers.text import TextTokenizer
 
 Work = Literal["captions", "answers", "images"]
 Baseline = Literal["official", "batched"]
 TEXT, LIKELIHOOD = AnswerSettings(mode="text", drafts=False), AnswerSettings(mode="likelihood")
-ANSWER = CaptionSettings(temperature=0.0, max_tokens=ANSWER_TOKENS)
+ANSWER = CaptionSettings(temperature=0.0, max_tokens=ShowoConfig().answer_tokens)
 Prompts = list[list[int]]
 GUIDANCE = 5.0
 SEED, CHECK_SEED = 0, 10**6

@@ -6,8 +6,10 @@ easy or hard is on both sides of a difference and cancels out.
 
 from __future__ import annotations
 
+import msgspec
+
 from curate.evaluation.clustered import Estimate, Ratio, contrast
-from curate.evaluation.records import GapReport, ItemScore
+from curate.evaluation.records import EvalOrigin, GapReport, ItemScore
 from engine.records import Record
 
 _DECIDES = ("split", "seed", "images", "image", "answer")
@@ -31,11 +33,22 @@ def not_paired(before: GapReport, after: GapReport) -> str:
     differ = [name for name in _DECIDES if getattr(before.config, name) != getattr(after.config, name)]
     if differ:
         return f"they were measured with different settings ({', '.join(f'eval.{one}' for one in differ)})"
+    if moved := origin_differences(before.origin, after.origin):
+        return f"{moved}; `hermes eval` measures what is not of this run"
     if before.judge != after.judge:
         return f"their judges differ ({before.judge}; {after.judge})"
     if len(_common(before, after)) < 2:
         return "they have fewer than two items in common"
     return ""
+
+
+def origin_differences(before: EvalOrigin | None, after: EvalOrigin | None) -> str:
+    """How two measurements were made of other things; empty where they were not."""
+    if before is None or after is None:
+        return "" if before is after else "one of them does not say what it was made of"
+    theirs, ours = msgspec.structs.asdict(before), msgspec.structs.asdict(after)
+    moved = [f"{name} {theirs[name]!r} and {ours[name]!r}" for name in ours if theirs[name] != ours[name]]
+    return f"they are of other {', '.join(moved)}" if moved else ""
 
 
 def paired_difference(before: GapReport, after: GapReport) -> Difference:

@@ -9,6 +9,7 @@ import msgspec
 from curate.evaluation.config import EvalConfig
 from curate.sources import RowProblem
 from engine.errors import UNREADABLE, DataError
+from engine.files.seals import require_sealed
 from engine.records import Record
 
 
@@ -46,6 +47,22 @@ class GapNumbers(CategoryGap):
     """Of the weights that were measured."""
 
 
+class EvalOrigin(Record):
+    """What decides a measurement beside its weights and settings: two that differ in it are not compared."""
+
+    data: str
+    annotations: str
+    """Digest of the data set's annotations, its questions among them."""
+    questions: str
+    """Digest of the file that they come from; empty for the data set's own."""
+    matcher: str
+    """What matched answers with choices."""
+    precision: str
+    sampler: str
+    device: str
+    deterministic: bool
+
+
 class GapReport(GapNumbers):
     """What `hermes eval` finds."""
 
@@ -54,18 +71,21 @@ class GapReport(GapNumbers):
     """Items left out since their image cannot be read."""
     per_item: tuple[ItemScore, ...] = ()
     """What rounds are compared by, item by item; early measurements have none."""
+    origin: EvalOrigin | None = None
+    """Early measurements do not say it."""
 
 
 def read_gap(path: Path) -> GapReport | None:
     """The measurement in a file; None where there is none.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or is not as it was sealed.
     """
+    if not path.is_file():
+        return None
+    require_sealed(path, "remove it and run `hermes eval`")
     try:
         return msgspec.json.decode(path.read_bytes(), type=GapReport)
-    except FileNotFoundError:
-        return None
     except (OSError, *UNREADABLE) as error:
         raise DataError(f"{path}: cannot be read ({error}); remove it and run `hermes eval`") from error
 

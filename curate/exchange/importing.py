@@ -21,6 +21,7 @@ from curate.store.summary import Counting
 from engine.errors import ConfigError, DataError
 from engine.files.atomic import atomic_file, write_file
 from engine.files.clip_features import FEATURES
+from engine.files.seals import seal
 from engine.records import Preference, Record
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def import_pairs(
         )
         for name, record in ((SUMMARY, summary), (IMPORTED, imported)):
             write_file(folder / name, msgspec.json.format(msgspec.json.encode(record)))
+    seal(folder, (PAIRS, QUARANTINE, SUMMARY, IMPORTED))
     return imported
 
 

@@ -24,9 +24,7 @@ def match_choice(text: str, choices: Sequence[str], similarity: Similarity) -> s
 
 
 def accuracy(questions: Sequence[Question], answers: Sequence[str | None]) -> float:
-    """Share of questions answered rightly; 0 for none asked."""
-    if not questions:
-        return 0.0
+    """Share of questions answered rightly; there must be some."""
     right = sum(q.answer == a for q, a in zip(questions, answers, strict=True))
     return right / len(questions)
 
@@ -57,8 +55,10 @@ def _logsumexp(values: Sequence[float]) -> float:
 def matched(
     questions: Sequence[Question], answers: Sequence[Answer], similarity: Similarity
 ) -> tuple[str, ...]:
-    """Each answer as one of its question's choices."""
+    """Each answer as one of its question's choices; what was decided token by token stays decided."""
     return tuple(
         match_choice(answer.text, question.choices, similarity)
+        if answer.choice is None
+        else question.choices[answer.choice]
         for question, answer in zip(questions, answers, strict=True)
     )

@@ -83,6 +83,20 @@ def model_folder(name: str) -> Path:
     return sentence_folder(name or default_similarity())
 
 
+def stored_name(name: str) -> str:
+    """What is stored of a name of `load_similarity`: the model and the digest of its files. Loads nothing.
+
+    Raises:
+        DataError: there is no such model.
+    """
+    name = name or default_similarity()
+    folder, kind = model_folder(name), name.partition(":")[0]
+    title = (
+        f"{kind}:{folder.resolve().name}" if kind in BERT_KINDS else _TITLES.get(name, folder.resolve().name)
+    )
+    return f"{title}@{folder_digest(folder)}"
+
+
 def load_similarity(name: str) -> TextEncoder:
     """`minilm`, `mpnet`, a folder of a sentence-transformers model, `bert-cls:DIR` or `bert-mean:DIR`; an
     empty name is `default_similarity`. Reads safetensors alone, and runs no code of the folder's.
@@ -93,10 +107,9 @@ def load_similarity(name: str) -> TextEncoder:
     name = name or default_similarity()
     folder, kind = model_folder(name), name.partition(":")[0]
     plain = BERT_KINDS.get(kind)
-    title = f"{kind}:{folder.resolve().name}" if plain else _TITLES.get(name, folder.resolve().name)
     with _loading(folder):
         model = _plain_bert(folder, plain) if plain else _sentence_model(folder)
-    return TextEncoder(f"{title}@{folder_digest(folder)}", model)
+    return TextEncoder(stored_name(name), model)
 
 
 def _sentence_model(folder: Path, modules: list[Any] | None = None) -> SentenceTransformer:

@@ -10,9 +10,12 @@ import msgspec
 
 from engine.errors import UNREADABLE, DataError
 from engine.files.atomic import write_parts
+from engine.files.seals import require_sealed
 from engine.records import Record
 
 PAIRS, SUMMARY, ORIGIN, QUARANTINE = "pairs.jsonl", "curate.json", "origin.json", "quarantine.jsonl"
+CURATE_AGAIN = "run `hermes curate` again, or import the pairs again"
+"""What makes the files of a curation anew; the candidates stay."""
 IMPORTED = "imported.json"
 """Where pairs came from, in place of an origin."""
 
@@ -28,8 +31,9 @@ def read_records(path: Path, kind: type[Stored]) -> Iterator[Stored]:
     """The records of a complete file.
 
     Raises:
-        DataError: names the first line that is not such a record.
+        DataError: the file is not as it was sealed, or names the first line that is not such a record.
     """
+    require_sealed(path, CURATE_AGAIN)
     decoder = msgspec.json.Decoder(kind)
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):

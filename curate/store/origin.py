@@ -16,6 +16,7 @@ from curate.sources import Source
 from curate.store.files import ORIGIN
 from engine.errors import UNREADABLE, DataError, StaleError
 from engine.files.atomic import write_file
+from engine.files.seals import require_sealed
 from engine.records import Record
 
 
@@ -175,9 +176,10 @@ def read_origin(folder: Path) -> Origin | None:
     """What a curation was made from; None where its folder does not say, as where pairs were imported.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or is not as it was sealed.
     """
     path = folder / ORIGIN
+    require_sealed(path, "curate this round again with --fresh")
     try:
         return msgspec.json.decode(path.read_bytes(), type=Origin) if path.is_file() else None
     except UNREADABLE as error:

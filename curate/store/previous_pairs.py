@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from curate.store.files import IMPORTED
+from curate.store.files import CURATE_AGAIN, IMPORTED
 from engine.errors import UNREADABLE, DataError
+from engine.files.seals import require_sealed
 from engine.records import CaptionPair, ImagePair, Preference, Record
 
 
@@ -27,7 +28,7 @@ class PairHistory:
     passed over: others scored them.
 
     Raises (constructor):
-        DataError: a line is no pair.
+        DataError: a file is not as it was sealed, or a line is no pair.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
@@ -36,6 +37,7 @@ class PairHistory:
         """Id -> (file, first byte) of its lines, the oldest first."""
         decoder = msgspec.json.Decoder(_Id)
         for file in files:
+            require_sealed(file, CURATE_AGAIN)
             place = 0
             with file.open("rb") as lines:
                 for number, line in enumerate(lines, 1):

@@ -14,11 +14,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 
 from curate.store.outcomes import DECODER, Outcome, QuarantinedRow
 from engine.errors import UNREADABLE, BusyError, DataError
@@ -30,6 +31,7 @@ MANIFEST, LOCK, FOLDER = "manifest.json", "lock", "candidates"
 ROWS = 256
 """Rows of a block."""
 OPEN = ".open.jsonl"
+ANEW = "restore it, or curate this round again with --fresh"
 
 
 class Shard(Record):
@@ -55,6 +57,12 @@ class Manifest(Record):
     size: int
     """Rows of a block."""
     shards: tuple[Shard, ...] = ()
+    checksum: str = ""
+    """Of the rest; early manifests have none."""
+
+    def sealed(self) -> Manifest:
+        """The same with its checksum."""
+        return replace(self, checksum=_checksum(msgspec.json.encode(replace(self, checksum=""))))
 
 
 class ShardStore:
@@ -71,13 +79,13 @@ class ShardStore:
         self._manifest_path = folder / MANIFEST
         with ExitStack() as held:
             held.enter_context(locked(folder))
-            manifest = self._read_manifest(size)
+            manifest = read_manifest(folder) or Manifest(size=size)
             self.size = manifest.size
             """Rows of a block, as they were when the store was made."""
             self._sealed = {shard.block: shard for shard in manifest.shards}
             self._open = {int(path.name[:6]): path for path in self._folder.glob("*" + OPEN)}
             for shard in manifest.shards:
-                self._check_size(shard)
+                _require(shard, self._folder / shard.name)
             for block, path in list(self._open.items()):
                 if block in self._sealed:
                     # Sealed, and killed before the open shard was removed.
@@ -118,11 +126,9 @@ class ShardStore:
         if path is None:
             return []
         content = path.read_bytes()
-        if shard and _checksum(content) != shard.checksum:
-            raise DataError(
-                f"{path}: was changed after it was sealed; restore it, or curate the round again with --fresh"
-            )
-        return [_decoded(line, path, number) for number, line in enumerate(content.splitlines(), 1)]
+        if shard:
+            _require(shard, path, content)
+        return _outcomes(content, path)
 
     def outcomes(self) -> Iterator[Outcome]:
         """All outcomes in the order of the rows, one block in memory at a time."""
@@ -185,41 +191,69 @@ class ShardStore:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _read_manifest(self, size: int) -> Manifest:
-        if not self._manifest_path.is_file():
-            return Manifest(size=size)
-        try:
-            return msgspec.json.decode(self._manifest_path.read_bytes(), type=Manifest)
-        except UNREADABLE as error:
-            raise DataError(
-                f"{self._manifest_path}: {error}; restore it, or curate this round again with --fresh"
-            ) from error
-
     def _write_manifest(self) -> None:
         shards = tuple(self._sealed[block] for block in sorted(self._sealed))
-        write_file(self._manifest_path, msgspec.json.encode(Manifest(size=self.size, shards=shards)))
+        manifest = Manifest(size=self.size, shards=shards).sealed()
+        write_file(self._manifest_path, msgspec.json.encode(manifest))
 
-    def _check_size(self, shard: Shard) -> None:
-        path = self._folder / shard.name
-        size = path.stat().st_size if path.is_file() else None
-        if size != shard.bytes:
-            what = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
-            raise DataError(f"{path}: {what}; restore it, or curate this round again with --fresh")
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """What is sealed of a curation; None where nothing is.
+
+    Raises:
+        DataError: it cannot be read, or was changed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except UNREADABLE as error:
+        raise DataError(f"{path}: {error}; {ANEW}") from error
+    if found.checksum and found != found.sealed():
+        raise DataError(f"{path}: was changed after it was written; {ANEW}")
+    return found
 
 
 def read_outcomes(folder: Path) -> Iterator[Outcome]:
     """All outcomes of a curation in the order of the rows, for those who only look; needs no lock.
 
     A line that is just being written is left out.
+
+    Raises:
+        DataError: a sealed shard is missing or has changed, or a line is no outcome.
     """
-    # A sealed shard comes last, and so stands for an open one of its block.
-    paths = sorted((folder / FOLDER).glob("*.jsonl"), key=lambda path: not path.name.endswith(OPEN))
-    blocks = {int(path.name[:6]): path for path in paths}
-    for _, path in sorted(blocks.items()):
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        outcomes = [_decoded(line, path, number) for number, line in enumerate(whole.splitlines(), 1)]
-        yield from sorted(outcomes, key=lambda one: one.number)
+    manifest = read_manifest(folder)
+    sealed = {shard.block: shard for shard in manifest.shards} if manifest else {}
+    for block in sorted({*sealed, *(int(path.name[:6]) for path in (folder / FOLDER).glob("*.jsonl"))}):
+        path, content = _look(folder / FOLDER, block, sealed.get(block))
+        yield from sorted(_outcomes(content[: content.rfind(b"\n") + 1], path), key=lambda one: one.number)
+
+
+def _require(shard: Shard, path: Path, content: bytes | None = None) -> None:
+    """Raises DataError where a shard's file is missing, of another size, or known to have another content."""
+    size = path.stat().st_size if path.is_file() else None
+    what = ""
+    if size != shard.bytes:
+        what = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
+    elif content is not None and _checksum(content) != shard.checksum:
+        what = "was changed after it was sealed"
+    if what:
+        raise DataError(f"{path}: {what}; {ANEW}")
+
+
+def _look(folder: Path, block: int, shard: Shard | None) -> tuple[Path, bytes]:
+    """A block's file and its content; it may be sealed or opened again meanwhile, and have its other name."""
+    names = (f"{block:06d}{OPEN}", f"{block:06d}.jsonl")
+    for path in (folder / name for name in (reversed(names) if shard else names)):
+        with suppress(FileNotFoundError):
+            content = path.read_bytes()
+            if shard and path.name == shard.name:
+                _require(shard, path, content)
+            return path, content
+    if shard:
+        _require(shard, folder / shard.name)
+    return folder, b""
 
 
 @contextmanager
@@ -261,6 +295,10 @@ def _readable(line: bytes) -> bool:
     except UNREADABLE:
         return False
     return True
+
+
+def _outcomes(content: bytes, path: Path) -> list[Outcome]:
+    return [_decoded(line, path, number) for number, line in enumerate(content.splitlines(), 1)]
 
 
 def _decoded(line: bytes, path: Path, number: int) -> Outcome:

@@ -22,10 +22,11 @@ class CurateSummary(Record):
     no_caption_pair: dict[str, int]
     """Reason -> items."""
     no_image_pair: dict[str, int]
-    mean_similarity: float
-    """Of all captions with their homologous one."""
-    mean_self_vqa: float
-    """Of all generated images that were asked about; the judge's accuracy where there was a judge."""
+    mean_similarity: float | None
+    """Of all captions with their homologous one; None where there is none."""
+    mean_self_vqa: float | None
+    """Of all generated images that were asked about; the judge's accuracy where there was a judge. None where
+    nothing was asked."""
     bad: int = 0
     """Rows in `quarantine.jsonl`."""
     quarantined: tuple[QuarantinedRow, ...] = ()
@@ -36,6 +37,10 @@ class CurateSummary(Record):
     """Usable rows without any usable question; they give captions alone."""
     image_ties: int = 0
     """Image pairs whose sides score the same."""
+    cut_captions: int = 0
+    """Candidates that reached `max_tokens` before their end."""
+    cut_prompts: int = 0
+    """Items whose caption is longer than image generation reads (`max_text_len` of the model)."""
     judge: object = None
     """As in `Origin`."""
     sampler: str = ""
@@ -65,8 +70,8 @@ class _ModalityCounts:
         self.candidates += len(scores)
 
     @property
-    def mean(self) -> float:
-        return self.scores / self.candidates if self.candidates else 0.0
+    def mean(self) -> float | None:
+        return self.scores / self.candidates if self.candidates else None
 
 
 class Counting:
@@ -75,6 +80,7 @@ class Counting:
     def __init__(self) -> None:
         self._captions, self._images = _ModalityCounts(), _ModalityCounts()
         self._items = self._ties = 0
+        self.cut_captions = self.cut_prompts = 0
         self.quarantined: list[QuarantinedRow] = []
 
     def add(
@@ -99,4 +105,6 @@ class Counting:
             bad=len(self.quarantined),
             quarantined=tuple(self.quarantined[:SHOWN]),
             image_ties=self._ties,
+            cut_captions=self.cut_captions,
+            cut_prompts=self.cut_prompts,
         )

@@ -11,6 +11,8 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import chdir
+from pathlib import Path
 from typing import Any
 
 from curate.config import RayConfig
@@ -38,7 +40,9 @@ class _Task(Record):
 class _Worker:
     """What runs inside an actor."""
 
-    def __init__(self, make: Callable[[], Sampler], cores: set[int]) -> None:
+    def __init__(self, make: Callable[[], Sampler], cores: set[int], folder: str) -> None:
+        if folder:
+            os.chdir(folder)
         if cores:
             # Before any thread starts: threads inherit the cores.
             os.sched_setaffinity(0, cores)
@@ -90,7 +94,10 @@ class RayPool:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
-            self._ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
+            # Ray lets workers look for modules where it starts, and there first: a user's folder may hold a
+            # train.py of hers, ours holds ours.
+            with chdir(Path(__file__).parents[2]):
+                self._ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             raise EngineError(f"Ray cannot start: {type(error).__name__}: {error}") from error
 
@@ -99,9 +106,11 @@ class RayPool:
         cores = sorted(os.sched_getaffinity(0))
         # Those of another machine have other numbers.
         mine = set() if self._address else set(cores[place * self._cores % len(cores) :][: self._cores])
-        environment = {"env_vars": {"OMP_NUM_THREADS": str(self._cores)}}
+        variables = {"OMP_NUM_THREADS": str(self._cores), "PYTHONSAFEPATH": "1"}
+        environment = {"env_vars": variables}
+        folder = "" if self._address else os.getcwd()
         remote = self._ray.remote(num_cpus=self._cores, num_gpus=self._gpus, runtime_env=environment)
-        return place, remote(_Worker).remote(self._make, mine)
+        return place, remote(_Worker).remote(self._make, mine, folder)
 
     @property
     def work(self) -> EngineWork:

@@ -11,12 +11,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.errors import CheckpointError
 from engine.files.layout import CLIP_FOLDER, WEIGHTS
-from engine.files.tensors import check_tensors, file_fingerprint, save_tensors, tensor_layout
+from engine.files.seals import SEAL, damage, file_fingerprint, read_seal
+from engine.files.tensors import check_tensors, load_finite, save_tensors, tensor_layout
 from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 
@@ -28,12 +28,26 @@ def fingerprint(folder: Path) -> str:
     """Sixteen hex digits of a checkpoint's weights: the digest of model.safetensors.
 
     Raises:
-        CheckpointError: there are no weights.
+        CheckpointError: there are no weights, or a file of the checkpoint is not as it was sealed.
     """
     path = folder / WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {WEIGHTS} in this folder; is it a Hermes checkpoint?")
+    if reason := damage(folder):
+        raise CheckpointError(
+            f"{folder}: {reason}; restore it, or remove this folder and make it again; if the change is "
+            f"yours, remove {SEAL} there"
+        )
     return file_fingerprint(path)
+
+
+def known_fingerprint(folder: Path) -> str:
+    """`fingerprint` as the seal has it, which reads no weights; `fingerprint` itself where there is none.
+
+    Raises:
+        CheckpointError: as `fingerprint`.
+    """
+    return read_seal(folder).get(WEIGHTS) or fingerprint(folder)
 
 
 def save_checkpoint(model: Showo, folder: Path, companions: Path | None = None) -> None:
@@ -85,9 +99,9 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> Showo:
     """The checkpoint as a torch module in eval mode.
 
     Raises:
-        CheckpointError: files are missing, or tensors do not fit the configuration.
+        CheckpointError: files are missing, or tensors do not fit the configuration or are not finite.
     """
     model = Showo(load_config(folder))
     check_tensors(tensor_layout(folder / WEIGHTS), model, folder)
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    model.load_state_dict(load_finite(folder / WEIGHTS))
     return model.to(dtype).eval()

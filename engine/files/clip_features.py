@@ -6,6 +6,7 @@ image tokenizer loses detail. So curation stores what the engine saw.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,13 @@ def save_features(folder: Path, image: ImageTokens) -> str:
     if not image.features:
         return ""
     path = folder / (image.salt() + SUFFIX)
-    if not path.is_file():
+    if not path.is_file() or path.read_bytes() != image.features:
         write_file(path, image.features)
     return path.name
 
 
-def open_features(folder: Path, name: str, tokens: int, size: int) -> NDArray[np.float32]:
-    """The features [tokens, size] of a file that `save_features` wrote, mapped.
+def check_features(folder: Path, name: str, tokens: int, size: int) -> Path:
+    """The file of an image's features, without reading it.
 
     Raises:
         DataError: there is no such file in the folder itself, or it holds another number of features.
@@ -44,4 +45,19 @@ def open_features(folder: Path, name: str, tokens: int, size: int) -> NDArray[np
             f"{path}: holds {path.stat().st_size} bytes, the checkpoint takes {tokens} features of {size}"
             " float32 numbers; curate with it first"
         )
-    return np.memmap(path, "<f4", "r", shape=(tokens, size))
+    return path
+
+
+def open_features(
+    folder: Path, name: str, codes: Sequence[int], tokens: int, size: int
+) -> NDArray[np.float32]:
+    """The features [tokens, size] that `save_features` wrote of an image with these codes.
+
+    Raises:
+        DataError: as `check_features`, or the file is not as it was written.
+    """
+    path = check_features(folder, name, tokens, size)
+    image = ImageTokens(codes=tuple(codes), features=path.read_bytes())
+    if image.salt() + SUFFIX != name:
+        raise DataError(f"{path}: was changed after it was written; restore it, or curate again")
+    return np.frombuffer(image.features, "<f4").reshape(tokens, size)

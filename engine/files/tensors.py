@@ -1,17 +1,14 @@
-"""Safetensors files: written whole or not at all, their layout, and their fingerprint."""
+"""Safetensors files: written whole or not at all, and their layout."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.errors import CheckpointError
@@ -21,9 +18,6 @@ TensorLayout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and type of every tensor by its name."""
 WEIGHT_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """Types that weights may have."""
-SETTLED = 10**9
-"""Nanoseconds after which a second change of a file has another time than the first, whatever its clock."""
-_digests: dict[tuple[int, ...], str] = {}
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -38,6 +32,29 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         umask = os.umask(0)
         os.umask(umask)
         beside.chmod(0o666 & ~umask)
+
+
+def load_finite(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: one of them is not finite.
+        OSError, SafetensorError: the file is missing or broken.
+    """
+    found = load_file(path)
+    for name, tensor in found.items():
+        require_finite(name, tensor, str(path))
+    return found
+
+
+def require_finite(name: str, tensor: Tensor, where: str) -> None:
+    """Refuses weights that no training should have left; one pass over the tensor, without a copy.
+
+    Raises:
+        CheckpointError: names the tensor.
+    """
+    if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        raise CheckpointError(f"{where}: {name} holds NaN or infinite numbers; take other weights")
 
 
 def tensor_layout(path: Path) -> TensorLayout:
@@ -80,28 +97,3 @@ def check_tensors(found: TensorLayout, model: nn.Module, where: Path) -> None:
     ]
     if problems:
         raise CheckpointError(f"{where}: the weights do not fit: {'; '.join(problems)}")
-
-
-def file_fingerprint(path: Path) -> str:
-    """Sixteen hex digits of a file's content.
-
-    Digesting gigabytes takes longer than a GPU takes for the rest of a swap, so a file that has not changed
-    since this process read it is not read again.
-
-    Raises:
-        CheckpointError: there is no such file.
-    """
-    try:
-        with path.open("rb") as stream:
-            found = os.fstat(stream.fileno())
-            identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-            if identity in _digests:
-                return _digests[identity]
-            begun = time.time_ns()
-            digest = hashlib.file_digest(stream, partial(hashlib.blake2b, digest_size=8)).hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    # A younger file may change once more without another time, so its digest is not remembered.
-    if begun - found.st_ctime_ns > SETTLED:
-        _digests[identity] = digest
-    return digest

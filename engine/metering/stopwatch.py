@@ -29,7 +29,7 @@ class ForwardClock:
 
     def __init__(self, event: Callable[[], Event | None] = gpu_event) -> None:
         """`event` is as `gpu_event`."""
-        self.decode_steps = self.decoded_rows = 0
+        self.passes = self.decode_steps = self.decoded_rows = 0
         self._event = event
         self._seconds = self._start = 0.0
         self._depth = 0
@@ -52,6 +52,7 @@ class ForwardClock:
 
     def __enter__(self) -> None:
         if self._depth == 0:
+            self.passes += 1
             self._opened, self._start = self._event(), time.perf_counter()
         self._depth += 1
 

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from engine.devices import exact_convolutions
 from engine.errors import CheckpointError
 from engine.files.layout import WEIGHTS
+from engine.files.tensors import load_finite
 
 PREFIX = "vision_model."
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -54,7 +54,7 @@ class ClipTower:
             if not (folder / "config.json").is_file():
                 raise OSError("no config.json in this folder")
             model = CLIPVisionModel(CLIPVisionConfig.from_pretrained(folder))
-            state = load_file(folder / WEIGHTS)
+            state = load_finite(folder / WEIGHTS)
             model.load_state_dict({name.removeprefix(PREFIX): tensor for name, tensor in state.items()})
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{folder}: no usable CLIP vision tower: {error}") from error

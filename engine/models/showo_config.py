@@ -16,6 +16,7 @@ class ShowoConfig(PreTrainedConfig):
     `vocab_size` is text_vocab_size + 10 specials + codebook_size + 1 mask token (Show-o's layout).
 
     `vqa_choices_prompt` asks a question with its choices; empty where the model was not taught any.
+    `caption_tokens` is how long a caption gets unless a run says otherwise, `answer_tokens` a free answer.
 
     With `w_clip_vit`, understanding sees `clip_tokens` projected CLIP features of `clip_size` instead of
     codes, after a system prompt of `system_ids`; image generation is the same.
@@ -37,6 +38,8 @@ class ShowoConfig(PreTrainedConfig):
         codebook_size: int = 8192,
         num_image_tokens: int = 256,
         max_text_len: int = 128,
+        caption_tokens: int = 32,
+        answer_tokens: int = 8,
         caption_prompt: str = "USER: \nGive a caption for this image. ASSISTANT:",
         vqa_prompt: str = "USER: \n{question} ASSISTANT:",
         vqa_choices_prompt: str = "",
@@ -62,6 +65,8 @@ class ShowoConfig(PreTrainedConfig):
         self.codebook_size = codebook_size
         self.num_image_tokens = num_image_tokens
         self.max_text_len = max_text_len
+        self.caption_tokens = caption_tokens
+        self.answer_tokens = answer_tokens
         self.caption_prompt = caption_prompt
         self.vqa_prompt = vqa_prompt
         self.vqa_choices_prompt = vqa_choices_prompt

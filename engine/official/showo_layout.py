@@ -75,6 +75,8 @@ class Wording(Record, kw_only=True):
     vqa_prompt: str
     vqa_choices_prompt: str = ""
     system_ids: tuple[int, ...] = ()
+    caption_tokens: int = 100
+    answer_tokens: int = 100
 
 
 def official_wording(system_ids: Sequence[int] = ()) -> Wording:

@@ -46,6 +46,8 @@ class TokenizedQuestion(NamedTuple):
     """Everything from the prefix to the point where the answer starts; never empty."""
     choices: tuple[tuple[int, ...], ...]
     """The ids of every choice, without their end."""
+    room: int = 0
+    """Tokens at which a free text ends at the latest, where one is decoded."""
 
 
 class ImageQuestions(NamedTuple):
@@ -62,7 +64,7 @@ class ImageQuestions(NamedTuple):
         most = min(map(len, texts), default=1) - 1
         same = next((i for i in range(most) if len({text[i] for text in texts}) > 1), most)
         shared = texts[0][:same] if texts else ()
-        left = [TokenizedQuestion(question.text[same:], question.choices) for question in questions]
+        left = [question._replace(text=question.text[same:]) for question in questions]
         return cls(Prefix([*prefix.ids, *shared], prefix.features), left)
 
 
@@ -130,28 +132,28 @@ def sample(
 
 
 @torch.inference_mode()
-def greedy(
-    model: PrefixLM, images: Sequence[ImageQuestions], longest: int, batch: int
-) -> list[list[list[int]]]:
-    """The greedy answer to every question, [image][question], of up to `longest` tokens, eos included.
+def greedy(model: PrefixLM, images: Sequence[ImageQuestions], batch: int) -> list[list[list[int]]]:
+    """The greedy answer to every question, [image][question], as long as it has room, eos included.
 
     All prefixes are equally long; `batch` images at a time.
     """
     answers: list[list[list[int]]] = []
     for first in range(0, len(images), batch):
         part = images[first : first + batch]
-        found = iter(_greedy(model, part, longest))
+        found = iter(_greedy(model, part))
         answers += [[next(found).ids for _ in one.questions] for one in part]
     return answers
 
 
-def _greedy(model: PrefixLM, images: Sequence[ImageQuestions], longest: int) -> list[SampledSequence]:
+def _greedy(model: PrefixLM, images: Sequence[ImageQuestions]) -> list[SampledSequence]:
     """A continuation for each of C questions."""
     read, device = read_prefixes(model, [one.prefix for one in images]), model.device
-    texts = [question.text for one in images for question in one.questions]
+    questions = [question for one in images for question in one.questions]
+    texts = [question.text for question in questions]
     prefix = uploaded([number for number, one in enumerate(images) for _ in one.questions], device)
     lengths = uploaded([len(text) for text in texts], device)
-    continuations = Continuations(read, prefix, int(lengths.max()) + longest - 1)
+    room = uploaded([question.room for question in questions], device)
+    continuations = Continuations(read, prefix, int((lengths + room).max()) - 1)
     # The questions' own words in one pass; of each the last is the one that the answer follows.
     continuation = torch.arange(len(texts), device=device).repeat_interleave(lengths)
     place = torch.cat([torch.arange(len(text), device=device) for text in texts])
@@ -159,8 +161,7 @@ def _greedy(model: PrefixLM, images: Sequence[ImageQuestions], longest: int) -> 
     attend = continuations.attend(continuation, place)
     last = run_new_tokens(model, ids, place + read.tokens, attend, lengths.cumsum(0) - 1)
     rules = TokenRules([CaptionSettings(temperature=0.0)] * len(texts), device)
-    room = torch.full_like(lengths, longest)
-    uniform = torch.zeros(len(texts), longest, device=device)
+    uniform = torch.zeros(len(texts), int(room.max()), device=device)
     return _continued(model, continuations, lengths, next_logits(model, last), rules, room, uniform, None)
 
 

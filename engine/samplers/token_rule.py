@@ -14,6 +14,8 @@ from torch import Tensor
 from engine.errors import EngineError
 from engine.records import CaptionSettings
 
+GREEDY = 1e-5
+"""Temperatures below it take the likeliest token, as vLLM does: a quotient would be no number."""
 SMALLEST = 1e-20
 """The official code's floor under a probability and under a uniform draw before a logarithm."""
 
@@ -33,14 +35,14 @@ class TokenRules:
         """Tokens [R] of some rows from float32 logits; `held_RV` says which tokens a row already holds.
 
         Order: repetition penalty, temperature, top-k, top-p, then one uniform number against the cumulative
-        distribution. A temperature of 0 takes the likeliest token.
+        distribution. A temperature below GREEDY takes the likeliest token.
         """
         if held_RV is not None:
             penalty = self._penalty[rows, None]
             logits_RV = torch.where(
                 held_RV, torch.where(logits_RV > 0, logits_RV / penalty, logits_RV * penalty), logits_RV
             )
-        sampled = self._temperature[rows] > 0
+        sampled = self._temperature[rows] >= GREEDY
         if sampled.all():
             return self._drawn(logits_RV, rows, uniform_R)
         best = logits_RV.argmax(-1)

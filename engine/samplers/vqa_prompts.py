@@ -10,9 +10,6 @@ from engine.records import Answer, AnswerSettings, Question
 from engine.samplers.choices import ChoiceLogprob
 from engine.samplers.continuations import TokenizedQuestion
 
-ANSWER_TOKENS = 8
-"""A free text ends here at the latest."""
-
 Encode = Callable[[str], list[int]]
 
 
@@ -36,14 +33,15 @@ def tokenized(text: Sequence[int], question: Question, encode: Encode) -> Tokeni
     return TokenizedQuestion(text=tuple(text), choices=choices)
 
 
+def answer_room(config: ShowoConfig, choices: Sequence[Sequence[int]]) -> int:
+    """Tokens at which a free text ends at the latest: the model's, but no fewer than a choice and its end."""
+    return max([config.answer_tokens, *(len(ids) + 1 for ids in choices)])
+
+
 def answer_from_choices(
-    question: Question,
-    choices: Sequence[Sequence[int]],
-    read: Sequence[ChoiceLogprob],
-    settings: AnswerSettings,
-    decode: Callable[[Sequence[int]], str],
+    question: Question, read: Sequence[ChoiceLogprob], settings: AnswerSettings
 ) -> Answer | None:
-    """The answer that reading a question's choices gives, or None where the text must be decoded.
+    """The choice that reading them all gives, or None where the text must be decoded.
 
     Raises:
         InputError: likelihood mode, and there are no choices.
@@ -55,8 +53,9 @@ def answer_from_choices(
                 f"{question.question!r} has no choices to compare; ask it in the answer mode text"
             )
         best = max(range(len(logps)), key=lambda index: logps[index])
-        return Answer(text=question.choices[best], choice_logps=logps)
-    greedy = next((i for i, choice in enumerate(read) if all(choice.greedy[:ANSWER_TOKENS])), None)
-    if greedy is None:
-        return None
-    return Answer(text=decode(choices[greedy][:ANSWER_TOKENS]), choice_logps=logps)
+    else:
+        greedy = [index for index, choice in enumerate(read) if all(choice.greedy)]
+        if not greedy:
+            return None
+        best = greedy[0]
+    return Answer(text=question.choices[best], choice_logps=logps, choice=best)

@@ -1,8 +1,8 @@
 """Answers about images: what `Engine.answer` does.
 
 All choices of an image's questions are read in one pass, without decoding (`samplers.choices`). That decides
-in likelihood mode. In text mode it gives the answers whose greedy text is a choice; the rest is decoded
-greedily, by the branched sampler or by vLLM (`serving.captions`).
+in likelihood mode. In text mode it gives the answers whose greedy text is a choice to its end; the rest is
+decoded greedily, by the branched sampler or by vLLM (`serving.captions`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import groupby
 from engine.records import Answer, AnswerSettings, ImageTokens, Question
 from engine.samplers.choices import ChoiceLogprob
 from engine.samplers.continuations import ImageQuestions, Limits, TokenizedQuestion
-from engine.samplers.vqa_prompts import ANSWER_TOKENS, answer_from_choices, format_question, tokenized
+from engine.samplers.vqa_prompts import answer_from_choices, answer_room, format_question, tokenized
 from engine.serving.captions import TextSampler
 
 Texts = list[list[list[int]]]
@@ -52,14 +52,15 @@ class Answers(TextSampler):
         ]
         read = self._read_choices(images, asked, settings)
         found = [
-            [
-                answer_from_choices(question, one.choices, logprobs, settings, decode)
-                for question, one, logprobs in zip(*rows, strict=True)
-            ]
-            for rows in zip(questions, asked, read, strict=True)
+            [answer_from_choices(*one, settings) for one in zip(*rows, strict=True)]
+            for rows in zip(questions, read, strict=True)
         ]
         left = [
-            [TokenizedQuestion(one.text, ()) for one, answer in zip(*rows, strict=True) if answer is None]
+            [
+                TokenizedQuestion(one.text, (), answer_room(self._config, one.choices))
+                for one, answer in zip(*rows, strict=True)
+                if answer is None
+            ]
             for rows in zip(asked, found, strict=True)
         ]
         texts = (
@@ -96,10 +97,16 @@ class Answers(TextSampler):
             request
             for image, questions in zip(images, left, strict=True)
             if questions
-            for request in self._prompts.requests(image, [one.text for one in questions], ANSWER_TOKENS)
+            for request in self._prompts.requests(
+                image, [one.text for one in questions], max(one.room for one in questions)
+            )
         ]
-        params = self._server.sampling(temperature=0.0, max_tokens=ANSWER_TOKENS)
-        outputs = iter(self._server.generate(requests, [params] * len(requests)))
+        params = [
+            self._server.sampling(temperature=0.0, max_tokens=one.room)
+            for questions in left
+            for one in questions
+        ]
+        outputs = iter(self._server.generate(requests, params))
         return [[list(next(outputs).outputs[0].token_ids) for _ in questions] for questions in left]
 
     def _branched(
@@ -108,7 +115,7 @@ class Answers(TextSampler):
         """The same, continued from one prefix an image; images with prefixes of one length go together."""
         answers: Texts = [[] for _ in images]
         asked = {
-            number: self._prompts.questions(image, questions, ANSWER_TOKENS)
+            number: self._prompts.questions(image, questions)
             for number, (image, questions) in enumerate(zip(images, left, strict=True))
             if questions
         }
@@ -120,9 +127,9 @@ class Answers(TextSampler):
             numbers = list(same)
             group = [asked[number] for number in numbers]
             most = max(len(one.questions) for one in group)
-            longest = max(len(question.text) for one in group for question in one.questions) + ANSWER_TOKENS
+            longest = max(len(question.text) + question.room for one in group for question in one.questions)
             batch = limits.prefixes(self._config, length, most, longest)
-            found = self._server.rpc("answering failed", "hermes_answer", group, ANSWER_TOKENS, batch)
+            found = self._server.rpc("answering failed", "hermes_answer", group, batch)
             for number, one, texts in zip(numbers, group, found, strict=True):
                 answers[number] = texts
                 self._count(one)

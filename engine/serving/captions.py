@@ -119,10 +119,9 @@ class Captions(TextSampler):
         return [sampled[start : start + n] for start in range(0, len(sampled), n)]
 
     def _caption(self, sampled: SampledSequence, seed: int) -> SampledCaption:
-        ids = tuple(token for token in sampled.ids if token != self._config.vocabulary.eos)
-        return SampledCaption(
-            text=self._text.decode(ids), token_ids=ids, logprobs=tuple(sampled.logps), seed=seed
-        )
+        eos = self._config.vocabulary.eos
+        ids, ended = tuple(token for token in sampled.ids if token != eos), sampled.ids[-1] == eos
+        return SampledCaption(self._text.decode(ids), ids, tuple(sampled.logps), seed, ended)
 
     def score(self, images: Sequence[ImageTokens], captions: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs of given captions after the caption prompt: one number a token, and one for eos."""

@@ -24,6 +24,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
 from engine.errors import CheckpointError
+from engine.files.tensors import require_finite
 from engine.kernels.phi import heads, tanh_gelu
 from engine.metering.stopwatch import FORWARD
 from engine.models.phi import rotary_tables, run_layers
@@ -224,7 +225,8 @@ class ShowoForUnifiedGeneration(nn.Module):
         """Takes a checkpoint's tensors under their official names.
 
         Raises:
-            CheckpointError: names every tensor that the model does not know, and every one it lacks.
+            CheckpointError: names every tensor that the model does not know, and every one it lacks; or one
+                that is not finite.
         """
         held = dict(self.named_parameters())
         wanted = {official for name in held for official in official_names(name)}
@@ -234,6 +236,7 @@ class ShowoForUnifiedGeneration(nn.Module):
                 unknown.append(name)
                 continue
             found.add(name)
+            require_finite(name, tensor, "the weights")
             target, shard = held_name(name)
             load = getattr(held[target], "weight_loader", default_weight_loader)
             load(held[target], tensor, *shard)

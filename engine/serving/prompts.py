@@ -84,18 +84,16 @@ class Prompts:
         (ids, features), start = self.image_prefix(image)
         return Prefix(fitting([*ids, *start, *text], room, self._config), features)
 
-    def questions(
-        self, image: ImageTokens, questions: Sequence[TokenizedQuestion], room: int = 0
-    ) -> ImageQuestions:
-        """The image with questions and their choices, `room` tokens after each.
+    def questions(self, image: ImageTokens, questions: Sequence[TokenizedQuestion]) -> ImageQuestions:
+        """The image with questions, their choices, and room after each.
 
         Raises:
             InputError: not an image of this model, or a question is too long.
         """
         prefix, start = self.image_prefix(image)
-        whole = [TokenizedQuestion((*start, *one.text), one.choices) for one in questions]
+        whole = [one._replace(text=(*start, *one.text)) for one in questions]
         for one in whole:
-            fitting([*prefix.ids, *one.text], max([room, *map(len, one.choices)]), self._config)
+            fitting([*prefix.ids, *one.text], max([one.room, *map(len, one.choices)]), self._config)
         return ImageQuestions.of(prefix, whole)
 
 

@@ -66,11 +66,9 @@ class HermesWorker:
         """`engine.samplers.continuations.sample` on the weights that serve."""
         return sample(self.model_runner.get_model(), prefixes, plan, seeds, batch)
 
-    def hermes_answer(
-        self, images: Sequence[ImageQuestions], longest: int, batch: int
-    ) -> list[list[list[int]]]:
+    def hermes_answer(self, images: Sequence[ImageQuestions], batch: int) -> list[list[list[int]]]:
         """`engine.samplers.continuations.greedy` on the weights that serve."""
-        return greedy(self.model_runner.get_model(), images, longest, batch)
+        return greedy(self.model_runner.get_model(), images, batch)
 
     @property
     def _alone(self) -> bool:

@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.errors import UNREADABLE, CheckpointError, ConfigError
 from engine.files.layout import WEIGHTS
-from engine.files.tensors import save_tensors
+from engine.files.tensors import load_finite, save_tensors
 from engine.records import Record
 from engine.tokenizers.magvit_v2 import MagvitV2, MagvitV2Config, magvit_v2_from
 from engine.tokenizers.magvit_v2_blocks import code_bits, sign_codes
@@ -144,11 +143,11 @@ def load_image_tokenizer(folder: Path) -> PatchLfq | MagvitV2:
         match msgspec.json.decode(raw, type=_Kind).kind:
             case "patch_lfq":
                 tokenizer = PatchLfq(msgspec.json.decode(raw, type=PatchLfqConfig))
-                tokenizer.load_state_dict(load_file(folder / WEIGHTS))
+                tokenizer.load_state_dict(load_finite(folder / WEIGHTS))
                 return tokenizer.eval()
             case "magvit_v2":
                 config = msgspec.json.decode(raw, type=MagvitV2Config)
-                return magvit_v2_from(config, load_file(folder / WEIGHTS), folder)
+                return magvit_v2_from(config, load_finite(folder / WEIGHTS), folder)
             case other:
                 raise ConfigError(
                     f"its config.json has kind {other!r}, known are 'patch_lfq' and 'magvit_v2'"

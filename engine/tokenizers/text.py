@@ -17,6 +17,8 @@ class TextTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        # What a caption spells is text: `<|endoftext|>` in it must not end it.
+        self._tokenizer.encode_special_tokens = True
 
     @classmethod
     def load(cls, path: Path) -> TextTokenizer:
@@ -40,7 +42,7 @@ class TextTokenizer:
         return self._tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without specials."""
+        """Ids of a text, without specials, also where it spells one."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:

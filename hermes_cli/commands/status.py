@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hermes_cli.run.event_log import Event, RunRequest
     from hermes_cli.run.status import RoundStatus, RunStatus, StageStatus
 
-_STYLES = {"done": "green", "running": "bold cyan", "stopped": "yellow", "waiting": "dim"}
+_STYLES = {"done": "green", "running": "bold cyan", "stopped": "yellow", "waiting": "dim", "skipped": "dim"}
 
 
 def show_status(

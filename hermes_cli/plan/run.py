@@ -17,6 +17,7 @@ from hermes_cli.settings import RunSettings
 from hermes_cli.stages.curate import training_source
 from hermes_cli.stages.evaluate import held_out_source
 from hermes_cli.stages.processes import plan_processes
+from hermes_cli.stages.self_play import require_questions
 from hermes_cli.view import console, format_clock, plain_table, say
 
 if TYPE_CHECKING:
@@ -77,14 +78,15 @@ def plan_run(
                 "train": ({"steps": steps}, steps),
                 "eval": (evaluation, held.items),
             }[stage.stage]
+            skipped = stage.stage == "eval" and not held.asked
             # An evaluation that was cut off begins anew.
             begun = min(stage.done / units, 1) if units and stage.stage != "eval" else 0.0
-            left = 0.0 if stage.state == "done" else 1 - begun
+            left = 0.0 if stage.state == "done" or skipped else 1 - begun
             stages.append(
                 StagePlan(
                     round=one.round,
                     stage=stage.stage,
-                    state=stage.state,
+                    state="skipped" if skipped else stage.state,
                     work={name: round(count * left) for name, count in work.items()} if left else {},
                     seconds=seconds_of(stage, units * left, pace) if left else 0.0,
                 )
@@ -97,7 +99,7 @@ def plan_run(
 def _samples(config: CurateConfig, data: DataCounts) -> dict[str, int]:
     return {
         "captions": data.items * len(caption_plan(config)),
-        "images": data.items * config.n,
+        "images": data.asked * config.n,
         "answers": data.questions * config.n,
     }
 
@@ -109,8 +111,10 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, request: RunRequest)
         HermesError: whatever would end the run before its first stage.
     """
     folder.require_base()
-    plan = plan_run(folder, settings, request, training_source(settings), held_out_source(settings))
-    for line in _about(folder, settings, request):
+    source, held_out = training_source(settings), held_out_source(settings)
+    require_questions(settings, request, source, held_out)
+    plan = plan_run(folder, settings, request, source, held_out)
+    for line in _about(folder, settings, request, alone=not source.counts.with_questions):
         say(line)
     plan_processes(settings, folder.checkpoint(0), samples=True, trains=True, ranks=request.ranks)
     say("")
@@ -122,7 +126,7 @@ def show_run_plan(folder: RunFolder, settings: RunSettings, request: RunRequest)
     return plan
 
 
-def _about(folder: RunFolder, settings: RunSettings, request: RunRequest) -> list[str]:
+def _about(folder: RunFolder, settings: RunSettings, request: RunRequest, alone: bool) -> list[str]:
     curate, train, evaluation = settings.curate, settings.train, settings.eval
     policy = settings.reference.policy
     named = policy if isinstance(policy, str) else ", ".join(policy)
@@ -133,7 +137,7 @@ def _about(folder: RunFolder, settings: RunSettings, request: RunRequest) -> lis
         f"curate: n {curate.n}, {curate.limit or 'all'} items at most, {curate.image.steps} image steps, "
         f"scored with {curate.similarity}, sampled by {curate.workers}",
         f"train: {train.steps} steps{bound} of {train.batch_size} at {train.learning_rate:.3g}, "
-        f"objective {train.objective}, against {named}, "
+        f"objective {train.objective}{' on captions alone' if alone else ''}, against {named}, "
         f"{request.ranks} rank{'' if request.ranks == 1 else 's'}",
         f"eval: {evaluation.limit} held-out items at most, {evaluation.images} images each",
     ]
@@ -146,7 +150,7 @@ def _table(plan: RunPlan) -> Table:
     before = -1
     for one in plan.stages:
         work = ", ".join(f"{count:,} {name}" for name, count in one.work.items())
-        done = one.state == "done"
+        done = one.state in ("done", "skipped")
         table.add_row(
             "" if one.round == before else "base" if one.round == 0 else str(one.round),
             one.stage,

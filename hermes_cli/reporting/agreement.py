@@ -11,6 +11,7 @@ from curate.store.files import ORIGIN, PAIRS
 from curate.store.shards import MANIFEST
 from engine.errors import UNREADABLE
 from engine.files.atomic import write_file
+from engine.files.seals import damage, seal
 from engine.records import Record
 from hermes_cli.inspection.round import InspectedRound
 from hermes_cli.run.folder import RunFolder
@@ -46,11 +47,12 @@ def judge_agreement(folder: RunFolder, number: int) -> JudgeAgreement | None:
     except (OSError, *UNREADABLE):
         # Also where shares of nothing were stored: null in JSON, and no numbers.
         kept = None
-    if kept is not None and kept.digest == digest:
+    if kept is not None and kept.digest == digest and not damage(path.parent, path.name):
         return kept
     compared = found.agreement() if found.oracle else None
     fresh = JudgeAgreement(digest=digest, scored_by=found.scored_by, agreement=compared)
     write_file(path, msgspec.json.encode(fresh))
+    seal(path.parent, [path.name])
     return fresh
 
 

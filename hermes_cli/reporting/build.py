@@ -10,11 +10,12 @@ import msgspec
 
 from curate.evaluation.paired import Difference, not_paired, paired_difference
 from curate.evaluation.records import GapNumbers, GapReport, read_gap
-from curate.store.files import SUMMARY
+from curate.store.files import CURATE_AGAIN, SUMMARY
 from curate.store.summary import CurateSummary
-from engine.checkpoints.weights import load_config
+from engine.checkpoints.weights import known_fingerprint, load_config
 from engine.errors import UNREADABLE, CheckpointError, ConfigError, DataError
 from engine.files.atomic import write_file
+from engine.files.seals import require_sealed
 from hermes_cli.reporting.agreement import JudgeAgreement, judge_agreement
 from hermes_cli.reporting.records import BestRound, RoundReport, RunReport
 from hermes_cli.reporting.reproduce import read_basis, run_command, trained_otherwise
@@ -60,12 +61,28 @@ class _ReportBuilder:
     def _evaluation(self, number: int) -> GapReport | None:
         with self._noting(f"the evaluation of {_called(number)}"):
             found = read_gap(self.folder.evaluation(number))
-            if found is None and self.folder.trained(number):
+            if found is None and (why := self.folder.unknown_gap(number)):
+                # The same of every round.
+                self.notes += [why] if why not in self.notes else []
+            elif found is None and self.folder.trained(number):
                 self.notes.append(f"{_called(number)} has not been evaluated: run `hermes eval`")
             elif found is None:
                 self.notes.append(f"{_called(number)} has no weights yet: `hermes status` says how far it is")
+            elif (ours := self._weights(number)) not in ("", found.fingerprint):
+                self.notes.append(
+                    f"the evaluation of {_called(number)} is left out: it is of other weights "
+                    f"({found.fingerprint}, now {ours}); run `hermes eval`"
+                )
+                return None
             return found
         return None
+
+    def _weights(self, number: int) -> str:
+        """Fingerprint of a round's weights; empty where they are gone."""
+        try:
+            return known_fingerprint(self.folder.checkpoint(number))
+        except CheckpointError:
+            return ""
 
     def _round(self, number: int, found: GapReport) -> RoundReport:
         summary = self._summary(number)
@@ -108,6 +125,7 @@ class _ReportBuilder:
         path = self.folder.curation(number) / SUMMARY
         with self._noting(f"{path.name} of {_called(number)} cannot be read"):
             if number and path.is_file():
+                require_sealed(path, CURATE_AGAIN)
                 return msgspec.json.decode(path.read_bytes(), type=CurateSummary)
         return None
 
@@ -122,7 +140,7 @@ class _ReportBuilder:
         """What cannot be read becomes a note."""
         try:
             yield
-        except (CheckpointError, DataError, *UNREADABLE) as error:
+        except (CheckpointError, ConfigError, DataError, *UNREADABLE) as error:
             self.notes.append(f"{what}: {error}")
 
     def _made_otherwise(self, number: int) -> Iterator[str]:
@@ -132,21 +150,20 @@ class _ReportBuilder:
         basis = read_basis(self.folder.training(number) / "basis.json")
         if basis is None:
             return
-        moved = trained_otherwise(basis, self._as_trained(number), self._reference(number))
-        if moved:
+        settings = self._as_trained(number)
+        if settings and (moved := trained_otherwise(basis, settings, self._reference(number))):
             yield f"{_called(number)} was trained with other settings: {', '.join(moved)}"
 
     def _as_trained(self, number: int) -> dict[str, object]:
         """The settings with the learning rate that the model's width makes of theirs and the steps that the
-        round's pairs do, if those are known."""
-        try:
+        round's pairs do; nothing where those are not known."""
+        with self._noting(f"whether {_called(number)} was trained with these settings cannot be told"):
             config = settle(self.settings).train
             config = config.for_width(load_config(self.folder.checkpoint(0)).hidden_size)
             config = bounded(config, self.folder.pairs(number))
-        except (CheckpointError, ConfigError, DataError):
-            return self.settings
-        # As JSON gives it: a tuple does not equal its list.
-        return {**self.settings, "train": msgspec.json.decode(msgspec.json.encode(config))}
+            # As JSON gives it: a tuple does not equal its list.
+            return {**self.settings, "train": msgspec.json.decode(msgspec.json.encode(config))}
+        return {}
 
     def _reference(self, number: int) -> str:
         """Fingerprint of the weights that the settings make a round's reference; empty where unknown."""

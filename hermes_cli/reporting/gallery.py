@@ -14,6 +14,7 @@ import msgspec
 
 from engine.errors import UNREADABLE, DataError
 from engine.files.atomic import write_file
+from engine.files.seals import require_sealed, seal
 from engine.records import Item, Record, SampledImage
 from hermes_cli.view import encode_pretty
 
@@ -102,17 +103,19 @@ class GalleryKeeper:
         )
         gallery = Gallery(fingerprint=fingerprint, images=images)
         write_file(folder / INDEX, encode_pretty(gallery))
+        seal(folder, [INDEX])
 
 
 def read_gallery(folder: Path) -> Gallery | None:
     """The gallery in a folder; None where there is none.
 
     Raises:
-        DataError: its index cannot be read.
+        DataError: its index cannot be read, or is not as it was sealed.
     """
     path = folder / INDEX
     if not path.is_file():
         return None
+    require_sealed(path, "remove the round's eval.json and run `hermes eval`")
     try:
         return msgspec.json.decode(path.read_bytes(), type=Gallery)
     except UNREADABLE as error:

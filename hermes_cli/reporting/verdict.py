@@ -63,8 +63,10 @@ def best_round(rounds: Sequence[RoundReport]) -> int | None:
 
 def conclusion(report: RunReport) -> str:
     """The run in a sentence."""
+    if not report.rounds:
+        return "No round has been measured, so there is no gap to show."
     if report.best is None:
-        return "Nothing has been evaluated yet, so there is no gap to show."
+        return "The base has no measurement that counts, so no round can be called the best."
     best = next(one for one in report.rounds if one.round == report.best)
     gap = f"{best.gap:.3f} ± {best.gap_se:.3f}"
     if len(report.rounds) == 1:

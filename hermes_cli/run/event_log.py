@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hermes_cli.view import Advance
 
 EVENTS = "events.jsonl"
-EventKind = Literal["begun", "progress", "done", "failed", "stopped", "swapped"]
+EventKind = Literal["begun", "progress", "done", "failed", "stopped", "swapped", "skipped"]
 INTERVAL, SHARE = 1.0, 0.01
 """Progress is written at most once in so many seconds, or in this share of the stage's time where that is
 longer: a day makes no more than about 800 lines."""
@@ -102,7 +102,7 @@ class Event(Record, omit_defaults=True):
     stage: str
     """curate, reference, train, eval; engine: its start; swap: of its weights; run: `hermes run` itself."""
     event: EventKind
-    """stopped: interrupted by the user."""
+    """stopped: interrupted by the user; skipped: there is nothing that it could do."""
     time: float = msgspec.field(default_factory=lambda: round(time.time(), 3))
     """Seconds since the epoch."""
     process: Process | None = None
@@ -175,7 +175,7 @@ class StageLog:
         self.bar: Advance | None = None
         """The bar that shows it."""
 
-    def reached(self, done: int, total: int | None = None, note: str = "") -> None:
+    def reached(self, done: int, total: int | None = None, note: str | Callable[[], str] = "") -> None:
         """So many units are done in all."""
         if self.bar is not None:
             self.bar(done - (self._done if self._counts else 0), note, total)
@@ -185,7 +185,7 @@ class StageLog:
             log_event(self._log, self.event("progress"))
             self._written = now
 
-    def advance(self, count: int, note: str = "") -> None:
+    def advance(self, count: int, note: str | Callable[[], str] = "") -> None:
         """So many more units are done."""
         self.reached((self._done if self._counts else 0) + count, note=note)
 

@@ -158,6 +158,11 @@ class RunFolder:
                 "use another --run, or remove this folder to curate the round"
             )
 
+    def unknown_gap(self, number: int) -> str:
+        """Why a round's evaluation was skipped; empty where it was not."""
+        found = state(read_events(self.events)).latest(number, "eval")
+        return found.last.reason if found and found.end == "skipped" else ""
+
     def seconds(self, number: int) -> dict[str, float]:
         """Stage -> seconds of a round."""
         return state(read_events(self.events)).seconds(number)

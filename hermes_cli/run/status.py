@@ -18,7 +18,7 @@ from hermes_cli.run.folder import RunFolder
 from hermes_cli.run.state import RunState, state
 from hermes_cli.settings import RunSettings
 
-State = Literal["done", "running", "stopped", "waiting"]
+State = Literal["done", "running", "stopped", "waiting", "skipped"]
 UNITS = {"curate": "items", "reference": "preferences", "train": "steps", "eval": "items"}
 """Stages of a round, and what is counted of each."""
 
@@ -28,7 +28,8 @@ class StageStatus(Record):
 
     stage: str
     state: State
-    """stopped: begun, and no process is at work on it; the same command goes on from there."""
+    """stopped: begun, and no process is at work on it; the same command goes on from there. skipped: the data
+    leaves nothing to do."""
     done: int
     total: int | None
     """None where nobody knows."""
@@ -102,7 +103,7 @@ def seconds_left(rounds: Sequence[RoundStatus]) -> float | None:
     """What the stages of these rounds that are not done will take; None where no stage of a kind is done."""
     pace = paces(rounds)
     left = 0.0
-    for one in (stage for each in rounds for stage in each.stages if stage.state != "done"):
+    for one in (stage for each in rounds for stage in each.stages if stage.state not in ("done", "skipped")):
         # How many items there are is up to the data: settings only bound it.
         total = one.total if one.stage in ("reference", "train") else None
         if total is None and one.stage in pace:
@@ -133,12 +134,15 @@ def _stage(folder: RunFolder, settings: RunSettings, number: int, stage: str, ru
     at_work = found is not None and found.end == "open"
     complete = _is_done(folder, number, stage, settings.eval)
     # The files of a stage that is told to be done may have been removed, or be of other settings.
-    begun = found is not None and found.end != "done"
+    begun = found is not None and found.end not in ("done", "skipped")
+    skipped = found is not None and found.end == "skipped"
+    stands: State = "done" if complete else "stopped" if begun else "skipped" if skipped else "waiting"
     done, seconds = (found.last.done, found.last.seconds) if found and (complete or begun) else (0, 0.0)
     if complete and not done and stage in ("curate", "reference"):
         done = pairs_in(folder, number)
     total = found.last.total if found and begun else None
     note = "imported" if stage == "curate" and folder.imported(number) else ""
+    note = "no questions" if stands == "skipped" else note
     eta = None
     if found is not None and at_work:
         seconds += now - found.last.time
@@ -148,9 +152,11 @@ def _stage(folder: RunFolder, settings: RunSettings, number: int, stage: str, ru
             note = f"process {found.first.process.pid}{place}"
     return StageStatus(
         stage=stage,
-        state="running" if at_work else "done" if complete else "stopped" if begun else "waiting",
+        state="running" if at_work else stands,
         done=done,
-        total=done or None if complete and not at_work else total or _total(folder, settings, number, stage),
+        total=done or None
+        if not at_work and stands in ("done", "skipped")
+        else total or _total(folder, settings, number, stage),
         unit=UNITS[stage],
         seconds=seconds,
         eta_seconds=eta,

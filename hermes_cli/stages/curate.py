@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,7 +19,7 @@ from engine.machine.probe import gpu_count
 from hermes_cli.run.event_log import logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings
-from hermes_cli.stages.evaluate import image_size, open_engine, start_engine
+from hermes_cli.stages.evaluate import image_size, model_passes, open_engine, serving_of, start_engine
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
@@ -105,15 +105,18 @@ def curate_round(
     from curate.scoring.scorers import open_scorers
     from curate.store.origin import origin_of, require_same_scorers
     from curate.store.previous_pairs import PairHistory
+    from engine.checkpoints.weights import fingerprint
+    from engine.samplers.text_limits import prompt_cutter
 
+    if not source.oracle and not settings.model:
+        say("note: the embedded model knows coloured shapes alone; name your own with --model")
     scorers = open_scorers(settings.curate)
     require_same_scorers((folder.curation(one) for one in range(1, number)), scorers)
     target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
     if fresh:
         _remove(target)
-    origin = origin_of(
-        source, settings.curate, scorers, number, settings.seed, **_serving(settings, checkpoint)
-    )
+    model, serving = fingerprint(checkpoint), serving_of(settings.engine)
+    origin = origin_of(source, settings.curate, scorers, number, settings.seed, model=model, **serving)
     history = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
     pool = partial(_open_pool, folder, settings, number, source, scorers, opened)
@@ -126,29 +129,22 @@ def curate_round(
     total, label = source.counts.rows, f"curate round {number}"
     with logged(folder.events, number, "curate", total=total, label=label) as stage:
         stage.weights = origin.model
+        stage.advance(0, model_passes)
         summary = curate(
-            pool, source, settings.curate, target, origin, history, stage.advance, retry_failed, keep
+            pool,
+            source,
+            settings.curate,
+            target,
+            origin,
+            history,
+            stage.advance,
+            retry_failed,
+            keep,
+            prompt_cutter(checkpoint),
         )
         _draw(settings, target, shown, f"round {number}: {settings.curate.n} candidates")
     _show(summary, target)
     return summary
-
-
-def _serving(settings: RunSettings, checkpoint: Path) -> dict[str, Any]:
-    """What of the engine decides its samples, as `origin_of` takes it."""
-    from engine.checkpoints.weights import fingerprint
-    from engine.devices import compute_device
-    from engine.machine.precision import serving_dtype
-    from engine.samplers.setting import sampler_for
-
-    device = compute_device()
-    return {
-        "model": fingerprint(checkpoint),
-        "precision": serving_dtype(settings.engine.dtype),
-        "sampler": sampler_for(settings.engine.sampler, device),
-        "device": device.type,
-        "deterministic": settings.engine.deterministic or device.type == "cpu",
-    }
 
 
 @contextmanager
@@ -227,10 +223,12 @@ def _draw(
 def _show(summary: CurateSummary, target: Path) -> None:
     from curate.store.throughput import rates
 
+    judge = "accuracy by the judge" if summary.judge else "self-VQA"
+    means = {"similarity": summary.mean_similarity, judge: summary.mean_self_vqa}
+    said = ", ".join(f"mean {name} {mean:.3f}" for name, mean in means.items() if mean is not None)
     say(
         f"{summary.items} items: {summary.caption_pairs} caption pairs, {summary.image_pairs} image pairs"
-        f" ({summary.image_ties} of equal scores); mean similarity {summary.mean_similarity:.3f},"
-        f" mean {'accuracy by the judge' if summary.judge else 'self-VQA'} {summary.mean_self_vqa:.3f}"
+        f" ({summary.image_ties} of equal scores); {said}"
     )
     if summary.throughput is not None:
         speed = summary.throughput
@@ -243,8 +241,12 @@ def _show(summary: CurateSummary, target: Path) -> None:
             say(f"  no pair of {side} for {count} items: {reason}")
     for reason, count in summary.questions_left_out.items():
         say(f"  {count} questions left out: {reason}")
-    if summary.without_questions:
-        say(f"  {summary.without_questions} items without a question give captions alone")
+    if alone := summary.without_questions:
+        say(f"  {alone} items without a question give captions alone; `hermes questions` writes some")
+    if cut := summary.cut_captions:
+        say(f"  {cut} captions were cut at curate.caption.max_tokens; training adds no end to them")
+    if cut := summary.cut_prompts:
+        say(f"  {cut} items have captions of which image generation reads the beginning alone")
     if summary.bad:
         first = summary.quarantined[0]
         say(f"  {summary.bad} rows quarantined in {target / QUARANTINE}; {first.where}: {first.reason}")

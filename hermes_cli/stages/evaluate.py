@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
-from engine.errors import DataError
+from engine.errors import StaleError
 from engine.files.atomic import write_file
 from engine.files.layout import CLIP_FOLDER, resolve_model
-from hermes_cli.run.event_log import logged
+from engine.files.seals import seal
+from hermes_cli.run.event_log import Event, log_event, logged
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import EngineSettings, RunSettings
 from hermes_cli.view import encode_pretty, round_name, say
 
 if TYPE_CHECKING:
     from curate.evaluation.config import EvalConfig
-    from curate.evaluation.records import GapReport
+    from curate.evaluation.records import EvalOrigin, GapReport
     from curate.sources import Source
     from engine.machine.plan import Plan
+    from engine.records import Item
     from engine.serving.engine import Engine
     from hermes_cli.reporting.records import RunReport
 
@@ -40,6 +43,13 @@ def start_engine(settings: EngineSettings, checkpoint: Path, plan: Plan | None =
         sampler=settings.sampler,
         deterministic=settings.deterministic,
     )
+
+
+def model_passes() -> str:
+    """How often this process has run the served model, which moves where nothing else does for minutes."""
+    from engine.metering.stopwatch import FORWARD
+
+    return f"{FORWARD.passes:,} passes" if FORWARD.passes else ""
 
 
 @contextmanager
@@ -66,26 +76,122 @@ def image_size(model: str) -> int:
 
 
 def held_out_source(settings: RunSettings) -> Source:
-    """The items that the gap is measured on; its errors come before an engine is started.
-
-    Raises:
-        DataError: no item has a question.
-    """
+    """The items that the gap is measured on, with their own questions, else those of the settings' file; its
+    errors come before an engine is started, and a word where the gap stays unknown."""
+    from curate.questions.lookup import questions_from, with_questions
     from curate.sources import load_source
 
-    config = settings.eval
-    size = image_size(settings.model)
-    source = load_source(settings.data, config.split, config.limit, config.seed, size, images=settings.images)
-    if not source.counts.with_questions:
-        raise DataError(
-            f"{source.name}: no held-out item has a question that can be scored, so there is no gap "
-            "to measure; `hermes curate` and `hermes train` work on captions alone"
+    config, file = settings.eval, settings.curate.questions
+    lookup = questions_from(Path(file)) if file else None
+
+    def asked(item: Item) -> Item:
+        return item if item.questions or not lookup else with_questions(item, lookup, combine=False)
+
+    source = load_source(
+        settings.data,
+        config.split,
+        config.limit,
+        config.seed,
+        image_size(settings.model),
+        images=settings.images,
+        has_questions=lambda item: bool(asked(item).questions),
+    )
+    if why := unknown_gap(source):
+        say(why)
+    return msgspec.structs.replace(source, replace_questions=asked)
+
+
+def unknown_gap(source: Source) -> str:
+    """Why the gap cannot be measured on a source; empty where it can."""
+    if source.counts.with_questions:
+        return ""
+    return (
+        f"the gap is unknown: no held-out item of {source.name} has a question; "
+        "write some with `hermes questions`, and give the file with --questions"
+    )
+
+
+def bring_evaluation(
+    folder: RunFolder,
+    settings: RunSettings,
+    number: int,
+    source: Source,
+    origin: EvalOrigin,
+    serving: Callable[[int], Engine],
+) -> None:
+    """Measures a round on the engine that `serving` gives, where that is not done; logs once why it cannot
+    be."""
+    if why := unknown_gap(source):
+        if folder.unknown_gap(number) != why:
+            log_event(folder.events, Event(number, "eval", "skipped", reason=why))
+    elif not evaluated(folder, settings.eval, number, origin):
+        evaluate_round(serving(number), folder, settings, number, source, origin)
+
+
+def serving_of(settings: EngineSettings) -> dict[str, Any]:
+    """What of the engine, beside its weights, decides what it samples; by the names that origins have."""
+    from engine.devices import compute_device
+    from engine.machine.precision import serving_dtype
+    from engine.samplers.setting import sampler_for
+
+    device = compute_device()
+    return {
+        "precision": serving_dtype(settings.dtype),
+        "sampler": sampler_for(settings.sampler, device),
+        "device": device.type,
+        "deterministic": settings.deterministic or device.type == "cpu",
+    }
+
+
+def eval_origin(folder: RunFolder, settings: RunSettings, source: Source) -> EvalOrigin:
+    """What the run's rounds are measured on and by.
+
+    Raises:
+        StaleError: the run has another base model, or was measured on another data set.
+    """
+    from curate.evaluation.records import EvalOrigin, readable_gap
+    from curate.questions.lookup import questions_digest
+    from curate.scoring.similarity import matcher_name, stored_name
+
+    config = settings.curate
+    origin = EvalOrigin(
+        data=source.name,
+        annotations=source.digest,
+        # The data set's own are in its annotations.
+        questions=questions_digest(config.questions, combine=False),
+        matcher=stored_name(matcher_name(config.similarity)),
+        **serving_of(settings.engine),
+    )
+    _require_own_base(folder)
+    found = readable_gap(folder.evaluation(0))
+    kept = found.origin if found else None
+    if kept and kept.data != origin.data and kept.annotations != origin.annotations:
+        raise StaleError(
+            f"{folder.root}: this run is measured on {kept.data}, not on {origin.data}; use another --run, "
+            "or remove eval.json of its rounds to measure them anew"
         )
-    return source
+    return origin
+
+
+def _require_own_base(folder: RunFolder) -> None:
+    """Raises StaleError where the run was begun from another base model than its settings name."""
+    from curate.evaluation.records import readable_gap
+    from curate.store.origin import read_origin
+    from engine.checkpoints.weights import fingerprint
+    from hermes_cli.reporting.reproduce import read_basis
+
+    ours, found = fingerprint(folder.checkpoint(0)), readable_gap(folder.evaluation(0))
+    origin, basis = read_origin(folder.curation(1)), read_basis(folder.training(1) / "basis.json")
+    begun = [found.fingerprint if found else "", origin.model if origin else "", basis.start if basis else ""]
+    if others := [one for one in begun if one not in ("", ours)]:
+        raise StaleError(
+            f"{folder.root}: this run's base is {others[0]}, {folder.checkpoint(0)} holds {ours}; "
+            "use another --run"
+        )
 
 
 def evaluate_round(
-    engine: Engine, folder: RunFolder, settings: RunSettings, number: int, source: Source
+    engine: Engine, folder: RunFolder, settings: RunSettings, number: int, source: Source, origin: EvalOrigin
 ) -> None:
     """Measures the gap after a round on held-out items, and keeps the pictures of the first few."""
     from curate.evaluation.gap import measure_gap
@@ -97,10 +203,13 @@ def evaluate_round(
     gallery = GalleryKeeper(items)
     label = f"evaluate {round_name(number)}"
     with logged(folder.events, number, "eval", False, len(items), label) as stage:
+        stage.advance(0, model_passes)
         report = measure_gap(engine, similarity, source, settings.eval, stage.advance, gallery.keep)
         stage.weights = report.fingerprint
         gallery.write(folder.gallery(number), report.fingerprint, engine.decode, source)
-        write_file(folder.evaluation(number), encode_pretty(report))
+        path = folder.evaluation(number)
+        write_file(path, encode_pretty(replace(report, origin=origin)))
+        seal(path.parent, [path.name])
 
 
 def measured(folder: RunFolder, number: int) -> GapReport | None:
@@ -113,10 +222,10 @@ def measured(folder: RunFolder, number: int) -> GapReport | None:
     return found if same else None
 
 
-def evaluated(folder: RunFolder, config: EvalConfig, number: int) -> bool:
-    """Whether a round's measurement exists, is of these weights and settings, and kept its items."""
+def evaluated(folder: RunFolder, config: EvalConfig, number: int, origin: EvalOrigin) -> bool:
+    """Whether a round's measurement exists, is of these weights, settings and data, and kept its items."""
     found = measured(folder, number)
-    return found is not None and found.config == config and bool(found.per_item)
+    return found is not None and (found.config, found.origin) == (config, origin) and bool(found.per_item)
 
 
 def finish(folder: RunFolder, page: Path | None = None) -> RunReport:

@@ -61,7 +61,7 @@ def run_ranks(arguments: Sequence[str], ranks: int) -> None:
             # More threads than cores make every rank slower. On a GPU none needs cores of its own.
             places = {"OMP_NUM_THREADS": str(part.threads), "RANK": str(number), "LOCAL_RANK": str(number)}
             with on_cores(() if machine.gpus else part.cores):
-                command = [sys.executable, "-m", "hermes_cli.main", *arguments]
+                command = [sys.executable, "-m", "hermes_cli", *arguments]
                 processes.append(subprocess.Popen(command, env={**shared, **places}))
         try:
             _wait(processes)
@@ -93,7 +93,7 @@ def follow_parent() -> None:
 
 def launcher_command(arguments: Sequence[str], nodes: int, ranks: int) -> str:
     """The `torchrun` line to type on every one of `nodes` machines for `ranks` processes on each."""
-    name = "-m hermes_cli.main " + " ".join(arguments)
+    name = "--no-python hermes " + " ".join(arguments)
     if nodes == 1:
         return f"torchrun --standalone --nproc-per-node {ranks} {name}"
     return (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from engine.errors import HermesError
+from engine.errors import ConfigError, HermesError
 from hermes_cli.reporting.build import build_report
 from hermes_cli.reporting.records import RunReport
 from hermes_cli.run.event_log import Event, RunRequest, earlier_kept, log_event, read_events
@@ -23,12 +23,13 @@ from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import RunSettings, store_settings
 from hermes_cli.stages.curate import SHEET, curate_round, training_source
 from hermes_cli.stages.engine_holder import LazyEngine
-from hermes_cli.stages.evaluate import evaluate_round, evaluated, finish, held_out_source
+from hermes_cli.stages.evaluate import bring_evaluation, eval_origin, finish, held_out_source, unknown_gap
 from hermes_cli.stages.launcher import PARENT
 from hermes_cli.stages.stopping import why_stop
 from hermes_cli.view import say
 
 if TYPE_CHECKING:
+    from curate.evaluation.records import EvalOrigin
     from curate.sources import Source
     from train.config import TrainConfig
 
@@ -43,7 +44,7 @@ def train_in_child(folder: RunFolder, settings: RunSettings, number: int, ranks:
 
     # Commands that came meanwhile may have stored others; this run keeps to its own.
     store_settings(folder.settings, settings)
-    command = [sys.executable, "-m", "hermes_cli.main", "train", "--run", str(folder.root)]
+    command = [sys.executable, "-m", "hermes_cli", "train", "--run", str(folder.root)]
     command += ["--round", str(number), "--ranks", str(ranks)]
     child = subprocess.run(command, check=False, env={**environment_for_children(), PARENT: str(os.getpid())})
     if child.returncode:
@@ -63,15 +64,16 @@ def run_rounds(folder: RunFolder, settings: RunSettings, request: RunRequest) ->
 
     Raises:
         BusyError: another `hermes run` is at work in the folder.
-        ConfigError: the batch cannot be shared out among the ranks.
+        ConfigError: the batch cannot be shared out among the ranks, or what is asked for needs questions.
         EngineError: an engine or a swap failed; what is done is kept.
     """
     folder.require_base()
     require_shares(settings.train, request.ranks)
     held_out = held_out_source(settings)
-    training_source(settings)
+    origin = eval_origin(folder, settings, held_out)
+    require_questions(settings, request, training_source(settings), held_out)
     with folder.held(), closing(LazyEngine(folder, settings, request.ranks)) as engine:
-        _run(folder, settings, request, engine, held_out)
+        _run(folder, settings, request, engine, held_out, origin)
     return finish(folder)
 
 
@@ -83,12 +85,29 @@ def require_shares(config: TrainConfig, ranks: int) -> None:
         shares(config, ranks)
 
 
+def require_questions(settings: RunSettings, request: RunRequest, source: Source, held_out: Source) -> None:
+    """Raises ConfigError where captions alone cannot give what is asked for."""
+    if (request.until or request.patience) and (why := unknown_gap(held_out)):
+        what = f"--until {request.until}" if request.until else f"--patience {request.patience}"
+        raise ConfigError(f"{what} cannot be told: {why}")
+    train, rules = settings.train, settings.curate.rules
+    if not source.counts.with_questions:
+        asks = [f"train.objective {train.objective}"] if train.objective == "gen" or train.needs_both else []
+        asks += [f"curate.rules {rules}"] if rules == "official" else []
+        if asks:
+            raise ConfigError(
+                f"{asks[0]} needs image pairs, and no item of {source.name} has a question to score images "
+                "with; write some with `hermes questions`, and give the file with --questions"
+            )
+
+
 def _run(
     folder: RunFolder,
     settings: RunSettings,
     request: RunRequest,
     engine: LazyEngine,
     held_out: Source,
+    origin: EvalOrigin,
 ) -> None:
     if line := earlier_kept(folder.root):
         say(line)
@@ -97,8 +116,7 @@ def _run(
     for number in range(request.rounds + 1):
         if number:
             _bring_weights(folder, settings, number, request.ranks, engine)
-        if not evaluated(folder, settings.eval, number):
-            evaluate_round(engine.serving(number), folder, settings, number, held_out)
+        bring_evaluation(folder, settings, number, held_out, origin, engine.serving)
         if why := _why_stop(folder, number, request):
             ended = f"stopped after round {number}: {why}"
             say(ended)

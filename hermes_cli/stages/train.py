@@ -74,13 +74,20 @@ def _train(folder: RunFolder, settings: RunSettings, number: int, inputs: Traini
         run_training(inputs, after, reference)
         return
     steps, train = inputs.config.steps, settings.train
+    for side, used in (("image", train.uses_images), ("caption", train.uses_captions)):
+        if used and not any(getattr(one, f"{side}s") for one in inputs.preferences):
+            say(f"there are no {side} pairs: objective {train.objective} learns from the other side alone")
     if steps < train.steps:
         say(f"train.max_epochs {train.max_epochs:g} leaves {steps} of {train.steps} steps for these pairs")
     with logged(folder.events, number, "train", total=steps, label=f"train round {number}") as stage:
         speed = _Speed(train.batch_size)
-        run_training(
-            inputs, after, reference, lambda step: stage.reached(step.step, steps, speed.after(step))
-        )
+
+        def report(step: TrainStep) -> None:
+            if speed.first and step.step > 1:
+                say(f"going on from step {step.step - 1} of {steps}")
+            stage.reached(step.step, steps, speed.after(step))
+
+        run_training(inputs, after, reference, report)
         stage.weights = fingerprint(after)
         _draw(folder, settings.train, number)
     say(f"weights: {after}   curves: {folder.curves(number)}")
@@ -106,6 +113,11 @@ class _Speed:
 
     def __init__(self, batch: int) -> None:
         self._batch, self._samples, self._tokens, self._begun = batch, 0, 0, time.perf_counter()
+
+    @property
+    def first(self) -> bool:
+        """Whether no step has ended yet."""
+        return not self._samples
 
     def after(self, step: TrainStep) -> str:
         """What a bar says after one more step."""

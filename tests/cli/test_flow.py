@@ -35,8 +35,22 @@ def log_of(run: Path) -> list[tuple[int, str, str]]:
     return [(one.round, one.stage, one.event) for one in events if one.event != "progress"]
 
 
+HIDING = (
+    *("engine", "curate", "train", "hermes_cli", "benchmarks", "torch", "vllm", "deepspeed", "ray", "numpy"),
+    *("msgspec", "zarr", "json", "types", "random", "multiprocessing", "inspect", "logging", "typer"),
+)
+"""Names of files that a user may have where she types."""
+
+
+def full_of_names(cwd: Path) -> Path:
+    """A folder whose files end whatever process imports one of them."""
+    for name in HIDING:
+        (cwd / f"{name}.py").write_text(f"import os\nos.write(2, b'{name}.py runs')\nos._exit(3)\n")
+    return cwd
+
+
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "hermes_cli.main", *arguments]
+    return [str(Path(sys.executable).with_name("hermes")), *arguments]
 
 
 def hermes(cwd: Path, *arguments: str) -> str:
@@ -50,7 +64,7 @@ def hermes(cwd: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Two rounds, command by command; the folder and what each command printed."""
-    cwd = tmp_path_factory.mktemp("user")
+    cwd = full_of_names(tmp_path_factory.mktemp("user"))
     printed = [
         hermes(cwd, "curate", "--n", "8", "--limit", "8", *SMALL, *SAME),
         hermes(cwd, "train"),
@@ -249,9 +263,9 @@ def test_ray_workers_give_the_pairs_of_one_process(steps: tuple[Path, list[str]]
     """A run that goes on with a curation starts no engine of its own before its evaluation."""
     pytest.importorskip("ray")
     run, _ = steps
-    ours = tmp_path / "runs/default"
+    ours = full_of_names(tmp_path) / "runs/default"
     shutil.copytree(run / "round-0", ours / "round-0")
-    given = ("run", "--n", "8", "--limit", "8", "--workers", "ray", *SMALL, "--set", "curate.chunk=2")
+    given = ("run", "--n", "8", "--limit", "8", "--workers", "ray", "--ranks", "2", *SMALL, "--set", "curate.chunk=2")
     assert "starting 2 workers on Ray" in hermes(tmp_path, *given, "--set", "eval.limit=12")
     assert [(number, stage) for number, stage, event in log_of(ours) if event == "begun"] == [
         (0, "run"), (1, "curate"), (1, "reference"), (1, "train"), (0, "engine"), (1, "swap"), (1, "eval")

@@ -52,6 +52,7 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             "Invalid enum value 'last' - at `$.reference.policy[1]`; it is one of base, previous",
         ),
         (("run", "--ranks", "3"), "batch_size is 32"),
+        (("run", "--set", "train.device=cuda"), "train.device is cuda, and torch finds no GPU here"),
         (("curate", "--similarity", "nowhere"), "nowhere: no model in this folder"),
         (("run", "--similarity", "bert-cls:nowhere"), "nowhere: no model in this folder"),
         (("curate", "--set", "curate.judge.url=file:///x"), "starts with http:// or https://"),

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_run import made_run, measured, save_evaluation
+from made_run import made_run, measured, save_evaluation, weights_of
 from page_elements import Elements
 from typer.testing import CliRunner
 
@@ -122,8 +122,8 @@ def test_the_word_for_a_change_follows_its_errors(moved: tuple[float, float, flo
 
 def test_the_base_is_best_where_a_smaller_gap_costs_understanding(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run")
-    save_evaluation(run, 0, measured("base", [(3, 2, 3)] * 20))
-    save_evaluation(run, 1, measured("first", [(1, 2, 3)] * 19 + [(2, 2, 3)]))
+    save_evaluation(run, 0, measured(weights_of(run, 0), [(3, 2, 3)] * 20))
+    save_evaluation(run, 1, measured(weights_of(run, 1), [(1, 2, 3)] * 19 + [(2, 2, 3)]))
     report(run)
     found = numbers(run)
     assert found["rounds"][1]["gap"] < found["rounds"][0]["gap"]
@@ -155,7 +155,7 @@ def test_the_page_holds_all_parts_and_nothing_from_elsewhere(run: Path, tmp_path
     ):
         assert part in text
     for number in range(3):
-        assert f"weights-{number}" in text
+        assert weights_of(run, number) in text
 
 
 HOSTILE = (
@@ -216,7 +216,7 @@ def test_a_run_that_has_only_begun_says_so(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     assert "the base has not been evaluated" in report(tmp_path)
     text = (tmp_path / "report.html").read_text()
-    assert "Nothing has been evaluated yet" in text
+    assert "No round has been measured" in text
     for command in ("hermes eval", "hermes train", "hermes curate"):
         assert command in text
     assert numbers(tmp_path)["best"] is None
@@ -370,17 +370,18 @@ def test_what_was_judged_once_is_kept_until_its_candidates_change(run: Path) -> 
 
 
 def test_the_report_shows_what_a_round_was_trained_from_and_held_against(run: Path) -> None:
-    basis = {"config": {}, "reference": {"weights": "weights-0"}}
-    for number, start in ((1, ""), (2, "weights-1")):
+    base, first = weights_of(run, 0), weights_of(run, 1)
+    basis = {"config": {}, "reference": {"weights": base}}
+    for number, start in ((1, ""), (2, first)):
         path = run / f"round-{number}/checkpoint.training/basis.json"
         path.write_text(json.dumps({**basis, "start": start}))
     report(run)
     found = [(one["started_from"], one["reference"]) for one in numbers(run)["rounds"]]
-    assert found == [("", ""), ("weights-0", "weights-0"), ("weights-1", "weights-0")]
+    assert found == [("", ""), (base, base), (first, base)]
     page = (run / "report.html").read_text()
     rows = dict(re.findall(r"<tr><th>([^<]*)</th><td>([^<]*)</td></tr>", page))
-    assert rows["reference, round 2"] == "weights-0 (base)"
-    assert rows["started from, round 2"] == "weights-1 (round 1)"
+    assert rows["reference, round 2"] == f"{base} (base)"
+    assert rows["started from, round 2"] == f"{first} (round 1)"
     assert any("round 2" in note and "reference.policy was base" in note for note in numbers(run)["notes"])
     (run / "run.json").write_text(json.dumps({"reference": {"policy": ["previous", "base"]}}))
     report(run)

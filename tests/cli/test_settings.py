@@ -27,6 +27,19 @@ def test_a_run_keeps_the_text_model_that_its_first_command_found(
     assert load_settings(tmp_path / "run.json").curate == found
 
 
+def test_a_new_run_takes_the_length_of_captions_from_the_models_own_config(tmp_path: Path) -> None:
+    for name, config in (("released", '{"caption_tokens": 100}'), ("older", "{}"), ("broken", "{")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config)
+        found = load_settings(tmp_path / f"{name}.json", {"model": str(tmp_path / name)})
+        assert found.curate.caption.max_tokens == (100 if name == "released" else 32)
+    assert load_settings(tmp_path / "embedded.json").curate.caption.max_tokens == 32
+    kept = load_settings(tmp_path / "embedded.json", {"model": str(tmp_path / "released")})
+    assert kept.curate.caption.max_tokens == 32
+    given = {"model": str(tmp_path / "released"), "curate": {"caption": {"max_tokens": 7}}}
+    assert load_settings(tmp_path / "given.json", given).curate.caption.max_tokens == 7
+
+
 def test_settings_that_cannot_be_read_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ConfigError, match=r"run\.json: "):

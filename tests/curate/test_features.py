@@ -31,7 +31,7 @@ def test_every_preference_names_the_features_of_its_real_image(tmp_path: Path) -
     assert len(found) == 4
     for one in found:
         assert one.captions
-        (seen,) = open_features(tmp_path / FEATURES, one.image_features, 1, 3)
+        (seen,) = open_features(tmp_path / FEATURES, one.image_features, one.image_codes, 1, 3)
         np.testing.assert_array_equal(seen, world.image_of(one.id).mean((0, 1)).astype("<f4"))
     assert len(list((tmp_path / FEATURES).iterdir())) == len({one.image_features for one in found})
 

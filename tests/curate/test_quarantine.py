@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,10 +15,11 @@ from curate.config import CurateConfig
 from curate.scoring.scorers import Scorers
 from curate.sources import load_source
 from curate.store.files import PAIRS, QUARANTINE, SUMMARY, read_records
-from curate.store.outcomes import QuarantinedRow
+from curate.store.outcomes import QuarantinedRow, Sampled
+from curate.store.shards import read_outcomes
 from curate.store.summary import CurateSummary
 from engine.errors import DataError
-from engine.records import Preference
+from engine.records import Preference, SampledCaption
 
 
 def row(name: str, **changes: object) -> dict[str, object]:
@@ -74,6 +76,63 @@ def test_unreadable_images_are_quarantined_and_the_run_goes_on(data: Path, tmp_p
     # The model says yes to everything, which is right of all that is asked.
     assert summary.mean_self_vqa == 1
     assert msgspec.json.decode((tmp_path / "run" / SUMMARY).read_bytes(), type=CurateSummary) == summary
+
+
+def test_what_no_question_can_score_is_neither_generated_nor_given_a_score(
+    data: Path, tmp_path: Path
+) -> None:
+    curated(data, tmp_path / "run")
+    images = {
+        one.item.id: len(one.item.images)
+        for one in read_outcomes(tmp_path / "run")
+        if isinstance(one, Sampled)
+    }
+    assert images == {"a": 2, "c": 0, "e": 2}
+    write_lines(data / "items.jsonl", [row(name, questions=[]) for name in "abcd"])
+    alone = curated(data, tmp_path / "alone")
+    assert (alone.items, alone.caption_pairs, alone.image_pairs, alone.without_questions) == (4, 4, 0, 4)
+    assert alone.mean_similarity is not None
+    assert alone.mean_self_vqa is None
+    assert alone.no_image_pair == {"no questions to score images with": 4}
+
+
+def test_a_curation_of_bad_rows_alone_fails_and_leaves_no_pairs(data: Path, tmp_path: Path) -> None:
+    write_lines(data / "items.jsonl", [row(name, image="later.png") for name in "abcd"])
+    for _ in range(2):
+        with pytest.raises(
+            DataError, match=r"no row can be used, all 4 .*; the first: items\.jsonl:1: .*no such"
+        ):
+            curated(data, tmp_path / "run")
+        assert not (tmp_path / "run" / PAIRS).exists()
+        assert len([*read_records(tmp_path / "run" / QUARANTINE, QuarantinedRow)]) == 4
+    (data / "later.png").write_bytes(png())
+    assert curated(data, tmp_path / "run", retry_failed=True).items == 4
+
+
+def test_what_was_cut_is_counted_and_kept(data: Path, tmp_path: Path) -> None:
+    class Wordy(ColourModel):
+        """Comes to an end in every second caption alone."""
+
+        def caption(self, *given: Any) -> list[list[SampledCaption]]:
+            return [
+                [msgspec.structs.replace(one, ended=i % 2 == 1) for i, one in enumerate(row)]
+                for row in super().caption(*given)
+            ]
+
+    config, scorers = CurateConfig(n=4, limit=0), Scorers(LengthSimilarity(), LengthSimilarity())
+    source = load_source(str(data), "train", 0, 0, 48)
+    summary = curate_here(Wordy(), scorers, source, config, tmp_path / "run")
+    assert (summary.items, summary.cut_captions) == (3, 6)
+    (first, *_) = read_records(tmp_path / "run" / PAIRS, Preference)
+    assert first.captions
+    sides = (first.captions.win, first.captions.lose)
+    assert [one.ended for one in sides] == [one.index % 2 == 1 for one in sides]
+    assert (tmp_path / "run" / PAIRS).read_text().count('"ended"') == sum(
+        not one.ended
+        for each in read_records(tmp_path / "run" / PAIRS, Preference)
+        if each.captions
+        for one in (each.captions.win, each.captions.lose)
+    )
 
 
 def test_an_image_that_was_mended_is_curated_where_what_failed_is_tried_again(

@@ -17,7 +17,10 @@ from curate.store.files import ORIGIN, PAIRS, write_records
 from curate.store.origin import Origin
 from curate.store.outcomes import Sampled
 from curate.store.shards import ShardStore
+from engine.checkpoints.weights import fingerprint
 from engine.files.atomic import write_file
+from engine.files.layout import EMBEDDED_MODEL, WEIGHTS
+from engine.files.seals import seal
 from engine.records import (
     Candidates,
     CaptionCandidate,
@@ -125,6 +128,18 @@ def save_training(run: Path, number: int, steps: int = 4) -> None:
     write_file(run / f"round-{number}/checkpoint.training/metrics.jsonl", text.encode())
 
 
+def save_weights(run: Path, number: int) -> None:
+    """A sealed checkpoint folder that holds weights alone."""
+    folder = run / f"round-{number}/checkpoint"
+    write_file(folder / WEIGHTS, f"weights of round {number}".encode())
+    seal(folder)
+
+
+def weights_of(run: Path, number: int) -> str:
+    """Fingerprint of the weights after a round."""
+    return fingerprint(run / f"round-{number}/checkpoint" if number else EMBEDDED_MODEL)
+
+
 def save_events(run: Path, *events: Event) -> None:
     """More lines of events.jsonl."""
     for event in events:
@@ -136,12 +151,13 @@ def made_run(run: Path, text: str = "plain", seconds: float = 1.0) -> Path:
     write_file(run / "run.json", json.dumps({"seed": 3, "train": {"steps": 4, "warmup": 1}}).encode())
     rows = [[(2, 2, 3)] * 20, [(2, 4, 3)] * 19 + [(2, 3, 3)], [(2, 1, 3)] * 19 + [(3, 1, 3)]]
     for number, items in enumerate(rows):
-        save_evaluation(run, number, measured(f"weights-{number}", items, text), text)
+        if number:
+            save_weights(run, number)
+        save_evaluation(run, number, measured(weights_of(run, number), items, text), text)
         for stage, done in (("curate", 3), ("reference", 3), ("train", 4)) if number else ():
             save_events(run, Event(number, stage, "done", done=done, total=done))
         save_events(run, Event(number, "eval", "done", done=20, total=20, seconds=seconds))
         if number:
             save_curation(run, number, text)
             save_training(run, number)
-            write_file(run / f"round-{number}/checkpoint/model.safetensors", b"weights")
     return run

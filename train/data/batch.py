@@ -20,11 +20,11 @@ from torch import Tensor
 
 from engine.checkpoints.weights import load_config
 from engine.errors import DataError
-from engine.files.clip_features import FEATURES, open_features
+from engine.files.clip_features import FEATURES, check_features, open_features
 from engine.models.masks import feature_mask, mmu_mask, t2i_mask
 from engine.models.showo_config import ShowoConfig
 from engine.models.showo_vocabulary import Vocabulary
-from engine.records import Preference
+from engine.records import CaptionCandidate, Preference
 from engine.tokenizers.text import TextTokenizer
 from train.data.image_mask import ImageMask
 
@@ -99,19 +99,22 @@ class Layout:
         """Text as ids, without specials."""
         return self._text.encode(text)
 
-    def caption_row(self, codes: Sequence[int], token_ids: Sequence[int], features: str = "") -> Row:
-        """`[mmu][soi] codes [eoi][bos] prompt caption [eos]`, labels on the caption and its eos.
+    def caption_row(
+        self, codes: Sequence[int], token_ids: Sequence[int], features: str = "", ended: bool = True
+    ) -> Row:
+        """`[mmu][soi] codes [eoi][bos] prompt caption [eos]`, labels on the caption and its eos, which one
+        that was cut does not have.
 
         `features` names the file of the image's CLIP features; a model that understands those has
         `[mmu] system [soi] features [eoi] prompt caption [eos]`.
         """
-        seen = self._read_features(features) if self.config.w_clip_vit else None
+        seen = self._read_features(features, codes) if self.config.w_clip_vit else None
         if seen is None:
             prompt = self.words.mmu_prompt(codes, self._caption_prompt)
         else:
             prompt = self.words.feature_prompt(self.config.system_ids, len(seen), self._caption_prompt)
         caption = [*token_ids]
-        if not caption or caption[-1] != self.words.eos:
+        if ended and (not caption or caption[-1] != self.words.eos):
             caption.append(self.words.eos)
         labels = [IGNORE] * (len(prompt) - 1) + caption + [IGNORE]
         return Row(prompt + caption, labels, first=0, t2i=False, features=seen)
@@ -133,11 +136,11 @@ class Layout:
 
     def caption_of(self, preference: Preference, which: Which | None) -> Row:
         """`caption_row` of the winner, the loser or (None) the item's own caption, given its image."""
+        codes, features = preference.image_codes, preference.image_features
         if which is None:
-            ids: Sequence[int] = self.encode(preference.caption)
-        else:
-            ids = getattr(preference.captions, which).token_ids
-        return self.caption_row(preference.image_codes, ids, preference.image_features)
+            return self.caption_row(codes, self.encode(preference.caption), features)
+        side: CaptionCandidate = getattr(preference.captions, which)
+        return self.caption_row(codes, side.token_ids, features, side.ended)
 
     def image_of(self, preference: Preference, which: Which | None, mask: ImageMask) -> Row:
         """`image_row` of the winner, the loser or (None) the item's own image, given its caption unless the
@@ -145,8 +148,8 @@ class Layout:
         codes = preference.image_codes if which is None else getattr(preference.images, which).codes
         return self.image_row(preference.caption if mask.text else "", codes, mask.masked)
 
-    def _read_features(self, name: str) -> NDArray[np.float32]:
-        return open_features(self._features, name, self.config.clip_tokens, self.config.clip_size)
+    def _read_features(self, name: str, codes: Sequence[int]) -> NDArray[np.float32]:
+        return open_features(self._features, name, codes, self.config.clip_tokens, self.config.clip_size)
 
     def stack(self, rows: Sequence[Row]) -> Rows:
         """Rows of any kinds and lengths as one padded batch."""
@@ -195,7 +198,8 @@ class Layout:
                         f"does not fit this checkpoint ({tokens} codes below {codebook}): curate again"
                     )
             if shown and self.config.w_clip_vit:
-                self._read_features(one.image_features)
+                sizes = self.config.clip_tokens, self.config.clip_size
+                check_features(self._features, one.image_features, *sizes)
             captions = [one.captions.win, one.captions.lose] if one.captions else []
             if any(not 0 <= token < ids for caption in captions for token in caption.token_ids):
                 raise DataError(
@@ -219,7 +223,7 @@ class PairRows(NamedTuple):
     masks: int
     """S."""
     homologous: Sequence[int] = ()
-    """Places of the preferences whose real image has codes, [H]."""
+    """Places of the preferences that have a real image and its caption, [H]."""
     real_captions: bool = False
     real_masks: int = 0
     """M."""
@@ -246,7 +250,7 @@ class PairRows(NamedTuple):
     def real(self, values_R: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Values of the real captions and of the real images, [P]; the latter averaged over their masks.
 
-        Those of preferences whose real image has no codes are 0.
+        Those of preferences that are not homologous are 0.
         """
         rest_R = values_R[self.paired :]
         captions_P = images_P = None
@@ -277,6 +281,11 @@ class PairRows(NamedTuple):
         return values.new_zeros(self.size).index_copy(0, index, values)
 
 
+def is_homologous(preference: Preference) -> bool:
+    """Whether the real image and its caption are both there, as they may not be of imported pairs."""
+    return bool(preference.image_codes and preference.caption)
+
+
 def pair_rows(
     layout: Layout,
     preferences: Sequence[Preference],
@@ -290,12 +299,12 @@ def pair_rows(
 
     `masks[p]` are the S masks of preference p; one that has none is here without its pairs. `captions` and
     `images` tell which modalities the objective uses; a preference that lacks one contributes the other.
-    `real_captions` adds the caption of every preference whose real image has codes, `real_images` that image,
-    under the masks given for it.
+    `real_captions` adds the caption of every homologous preference, `real_images` its image, under the masks
+    given for it.
     """
     with_captions = [i for i, one in enumerate(preferences) if captions and one.captions and masks[i]]
     with_images = [i for i, one in enumerate(preferences) if images and one.images and masks[i]]
-    homologous = [i for i, one in enumerate(preferences) if one.image_codes]
+    homologous = [i for i, one in enumerate(preferences) if is_homologous(one)]
     rows = [layout.caption_of(preferences[i], which) for which in WHICH for i in with_captions]
     # Winner and loser under the same masks: an image's log-prob depends on which codes are masked.
     rows += [

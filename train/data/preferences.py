@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import UNREADABLE, DataError
-from engine.records import Preference
+from engine.files.seals import require_sealed
+from engine.records import CaptionCandidate, Preference
 from train.config import TrainConfig
 
 
@@ -17,11 +18,12 @@ def load_preferences(path: Path) -> list[Preference]:
     """The records of a JSON-lines file, in file order.
 
     Raises:
-        DataError: the file is missing or empty, a line is no preference, or an id occurs twice; the
-            message names file and line.
+        DataError: the file is missing, empty or not as it was sealed, a line is no preference, or an id
+            occurs twice; the message names file and line.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; `hermes curate` writes it")
+    require_sealed(path, "run `hermes curate` again, or import the pairs again")
     decoder = msgspec.json.Decoder(Preference)
     found: dict[str, Preference] = {}
     with path.open("rb") as lines:
@@ -47,11 +49,16 @@ def digest(preferences: Sequence[Preference]) -> str:
     """
     found = hashlib.blake2b(digest_size=8)
     for one in preferences:
-        captions = one.captions and (one.captions.win.token_ids, one.captions.lose.token_ids)
+        captions = one.captions and (_labels(one.captions.win), _labels(one.captions.lose))
         images = one.images and (one.images.win.codes, one.images.lose.codes)
         content = (one.id, one.caption, one.image_codes, one.image_features, captions, images)
         found.update(msgspec.msgpack.encode(content))
     return found.hexdigest()
+
+
+def _labels(caption: CaptionCandidate) -> tuple[int | None, ...]:
+    """The ids, and None behind them where no end follows."""
+    return caption.token_ids if caption.ended else (*caption.token_ids, None)
 
 
 def usable(preferences: Sequence[Preference], config: TrainConfig) -> list[int]:

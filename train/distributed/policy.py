@@ -29,6 +29,7 @@ from engine.checkpoints.swap_probe import PROBES, Probe, ProbeSet, fixed_caption
 from engine.checkpoints.weights import load_model, save_state
 from engine.files.atomic import NEW, atomic_folder, place_folder, writing
 from engine.files.layout import WEIGHTS
+from engine.files.seals import seal
 from train.config import RENDEZVOUS, TrainConfig
 from train.data.batch import Layout, Rows
 from train.distributed.deepspeed_config import PERSIST, deepspeed_config, shares
@@ -188,6 +189,7 @@ class Policy:
             write_state(self._fp32, beside, self.rank, self.world)
         dist.barrier()
         if self.rank == 0:
+            seal(beside)
             place_folder(beside, folder)
         dist.barrier()
 
@@ -237,6 +239,7 @@ class Policy:
                 save_state(trained, self._model_config, beside, self._checkpoint)
                 if probes is not None:
                     (beside / PROBES).write_bytes(msgspec.json.encode(probes))
+                seal(beside)
         dist.barrier()
 
     @torch.no_grad()

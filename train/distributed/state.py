@@ -6,7 +6,8 @@ state-00000-of-00002.safetensors
 
 Every rank writes the parameters whose number leaves its rank when divided by the number of ranks; together
 the files hold each trained parameter once. The order of preferences, the masks and the learning rate are
-functions of seed and step, and nothing is drawn from torch's generators, so that no more is needed.
+functions of seed and step, and nothing is drawn from torch's generators, so that no more is needed. A seal
+(`engine.files.seals`) has the checksums of all files.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from engine.errors import UNREADABLE, CheckpointError
 from engine.files.atomic import write_file, writing
+from engine.files.seals import damage
 from engine.files.tensors import save_tensors
 from engine.records import Record
 from train.distributed.full_precision import KINDS, Fp32State
@@ -55,8 +57,10 @@ def read_state(fp32: Fp32State, folder: Path) -> None:
     """Restores what `write_state` wrote, whatever number of ranks it was.
 
     Raises:
-        CheckpointError: a file is missing or broken, or does not fit the model; names it.
+        CheckpointError: a file is missing or not as it was sealed, or does not fit the model; names it.
     """
+    if reason := damage(folder):
+        raise _unusable(folder, reason)
     try:
         info = msgspec.json.decode((folder / INFO).read_bytes(), type=StateInfo)
         shards = [safe_open(folder / _shard(rank, info.ranks), "pt") for rank in range(info.ranks)]
@@ -85,6 +89,6 @@ def _shard(rank: int, ranks: int) -> str:
 
 def _unusable(folder: Path, why: object) -> CheckpointError:
     return CheckpointError(
-        f"{folder}: cannot be read: {why}; "
+        f"{folder}: cannot be used: {why}; "
         "remove it, and the run goes on from an earlier state or starts anew"
     )

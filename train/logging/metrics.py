@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import UNREADABLE, DataError
+from engine.files.seals import require_sealed
 from engine.records import Record
 from train.losses.loss import BatchLoss, PairLogps
 from train.losses.objectives import preference_loss
@@ -89,10 +90,11 @@ def read_metrics(path: Path) -> list[TrainStep]:
     """The steps of a metrics file.
 
     Raises:
-        DataError: the file is missing or a line is no step; names file and line.
+        DataError: the file is missing or not as it was sealed, or a line is no step; names file and line.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; `hermes train` writes it")
+    require_sealed(path, "remove it to do without its curves")
     steps = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:

@@ -22,6 +22,7 @@ from engine.errors import UNREADABLE, CheckpointError, DataError, StaleError
 from engine.files.atomic import remove_folder, sweep, sync, write_file, writing
 from engine.files.layout import WEIGHTS
 from engine.files.lock import holding
+from engine.files.seals import SEAL, require_sealed, seal
 from train.config import METRICS, RUNTIME_FIELDS
 from train.logging.metrics import TrainStep
 from train.reference.inputs import RunBasis
@@ -66,6 +67,7 @@ class RunState:
         path = self.folder / BASIS
         if not path.is_file():
             return
+        require_sealed(path, f"remove {self.folder} and {self._out} to train anew")
         try:
             found = msgspec.json.decode(path.read_bytes(), type=RunBasis)
         except UNREADABLE as error:
@@ -117,6 +119,7 @@ class RunState:
                     f"{self.metrics}: holds {len(lines)} steps, the state {done}; restore it, "
                     f"or remove {self.folder} to start anew"
                 )
+            (self.folder / SEAL).unlink(missing_ok=True)
             write_file(self.folder / BASIS, msgspec.json.encode(self._basis))
             write_file(self.metrics, b"".join(lines[:done]))
         return done
@@ -138,9 +141,10 @@ class RunState:
                 remove_folder(states[old])
 
     def publish(self, policy: Policy) -> None:
-        """Writes the finished checkpoint."""
+        """Writes the finished checkpoint; what led to it does not change any more."""
         if policy.rank == 0:
             sync(self.metrics)
+            seal(self.folder, (BASIS, METRICS))
         policy.publish(self._out)
 
     def _states(self) -> dict[int, Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -109,6 +110,8 @@ def _work(job: Job, writer: Connection) -> None:
     """One process's work, which ends with its parent."""
     # Standard output is the parent's, for a person.
     os.dup2(2, 1)
+    # Ctrl-C reaches all processes of a terminal; the parent ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(job.share.threads)
     try:

@@ -9,6 +9,7 @@ preference. No step touches the disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from train.reference.store import (
     PartialStore,
     attributes_of,
     block_size,
-    read_arrays,
+    read_whole,
 )
 
 SCHEMA = 3
@@ -105,17 +106,20 @@ def open_reference(path: Path, basis: ReferenceBasis) -> Reference:
 
     Raises:
         StageOrderError: there is no store.
-        StaleError: it was computed from other weights, preferences or masks; names both values.
+        StaleError: it was computed from other weights, preferences or masks, of which both values are named;
+            or it is damaged.
     """
     if not path.is_dir():
         raise StageOrderError(f"{path}: no reference log-probs; run `hermes reference` first")
-    moved = _differences(attributes_of(path), basis)
-    if moved:
+    attributes = attributes_of(path)
+    moved = _differences(attributes, basis) if attributes else []
+    arrays = read_whole(path) if attributes and not moved else None
+    if arrays is None:
         raise StaleError(
-            f"{path}: {'; '.join(moved)}; run `hermes reference` again, or `hermes train`, "
+            f"{path}: {'; '.join(moved) or 'is damaged'}; run `hermes reference` again, or `hermes train`, "
             "which computes it first"
         )
-    return Reference(**read_arrays(path, Reference._fields))
+    return Reference(**arrays)
 
 
 def compute_reference(
@@ -133,9 +137,9 @@ def compute_reference(
     kept: `blocks_here`, or several processes (`train.reference.ranks`). Which rows are scored together
     depends on the block alone, so the values do not depend on who scores them.
 
-    A finished store with the same basis is left alone; one with another basis is replaced when the new one
-    is complete. Progress lives in a sibling folder, so a killed call goes on where it stopped. `block` is
-    the number of preferences in a block of a new store, by default `block_size`.
+    A finished store with the same basis is left alone; one with another basis, or a damaged one, is replaced
+    when the new one is complete. Progress lives in a sibling folder, so a killed call goes on where it
+    stopped. `block` is the number of preferences in a block of a new store, by default `block_size`.
 
     Raises:
         DataError: the preferences do not fit the checkpoint.
@@ -161,8 +165,9 @@ def compute_reference(
 
 
 def fits(path: Path, basis: ReferenceBasis) -> bool:
-    """Whether a finished store with this basis is there."""
-    return path.is_dir() and not _differences(attributes_of(path), basis)
+    """Whether a finished store with this basis is there, and whole."""
+    same = path.is_dir() and not _differences(attributes_of(path), basis)
+    return same and read_whole(path) is not None
 
 
 def partial_of(path: Path) -> Path:
@@ -218,7 +223,8 @@ def _open_partial(
 ) -> PartialStore:
     attributes = attributes_of(folder) if folder.is_dir() else {}
     if attributes.get("ready") and not _differences(attributes, basis):
-        return PartialStore.open(folder)
+        with suppress(Exception):  # zarr raises several types of its own
+            return PartialStore.open(folder)
     ids = [one.id for one in preferences]
     return PartialStore.create(folder, msgspec.to_builtins(basis), ids, basis.num_masks, block)
 

@@ -79,7 +79,7 @@ def test_the_table_carries_the_very_features(
     (found,) = read_records(tmp_path / "again" / PAIRS, Preference)
     assert found == preference
     kept, theirs = (
-        open_features(one / FEATURES, found.image_features, TOKENS, WIDTH)
+        open_features(one / FEATURES, found.image_features, found.image_codes, TOKENS, WIDTH)
         for one in (curation, tmp_path / "again")
     )
     assert (kept == theirs).all()
@@ -93,7 +93,7 @@ def test_pictures_of_other_layouts_are_seen_anew(
     (found,) = read_records(tmp_path / "again" / PAIRS, Preference)
     seen = ImageTokens(
         codes=found.image_codes,
-        features=open_features(tmp_path / "again" / FEATURES, found.image_features, TOKENS, WIDTH).tobytes(),
+        features=(tmp_path / "again" / FEATURES / found.image_features).read_bytes(),
     )
     (picture,) = (tmp_path / "out").rglob("*.png")
     with Image.open(picture) as image:

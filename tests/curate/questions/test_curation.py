@@ -6,9 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from curating import curate_here
+from data_sets import folder_with_image, write_lines
 
 from curate.config import CurateConfig
 from curate.questions.tifa import from_item, write_tifa
@@ -22,12 +24,14 @@ from engine.records import (
     Answer,
     CaptionSettings,
     ImageTokens,
+    Item,
     Question,
     SampledCaption,
     SampledImage,
 )
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.curate import training_source
+from hermes_cli.stages.evaluate import held_out_source, unknown_gap
 
 RED = Question(question="is it red?", choices=("yes", "no"), answer="yes", kind="color", element="red")
 
@@ -124,6 +128,28 @@ def test_a_folder_from_before_questions_had_a_file_is_completed(tmp_path: Path) 
     del origin["questions"]
     (tmp_path / ORIGIN).write_text(json.dumps(origin))
     assert curated(settings(""), tmp_path) == before
+
+
+def test_the_gap_is_measured_with_the_data_sets_questions_and_else_with_the_files(
+    file: Path, tmp_path: Path
+) -> None:
+    own = held_out_source(settings("")).items()
+    assert held_out_source(settings(file)).items() == own, "shapes bring their own"
+    folder = folder_with_image(tmp_path / "data")
+    rows = [{"id": str(i), "image": "a.png", "caption": f"caption {i}"} for i in range(10)]
+    write_lines(folder / "items.jsonl", rows)
+    alone = msgspec.structs.replace(settings(""), data=str(folder))
+    said = unknown_gap(held_out_source(alone))
+    assert said.startswith("the gap is unknown: no held-out item of")
+    assert "hermes questions" in said
+    questions = tmp_path / "captions.json"
+    items = [Item(id="", caption=f"caption {i}", questions=()) for i in (3, 4)]
+    write_tifa(questions, (row for item in items for row in from_item(item, [RED])))
+    asked = msgspec.structs.replace(alone, curate=settings(questions).curate)
+    source = held_out_source(asked)
+    assert [(one.id, one.questions) for one in source.items()] == [("4", (RED,)), ("9", ())]
+    assert source.counts.with_questions == 1
+    assert not unknown_gap(source)
 
 
 def test_a_file_about_other_items_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,13 @@ def test_equal_words_are_the_choice_and_others_the_nearest() -> None:
     assert accuracy(QUESTIONS, matched(QUESTIONS, answers, similarity)) == 1 / 3
 
 
+def test_the_text_itself_comes_before_what_is_left_of_it() -> None:
+    choices = ("U.S.A", "U.S.A.", "us")
+    asked = [Question(question="where?", choices=choices, answer="us", kind="x")] * 4
+    answers = [Answer(text="U.S.A."), Answer(text="U.S.A"), Answer(text="us."), Answer(text="us", choice=0)]
+    assert matched(asked, answers, Letters()) == ("U.S.A.", "U.S.A", "us", "U.S.A")
+
+
 LOGPS = st.floats(-300, 0)
 
 

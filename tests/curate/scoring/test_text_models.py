@@ -17,7 +17,14 @@ from tiny_bert import WORDS, write_bert, write_sentence_model
 from transformers import BertModel, BertTokenizer
 
 from curate.scoring.model_folders import default_similarity, folder_digest
-from curate.scoring.similarity import Similarity, TextEncoder, caption_scores, load_similarity, matcher_name
+from curate.scoring.similarity import (
+    CACHED_VECTORS,
+    Similarity,
+    TextEncoder,
+    caption_scores,
+    load_similarity,
+    matcher_name,
+)
 from engine.errors import DataError, EngineError
 
 TEXTS = ["a red circle", "Three BLUE squares, and a circle!", "", "no", "left of " * 400]
@@ -113,6 +120,25 @@ def test_a_text_is_encoded_once() -> None:
     assert np.array_equal(encoder.embed(["c", "ab"]), found[[1, 0]])
     assert np.array_equal(found[0], found[2])
     assert model.encoded == ["ab", "c"]
+
+
+def test_a_vector_is_forgotten_where_many_came_since() -> None:
+    model = Counted()
+    encoder = TextEncoder("counted", model)  # type: ignore[arg-type]
+    for start in range(0, 2 * CACHED_VECTORS, 512):
+        encoder.embed([str(number) for number in range(start, start + 512)])
+    encoder.embed([str(2 * CACHED_VECTORS - 1), str(CACHED_VECTORS), "0", str(CACHED_VECTORS - 1)])
+    # The latest are known, and of those before them each is encoded again.
+    assert model.encoded[2 * CACHED_VECTORS :] == ["0", str(CACHED_VECTORS - 1)]
+
+
+def test_a_folders_default_prompt_stands_before_every_text(sentence: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(sentence, tmp_path / "prompted")
+    settings = {"prompts": {"query": "left of the "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    (found,) = load_similarity(str(folder)).embed(["red circle"])
+    (expected,) = load_similarity(str(sentence)).embed(["left of the red circle"])
+    assert np.array_equal(found, expected)
 
 
 def test_memory_that_runs_out_is_one_line() -> None:

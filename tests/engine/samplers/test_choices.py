@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from curate.scoring.self_vqa import matched
 from engine.checkpoints.weights import load_model
 from engine.errors import EngineError
 from engine.models.masks import feature_mask, mmu_mask
@@ -20,7 +21,7 @@ from engine.official.showo_layout import official_wording
 from engine.records import AnswerSettings, ImageTokens, Question
 from engine.samplers.choices import ChoiceLogprob, read_choices
 from engine.samplers.continuations import ImageQuestions, Prefix, TokenizedQuestion
-from engine.samplers.vqa_prompts import answer_from_choices, format_question
+from engine.samplers.vqa_prompts import answer_from_choices, answer_room, format_question
 
 pytest.importorskip("vllm")
 
@@ -200,10 +201,25 @@ def test_free_text_is_the_same_with_drafts_and_without(
     ]
     drafted = engine.answer(images, offered)
     decoded = engine.answer(images, offered, DECODED)
-    assert [[one.text for one in row] for row in drafted] == [[one.text for one in row] for row in plain]
-    assert [[one.text for one in row] for row in decoded] == [[one.text for one in row] for row in plain]
+    texts, others = ([[one.text for one in row] for row in rows] for rows in (drafted, decoded))
+    assert texts == others
+    for told, row in zip(texts, plain, strict=True):
+        # A choice as long as a free text gives that room for its end.
+        assert all(text.startswith(one.text) for text, one in zip(told, row, strict=True))
     assert all(len(one.choice_logps) == 2 for row in drafted for one in row)
     assert all(one.choice_logps == () for row in decoded for one in row)
+
+
+def test_a_free_text_is_as_long_as_its_own_choices_whatever_else_is_asked(
+    engine: Engine, images: list[ImageTokens], ask: Asking
+) -> None:
+    long = ask("how many?", "red " * 15, "two")
+    short = ask("what color is the circle?", "red", "two")
+    together = engine.answer(images, [[short, long]] * len(images), DECODED)
+    alone = engine.answer(images, [[short]] * len(images), DECODED)
+    assert [row[:1] for row in together] == alone
+    assert max(len(engine.text.encode(row[0].text)) for row in alone) <= 8
+    assert max(len(engine.text.encode(row[1].text)) for row in together) > 8
 
 
 def test_passes_are_halved_where_memory_runs_out_and_the_choices_stay(
@@ -263,22 +279,39 @@ def test_a_choice_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("greedy", "text"),
+    ("greedy", "choice"),
     [
-        ([(True, False), (True, True)], "5"),
+        ([(True, False), (True, True)], 1),
         ([(True, False), (False, True)], None),
-        ([(True,) * 8 + (False,), (True, False)], "0 0 0 0 0 0 0 0"),
+        ([(True,) * 11 + (False,), (True,) * 12], 1),
+        ([(True,) * 11 + (False,), (True, False)], None),
     ],
 )
-def test_a_draft_counts_as_far_as_a_free_text_goes(
-    ask: Asking, greedy: list[tuple[bool, ...]], text: str | None
+def test_a_choice_is_the_answer_that_is_greedy_to_its_end_however_long(
+    ask: Asking, greedy: list[tuple[bool, ...]], choice: int | None
 ) -> None:
-    choices = [[5 * i] * (len(one) - 1) for i, one in enumerate(greedy)]
+    question = ask("how many?", "U.S.A", "U.S.A.")
     chosen = [ChoiceLogprob(logp=-1.0, greedy=one) for one in greedy]
-    found = answer_from_choices(
-        ask("how many?", "x", "y"), choices, chosen, AnswerSettings(), lambda ids: " ".join(map(str, ids))
-    )
-    assert (found and found.text) == text
+    found = answer_from_choices(question, chosen, AnswerSettings())
+    assert (found and found.choice) == choice
+    if found is not None:
+        # A similarity of texts that differ by a dot must not decide again.
+        assert matched([question], [found], Unasked()) == (question.choices[choice],)
+
+
+class Unasked:
+    """A similarity that must not be asked."""
+
+    name = "unasked"
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        raise AssertionError(texts)
+
+
+def test_a_free_text_has_room_for_every_choice_and_its_end() -> None:
+    assert answer_room(ShowoConfig(), [(1, 2), (1,) * 11]) == 12
+    assert answer_room(ShowoConfig(), [(1, 2)]) == answer_room(ShowoConfig(), []) == 8
+    assert answer_room(ShowoConfig(**msgspec.structs.asdict(official_wording())), []) == 100
 
 
 def test_choices_are_named_as_the_official_script_names_them(ask: Asking) -> None:

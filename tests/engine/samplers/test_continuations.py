@@ -50,8 +50,7 @@ def dense(engine: Engine, model: Showo, image: ImageTokens, caption: SampledCapt
     """Log-probs of a caption's tokens by the training model, each with everything before it."""
     config, words = model.config, model.config.vocabulary
     prompt = engine.text.encode(config.caption_prompt)
-    ended = len(caption.logprobs) > len(caption.token_ids)
-    tail = [*caption.token_ids, *([words.eos] if ended else [])]
+    tail = [*caption.token_ids, *([words.eos] if caption.ended else [])]
     features = None
     if config.w_clip_vit:
         shape = (1, config.clip_tokens, config.clip_size)
@@ -75,6 +74,8 @@ def check_logprobs(engine: Engine, model: Showo, images: list[ImageTokens]) -> N
         for caption in row:
             wanted = dense(engine, model, image, caption)
             worst = max(worst, *(abs(a - b) for a, b in zip(caption.logprobs, wanted, strict=True)))
+    # What is cut has no end, so no log-prob of one either.
+    assert {one.ended for row in captions for one in row} == {True, False}
     print(f"largest difference of a log-prob: {worst:.1e}")
     assert worst < TOLERANCE
 
@@ -105,6 +106,7 @@ def test_greedy_captions_are_those_of_vllms_own_decoding(
     assert (engine.sampler, paged_engine.sampler) == ("branched", "paged")
     mine, theirs = (one.caption(images, keys(8), 0, [GREEDY]) for one in (engine, paged_engine))
     assert tokens(mine) == tokens(theirs)
+    assert [row[0].ended for row in mine] == [row[0].ended for row in theirs]
     assert len({row[0].token_ids for row in mine}) > 1
     for (one,), (other,) in zip(mine, theirs, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=TOLERANCE)
@@ -200,6 +202,8 @@ def test_choices_follow_the_cut_distribution() -> None:
         (CaptionSettings(top_p=0.8), [0, 1, 4]),
         (CaptionSettings(top_p=0.01), [0]),
         (CaptionSettings(temperature=0.0), [0]),
+        # A quotient by it would be infinite.
+        (CaptionSettings(temperature=1e-38), [0]),
     ):
         cut = torch.full((5,), -torch.inf)
         cut[kept] = logits[kept] / (settings.temperature or 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,15 +138,31 @@ def test_a_file_that_is_cut_short_after_the_check_changes_nothing(
         paged_engine.swap(tmp_path)
 
 
-def test_weights_that_are_no_numbers_are_sent_back(
-    engine: Engine, checkpoints: tuple[Path, Path], images: list[ImageTokens], tmp_path: Path
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused_also_without_probes(
+    engine: Engine, checkpoints: tuple[Path, Path], images: list[ImageTokens], tmp_path: Path, bad: float
 ) -> None:
     folder = with_probes(tmp_path, checkpoints[1], checkpoints[1])
     state = load_file(folder / WEIGHTS)
-    state["showo.model.final_layernorm.weight"][0] = float("nan")
+    state["showo.model.final_layernorm.weight"][0] = bad
     save_state(state, load_config(folder), folder)
-    with unchanged(engine, images), pytest.raises(CheckpointError, match="the log-prob nan"):
+    (folder / PROBES).unlink()
+    said = "showo.model.final_layernorm.weight holds NaN or infinite numbers"
+    with unchanged(engine, images), pytest.raises(CheckpointError, match=said):
         engine.swap(folder)
+
+
+def test_no_engine_starts_on_weights_that_are_no_numbers(
+    clip_checkpoints: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from engine.serving.engine import Engine
+
+    folder = shutil.copytree(clip_checkpoints[0], tmp_path / "clip")
+    state = load_file(folder / WEIGHTS)
+    state["mm_projector.0.bias"][-1] = float("inf")
+    save_state(state, load_config(folder), folder)
+    with pytest.raises(CheckpointError, match=r"mm_projector\.0\.bias holds NaN or infinite numbers"):
+        Engine(folder, kv_cache_gib=0.125)
 
 
 def test_what_serves_does_not_lie_in_the_file_that_it_came_from(

@@ -90,6 +90,28 @@ def test_an_eos_that_was_sampled_is_not_doubled(layout: Layout) -> None:
     assert layout.caption_row(range(9), (5, layout.words.eos)) == layout.caption_row(range(9), (5,))
 
 
+def test_a_caption_that_was_cut_has_no_end_to_predict(layout: Layout, preferences: list[Preference]) -> None:
+    whole, cut = layout.caption_row(range(9), (5, 6)), layout.caption_row(range(9), (5, 6), ended=False)
+    assert (cut.ids, cut.labels[-1]) == (whole.ids[:-1], IGNORE)
+    assert [one for one in cut.labels if one != IGNORE] == [5, 6]
+    assert preferences[0].captions
+    win = msgspec.structs.replace(preferences[0].captions.win, token_ids=(5, 6), ended=False)
+    captions = msgspec.structs.replace(preferences[0].captions, win=win)
+    one = msgspec.structs.replace(preferences[0], captions=captions, image_codes=tuple(range(9)))
+    assert layout.caption_of(one, "win") == cut
+
+
+def test_a_caption_that_is_missing_is_no_label(layout: Layout, preferences: list[Preference]) -> None:
+    """Imported pairs may have none; the empty text would be learned as what the image shows."""
+    given = preferences[:2]
+    missing = [given[0], msgspec.structs.replace(given[1], caption="")]
+    masks = [[ImageMask(np.ones(9, bool))]] * 2
+    found = pair_rows(layout, missing, masks, real_captions=True, real_images=masks)
+    assert pair_rows(layout, given, masks, real_captions=True, real_images=masks).homologous == [0, 1]
+    assert found.homologous == [0]
+    assert len(found.rows.ids_RT) == found.paired + 2
+
+
 def test_an_image_row_labels_only_the_masked_codes_in_their_own_places(layout: Layout) -> None:
     words, masked = layout.words, np.arange(9) % 2 == 0
     row = layout.image_row("a red cube", range(9), masked)

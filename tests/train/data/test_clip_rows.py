@@ -67,7 +67,8 @@ def test_a_caption_row_is_the_official_sequence_under_the_official_mask(
     ]
     assert row.labels == [IGNORE] * (len(prompt) - 1) + caption + [IGNORE]
     model = scorer.model
-    features = torch.from_numpy(np.array(open_features(tmp_path / FEATURES, one.image_features, COUNT, SIZE)))
+    stored = open_features(tmp_path / FEATURES, one.image_features, one.image_codes, COUNT, SIZE)
+    features = torch.from_numpy(np.array(stored))
     with torch.no_grad():
         hidden = model.embed(torch.tensor([prompt + caption]))
         hidden[0, start : start + COUNT] = model.mm_projector(features)

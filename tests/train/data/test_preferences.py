@@ -55,9 +55,10 @@ def test_the_digest_does_not_see_what_log_probs_do_not_depend_on(preferences: li
     captions = msgspec.structs.replace(one.captions, win=win, win_round=2)
     other = msgspec.structs.replace(one, captions=captions, image_reason="none")
     assert digest([other]) == digest([one])
-    win = msgspec.structs.replace(one.captions.win, token_ids=(1,))
-    captions = msgspec.structs.replace(one.captions, win=win)
-    assert digest([msgspec.structs.replace(one, captions=captions)]) != digest([one])
+    for changed in ({"token_ids": (1,)}, {"ended": False}):
+        win = msgspec.structs.replace(one.captions.win, **changed)
+        captions = msgspec.structs.replace(one.captions, win=win)
+        assert digest([msgspec.structs.replace(one, captions=captions)]) != digest([one])
 
 
 def test_each_objective_takes_the_preferences_that_it_can_use(preferences: list[Preference]) -> None:

@@ -128,7 +128,7 @@ def test_a_kill_between_a_block_and_its_mark_leaves_no_half_block_behind(
     with pytest.raises(KilledError):
         compute(path, checkpoint, preferences, report=die)
     partial = path.with_name("refs.zarr.partial")
-    (partial / "done" / "c" / "1").unlink()
+    (partial / "seals" / "c" / "1").unlink()
     shutil.rmtree(partial / "image_lose" / "c" / "1")
     assert_same(compute(path, checkpoint, preferences), wanted)
 

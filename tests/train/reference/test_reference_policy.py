@@ -27,7 +27,7 @@ from train.loop import run_training
 from train.pair_source import PairSource
 from train.reference.inputs import read_inputs
 from train.reference.reference import Reference, open_reference
-from train.reference.store import read_arrays
+from train.reference.store import read_whole
 
 Policy = Literal["previous", "base"]
 
@@ -54,9 +54,10 @@ def test_against_the_base_the_first_margins_are_those_of_the_rounds_before(folde
     base, before, pairs = folder.checkpoint(0), folder.checkpoint(1), folder.pairs(2)
     train_round(folder, settings_of("base"), 2)
     of_base = precompute(read_inputs(pairs, base, CONFIG), folder.root / "of-base.zarr")
-    names = Reference._fields
-    stored, wanted = read_arrays(folder.reference(2), names), read_arrays(of_base, names)
-    for name in names:
+    stored, wanted = read_whole(folder.reference(2)), read_whole(of_base)
+    assert stored
+    assert wanted
+    for name in Reference._fields:
         assert np.array_equal(stored[name], wanted[name], equal_nan=True), name
 
     # The first step's policy is the round before, whose margins over the base are computed here live.
