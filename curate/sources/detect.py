@@ -33,7 +33,8 @@ KINDS = {
 ACCEPTED = "; ".join(f"{kind} ({files})" for kind, files in KINDS.items())
 _LOOKED_AT = 20
 """Objects of a JSON file of which the first whole one tells the kind."""
-_ADDRESS = re.compile(r"(.*/)?(https?|s3|gs|hf|ftp):/", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?:.*/)?(https?|s3|gs|hf|ftp):/+(.*)", re.IGNORECASE | re.DOTALL)
+"""Also as part of a path, which knows no double slash."""
 _LISTS = (".json", ".jsonl", *TABLES)
 _STATES = (INITIAL, QUESTIONS, "dataset_infos.json", "dataset_info.json", STATE, SPLITS)
 
@@ -52,7 +53,7 @@ def detect(path: Path, kind: str = "") -> Finding:
         DataError: there is none, or more than one.
     """
     if not path.exists():
-        raise DataError(f"{path}: {_absent(str(path))}")
+        raise DataError(_absent(path))
     try:
         findings = _in_folder(path, kind) if path.is_dir() else [_of_file(path, kind)]
     except OSError as error:
@@ -72,14 +73,16 @@ def detect(path: Path, kind: str = "") -> Finding:
     return findings[0]
 
 
-def _absent(name: str) -> str:
+def _absent(path: Path) -> str:
     """What to do about a path at which nothing lies."""
-    if _ADDRESS.match(name):
-        return "an address; --data takes what lies on this machine: download it first"
-    name, hub = os.path.relpath(name), ""
+    if address := _ADDRESS.fullmatch(str(path)):
+        place = "://".join(address.groups())
+        return f"{place}: an address; --data takes what lies on this machine: download it first"
+    missing = f"{path}: there is no such file or folder; --data takes `shapes` or the path of a data set"
+    name = os.path.relpath(path)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        hub = f"; from the Hugging Face Hub, download it first: hf download --repo-type dataset {name}"
-    return f"there is no such file or folder; --data takes `shapes` or the path of a data set{hub}"
+        missing += f"; from the Hugging Face Hub, download it first: hf download --repo-type dataset {name}"
+    return missing
 
 
 def _of_file(path: Path, forced: str = "") -> Finding:
@@ -180,7 +183,7 @@ def _by_content(folder: Path, names: list[str], kind: str) -> list[Finding]:
             reasons[0]
             if reasons
             else DataError(
-                f"{folder}: holds {len(images)} images and no captions: add metadata.csv with the columns "
+                f"{folder}: holds images ({len(images)}) and no captions: add metadata.csv with the columns "
                 "file_name and text, or a .txt of the same name beside each image"
             )
         )

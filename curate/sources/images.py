@@ -22,6 +22,8 @@ MOST_LONGER = 64
 """Times that a side may be longer than the other before its ends are cut off."""
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is read, where Pillow was built with it; its other formats are rare, and some start programs."""
+_HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
+"""Bytes 4 to 12 of what phones save."""
 _WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes of more than eight bits a pixel, which its own conversion would clip to white."""
 
@@ -64,7 +66,9 @@ def decode_rgb(data: bytes, where: str) -> Image.Image:
     except (_TooLargeError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: more than {MAX_PIXELS:,} pixels; shrink it") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{where}: cannot be read as an image: of no known format") from error
+        hint = "HEIC, which is not read; convert it to JPEG (pip install pillow-heif)"
+        kind = hint if data[4:12] in _HEIC else "of no known format"
+        raise DataError(f"{where}: cannot be read as an image: {kind}") from error
     except Exception as error:  # of a damaged file, Pillow's parts raise any type
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{where}: cannot be read as an image: {reason}") from error

@@ -122,15 +122,15 @@ def test_a_file_that_is_not_read_is_told_why_in_one_line(
 def test_a_folder_of_images_alone_is_told_that_captions_are_wanted(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(png())
-    with pytest.raises(DataError, match=r"holds 3 images and no captions: add metadata\.csv"):
+    with pytest.raises(DataError, match=r"holds images \(3\) and no captions: add metadata\.csv"):
         detect(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ("https://huggingface.co/datasets/a/b", "an address; --data takes what lies on this machine"),
-        ("s3://bucket/x.parquet", "an address; --data takes what lies on this machine"),
+        ("https://a.org/datasets/a/b", "https://a.org/datasets/a/b: an address; --data takes what lies"),
+        ("s3://bucket/x.parquet", "s3://bucket/x.parquet: an address; --data takes what lies"),
         ("lmms-lab/COCO-Caption", "hf download --repo-type dataset lmms-lab/COCO-Caption"),
     ],
 )

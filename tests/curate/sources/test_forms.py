@@ -9,9 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data_sets import QUESTION, folder_with_image, ids, png, reasons, rows_of, write_lines
+from data_sets import folder_with_image, ids, png, reasons, rows_of, write_lines
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curate.sources import open_source
+from curate.sources.fields import make_rows
 from engine.errors import DataError
 
 
@@ -160,8 +163,19 @@ def test_paths_in_a_table_are_found_in_the_folder_that_is_named(tmp_path: Path) 
     assert len(source.images(source.items())[0]) == 2
 
 
-def test_a_question_may_stand_in_the_row_itself(tmp_path: Path) -> None:
-    write_lines(tmp_path / "items.jsonl", [{"image": "a.png", "text": "red", **QUESTION}])
-    (row,) = rows_of(tmp_path)
-    assert row.item
-    assert [one.answer for one in row.item.questions] == ["yes"]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["from", "value", "a"]), inner)
+    ),
+    max_leaves=6,
+)
+NAMES_OF_FIELDS = ["id", "Image", "image", "TEXT", "captions", "conversations", "image_id", "url", "q"]
+FIELDS = st.sampled_from(NAMES_OF_FIELDS)
+
+
+@given(st.dictionaries(FIELDS, ANYTHING | st.just([{"from": "gpt", "value": "red"}])))
+def test_any_fields_are_items_or_a_reason(fields: dict[str, Any]) -> None:
+    rows = list(make_rows(0, "here", fields, folders=[Path("data")]))
+    assert rows
+    assert all((row.item is None) == bool(row.reason) for row in rows)

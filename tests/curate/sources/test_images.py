@@ -112,6 +112,15 @@ def test_a_large_payload_is_refused_before_it_is_looked_at() -> None:
         decode_rgb(bytes(MAX_BYTES + 1), "somewhere")
 
 
+def test_heic_is_named_with_what_to_do(tmp_path: Path) -> None:
+    content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=r"HEIC, .*; convert it to JPEG"):
+        read_rgb(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="HEIC"):
+        decode_rgb(content, "x.tar#7")
+
+
 def test_formats_that_start_programs_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="of no known format"):
         read_rgb(save(picture(), tmp_path / "image.eps"))
