@@ -38,6 +38,7 @@ def show_plan(folder: RunFolder, settings: RunSettings, number: int, nodes: int,
     made: dict[str, Any] = deepspeed_config(train, world)
     sizes = model_sizes(folder.checkpoint(number - 1), train)
     arguments = ["--run", str(folder.root), "--round", str(number)]
+    say(f"{train.steps} steps of {train.batch_size} at a learning rate of {train.learning_rate:.3g}")
     say("DeepSpeed configuration:")
     say(msgspec.json.format(msgspec.json.encode(made)).decode())
     say("\nCommands:")

@@ -17,10 +17,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from curate.store.outcomes import Sampled
-from curate.store.shards import read_outcomes
+from curate.store.shards import locked, read_outcomes
 from engine.checkpoints.swap_probe import PROBES
 from engine.checkpoints.weights import fingerprint
-from engine.errors import HermesError
+from engine.errors import BusyError, HermesError
 from hermes_cli.main import app
 from hermes_cli.run.event_log import read_events
 
@@ -277,6 +277,16 @@ def test_a_refused_command_changes_nothing(steps: tuple[Path, list[str]]) -> Non
         assert said in str(done.exception), words
         assert "\n" not in str(done.exception), words
         assert bytes_of(run) == before, words
+
+
+def test_a_curation_at_work_hears_nothing_of_a_second_one(steps: tuple[Path, list[str]]) -> None:
+    run, _ = steps
+    before = bytes_of(run)
+    for fresh in ((), ("--fresh",)):
+        with locked(run / "round-1/curate"):
+            done = CliRunner().invoke(app, ["curate", "--run", str(run), "--set", "train.beta=0.3", *fresh])
+        assert isinstance(done.exception, BusyError)
+        assert bytes_of(run) == before
 
 
 def test_who_looks_leaves_the_run_as_it_is(steps: tuple[Path, list[str]], tmp_path: Path) -> None:
