@@ -40,9 +40,7 @@ SILENCE = 30.0
 class Advance(Protocol):
     """Moves a bar on; may change its note and its total. A note that is called is asked again and again."""
 
-    def __call__(
-        self, count: int, note: str | Callable[[], str] = "", total: int | None = None
-    ) -> None: ...
+    def __call__(self, count: int, note: str | Callable[[], str] = "", total: int | None = None) -> None: ...
 
 
 class _Rate(ProgressColumn):
@@ -94,8 +92,10 @@ def progress_bar(label: str, total: int | None) -> Iterator[Advance]:
         bar.advance(task, count)
         if total is not None:
             bar.update(task, total=total)
-        if note:
-            bar.update(task, **{"live" if callable(note) else "note": note})
+        if callable(note):
+            bar.update(task, live=note)
+        elif note:
+            bar.update(task, note=note)
 
     def line() -> None:
         (console if shown else Console(width=200)).print(bar)

@@ -24,7 +24,9 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def summary_view(overview: Overview) -> RenderableType:
     """Counts, reasons and histograms of both sides."""
-    table = plain_table("", "captions", "images", title=f"round {overview.round}: {counted(overview.items, 'item')}")
+    table = plain_table(
+        "", "captions", "images", title=f"round {overview.round}: {counted(overview.items, 'item')}"
+    )
     sides = (overview.captions, overview.images)
     table.add_row("pairs", *(f"{one.pairs} of {overview.items}" for one in sides))
     table.add_row("pairs whose sides score the same", *(str(one.ties) for one in sides))
@@ -185,9 +187,7 @@ def _captions(shown: InspectedItem) -> list[RenderableType]:
 
 def _images(shown: InspectedItem) -> list[RenderableType]:
     marks, images = shown.marks.images, shown.item.images
-    columns: dict[str, list[str]] = {
-        "score": [_number(one.score if one.answers else None) for one in images]
-    }
+    columns: dict[str, list[str]] = {"score": [_number(one.score if one.answers else None) for one in images]}
     if any(one.likelihood is not None for one in images):
         columns["likelihood"] = ["-" if one.likelihood is None else f"{one.likelihood:.3g}" for one in images]
     if shown.oracle_scores:

@@ -265,7 +265,20 @@ def test_ray_workers_give_the_pairs_of_one_process(steps: tuple[Path, list[str]]
     run, _ = steps
     ours = full_of_names(tmp_path) / "runs/default"
     shutil.copytree(run / "round-0", ours / "round-0")
-    given = ("run", "--n", "8", "--limit", "8", "--workers", "ray", "--ranks", "2", *SMALL, "--set", "curate.chunk=2")
+    given = (
+        "run",
+        "--n",
+        "8",
+        "--limit",
+        "8",
+        "--workers",
+        "ray",
+        "--ranks",
+        "2",
+        *SMALL,
+        "--set",
+        "curate.chunk=2",
+    )
     assert "starting 2 workers on Ray" in hermes(tmp_path, *given, "--set", "eval.limit=12")
     assert [(number, stage) for number, stage, event in log_of(ours) if event == "begun"] == [
         (0, "run"), (1, "curate"), (1, "reference"), (1, "train"), (0, "engine"), (1, "swap"), (1, "eval")
