@@ -51,7 +51,7 @@ def draw_sheet(
     sheet = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(sheet)
     _write(pen, GAP, 10, title, _INK, 20)
-    legend = "the real image as the model sees it, then candidates with self-VQA accuracy; green: winner, red: loser"
+    legend = "real image as the model sees it, candidates with self-VQA accuracy; green: winner, red: loser"
     _write(pen, GAP, 35, legend, _FAINT)
     for place, record in enumerate(order):
         top = HEAD + place * height

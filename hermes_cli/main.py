@@ -265,7 +265,7 @@ def demo(run: Annotated[Path, typer.Option("--run", help="Folder of the run.")] 
     folder, settings = asked(run, DEFAULT, DEMO)
     run_rounds(folder, settings, RunRequest(rounds=1))
     say(f"candidate sheet: {folder.curation(1) / 'sheet.png'}")
-    say("One round on 48 items shows the machinery; it does not promise a smaller gap.")
+    say("48 items and 10 steps show how a round is made; to move the gap takes more (README.md)")
 
 
 @app.command()
@@ -307,7 +307,7 @@ def _require_own_packages() -> None:
         place = found and (found.origin or next(iter(found.submodule_search_locations or ()), None))
         if place != str(Path(__file__).parents[1] / name / "__init__.py"):
             raise ConfigError(
-                f"{place} hides the package `{name}` of Hermes; take its folder out of PYTHONPATH"
+                f"{place} hides the package `{name}` of Hermes; take its folder from PYTHONPATH"
             )
 
 

@@ -55,7 +55,7 @@ FLOORS = {
             "reporting",
             "stages",
         ),
-        *("commands", "plan", "main"),
+        *("commands", "plan", "main", "__main__"),
     ),
     "benchmarks": ("speed", "parity", "gpu", "resilience", "experiment"),
 }

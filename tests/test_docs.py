@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from curate.evaluation.config import EvalConfig
+from engine import EMBEDDED_MODEL
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -63,6 +68,16 @@ def test_links_and_named_files_exist(page: Path) -> None:
     for module in re.findall(r"python -m ((?:benchmarks|hermes_cli)[\w.]*)", page.read_text()):
         place = ROOT / module.replace(".", "/")
         assert place.is_dir() or place.with_suffix(".py").is_file(), module
+
+
+def test_the_readme_says_of_the_embedded_model_what_its_card_does() -> None:
+    measured = json.loads((EMBEDDED_MODEL / "card.json").read_bytes())["evaluation"]
+    und, gen, gap = (f"{measured[side]:.3f}" for side in ("und", "gen", "gap"))
+    steps, items = measured["config"]["image"]["steps"], measured["config"]["limit"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"gap on {items} items is {gap} ({und} - {gen}, at {steps} steps, as `hermes eval" in text
+    # Nothing else decides it: the command measures with the settings of the card.
+    assert msgspec.convert(measured["config"], EvalConfig) == EvalConfig(limit=items)
 
 
 def test_the_docs_stay_short() -> None:

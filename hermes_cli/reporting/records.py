@@ -10,7 +10,7 @@ from curate.evaluation.records import GapNumbers
 from curate.store.throughput import Throughput
 from engine.records import Record
 
-Verdict = Literal["", "better", "perhaps better", "unchanged", "perhaps worse", "worse", "not comparable"]
+Verdict = Literal["", "better", "no clear change", "worse", "not comparable"]
 
 TIME_FIELDS = ("seconds", "stages", "throughput")
 """Fields of a round that are times or rates; all else is the same in two runs of the same settings."""

@@ -49,9 +49,9 @@ def _gaps(report: RunReport) -> Table:
 def _verdict(one: RoundReport) -> Text:
     """`round 2 is worse than round 1: generation fell by ...`."""
     before = "the base" if one.round == 1 else f"round {one.round - 1}"
-    said = {"unchanged": "is as good as", "not comparable": "is not compared with"}
+    said = {"no clear change": "shows no clear change from", "not comparable": "is not compared with"}
     words = said.get(one.verdict, f"is {one.verdict} than")
-    style = _STYLES.get(one.verdict.removeprefix("perhaps "), "")
+    style = _STYLES.get(one.verdict, "")
     return Text(f"round {one.round} {words} {before}: {one.why}", style)
 
 

@@ -18,18 +18,14 @@ _NAMES = {"und": "understanding", "gen": "generation", "gap": "the gap"}
 def round_verdict(found: Difference) -> tuple[Verdict, str]:
     """What a round's difference from the one before says, in a word and in a sentence.
 
-    Worse: understanding or generation fell by more than two standard errors, or the gap grew; "perhaps" where
-    the gap alone grew, and by less. Better: the gap shrank; "perhaps" where by less than two standard errors.
+    Worse: understanding or generation fell, or the gap grew, by more than two standard errors. Better: the
+    gap shrank by as much.
     """
     fell = [name for name in ("und", "gen") if _fell(getattr(found, name))]
     if fell or (found.gap.value > 0 and found.gap.clear):
         word: Verdict = "worse"
-    elif found.gap.value > 1e-9:
-        word = "perhaps worse"
-    elif found.gap.value < -1e-9:
-        word = "better" if found.gap.clear else "perhaps better"
     else:
-        word = "unchanged"
+        word = "better" if found.gap.clear else "no clear change"
     # What made the verdict stands first.
     names = sorted(_NAMES, key=lambda name: (name not in fell, name != "gap"))
     changes = [_change(_NAMES[name], getattr(found, name)) for name in names]

@@ -300,7 +300,6 @@ def _show(summary: CurateSummary, target: Path) -> None:
         say(f"  {counted(cut, 'caption')} of which image generation reads the beginning alone")
     if summary.bad:
         first = summary.quarantined[0]
-        say(
-            f"  {counted(summary.bad, 'row')} quarantined in {target / QUARANTINE}; {first.where}: {first.reason}"
-        )
+        bad = f"{counted(summary.bad, 'row')} quarantined in {target / QUARANTINE}"
+        say(f"  {bad}; {first.where}: {first.reason}")
     say(f"candidate sheet: {target / SHEET}")

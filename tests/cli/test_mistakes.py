@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,7 +96,7 @@ def test_names_of_our_packages_are_ours(tmp_path: Path) -> None:
         asked, cwd=tmp_path / "elsewhere", env=variables, capture_output=True, text=True, check=False
     )
     assert done.stderr == (
-        f"hermes: {tmp_path}/train.py hides the package `train` of Hermes; take its folder out of PYTHONPATH\n"
+        f"hermes: {tmp_path}/train.py hides the package `train` of Hermes; take its folder from PYTHONPATH\n"
     )
 
 
