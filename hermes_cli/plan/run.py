@@ -17,7 +17,6 @@ from hermes_cli.run.folder import RunFolder
 from hermes_cli.run.status import State, paces, pairs_in, read_status, seconds_of
 from hermes_cli.settings import RunSettings
 from hermes_cli.stages.curate import require_same_curation
-from hermes_cli.stages.fitting import require_fitting
 from hermes_cli.stages.processes import plan_processes
 from hermes_cli.stages.self_play import require_runnable
 from hermes_cli.view import console, format_clock, plain_table, say

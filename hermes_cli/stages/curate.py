@@ -291,9 +291,8 @@ def _show(summary: CurateSummary, target: Path) -> None:
     for reason, count in summary.questions_left_out.items():
         say(f"  {counted(count, 'question')} left out: {reason}")
     if alone := summary.without_questions:
-        say(
-            f"  captions alone for {counted(alone, 'item')} without a question; `hermes questions` writes some"
-        )
+        said = f"captions alone for {counted(alone, 'item')} without a question"
+        say(f"  {said}; `hermes questions` writes some")
     if cut := summary.cut_captions:
         say(f"  {counted(cut, 'caption')} cut at curate.caption.max_tokens; training adds no end to them")
     if cut := summary.cut_prompts:
