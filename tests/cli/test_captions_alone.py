@@ -21,10 +21,9 @@ UNKNOWN = "the gap is unknown: no held-out item of"
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Ten items of which two are held out."""
-    folder = folder_with_image(tmp_path / "photos")
-    write_lines(
-        folder / "items.jsonl", [{"id": str(i), "image": "a.png", "caption": f"c {i}"} for i in range(10)]
-    )
+    names = [f"{i}.png" for i in range(10)]
+    folder = folder_with_image(tmp_path / "photos", *names)
+    write_lines(folder / "items.jsonl", [{"image": name, "caption": f"c {name}"} for name in names])
     return folder
 
 
@@ -45,6 +44,8 @@ def status(run: Path) -> list[dict[str, Any]]:
 
 def test_an_evaluation_says_that_the_gap_is_unknown_and_is_no_failure(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
     for _ in range(2):
         done = hermes("eval", "--run", run, "--data", data)
         assert done.exit_code == 0, done.output
