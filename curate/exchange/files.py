@@ -61,7 +61,7 @@ def _json_rows(file: Path) -> Iterator[SourceRow]:
 
 
 def _table_rows(file: Path) -> Iterator[SourceRow]:
-    from curate.sources.table_files import DAMAGE, one_line, open_parquet, parts
+    from curate.sources.table_files import DAMAGE, one_line, open_parquet, parts, plain_rows
 
     try:
         table = open_parquet(file)
@@ -71,5 +71,6 @@ def _table_rows(file: Path) -> Iterator[SourceRow]:
         if part.batch is None:
             yield SourceRow(file.name + part.where, None, part.problem)
             continue
-        for place, fields in enumerate(part.batch.to_pylist(), part.first + 1):
-            yield SourceRow(f"{file.name}:row {place}", fields)
+        for place, fields in enumerate(plain_rows(part.batch), part.first + 1):
+            where = f"{file.name}:row {place}"
+            yield SourceRow(where, None, fields) if isinstance(fields, str) else SourceRow(where, fields)

@@ -11,13 +11,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-DAMAGE = (pa.ArrowException, OSError, ValueError)
-"""What pyarrow raises on damaged files."""
+DAMAGE = (Exception,)
+"""What pyarrow raises on damaged files: of its own and of Python's errors nearly any."""
 _BUFFER = 1 << 20
 """Bytes of a column read ahead."""
 _END = b"\xff\xff\xff\xff" + bytes(4)
@@ -80,6 +80,8 @@ def open_arrow(path: Path) -> TableFile:
         schema = stream.schema
         try:
             for batch in stream:
+                # Offsets that lead out of the file would end the process.
+                batch.validate(full=True)
                 read.append(batch)
         except DAMAGE as error:
             torn = f"the rest of the file cannot be read: {one_line(error)}"
@@ -107,6 +109,16 @@ def parts(file: TableFile, columns: Sequence[str], size: int) -> Iterator[Part]:
             yield Part(first, None, problem, f":row group {group}")
     if file.torn:
         yield Part(first, None, file.torn)
+
+
+def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
+    """The rows as Python values; for a row that holds what is no text, why."""
+    try:
+        return list(batch.to_pylist())
+    except DAMAGE as error:
+        if batch.num_rows == 1:
+            return [one_line(error)]
+        return [row for number in range(batch.num_rows) for row in plain_rows(batch.slice(number, 1))]
 
 
 def one_line(error: Exception) -> str:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from PIL import Image
@@ -17,7 +16,7 @@ from curate.sources.fields import make_rows
 from curate.sources.images import decode_rgb
 from curate.sources.rows import DataRow
 from curate.sources.spelling import CAPTION, ID, IMAGE, OTHERS, lower, missing_column
-from curate.sources.table_files import DAMAGE, Part, TableFile, one_line, parts
+from curate.sources.table_files import DAMAGE, Part, TableFile, one_line, parts, plain_rows
 from engine.errors import DataError
 from engine.records import Item, Record
 
@@ -98,7 +97,7 @@ class TableReader:
 
     def _items(self, position: int, name: str, part: Part, columns: Columns) -> Iterator[DataRow]:
         stem = name.rsplit(".", 1)[0]
-        for number, fields in enumerate(_plain_rows(part.batch), part.first):
+        for number, fields in enumerate(plain_rows(part.batch), part.first):
             where = f"{name}:row {number}"
             embedded = (f"{name}#{number}", f"{stem}/{number}") if columns.embedded else ("", "")
             yield from make_rows(position + number, where, fields, *embedded, self._folders)
@@ -120,16 +119,6 @@ class TableReader:
         if isinstance(cell, str) and cell:
             return read_image(self._folders, cell)
         raise DataError(f"{where}: the image is empty")
-
-
-def _plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
-    """The rows as Python values; for a row that holds what is no text, why."""
-    try:
-        return list(batch.to_pylist())
-    except DAMAGE as error:
-        if batch.num_rows == 1:
-            return [one_line(error)]
-        return [row for number in range(batch.num_rows) for row in _plain_rows(batch.slice(number, 1))]
 
 
 class _Images:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import filecmp
 from pathlib import Path
 
-import torch
-
-from engine.checkpoints.weights import load_config
+from engine.checkpoints.weights import load_config, outline
 from engine.errors import CheckpointError
 from engine.files.layout import CLIP_FOLDER, WEIGHTS
 from engine.files.tensors import TensorLayout, check_tensors, tensor_layout
-from engine.models.showo import Showo
 from engine.models.showo_config import ShowoConfig
 
 COMPANIONS = (
@@ -48,9 +45,8 @@ def check_weights(folder: Path, config: ShowoConfig, found: TensorLayout | None 
     Raises:
         CheckpointError: lists every difference at once, or the file cannot be read.
     """
-    with torch.device("meta"):
-        model = Showo(config)
-    check_tensors(tensor_layout(folder / WEIGHTS) if found is None else found, model, folder)
+    found = tensor_layout(folder / WEIGHTS) if found is None else found
+    check_tensors(found, outline(config, folder), folder)
 
 
 def _config_problems(new: ShowoConfig, old: ShowoConfig) -> list[str]:

@@ -79,10 +79,26 @@ def load_config(folder: Path) -> ShowoConfig:
     """
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: no config.json in this folder; is it a Hermes checkpoint?")
-    config = ShowoConfig.from_pretrained(folder)
+    try:
+        config = ShowoConfig.from_pretrained(folder)
+    except Exception as error:  # transformers raises any of a damaged file
+        raise CheckpointError(f"{folder / 'config.json'}: no usable configuration: {error}") from error
     if config.architectures != ["ShowoForUnifiedGeneration"]:
         raise CheckpointError(f"{folder}: holds {config.architectures}, not a Show-o checkpoint")
     return config
+
+
+def outline(config: ShowoConfig, where: Path) -> Showo:
+    """The module of a configuration without memory for its weights.
+
+    Raises:
+        CheckpointError: no model has these sizes.
+    """
+    try:
+        with torch.device("meta"):
+            return Showo(config)
+    except Exception as error:  # of sizes that make no sense, torch raises any
+        raise CheckpointError(f"{where}: no model has the sizes in its config.json: {error}") from error
 
 
 def weight_bytes(folder: Path, dtype: str) -> int:
@@ -101,7 +117,8 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> Showo:
     Raises:
         CheckpointError: files are missing, or tensors do not fit the configuration or are not finite.
     """
-    model = Showo(load_config(folder))
-    check_tensors(tensor_layout(folder / WEIGHTS), model, folder)
+    config = load_config(folder)
+    check_tensors(tensor_layout(folder / WEIGHTS), outline(config, folder), folder)
+    model = Showo(config)
     model.load_state_dict(load_finite(folder / WEIGHTS))
     return model.to(dtype).eval()

@@ -202,7 +202,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path.parent}: no config.json in this folder; download the whole release"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}; download it again") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: not a JSON object; download it again")

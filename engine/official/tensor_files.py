@@ -12,7 +12,6 @@ import zipfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -46,7 +45,7 @@ def _open_shards(index: Path) -> dict[str, Tensor]:
         places: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
         files = sorted(set(places.values()))
         outside = [name for name in files if Path(name).name != name]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # of a damaged file, any
         raise CheckpointError(f"{index}: not an index of shards: {error!r}; download it again") from error
     if outside:
         raise CheckpointError(f"{index}: names files outside its folder: {', '.join(outside)}")
@@ -86,7 +85,9 @@ def open_file(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: holds more than tensors, so it is not read; is it a release?"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # of a damaged file, torch and safetensors raise any
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
             f"{path}: cannot be read, probably cut short ({reason}); download it again"

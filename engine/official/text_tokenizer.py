@@ -58,7 +58,7 @@ def write_text_tokenizer(stored: Path, folder: Path) -> None:
         tokenizer = json.loads(stored.read_bytes())
         if merges := tokenizer["model"].get("merges"):
             tokenizer["model"]["merges"] = [one if isinstance(one, str) else " ".join(one) for one in merges]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # of a damaged file, any
         raise CheckpointError(f"{stored}: no usable tokenizer: {error}") from error
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
     (folder / "tokenizer_config.json").write_bytes(
@@ -107,7 +107,7 @@ def _check_ends(folder: Path) -> None:
     try:
         settings: dict[str, Any] = json.loads(path.read_bytes())
         ends = {name: settings.get(name) or END_OF_TEXT for name in ("bos_token", "eos_token")}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}; download it again") from error
     for name, token in ends.items():
         text = token.get("content") if isinstance(token, dict) else token

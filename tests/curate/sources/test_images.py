@@ -10,6 +10,7 @@ from data_sets import bomb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from curate.sources.images import MAX_BYTES, decode_rgb, read_rgb, square
 from engine.errors import DataError
@@ -133,3 +134,38 @@ def test_the_crop_is_central_and_square(size: tuple[int, int]) -> None:
     wide = Image.new("RGB", (150, 50), (0, 0, 0))
     wide.paste(RED, (50, 0, 100, 50))
     assert (np.abs(square(wide, 48)[:, 4:-4].astype(int) - RED) <= 1).all()
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+def test_orientation_that_cannot_be_read_turns_nothing(tmp_path: Path, kind: str) -> None:
+    above, below = corners(save(picture(), tmp_path / f"image.{kind}", exif=b"Exif\0\0no directory"))
+    assert above[0] > 150
+    assert below[0] < 60
+
+
+def test_texts_and_profiles_that_unpack_to_megabytes_do_not_hide_the_picture(tmp_path: Path) -> None:
+    text = PngInfo()
+    text.add_text("workflow", "x" * (4 << 20), zip=True)
+    path = save(picture(), tmp_path / "image.png", pnginfo=text, icc_profile=bytes(4 << 20))
+    assert corners(path) == (RED, (0, 0, 0))
+    many = PngInfo()
+    for number in range(9):
+        many.add_text(str(number), "x" * (16 << 20), zip=True)
+    with pytest.raises(DataError, match="Too much memory used in text chunks"):
+        read_rgb(save(picture(), tmp_path / "many.png", pnginfo=many))
+
+
+@pytest.mark.parametrize("size", [(1, 3_000_000), (3_000_000, 1), (2, 900_000)])
+def test_the_crop_of_a_thread_of_pixels_takes_no_more_memory_than_another(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, (0, 0, 0))
+    middle = [max(0, side // 2 - 3) for side in size]
+    image.paste(RED, (*middle, *(min(side, low + 6) for side, low in zip(size, middle, strict=True))))
+    assert (square(image, 512) == RED).all()
+
+
+def test_a_file_on_disk_is_no_larger_than_one_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "image.webp"
+    with path.open("wb") as file:
+        file.truncate(8 << 30)
+    with pytest.raises(DataError, match="more than 64 MiB"):
+        read_rgb(path)
