@@ -276,11 +276,15 @@ app.command("status")(show_status)
 def main() -> None:
     """Runs the command line; an error that a user can mend is one line and status 1."""
     from engine.errors import HermesError
+    from engine.files.atomic import refused_write
 
     try:
         app()
-    except HermesError as error:
-        typer.secho(f"hermes: {error}", fg="red", err=True)
+    except Exception as error:
+        line = error if isinstance(error, HermesError) else refused_write(error)
+        if line is None:
+            raise
+        typer.secho(f"hermes: {line}", fg="red", err=True)
         sys.stdout.flush()
         sys.stderr.flush()
         sys.exit(1)
