@@ -1,4 +1,4 @@
-"""What is sealed of a curation: a manifest names every complete shard with its checksum, and has one itself."""
+"""What is sealed of a curation: every complete shard with its checksum, and a checksum of all that."""
 
 from __future__ import annotations
 
