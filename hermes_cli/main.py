@@ -314,6 +314,7 @@ def _require_own_packages() -> None:
 def main() -> None:
     """Runs the command line; an error that a user can mend is one line and status 1."""
     from engine.errors import HermesError
+    from engine.files.atomic import refused_write
 
     received: list[int] = []
 
@@ -340,9 +341,10 @@ def main() -> None:
         if received:
             # Worker threads of torch and vLLM may hold the interpreter at exit after an interrupt.
             os._exit(128 + received[0])
-        if not isinstance(error, HermesError):
+        line = error if isinstance(error, HermesError) else refused_write(error)
+        if line is None:
             raise
-        typer.secho(f"hermes: {error}", fg="red", err=True)
+        typer.secho(f"hermes: {line}", fg="red", err=True)
         sys.exit(1)
 
 

@@ -6,6 +6,7 @@ renamed. A killed process leaves that behind, and the next try begins with its r
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from engine.errors import DataError
 
 NEW, GONE = ".new", ".gone"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -29,10 +31,24 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{path}: cannot be written: {reason}; make room or mend it, and the same command goes on"
-        ) from error
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: object, error: BaseException) -> DataError:
+    reason = getattr(error, "strerror", None) or error
+    return DataError(
+        f"{path}: cannot be written: {reason}; make room or mend it, and the same command goes on"
+    )
+
+
+def refused_write(error: BaseException) -> DataError | None:
+    """The line of `writing` where a full disk is below an error, as libraries raise or wrap it."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.errno in FULL:
+            return _not_written(below.filename or "a file", below)
+        below = below.__cause__ or below.__context__
+    return None
 
 
 @contextmanager

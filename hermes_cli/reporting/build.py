@@ -126,8 +126,8 @@ class _ReportBuilder:
     def _summary(self, number: int) -> CurateSummary | None:
         path = self.folder.curation(number) / SUMMARY
         with self._noting(f"{path.name} of {_called(number)} cannot be read"):
+            require_sealed(path, CURATE_AGAIN)
             if number and path.is_file():
-                require_sealed(path, CURATE_AGAIN)
                 return msgspec.json.decode(path.read_bytes(), type=CurateSummary)
         return None
 

@@ -56,6 +56,8 @@ def _verdict(one: RoundReport) -> Text:
 
 
 def _best(report: RunReport) -> Text:
+    if report.best is None:
+        return Text("best: none, since no measurement of the base counts")
     best = next(one for one in report.rounds if one.round == report.best)
     name = "the base" if best.round == 0 else f"round {best.round}"
     return Text(f"best: {name} (*), gap {signed(best.gap)}")

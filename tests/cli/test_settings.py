@@ -48,7 +48,9 @@ def test_a_new_run_takes_the_length_of_captions_from_the_models_own_config(tmp_p
         (tmp_path / name / "config.json").write_text(config)
         found = load_settings(tmp_path / f"{name}.json", {"model": str(tmp_path / name)})
         assert found.curate.caption.max_tokens == (100 if name == "released" else 32)
-    assert load_settings(tmp_path / "embedded.json").curate.caption.max_tokens == 32
+    embedded = load_settings(tmp_path / "embedded.json")
+    assert embedded.curate.caption.max_tokens == 32
+    store_settings(tmp_path / "embedded.json", embedded)
     kept = load_settings(tmp_path / "embedded.json", {"model": str(tmp_path / "released")})
     assert kept.curate.caption.max_tokens == 32
     given = {"model": str(tmp_path / "released"), "curate": {"caption": {"max_tokens": 7}}}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from curate.evaluation.config import EvalConfig
 from curate.evaluation.records import CategoryGap, GapReport, ItemScore
-from curate.store.files import ORIGIN, PAIRS, write_records
+from curate.store.files import ORIGIN, PAIRS, SUMMARY, write_records
 from curate.store.origin import Origin
 from curate.store.outcomes import Sampled
 from curate.store.shards import ShardStore
@@ -32,6 +32,7 @@ from engine.records import (
 )
 from hermes_cli.reporting.gallery import INDEX, Gallery, GalleryImage, generated_file, real_file
 from hermes_cli.run.event_log import Event, Process, log_event
+from train.config import METRICS
 from train.logging.metrics import ModalityMetrics, TrainStep
 
 IMAGES = 2
@@ -65,6 +66,7 @@ def save_evaluation(run: Path, number: int, report: GapReport, text: str = "plai
     """eval.json and a gallery of one prompt."""
     folder = run / f"round-{number}"
     write_file(folder / "eval.json", msgspec.json.encode(report))
+    seal(folder, ["eval.json"])
     stream = io.BytesIO()
     Image.fromarray(np.full((48, 48, 3), 40 * number, np.uint8)).save(stream, "PNG")
     for path in (generated_file(folder / "gallery", 0), real_file(folder / "gallery", 0)):
@@ -72,6 +74,7 @@ def save_evaluation(run: Path, number: int, report: GapReport, text: str = "plai
     image = GalleryImage(id="item-0", prompt=text, seed=7, questions=(text, text), right=(True, False))
     gallery = Gallery(fingerprint=report.fingerprint, images=(image,))
     write_file(folder / "gallery" / INDEX, msgspec.json.encode(gallery))
+    seal(folder / "gallery", [INDEX])
 
 
 def save_curation(run: Path, number: int, text: str = "plain", items: int = 3) -> None:
@@ -108,13 +111,16 @@ def save_curation(run: Path, number: int, text: str = "plain", items: int = 3) -
         shards.append([Sampled(number=place, item=item) for place, item in enumerate(found)])
         shards.seal(0)
     write_records(folder / PAIRS, pairs)
-    origin = required(Origin, model="weights", precision="float32", data="photos", similarity=text, n=2)
+    origin = required(
+        Origin, model=weights_of(run, number - 1), precision="float32", data="photos", similarity=text, n=2
+    )
     write_file(folder / ORIGIN, json.dumps(origin).encode())
     summary = {
         "items": items, "caption_pairs": items, "image_pairs": items, "no_caption_pair": {},
         "no_image_pair": {}, "mean_similarity": 0.5, "mean_self_vqa": 0.5,
     }  # fmt: skip
-    write_file(folder / "curate.json", json.dumps(summary).encode())
+    write_file(folder / SUMMARY, json.dumps(summary).encode())
+    seal(folder, (ORIGIN, PAIRS, SUMMARY))
 
 
 def save_training(run: Path, number: int, steps: int = 4) -> None:
@@ -125,7 +131,9 @@ def save_training(run: Path, number: int, steps: int = 4) -> None:
         for step in range(steps)
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    write_file(run / f"round-{number}/checkpoint.training/metrics.jsonl", text.encode())
+    folder = run / f"round-{number}/checkpoint.training"
+    write_file(folder / METRICS, text.encode())
+    seal(folder, [METRICS])
 
 
 def save_weights(run: Path, number: int) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from damage import damaged
 from safetensors import safe_open
 from training import CONFIG, KilledError, die_at, metrics_of, run
 
 from engine.checkpoints.weights import fingerprint
 from engine.errors import BusyError, CheckpointError, StaleError
+from engine.files.seals import SEAL
 from train.data.batch import Layout
 from train.distributed.policy import Policy, open_policy
 from train.logging.metrics import TrainStep
@@ -120,6 +122,30 @@ def test_a_damaged_state_is_reported_and_without_it_the_earlier_one_goes_on(
     run(pairs_file, checkpoint, killed, report=seen.append)
     assert seen[0].step == 5
     assert fingerprint(killed) == fingerprint(run(pairs_file, checkpoint, tmp_path / "whole"))
+
+
+def test_damage_to_any_file_of_a_state_or_a_checkpoint_is_found(
+    killed: Path, pairs_file: Path, checkpoint: Path
+) -> None:
+    state = killed.with_name("out.training") / "state-000008"
+    with open_policy(CONFIG, checkpoint) as policy:
+        for file in sorted(state.iterdir()):
+            for kind in ("emptied", "cut", "deleted", (0.99, 0)):
+                if (file.name, kind) == (SEAL, "deleted"):
+                    continue
+                with damaged(file, kind), pytest.raises(CheckpointError, match=r"state-000008.*remove it"):
+                    policy.load(state)
+        policy.load(state)
+    run(pairs_file, checkpoint, killed)
+    whole = fingerprint(killed)
+    for file in sorted(one for one in killed.rglob("*") if one.is_file() and one.name != SEAL):
+        for kind in ("emptied", "cut", "deleted", (0.5, 3)):
+            with (
+                damaged(file, kind),
+                pytest.raises(CheckpointError, match=rf"{file.name}|no model.safetensors"),
+            ):
+                fingerprint(killed)
+    assert fingerprint(killed) == whole
 
 
 def test_lost_metrics_are_not_papered_over(killed: Path, pairs_file: Path, checkpoint: Path) -> None:

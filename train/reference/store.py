@@ -55,9 +55,9 @@ class PartialStore:
     ) -> PartialStore:
         """An empty store in `folder`, whatever was there; the attributes come last, with `ready`."""
         shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         count = len(ids)
-        with quiet_zarr():
+        with quiet_zarr(), writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
             group = zarr.open_group(folder, mode="w")
             for name in ("caption_win", "caption_lose"):
                 group.create_array(name, shape=(count,), chunks=(block,), dtype="float32", fill_value=np.nan)

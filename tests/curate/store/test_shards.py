@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.store.manifest import MANIFEST
 from curate.store.outcomes import Outcome, QuarantinedRow, Sampled
-from curate.store.shards import FOLDER, LOCK, MANIFEST, ShardStore, read_outcomes
+from curate.store.shards import FOLDER, LOCK, ShardStore, read_outcomes
 from engine.errors import BusyError, DataError
 from engine.records import Candidates
 
@@ -157,6 +158,30 @@ def test_a_manifest_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_bytes(b'{"size": "many"}')
     with pytest.raises(DataError, match="restore it, or curate this round again with --fresh"):
         ShardStore(tmp_path, SIZE)
+
+
+def test_whoever_looks_finds_all_rows_of_a_shard_that_is_sealed_or_opened_meanwhile(tmp_path: Path) -> None:
+    with ShardStore(tmp_path, SIZE) as store:
+        for block in range(2):
+            store.append([outcome(block * SIZE + place) for place in range(SIZE)])
+        for change in (store.seal, store.reopen):
+            seen = read_outcomes(tmp_path)
+            first = next(seen)
+            change(1)
+            assert [first, *seen] == [outcome(number) for number in range(2 * SIZE)]
+
+
+def test_whoever_looks_is_told_of_a_damaged_shard(tmp_path: Path) -> None:
+    complete(tmp_path, 4, 4)
+    path = tmp_path / FOLDER / "000000.jsonl"
+    whole = path.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], whole.replace(b"1", b"2", 1)):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"bytes instead of|changed after it was sealed"):
+            list(read_outcomes(tmp_path))
+    path.unlink()
+    with pytest.raises(DataError, match="is missing; restore it"):
+        list(read_outcomes(tmp_path))
 
 
 FULL = """

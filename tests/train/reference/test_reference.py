@@ -10,6 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from damage import KINDS, damaged
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine.checkpoints.weights import load_model
 from engine.errors import StageOrderError, StaleError
@@ -23,6 +26,7 @@ from train.reference.reference import (
     ReferenceBasis,
     blocks_here,
     compute_reference,
+    fits,
     open_reference,
 )
 
@@ -141,6 +145,52 @@ def test_a_store_killed_while_it_was_created_is_begun_anew(
     partial.mkdir()
     (partial / "zarr.json").write_text("{")
     assert np.isfinite(compute(path, checkpoint, preferences).caption_win[0])
+
+
+@given(place=st.floats(0, 1, exclude_max=True), kind=KINDS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damage_to_a_store_is_found_and_a_new_pass_mends_it(
+    tmp_path: Path,
+    checkpoint: Path,
+    preferences: list[Preference],
+    place: float,
+    kind: str | tuple[float, int],
+) -> None:
+    path = tmp_path / "refs.zarr"
+    wanted, basis = (
+        compute(path, checkpoint, preferences),
+        ReferenceBasis.of(checkpoint, preferences, CONFIG),
+    )
+    files = sorted(one for one in path.rglob("*") if one.is_file())
+    with damaged(files[int(place * len(files))], kind):
+        if fits(path, basis):
+            assert_same(open_reference(path, basis), wanted)
+            return
+        with pytest.raises(StaleError, match="hermes reference"):
+            open_reference(path, basis)
+    with damaged(files[int(place * len(files))], kind):
+        assert_same(compute(path, checkpoint, preferences), wanted)
+
+
+def test_a_damaged_block_of_a_killed_computation_is_scored_again(
+    tmp_path: Path, checkpoint: Path, preferences: list[Preference]
+) -> None:
+    path = tmp_path / "refs.zarr"
+    wanted = compute(tmp_path / "whole.zarr", checkpoint, preferences)
+    rows = CountingScorer(checkpoint)
+    compute(tmp_path / "counted.zarr", checkpoint, preferences, rows)
+
+    def die(done: int, total: int) -> None:
+        if done == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        compute(path, checkpoint, preferences, report=die)
+    torn = path.with_name("refs.zarr.partial") / "image_win" / "c" / "0" / "0"
+    torn.write_bytes(torn.read_bytes()[:-3])
+    scorer = CountingScorer(checkpoint)
+    assert_same(compute(path, checkpoint, preferences, scorer), wanted)
+    assert 0 < scorer.rows < rows.rows
 
 
 def test_a_finished_store_is_not_computed_again(
