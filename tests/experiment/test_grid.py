@@ -27,7 +27,10 @@ def grid_of(tmp_path: Path, text: str) -> Grid:
     [
         ("row = [", "Invalid value"),
         (DEFAULT + "colour = 3\n", "colour"),
-        (DEFAULT + "settings.train.bata = 3\n", "row sum: settings: Object contains unknown field `bata`"),
+        (
+            DEFAULT + "settings.train.bata = 3\n",
+            "row sum: settings: there is no setting train.bata; did you mean",
+        ),
         (DEFAULT + "settings.train.beta = -3.0\n", "row sum: "),
         (DEFAULT + "settings.train.seed = 4\n", "given by seeds"),
         (DEFAULT + "seeds = [1, 1]\n", "one twice"),
