@@ -86,7 +86,7 @@ class RunSettings(Record, forbid_unknown_fields=True):
     data: str = "shapes"
     """`shapes`, the path of a data set, or `kind:PATH` (docs/data.md)."""
     images: str = ""
-    """Folder in which images that the data set names are looked for first; empty is the data set's own."""
+    """Folder that image names start from; empty is the data set's own."""
     seed: int = 0
     """Seed of the items, where they are drawn, of every sample of curation, and of training."""
     engine: EngineSettings = EngineSettings()

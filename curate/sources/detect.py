@@ -35,6 +35,8 @@ _LOOKED_AT = 20
 """Objects of a JSON file of which the first whole one tells the kind."""
 _ADDRESS = re.compile(r"(?:.*/)?(https?|s3|gs|hf|ftp):/+(.*)", re.IGNORECASE | re.DOTALL)
 """Also as part of a path, which knows no double slash."""
+_OF_LISTS = re.compile(rb'\{\s*"[^"]*"\s*:\s*[\[{]')
+"""How an object begins that holds all rows."""
 _LISTS = (".json", ".jsonl", *TABLES)
 _STATES = (INITIAL, QUESTIONS, "dataset_infos.json", "dataset_info.json", STATE, SPLITS)
 
@@ -118,7 +120,13 @@ def _kind_of_json(path: Path) -> str:
     with path.open("rb") as stream:
         found = [one for _, one in islice(json_objects(stream), _LOOKED_AT)]
         stream.seek(0)
-        is_array = stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
+        head = stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
+    is_array = head.startswith(b"[")
+    if _OF_LISTS.match(head) and not isinstance(found[0], dict):
+        # Larger than a row may be: what was found are parts of it.
+        if is_object_file(path):
+            return "object"
+        raise DataError(f"{path}: it is one JSON object without an end; it may be torn, download it again")
     rows = [one for one in found if isinstance(one, dict) and one]
     if any(task in one for one in rows for task in TASKS):
         return "journeydb"
@@ -165,27 +173,26 @@ def _by_content(folder: Path, names: list[str], kind: str) -> list[Finding]:
     """The data sets in files of any name; else those of a folder `train`."""
     images = image_names(folder)
     stems = {Path(name).stem for name in images}
-    texts = tuple(folder / name for name in names if name.endswith(".txt") and name[:-4] in stems)
+    texts = [name for name in names if name.endswith(".txt") and name[:-4] in stems]
+    passed = {*_STATES, *texts}
     found: dict[str, list[Path]] = {}
     reasons: list[DataError] = []
-    for file in (folder / name for name in names if name not in _STATES):
-        if file.suffix.lower() in _LISTS and file not in texts:
+    for file in (folder / name for name in names if name not in passed):
+        if file.suffix.lower() in _LISTS:
             try:
                 found.setdefault(_of_file(file).kind, []).append(file)
             except DataError as error:
                 reasons.append(error)
-    findings = [_of_file(one, kind) for kind, files in found.items() for one in train_files(folder, files)]
-    findings += [Finding("texts", texts)] if texts else []
+    findings = [_of_file(one) for files in found.values() for one in train_files(folder, files)]
+    findings += [Finding("texts", tuple(folder / name for name in texts))] if texts else []
     if not findings and (folder / "train").is_dir():
         return _in_folder(folder / "train", kind)
-    if not findings and not kind and (images or reasons):
-        raise (
-            reasons[0]
-            if reasons
-            else DataError(
-                f"{folder}: holds images ({len(images)}) and no captions: add metadata.csv with the columns "
-                "file_name and text, or a .txt of the same name beside each image"
-            )
+    if not findings and not kind and reasons:
+        raise reasons[0]
+    if not findings and not kind and images:
+        raise DataError(
+            f"{folder}: holds images ({len(images)}) and no captions: add metadata.csv with the columns "
+            "file_name and text, or a .txt of the same name beside each image"
         )
     return findings
 

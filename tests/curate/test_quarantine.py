@@ -52,7 +52,7 @@ def data(tmp_path: Path) -> Path:
         row("e"),
         row("f", caption=""),
     ]
-    folder = folder_with_image(tmp_path / "data", "a.png", "c.png", "e.png")
+    folder = folder_with_image(tmp_path / "data", *(f"{name}.png" for name in "abcde"))
     (folder / "broken.png").write_bytes(b"not a picture")
     write_lines(folder / "items.jsonl", rows)
     return folder

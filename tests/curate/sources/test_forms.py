@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from curate.sources import open_source
 from curate.sources.fields import make_rows
+from curate.sources.json_text import MAX_OBJECT
 from engine.errors import DataError
 
 
@@ -48,6 +49,16 @@ def test_cocos_annotations_are_captions_of_their_images(tmp_path: Path) -> None:
     assert "image" in found["captions_train2014.json:annotations 3"]
     assert "caption" in found["captions_train2014.json:annotations 4"]
     assert "not a JSON object" in found["captions_train2014.json:annotations 5"]
+
+
+def test_an_object_larger_than_a_row_may_be_is_read_and_a_torn_one_refused(tmp_path: Path) -> None:
+    text = json.dumps({"info": {"about": "x" * MAX_OBJECT}, **COCO})
+    (tmp_path / "captions.json").write_text(text)
+    assert len(captions(tmp_path)) == 3
+    for size in (len(text) - 9, len(text) - 300):
+        (tmp_path / "captions.json").write_text(text[:size])
+        with pytest.raises(DataError, match="one JSON object without an end"):
+            rows_of(tmp_path)
 
 
 def test_llavas_first_answer_is_the_caption(tmp_path: Path) -> None:
