@@ -64,7 +64,7 @@ def hermes(
 def _open_run(context: typer.Context, store: bool = True) -> tuple[RunFolder, RunSettings]:
     """The run that a command names, and its settings; options that give some left them in the context."""
     from hermes_cli.recipes import recipe
-    from hermes_cli.run.folder import RunFolder
+    from hermes_cli.run.folder import RunFolder, require_idle
     from hermes_cli.settings import assign, load_settings, parse_assignment, read_toml
 
     named, given = context.params, context.ensure_object(dict)
@@ -72,6 +72,9 @@ def _open_run(context: typer.Context, store: bool = True) -> tuple[RunFolder, Ru
         # Whoever selects wants all that is selected.
         given.setdefault("curate.limit", 0)
     root = options.new_run(named["run"], named["run_option"])
+    if store:
+        # First, for it takes no time; the locks are taken later.
+        require_idle(root, context.info_name or "", named.get("round_number"))
     stored = root / "run.json"
     layers = [recipe(named.get("recipe"), new=not stored.is_file())]
     layers += [read_toml(named["config"])] if named.get("config") else []

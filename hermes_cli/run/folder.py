@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from curate.store.files import IMPORTED, PAIRS, SUMMARY
-from engine.errors import CheckpointError, ConfigError, StageOrderError, StaleError
+from engine.errors import BusyError, CheckpointError, ConfigError, StageOrderError, StaleError
 from engine.files.layout import WEIGHTS, resolve_model
 from engine.files.lock import holding
 from hermes_cli.run.event_log import EVENTS, read_events
@@ -161,6 +161,18 @@ class RunFolder:
     def seconds(self, number: int) -> dict[str, float]:
         """Stage -> seconds of a round."""
         return state(read_events(self.events)).seconds(number)
+
+
+def require_idle(root: Path, stage: str, number: int | None) -> None:
+    """Raises BusyError where a process of this machine is at work on that stage of a round, None for any."""
+    for one in state(read_events(root / EVENTS)).attempts:
+        begun = one.first
+        same = begun.stage == stage and number in (None, begun.round)
+        if same and one.end == "open" and begun.process is not None and begun.process.is_here:
+            what = stage if number is None else f"{stage} of round {number}"
+            raise BusyError(
+                f"{root}: process {begun.process.pid} is at work on {what}; wait for it, or use another --run"
+            )
 
 
 def open_run(root: Path, whole: bool = False) -> RunFolder:

@@ -122,6 +122,8 @@ def curate_round(
         if len(shown) < SHEET_ITEMS:
             shown.append((item, preference))
 
+    if not settings.model and source.name != "shapes":
+        say("note: the embedded model knows coloured shapes alone; --model names one that suits your data")
     total, label = source.counts.rows, f"curate round {number}"
     with logged(folder.events, number, "curate", total=total, label=label) as stage:
         stage.weights = origin.model
@@ -233,8 +235,8 @@ def _show(summary: CurateSummary, target: Path) -> None:
         f" ({summary.image_ties} of equal scores); mean similarity {summary.mean_similarity:.3f},"
         f" mean {'accuracy by the judge' if summary.judge else 'self-VQA'} {summary.mean_self_vqa:.3f}"
     )
-    if summary.throughput is not None:
-        speed = summary.throughput
+    speed = summary.throughput
+    if speed is not None and speed.work.seconds:
         say(
             f"  {rates(speed.work)}; {speed.engine_share:.0%} of the time in the engine,"
             f" {speed.forward_share:.0%} in forward passes"
