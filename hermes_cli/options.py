@@ -141,13 +141,16 @@ def run_asked(context: typer.Context, exists: bool = False) -> tuple[RunFolder, 
     Raises:
         ConfigError: there is no such run, or the settings cannot be used.
     """
-    from hermes_cli.run.folder import asked, open_run
+    from hermes_cli.run.folder import asked, open_run, require_idle
     from hermes_cli.settings import assign, parse_assignment, read_toml
 
     named, given = context.params, context.ensure_object(dict)
     root = new_run(named["run"], named["run_option"])
     if exists:
         open_run(root, whole=True)
+    if not named.get("dry_run"):
+        # First, for it takes no time; the locks are taken later.
+        require_idle(root, context.info_name or "", named.get("round_number"))
     if "curate.select" in given:
         # Whoever selects wants all that is selected.
         given.setdefault("curate.limit", 0)

@@ -88,7 +88,7 @@ def items_view(overview: Overview) -> RenderableType:
     """The listed items with the scores of winner and loser."""
     table = plain_table()
     # Whole where they are not very long: an id is there to be copied.
-    width = min(30, max((len(printable(one.id)) for one in overview.listed), default=0))
+    width = min(30, max([len("item"), *(len(printable(one.id)) for one in overview.listed)]))
     table.add_column("item", overflow="fold", header_style=FAINT, min_width=width, max_width=width)
     table.add_column("caption", header_style=FAINT)
     for column in ("captions", "images"):

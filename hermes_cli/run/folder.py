@@ -11,7 +11,14 @@ from typing import Any
 import msgspec
 
 from curate.store.files import IMPORTED, ORIGIN, PAIRS, SUMMARY
-from engine.errors import UNREADABLE, CheckpointError, ConfigError, StageOrderError, StaleError
+from engine.errors import (
+    UNREADABLE,
+    BusyError,
+    CheckpointError,
+    ConfigError,
+    StageOrderError,
+    StaleError,
+)
 from engine.files.layout import WEIGHTS, resolve_model
 from engine.files.lock import holding
 from hermes_cli.recipes import recipe as recipe_of
@@ -251,6 +258,18 @@ def asked(root: Path, *layers: Tree, recipe: str | None = None) -> tuple[RunFold
     stored = root / "run.json"
     settings = load_settings(stored, recipe_of(recipe, new=not stored.is_file()), *layers)
     return RunFolder(root, settings.model), settings
+
+
+def require_idle(root: Path, stage: str, number: int | None) -> None:
+    """Raises BusyError where a process of this machine is at work on that stage of a round, None for any."""
+    for one in state(read_events(root / EVENTS)).attempts:
+        begun = one.first
+        same = begun.stage == stage and number in (None, begun.round)
+        if same and one.end == "open" and begun.process is not None and begun.process.is_here:
+            what = stage if number is None else f"{stage} of round {number}"
+            raise BusyError(
+                f"{root}: process {begun.process.pid} is at work on {what}; wait for it, or use another --run"
+            )
 
 
 def open_run(root: Path, whole: bool = False) -> RunFolder:

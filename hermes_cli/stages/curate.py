@@ -130,6 +130,8 @@ def curate_round(
         if len(shown) < SHEET_ITEMS:
             shown.append((item, preference))
 
+    if not settings.model and source.name != "shapes":
+        say("note: the embedded model knows coloured shapes alone; --model names one that suits your data")
     total, label = source.counts.rows, f"curate round {number}"
     with logged(folder.events, number, "curate", total=total, label=label) as stage:
         stage.weights = origin.model
@@ -279,8 +281,8 @@ def _show(summary: CurateSummary, target: Path) -> None:
         f"{counted(summary.items, 'item')}: {counted(summary.caption_pairs, 'caption pair')},"
         f" {counted(summary.image_pairs, 'image pair')} ({summary.image_ties} of equal scores); {said}"
     )
-    if summary.throughput is not None:
-        speed = summary.throughput
+    speed = summary.throughput
+    if speed is not None and speed.work.seconds:
         say(
             f"  {rates(speed.work)}; {speed.engine_share:.0%} of the time in the engine,"
             f" {speed.forward_share:.0%} in forward passes"

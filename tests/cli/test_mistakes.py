@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hermes_cli.run.event_log import Event, log_event, read_events
+
 
 def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -116,6 +118,19 @@ def test_help_and_version_answer_where_people_look(tmp_path: Path, asked: tuple[
     done = hermes(tmp_path, *asked)
     assert (done.returncode, done.stderr) == (0, "")
     assert ("hermes 0." if asked == ("--version",) else "Usage: ") in done.stdout
+
+
+@pytest.mark.parametrize(("command", "number"), [("curate", 1), ("train", 1), ("eval", 0), ("run", 0)])
+def test_a_second_process_is_told_who_is_at_work_and_leaves_no_trace(
+    tmp_path: Path, command: str, number: int
+) -> None:
+    run = tmp_path / "run"
+    log_event(run / "events.jsonl", Event(number, command, "begun"))
+    done = hermes(tmp_path, command, "--run", "run", "--set", "seed=5")
+    assert done.returncode == 1
+    assert f"process {os.getpid()} is at work on {command}" in done.stderr
+    assert [one.name for one in run.iterdir()] == ["events.jsonl"]
+    assert len(read_events(run / "events.jsonl")) == 1
 
 
 def test_a_folder_without_a_listing_is_refused_before_the_engine_starts(tmp_path: Path) -> None:
