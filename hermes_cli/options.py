@@ -146,11 +146,11 @@ def run_asked(context: typer.Context, exists: bool = False) -> tuple[RunFolder, 
 
     named, given = context.params, context.ensure_object(dict)
     root = new_run(named["run"], named["run_option"])
-    if exists:
-        open_run(root, whole=True)
     if not named.get("dry_run"):
         # First, for it takes no time; the locks are taken later.
         require_idle(root, context.info_name or "", named.get("round_number"))
+    if exists:
+        open_run(root, whole=True)
     if "curate.select" in given:
         # Whoever selects wants all that is selected.
         given.setdefault("curate.limit", 0)
