@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.answers import normalised
-from curate.sources.fields import make_row, read_questions
+from curate.sources.fields import make_rows, read_questions
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -113,7 +113,7 @@ def test_what_is_kept_of_anything_can_be_scored(written: object) -> None:
 def test_a_question_may_stand_among_the_fields_of_its_row(
     fields: dict[str, Any], kept: int, reason: str
 ) -> None:
-    row = make_row(0, "here", {"image": "a.png", "caption": "red", **fields})
+    (row,) = make_rows(0, "here", {"image": "a.png", "caption": "red", **fields})
     assert row.item is not None
     assert len(row.item.questions) == kept
     assert [one.startswith(reason) for one in row.dropped] == [True] * bool(reason)
