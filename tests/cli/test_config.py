@@ -8,6 +8,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from hermes_cli import options
 from hermes_cli.commands.config import as_markdown, sections
 from hermes_cli.main import app
 from hermes_cli.options import run_asked
@@ -87,3 +88,11 @@ def test_a_shell_completes_commands_and_options() -> None:
         env = {"_HERMES_COMPLETE": "complete_bash", **words}
         done = CliRunner().invoke(app, [], prog_name="hermes", env=env)
         assert done.output.split() == [wanted]
+
+
+def test_help_gives_the_defaults_that_the_settings_have() -> None:
+    settings = RunSettings()
+    told = {options.N: settings.curate.n, options.Limit: settings.curate.limit}
+    told |= {options.EvalLimit: settings.eval.limit, options.Seed: settings.seed}
+    for option, default in told.items():
+        assert option.__metadata__[0].show_default == str(default)
