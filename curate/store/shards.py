@@ -11,7 +11,6 @@ next opened, and its rows count as missing.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,50 +18,17 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
-from msgspec.structs import replace
 
+from curate.store.manifest import MANIFEST, Manifest, Shard, checksum, read_manifest, require_shard
 from curate.store.outcomes import DECODER, Outcome, QuarantinedRow
 from engine.errors import UNREADABLE, BusyError, DataError
 from engine.files.atomic import write_file, writing
 from engine.files.lock import take
-from engine.records import Record
 
-MANIFEST, LOCK, FOLDER = "manifest.json", "lock", "candidates"
+LOCK, FOLDER = "lock", "candidates"
 ROWS = 256
 """Rows of a block."""
 OPEN = ".open.jsonl"
-ANEW = "restore it, or curate this round again with --fresh"
-
-
-class Shard(Record):
-    """A sealed shard."""
-
-    block: int
-    rows: int
-    bad: int
-    """Of them, those that are quarantined."""
-    bytes: int
-    checksum: str
-    """BLAKE2b of its content, 16 bytes in hex."""
-
-    @property
-    def name(self) -> str:
-        """Its file."""
-        return f"{self.block:06d}.jsonl"
-
-
-class Manifest(Record):
-    """What is sealed."""
-
-    size: int
-    """Rows of a block."""
-    shards: tuple[Shard, ...] = ()
-    checksum: str = ""
-    """Of the rest; early manifests have none."""
-
-    def sealed(self) -> Manifest:
-        """The same with its checksum."""
-        return replace(self, checksum=_checksum(msgspec.json.encode(replace(self, checksum=""))))
 
 
 class ShardStore:
@@ -85,7 +51,7 @@ class ShardStore:
             self._sealed = {shard.block: shard for shard in manifest.shards}
             self._open = {int(path.name[:6]): path for path in self._folder.glob("*" + OPEN)}
             for shard in manifest.shards:
-                _require(shard, self._folder / shard.name)
+                require_shard(shard, self._folder / shard.name)
             for block, path in list(self._open.items()):
                 if block in self._sealed:
                     # Sealed, and killed before the open shard was removed.
@@ -127,7 +93,7 @@ class ShardStore:
             return []
         content = path.read_bytes()
         if shard:
-            _require(shard, path, content)
+            require_shard(shard, path, content)
         return _outcomes(content, path)
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -154,7 +120,7 @@ class ShardStore:
         content = _lines(outcomes)
         bad = sum(isinstance(one, QuarantinedRow) for one in outcomes)
         shard = Shard(
-            block=block, rows=len(outcomes), bad=bad, bytes=len(content), checksum=_checksum(content)
+            block=block, rows=len(outcomes), bad=bad, bytes=len(content), checksum=checksum(content)
         )
         write_file(self._folder / shard.name, content)
         self._sealed[block] = shard
@@ -197,24 +163,6 @@ class ShardStore:
         write_file(self._manifest_path, msgspec.json.encode(manifest))
 
 
-def read_manifest(folder: Path) -> Manifest | None:
-    """What is sealed of a curation; None where nothing is.
-
-    Raises:
-        DataError: it cannot be read, or was changed.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except UNREADABLE as error:
-        raise DataError(f"{path}: {error}; {ANEW}") from error
-    if found.checksum and found != found.sealed():
-        raise DataError(f"{path}: was changed after it was written; {ANEW}")
-    return found
-
-
 def read_outcomes(folder: Path) -> Iterator[Outcome]:
     """All outcomes of a curation in the order of the rows, for those who only look; needs no lock.
 
@@ -230,18 +178,6 @@ def read_outcomes(folder: Path) -> Iterator[Outcome]:
         yield from sorted(_outcomes(content[: content.rfind(b"\n") + 1], path), key=lambda one: one.number)
 
 
-def _require(shard: Shard, path: Path, content: bytes | None = None) -> None:
-    """Raises DataError where a shard's file is missing, of another size, or known to have another content."""
-    size = path.stat().st_size if path.is_file() else None
-    what = ""
-    if size != shard.bytes:
-        what = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
-    elif content is not None and _checksum(content) != shard.checksum:
-        what = "was changed after it was sealed"
-    if what:
-        raise DataError(f"{path}: {what}; {ANEW}")
-
-
 def _look(folder: Path, block: int, shard: Shard | None) -> tuple[Path, bytes]:
     """A block's file and its content; it may be sealed or opened again meanwhile, and have its other name."""
     names = (f"{block:06d}{OPEN}", f"{block:06d}.jsonl")
@@ -249,10 +185,10 @@ def _look(folder: Path, block: int, shard: Shard | None) -> tuple[Path, bytes]:
         with suppress(FileNotFoundError):
             content = path.read_bytes()
             if shard and path.name == shard.name:
-                _require(shard, path, content)
+                require_shard(shard, path, content)
             return path, content
     if shard:
-        _require(shard, folder / shard.name)
+        require_shard(shard, folder / shard.name)
     return folder, b""
 
 
@@ -310,7 +246,3 @@ def _decoded(line: bytes, path: Path, number: int) -> Outcome:
 
 def _lines(outcomes: Iterable[Outcome]) -> bytes:
     return b"".join(msgspec.json.encode(one) + b"\n" for one in outcomes)
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()

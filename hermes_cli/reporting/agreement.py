@@ -8,7 +8,7 @@ import msgspec
 
 from curate.evaluation.agreement import Agreement
 from curate.store.files import ORIGIN, PAIRS
-from curate.store.shards import MANIFEST
+from curate.store.manifest import MANIFEST
 from engine.errors import UNREADABLE
 from engine.files.atomic import write_file
 from engine.files.seals import damage, seal

@@ -16,6 +16,7 @@ from training import CONFIG, run, weights
 from engine.checkpoints.swap_probe import PROBES, read_probes
 from engine.checkpoints.weights import fingerprint, load_model
 from engine.errors import ConfigError, StageOrderError, StaleError
+from engine.files.seals import SEAL
 from engine.tokenizers.image import load_image_tokenizer
 from engine.tokenizers.text import TextTokenizer
 from train.command import precompute
@@ -60,7 +61,8 @@ def test_the_checkpoint_is_complete_loads_and_differs(
     tmp_path: Path, pairs_file: Path, checkpoint: Path
 ) -> None:
     out = run(pairs_file, checkpoint, tmp_path / "out")
-    assert {path.name for path in out.iterdir()} == {path.name for path in checkpoint.iterdir()} | {PROBES}
+    written = {path.name for path in checkpoint.iterdir()} | {PROBES, SEAL}
+    assert {path.name for path in out.iterdir()} == written
     assert (out / "config.json").read_bytes() == (checkpoint / "config.json").read_bytes()
     load_model(out)
     load_image_tokenizer(out / "image_tokenizer")

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.store.manifest import MANIFEST
 from curate.store.outcomes import Outcome, QuarantinedRow, Sampled
-from curate.store.shards import FOLDER, LOCK, MANIFEST, ShardStore, read_outcomes
+from curate.store.shards import FOLDER, LOCK, ShardStore, read_outcomes
 from engine.errors import BusyError, DataError
 from engine.records import Candidates
 
