@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from curate.evaluation.clustered import Estimate
 from curate.evaluation.paired import Difference
+from engine.files.seals import SEAL
 from hermes_cli.main import app
 from hermes_cli.pages.charts import Axis, axis
 from hermes_cli.recipes import DEFAULT
@@ -227,6 +228,7 @@ def test_an_early_evaluation_without_items_is_not_compared_and_that_is_said(run:
     old = json.loads(path.read_text())
     del old["per_item"]
     path.write_text(json.dumps(old))
+    (path.parent / SEAL).unlink()
     printed = report(run)
     assert "note: round 1 is not compared with the base: it was measured without keeping the items" in printed
     found = numbers(run)
@@ -239,6 +241,7 @@ def test_an_early_evaluation_without_items_is_not_compared_and_that_is_said(run:
 def test_a_torn_metrics_file_and_a_torn_picture_leave_the_rest(run: Path) -> None:
     with (run / "round-2/checkpoint.training/metrics.jsonl").open("ab") as lines:
         lines.write(b'{"step": 5, "lo')
+    (run / "round-2/checkpoint.training" / SEAL).unlink()
     (run / "round-1/gallery/00.png").write_bytes(b"no picture")
     report(run)
     text = (run / "report.html").read_text()

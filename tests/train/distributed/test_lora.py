@@ -12,6 +12,7 @@ from training import CONFIG, metrics_of, run, weights
 from engine.checkpoints.swap_probe import PROBES
 from engine.checkpoints.weights import load_model
 from engine.errors import ConfigError
+from engine.files.seals import SEAL
 from train.config import LINEARS, TrainConfig
 from train.data.batch import Layout
 from train.distributed.lora import add_adapters
@@ -35,7 +36,8 @@ def test_adapters_learn_and_merge_into_a_full_checkpoint(
     assert {name.split(".")[-2] for name in changed} == set(LINEARS)
     assert all(name.endswith("weight") for name in changed)
     load_model(out)
-    assert {path.name for path in out.iterdir()} == {path.name for path in checkpoint.iterdir()} | {PROBES}
+    written = {path.name for path in checkpoint.iterdir()} | {PROBES, SEAL}
+    assert {path.name for path in out.iterdir()} == written
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
