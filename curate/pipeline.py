@@ -80,7 +80,6 @@ def curate(
             precision=origin.precision,
             device=origin.device,
             questions_left_out=dict(work.questions_left_out.most_common()),
-            without_questions=work.without_questions,
             throughput=speed or _earlier_speed(folder / SUMMARY),
         )
         write_file(folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))

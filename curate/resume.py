@@ -26,8 +26,8 @@ class MissingRows:
         self._missing: dict[int, int] = {}
         """Rows of a block that are not back yet."""
         self._bad, self._first = 0, ""
-        self.rows = self.without_questions = 0
-        """Rows that were met so far, and items that have no question."""
+        self.rows = 0
+        """Rows that were met so far."""
         self.questions_left_out: Counter[str] = Counter()
         """Reason -> questions of theirs."""
 
@@ -43,7 +43,6 @@ class MissingRows:
             self.rows += len(rows)
             # Behind a colon stands what concerns one question.
             self.questions_left_out.update(why.partition(":")[0] for _, row in rows for why in row.dropped)
-            self.without_questions += sum(row.item is not None and not row.item.questions for _, row in rows)
             done = self._done(block, rows)
             bad: list[Outcome] = []
             missing: list[NumberedItem] = []

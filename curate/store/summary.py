@@ -33,8 +33,6 @@ class CurateSummary(Record):
     """The first of them."""
     questions_left_out: dict[str, int] = {}
     """Reason -> questions of usable rows that cannot be scored."""
-    without_questions: int = 0
-    """Usable rows without any usable question; they give captions alone."""
     image_ties: int = 0
     """Image pairs whose sides score the same."""
     cut_captions: int = 0

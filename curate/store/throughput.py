@@ -47,8 +47,8 @@ def throughput(work: EngineWork, seconds: float, items: int, engines: int = 1) -
 
 def rates(work: EngineWork) -> str:
     """One short line for a progress bar."""
-    return (
-        f"{work.captions.tokens_per_second:.0f} tok/s, {work.images.samples_per_second:.1f} img/s,"
-        f" {work.answers.samples_per_second:.0f} ans/s, cache {work.prefix_hit_rate:.0%},"
-        f" batch {work.mean_batch:.0f}"
-    )
+    said = [f"{work.captions.tokens_per_second:.0f} tok/s"]
+    if work.images.samples:
+        said.append(f"{work.images.samples_per_second:.1f} img/s")
+        said.append(f"{work.answers.samples_per_second:.0f} ans/s")
+    return ", ".join([*said, f"cache {work.prefix_hit_rate:.0%}", f"batch {work.mean_batch:.0f}"])

@@ -272,6 +272,7 @@ def _draw(
 
 
 def _show(summary: CurateSummary, target: Path) -> None:
+    from curate.pairs import NO_QUESTIONS
     from curate.store.throughput import rates
 
     judge = "accuracy by the judge" if summary.judge else "self-VQA"
@@ -289,12 +290,10 @@ def _show(summary: CurateSummary, target: Path) -> None:
         )
     for side, reasons in (("captions", summary.no_caption_pair), ("images", summary.no_image_pair)):
         for reason, count in sorted(reasons.items()):
-            say(f"  no pair of {side} for {counted(count, 'item')}: {reason}")
+            way = "; `hermes questions` writes some" if reason == NO_QUESTIONS else ""
+            say(f"  no pair of {side} for {counted(count, 'item')}: {reason}{way}")
     for reason, count in summary.questions_left_out.items():
         say(f"  {counted(count, 'question')} left out: {reason}")
-    if alone := summary.without_questions:
-        said = f"captions alone for {counted(alone, 'item')} without a question"
-        say(f"  {said}; `hermes questions` writes some")
     if cut := summary.cut_captions:
         say(f"  {counted(cut, 'caption')} cut at curate.caption.max_tokens; training adds no end to them")
     if cut := summary.cut_prompts:

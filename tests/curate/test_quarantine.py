@@ -71,7 +71,7 @@ def test_unreadable_images_are_quarantined_and_the_run_goes_on(data: Path, tmp_p
     assert "no such file" in summary.quarantined[0].reason
     assert "cannot be read as an image" in summary.quarantined[2].reason
     assert tuple(read_records(tmp_path / "run" / QUARANTINE, QuarantinedRow)) == summary.quarantined
-    assert (sum(summary.questions_left_out.values()), summary.without_questions) == (1, 1)
+    assert sum(summary.questions_left_out.values()) == 1
     assert summary.no_image_pair["no questions to score images with"] == 1
     # The model says yes to everything, which is right of all that is asked.
     assert summary.mean_self_vqa == 1
@@ -90,7 +90,7 @@ def test_what_no_question_can_score_is_neither_generated_nor_given_a_score(
     assert images == {"a": 2, "c": 0, "e": 2}
     write_lines(data / "items.jsonl", [row(name, questions=[]) for name in "ace"])
     alone = curated(data, tmp_path / "alone")
-    assert (alone.items, alone.caption_pairs, alone.image_pairs, alone.without_questions) == (3, 3, 0, 3)
+    assert (alone.items, alone.caption_pairs, alone.image_pairs) == (3, 3, 0)
     assert alone.mean_similarity is not None
     assert alone.mean_self_vqa is None
     assert alone.no_image_pair == {"no questions to score images with": 3}
