@@ -26,8 +26,6 @@ from hermes_cli.commands.status import show_status
 
 # Read when torch is first imported; without it every start prints how memory was bound to cores.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-# No Python that a command starts takes a user's train.py or json.py, which lies where she types, for ours.
-os.environ["PYTHONSAFEPATH"] = "1"
 
 # Meant for who writes code, and said by every rank.
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
@@ -152,7 +150,7 @@ def train(
     ] = False,
 ) -> None:
     """Train on a round's pairs by Pair-DPO, from the weights that sampled them."""
-    folder, settings = options.run_asked(context, exists=True)
+    folder, settings = options.run_asked(context, exists=not dry_run)
     if dry_run:
         folder.require_weights_before(round_number)
         from hermes_cli.plan.train import show_plan
@@ -316,6 +314,8 @@ def main() -> None:
     from engine.errors import HermesError
     from engine.files.atomic import refused_write
 
+    # No Python that a command starts takes a user's train.py or json.py, which lies where she types, for ours.
+    os.environ["PYTHONSAFEPATH"] = "1"
     received: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:

@@ -19,7 +19,6 @@ from vllm.model_executor.layers.linear import ColumnParallelLinear, QKVParallelL
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
 from engine.errors import CheckpointError, EngineError
-from engine.files.tensors import require_finite
 from engine.serving.model import official_names
 
 Prepared = list[tuple[nn.Module, nn.Module]]
@@ -31,7 +30,7 @@ def prepare(model: nn.Module, state: dict[str, Tensor], dtype: torch.dtype) -> P
     official names to tensors.
 
     Raises:
-        CheckpointError: tensors are missing, unknown, not finite, or do not fit.
+        CheckpointError: tensors are missing, unknown, or do not fit.
     """
     prepared: Prepared = []
     for path, module in model.named_modules():
@@ -138,8 +137,6 @@ def _held_value(module: nn.Module, path: str, state: dict[str, Tensor], dtype: t
         raise CheckpointError(f"the served model lacks {', '.join(missing)}")
     device = module.get_parameter(path.rpartition(".")[2]).device
     tensors = [state.pop(name).to(device, dtype) for name in wanted]
-    for name, tensor in zip(wanted, tensors, strict=True):
-        require_finite(name, tensor, "the new weights")
     if isinstance(module, QKVParallelLinear | ColumnParallelLinear):
         return torch.cat([_part(module, tensor, 0) for tensor in tensors])
     (value,) = tensors

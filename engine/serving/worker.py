@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.files.tensors import load_finite
 from engine.metering.counters import EngineWork
 from engine.metering.stopwatch import FORWARD
 from engine.records import CaptionSettings, ImageSettings
@@ -101,7 +101,7 @@ class HermesWorker:
     def hermes_stage(self, path: str) -> None:
         """Lays the weights of a safetensors file out aside."""
         runner = self.model_runner
-        self._staged = prepare(runner.get_model(), load_file(path), runner.model_config.dtype)
+        self._staged = prepare(runner.get_model(), load_finite(path), runner.model_config.dtype)
 
     def hermes_exchange(self) -> None:
         """Lets what is laid out aside serve; what served is held until `hermes_settle`."""

@@ -217,7 +217,7 @@ def test_a_run_that_has_only_begun_says_so(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     assert "the base has not been evaluated" in report(tmp_path)
     text = (tmp_path / "report.html").read_text()
-    assert "Nothing has been evaluated yet" in text
+    assert "No round has been measured" in text
     for command in ("hermes eval", "hermes train", "hermes curate"):
         assert command in text
     assert numbers(tmp_path)["best"] is None
@@ -262,6 +262,7 @@ def test_a_round_that_was_curated_otherwise_or_from_other_weights_is_named(run: 
     path = run / "round-1/curate/curate.json"
     summary = json.loads(path.read_text()) | {"pairing": {"rules": "official", "threshold": 0.6}}
     path.write_text(json.dumps(summary))
+    (path.parent / SEAL).unlink()
     basis = {"config": {}, "reference": {"weights": "gone"}, "start": "gone"}
     (run / "round-1/checkpoint.training/basis.json").write_text(json.dumps(basis))
     printed = report(run)

@@ -19,6 +19,7 @@ from curate.store.files import ORIGIN
 from curate.store.outcomes import Sampled
 from curate.store.shards import read_outcomes
 from engine.errors import DataError, StaleError
+from engine.files.seals import SEAL
 from engine.metering.counters import EngineWork
 from engine.records import (
     Answer,
@@ -127,6 +128,7 @@ def test_a_folder_from_before_questions_had_a_file_is_completed(tmp_path: Path) 
     origin = json.loads((tmp_path / ORIGIN).read_bytes())
     del origin["questions"]
     (tmp_path / ORIGIN).write_text(json.dumps(origin))
+    (tmp_path / SEAL).unlink()
     assert curated(settings(""), tmp_path) == before
 
 
@@ -135,8 +137,9 @@ def test_the_gap_is_measured_with_the_data_sets_questions_and_else_with_the_file
 ) -> None:
     own = held_out_source(settings("")).items()
     assert held_out_source(settings(file)).items() == own, "shapes bring their own"
-    folder = folder_with_image(tmp_path / "data")
-    rows = [{"id": str(i), "image": "a.png", "caption": f"caption {i}"} for i in range(10)]
+    names = [f"{i}.png" for i in range(10)]
+    folder = folder_with_image(tmp_path / "data", *names)
+    rows = [{"id": str(i), "image": name, "caption": f"caption {i}"} for i, name in enumerate(names)]
     write_lines(folder / "items.jsonl", rows)
     alone = msgspec.structs.replace(settings(""), data=str(folder))
     said = unknown_gap(held_out_source(alone))
