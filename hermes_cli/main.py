@@ -314,7 +314,7 @@ def main() -> None:
     from engine.errors import HermesError
     from engine.files.atomic import refused_write
 
-    # No Python that a command starts takes a user's train.py or json.py, which lies where she types, for ours.
+    # No Python that a command starts takes a user's train.py, which lies where she types, for ours.
     os.environ["PYTHONSAFEPATH"] = "1"
     received: list[int] = []
 

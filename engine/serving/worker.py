@@ -7,6 +7,7 @@ the names must not meet the worker's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,9 +100,9 @@ class HermesWorker:
         )
 
     def hermes_stage(self, path: str) -> None:
-        """Lays the weights of a safetensors file out aside."""
+        """Lays the weights of a safetensors file out aside; CheckpointError where one is not finite."""
         runner = self.model_runner
-        self._staged = prepare(runner.get_model(), load_finite(path), runner.model_config.dtype)
+        self._staged = prepare(runner.get_model(), load_finite(Path(path)), runner.model_config.dtype)
 
     def hermes_exchange(self) -> None:
         """Lets what is laid out aside serve; what served is held until `hermes_settle`."""

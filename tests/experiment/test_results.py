@@ -103,7 +103,7 @@ def test_a_measurement_under_other_settings_does_not_count_and_a_damaged_one_is_
     save_evaluation(path.parents[1], 2, msgspec.structs.replace(found, config=other))
     assert collect(grid, root).rows[1].rounds[2].seeds == (1,)
     path.write_text("{")
-    with pytest.raises(DataError, match="eval.json was changed after it was written"):
+    with pytest.raises(DataError, match=r"eval\.json was changed after it was written"):
         collect(grid, root)
 
 
