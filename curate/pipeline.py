@@ -92,7 +92,8 @@ def _all_bad(folder: Path, rows: Sequence[QuarantinedRow]) -> str:
     said = f"; the first: {rows[0].where}: {rows[0].reason}" if rows else ""
     return (
         f"no row can be used, all {len(rows)} are in {folder / QUARANTINE}{said}; "
-        "mend the data, then `hermes curate --retry-failed` tries them again"
+        "mend the data, or name where its images lie with --images; the same command with --retry-failed "
+        "tries them again"
     )
 
 

@@ -126,11 +126,13 @@ def new_run(argument: Path | None, option: Path | None) -> Path:
     Raises:
         ConfigError: besides, an argument that names a file, or a folder of other things: data, perhaps.
     """
-    if argument is not None and argument.exists() and not (argument / "run.json").is_file():
-        from engine.errors import ConfigError
+    from engine.errors import ConfigError
 
-        if argument.is_file() or any(argument.iterdir()):
-            raise ConfigError(f"{argument}: no run in it; --data names data, --run a folder for a run")
+    if argument is not None and "=" in argument.name and not argument.exists():
+        raise ConfigError(f"{argument}: no run; a setting needs --set before each of them")
+    taken = argument is not None and argument.exists() and not (argument / "run.json").is_file()
+    if argument is not None and taken and (argument.is_file() or any(argument.iterdir())):
+        raise ConfigError(f"{argument}: no run in it; --data names data, --run a folder for a run")
     return named_run(argument, option)
 
 

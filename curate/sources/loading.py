@@ -99,9 +99,8 @@ def _narrowed(
     selected = random_subset(filter(None, ids), select, seed) if select else None
     usable = [place for place, id_ in enumerate(ids) if id_ and (selected is None or id_ in selected)]
     if not usable:
-        raise DataError(
-            f"{source.name}: no usable item for the {source.split} split; first problem: {problem}"
-        )
+        split = f" for the {source.split} split" if source.split else ""
+        raise DataError(f"{source.name}: no usable item{split}; first problem: {problem}")
     skip = part % -(-len(usable) // limit) * limit if limit else 0
     taken = usable[skip : skip + limit] if limit else usable
     # Rows that cannot be used belong to the item behind them; those at the end only where there is no limit.

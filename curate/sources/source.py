@@ -114,6 +114,20 @@ class Source(Record):
         """
         return square(self.reader.image(item), self.image_size)
 
+    def require_image(self) -> None:
+        """Raises DataError where no image at all can be read, before anything costs time."""
+        first, tried = "", 0
+        for item in (row.item for row in self.rows() if row.item is not None):
+            try:
+                self.image(item)
+                return
+            except DataError as error:
+                first, tried = first or str(error), tried + 1
+        raise DataError(
+            f"{self.name}: none of its {tried} images can be read; the first: {first}; "
+            "--images DIR names the folder that image names start from"
+        )
+
     def images(self, items: Sequence[Item]) -> tuple[list[Item], NDArray[np.uint8], list[RowProblem]]:
         """The items whose image can be read; these images, uint8 [B, H, W, 3] as from `image`; the others."""
         readable, pixels, bad = [], [], []

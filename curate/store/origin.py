@@ -124,7 +124,7 @@ def require_same_origin(folder: Path, origin: Origin) -> None:
     if stored and (changed := _differences(stored, msgspec.structs.asdict(origin))):
         raise StaleError(
             f"{folder}: was curated under other settings ({changed}); "
-            "use another --run, or curate this round again with --fresh"
+            "use another --run, or `hermes curate --fresh` for this round"
         )
 
 

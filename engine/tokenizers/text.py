@@ -42,8 +42,15 @@ class TextTokenizer:
         return self._tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without specials, also where it spells one."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        """Ids of a text, without specials, also where it spells one.
+
+        Raises:
+            CheckpointError: the tokenizer has no id for a part of it, nor one for what is unknown.
+        """
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the library raises bare Exception
+            raise CheckpointError(f"the text tokenizer cannot read {text[:80]!r}: {error}") from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; ids outside the text vocabulary are left out, as are specials."""

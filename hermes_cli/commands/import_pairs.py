@@ -29,7 +29,7 @@ def import_foreign_pairs(
     from curate.exchange.importing import check_import, import_pairs
     from curate.store.files import QUARANTINE
     from hermes_cli.run.folder import asked
-    from hermes_cli.view import progress_bar, say
+    from hermes_cli.view import counted, progress_bar, say
 
     folder, settings = asked(run, {} if model is None else {"model": model})
     folder.require_weights_before(round_number)
@@ -42,12 +42,12 @@ def import_foreign_pairs(
         imported = import_pairs(source, curation, tokenizers, round_number, form, images or (), advance)
     folder.keep(settings)
     say(
-        f"{imported.rows} rows of {imported.source}: {imported.caption_pairs} caption pairs,"
-        f" {imported.image_pairs} image pairs"
+        f"{counted(imported.rows, 'row')} of {imported.source}: "
+        f"{counted(imported.caption_pairs, 'caption pair')}, {counted(imported.image_pairs, 'image pair')}"
     )
     if imported.quarantined or imported.one_sided:
         say(
-            f"  {imported.quarantined} rows quarantined, {imported.one_sided} with one side alone:"
+            f"  {counted(imported.quarantined, 'row')} quarantined, {imported.one_sided} with one side alone:"
             f" {curation / QUARANTINE}"
         )
     typer.echo(f"train on them with `hermes train --run {run} --round {round_number}`")

@@ -59,18 +59,18 @@ def make_questions(
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Of the items of `shapes`, and of sampling.")] = 0,
 ) -> None:
-    """Write and check the questions that curation asks; `hermes curate --questions` takes the file.
+    """Write and check questions about all items; curate, run and eval take the file as --questions.
 
     --set writer.timeout=120 sets a field of the question model's endpoint, --set reader.url=... one of the
     reader's, which has the others from it: url, model, api_key_env, timeout, retries, concurrency.
     """
-    from curate.config import CurateConfig
     from curate.questions.cache import CachedTextModel, TextCache
     from curate.questions.generate import QuestionMaker, WritingSettings
     from curate.scoring.endpoint import Endpoint
+    from curate.sources import load_source
+    from curate.sources.embedded import SHAPES
     from engine.errors import ConfigError
-    from hermes_cli.settings import RunSettings
-    from hermes_cli.stages.curate import training_source
+    from hermes_cli.stages.evaluate import image_size
 
     models = _models(url, question_model, reader_model, assignments or [])
     if combine and not models.writer.url:
@@ -82,8 +82,9 @@ def make_questions(
     writing = WritingSettings(
         style=style.value, batch=batch, max_tokens=max_tokens, temperature=temperature, seed=seed
     )
-    settings = RunSettings(data=data, images=images, seed=seed, curate=CurateConfig(limit=limit))
-    items = _items(training_source(settings))
+    # Curation asks about the items of one split, the evaluation about those of the other.
+    split = "train" if data == SHAPES else ""
+    items = _items(load_source(data, split, limit, seed, image_size(""), images=images))
     if not models.reader.url:
         _collect(items, QuestionMaker(writing), to)
         return
@@ -133,15 +134,15 @@ def _models(
 
 def _items(source: Source) -> list[Item]:
     """The items of a source; says which rows and questions it cannot use."""
-    from hermes_cli.view import say
+    from hermes_cli.view import counted, say
 
     rows = list(source.rows())
     if bad := [row for row in rows if row.item is None]:
-        say(f"{len(bad)} rows quarantined, the first: {bad[0].where}: {bad[0].reason}")
+        say(f"{counted(len(bad), 'row')} quarantined, the first: {bad[0].where}: {bad[0].reason}")
     # Behind a colon stands what concerns one question.
     left_out = Counter(reason.partition(":")[0] for row in rows for reason in row.dropped)
     for reason, count in left_out.items():
-        say(f"{count} questions left out: {reason}")
+        say(f"{counted(count, 'question')} left out: {reason}")
     return [row.item for row in rows if row.item is not None]
 
 
@@ -153,7 +154,7 @@ def _collect(items: Sequence[Item], maker: QuestionMaker, to: Path) -> None:
     """
     from curate.questions.tifa import from_item, write_tifa
     from engine.errors import DataError
-    from hermes_cli.view import progress_bar, say
+    from hermes_cli.view import counted, progress_bar, say
 
     with progress_bar("questions", len(items)) as advance:
         rows = (row for item, kept in maker.questions(items, advance) for row in from_item(item, kept))
@@ -172,4 +173,5 @@ def _collect(items: Sequence[Item], maker: QuestionMaker, to: Path) -> None:
             f"{to}: not written, as no question about any of {len(items)} items can be asked; data without "
             "questions of its own needs a --question-model and its --url"
         )
-    say(f"{to}: {report.kept} questions about {report.items - report.without} of {report.items} items")
+    asked = report.items - report.without
+    say(f"{to}: {counted(report.kept, 'question')} about {asked} of {counted(report.items, 'item')}")

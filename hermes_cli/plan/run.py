@@ -133,6 +133,7 @@ def show_curation_plan(
     Raises:
         HermesError: whatever would end the curation before its first sample.
     """
+    source.require_image()
     if not anew:
         require_same_curation(folder, settings, number, source, open_scorers(settings.curate))
     work = _samples(settings.curate, count_data(source))

@@ -67,13 +67,16 @@ class _ReportBuilder:
                 # The same of every round.
                 self.notes += [why] if why not in self.notes else []
             elif found is None and self.folder.trained(number):
-                self.notes.append(f"{_called(number)} has not been evaluated: run `hermes eval`")
+                self.notes.append(
+                    f"{_called(number)} has not been evaluated: run {self.folder.command('eval')}"
+                )
             elif found is None:
-                self.notes.append(f"{_called(number)} has no weights yet: `hermes status` says how far it is")
+                says = self.folder.command("status")
+                self.notes.append(f"{_called(number)} has no weights yet: {says} says how far it is")
             elif (ours := self._weights(number)) not in ("", found.fingerprint):
                 self.notes.append(
                     f"the evaluation of {_called(number)} is left out: it is of other weights "
-                    f"({found.fingerprint}, now {ours}); run `hermes eval`"
+                    f"({found.fingerprint}, now {ours}); run {self.folder.command('eval')}"
                 )
                 return None
             return found

@@ -193,6 +193,10 @@ class RunFolder:
                     )
                 return
 
+    def command(self, name: str, number: int = 0) -> str:
+        """A command of this run, as it is typed."""
+        return f"`hermes {name}{f' --round {number}' if number else ''} --run {self.root}`"
+
     def require_weights_before(self, number: int, anew: bool = False) -> None:
         """Raises StageOrderError unless the round before is trained; `anew` begins the round itself again."""
         if number < 1:
@@ -202,12 +206,12 @@ class RunFolder:
             if not self.pairs(earlier).is_file():
                 raise StageOrderError(
                     f"round {number} builds on round {earlier}, which has no pairs in {self.root}: "
-                    f"run `hermes curate --round {earlier}` first"
+                    f"run {self.command('curate', earlier)} first"
                 )
             if not self.trained(earlier):
                 raise StageOrderError(
                     f"round {number} builds on round {earlier}, which is not trained in {self.root}: "
-                    f"run `hermes train --round {earlier}` first"
+                    f"run {self.command('train', earlier)} first"
                 )
 
     def require_pairs(self, number: int) -> None:
@@ -219,7 +223,7 @@ class RunFolder:
         """Raises StageOrderError where a round has no pairs, whatever became of the weights before it."""
         if not self.pairs(number).is_file():
             raise StageOrderError(
-                f"round {number} has no pairs in {self.root}: run `hermes curate --round {number}` first"
+                f"round {number} has no pairs in {self.root}: run {self.command('curate', number)} first"
             )
 
     def require_own(self, number: int) -> None:

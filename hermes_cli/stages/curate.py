@@ -110,8 +110,6 @@ def curate_round(
     from curate.store.shards import locked
     from engine.samplers.text_limits import prompt_cutter
 
-    if not source.oracle and not settings.model:
-        say("note: the embedded model knows coloured shapes alone; name your own with --model")
     scorers = open_scorers(settings.curate)
     require_same_scorers((folder.curation(one) for one in range(1, number)), scorers)
     target, checkpoint = folder.curation(number), folder.checkpoint(number - 1)
@@ -120,6 +118,8 @@ def curate_round(
     with locked(target) if target.exists() else nullcontext():
         # Here, so that the log of a curation at work hears nothing of what is refused.
         origin = require_same_curation(folder, settings, number, source, scorers, retry_failed)
+    if not target.exists():
+        source.require_image()
     folder.keep(settings)
     history = PairHistory(folder.pairs(one) for one in range(1, number))
     opened = engine or partial(open_engine, settings, checkpoint)
@@ -187,7 +187,7 @@ def require_same_curation(
     if moved:
         raise StaleError(
             f"{target}: its pairs have been trained on, and would be others ({', '.join(moved)}); use "
-            "another --run, or curate this round again with --fresh"
+            "another --run, or `hermes curate --fresh` for this round"
         )
     return origin
 

@@ -91,6 +91,8 @@ def require_runnable(
     origin = eval_origin(folder, settings, held_out)
     source = training_source(settings)
     require_questions(settings, request, source, held_out)
+    if request.rounds and not folder.curated(1):
+        source.require_image()
     require_unchanged(folder, settings, request.rounds)
     return source, held_out, origin
 

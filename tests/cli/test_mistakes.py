@@ -29,7 +29,7 @@ def hermes(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("train",), "no run in this folder"),
         (("eval", "--run", "TYPO"), "TYPO: no run in this folder"),
         (("pairs", "TYPO"), "TYPO: no run in this folder"),
-        (("curate", "--round", "2"), "run `hermes curate --round 1` first"),
+        (("curate", "--round", "2"), "run `hermes curate --round 1 --run runs/default` first"),
         (("curate", "--round", "0"), "rounds count from 1"),
         (("curate", "--n", "1"), "a pair needs at least 2 candidates"),
         (("curate", "--max-bad", "some"), "give a share such as 1%"),

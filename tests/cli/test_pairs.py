@@ -52,7 +52,7 @@ def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pair_dpo_data.json").write_text(",\n".join(json.dumps(row) for row in rows) + ",\n")
     printed = done(folder, "import-pairs", "pair_dpo_data.json", "--run", "run")
     assert "8 rows of pair_dpo_data.json: 7 caption pairs, 6 image pairs" in printed
-    assert "1 rows quarantined, 1 with one side alone" in printed
+    assert "1 row quarantined, 1 with one side alone" in printed
     assert "hermes train --run run --round 1" in printed
     return folder
 
@@ -100,7 +100,7 @@ def test_an_export_is_imported_into_another_run(
     [
         (
             ("pairs", "run", "--round", "2"),
-            "round 2 has no pairs in run: run `hermes curate --round 2` first",
+            "round 2 has no pairs in run: run `hermes curate --round 2 --run run` first",
         ),
         (("pairs", "nowhere"), "nowhere: no run in this folder"),
         (("pairs", "run", "--format", "trl"), "name both, --format"),

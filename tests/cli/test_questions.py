@@ -223,7 +223,7 @@ def test_where_no_question_can_be_asked_nothing_is_written_and_the_reasons_are_t
     done = hermes(tmp_path, "questions", "--data", str(data), "--to", "q.json")
     assert done.returncode == 1
     assert "no question about any of 2 items can be asked" in done.stderr
-    assert "1 rows quarantined, the first: items.jsonl:3: caption" in done.stdout
+    assert "1 row quarantined, the first: items.jsonl:3: caption" in done.stdout
     assert "1 questions left out: questions are text that is no JSON" in done.stdout
     assert "1 questions left out: a question has no list of choices" in done.stdout
     assert not (tmp_path / "q.json").exists()
