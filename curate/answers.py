@@ -12,17 +12,19 @@ _NUMBERS = {
     "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10",
 }  # fmt: skip
 _ARTICLES = ("a", "an", "the")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
-_DECIMAL = re.compile(r"\d+\.\d+")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_DECIMAL = re.compile(r"-?\d+\.\d+")
+_TELLING = "+%#<>="
+"""Marks that tell one answer from another: C++, 5%, > 5; so does a minus before a digit."""
 _LETTERED = re.compile(r"\s*\(?\s*(\w+)\s*(?:$|[).:\-\u2013]+\s*(.*))", re.DOTALL)
 """A letter or another name of a choice, and what stands behind it: "B", "(B) blue", "B: blue", "B - blue"."""
 
 
 def normalised(text: str) -> str:
-    """A text as answers are compared: small letters, accents composed, no punctuation, no articles, numbers
-    to ten as digits.
+    """A text as answers are compared: small letters, accents composed, no punctuation but what tells answers
+    apart, no articles, numbers to ten as digits.
 
-    These are the steps of the VQA evaluation; a text that consists of nothing else stays as it is.
+    These are the steps of the VQA evaluation but for signs; a text of nothing else stays as it is.
     """
     small = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     words = _THOUSANDS.sub("", small).replace("'", "").split()
@@ -32,8 +34,10 @@ def normalised(text: str) -> str:
 
 
 def _unmarked(word: str) -> str:
-    """A word with blanks for its punctuation and symbols; what belongs to letters, in any script, stays."""
-    return "".join(" " if unicodedata.category(one)[0] in "PS" else one for one in word)
+    """A word with blanks for punctuation and symbols that tell nothing; letters of any script stay."""
+    sign = "-" if re.match(r"[-\u2212]\d", word) else ""
+    kept = (one if one in _TELLING or unicodedata.category(one)[0] not in "PS" else " " for one in word)
+    return sign + "".join(kept).strip()
 
 
 def distinct(choices: Sequence[str]) -> tuple[str, ...]:

@@ -30,6 +30,10 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 # Meant for who writes code, and said by every rank.
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 
+CURATES = ("model", "data", "images", "seed", "engine", "curate")
+TRAINS = ("train", "reference")
+"""What of the settings a stage's own command goes by, and may change."""
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -90,7 +94,7 @@ def curate(
     ] = False,
 ) -> None:
     """Sample n captions and n images for every item, score them, and choose winners and losers."""
-    folder, settings = options.run_asked(context)
+    folder, settings = options.run_asked(context, own=CURATES)
     folder.require_weights_before(round_number, anew=fresh)
     from hermes_cli.stages.fitting import require_fitting
 
@@ -122,7 +126,7 @@ def reference(
     seed: options.TrainSeed = None,
 ) -> None:
     """Score a round's pairs under the frozen reference model; `hermes train` does it where it is missing."""
-    folder, settings = options.run_asked(context, exists=True)
+    folder, settings = options.run_asked(context, exists=True, own=TRAINS)
     folder.require_pairs(round_number)
     from hermes_cli.stages.train import reference_round
 
@@ -150,7 +154,7 @@ def train(
     ] = False,
 ) -> None:
     """Train on a round's pairs by Pair-DPO, from the weights that sampled them."""
-    folder, settings = options.run_asked(context, exists=not dry_run)
+    folder, settings = options.run_asked(context, exists=not dry_run, own=TRAINS)
     if dry_run:
         folder.require_weights_before(round_number)
         from hermes_cli.plan.train import show_plan
@@ -238,14 +242,11 @@ def run_command(
     goal = "" if until is None else str(Goal.parse(until))
     request = RunRequest(rounds=rounds, until=goal, patience=patience, ranks=ranks or 1)
     folder, settings = options.run_asked(context)
-    from hermes_cli.stages.self_play import require_shares, run_rounds
+    from hermes_cli.stages.self_play import run_rounds
 
     if dry_run:
         from hermes_cli.plan.run import show_run_plan
-        from hermes_cli.stages.unchanged import require_unchanged
 
-        require_shares(settings.train, request.ranks)
-        require_unchanged(folder, settings, rounds)
         show_run_plan(folder, settings, request)
         return
     run_rounds(folder, settings, request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,9 +136,12 @@ def new_run(argument: Path | None, option: Path | None) -> Path:
     return named_run(argument, option)
 
 
-def run_asked(context: typer.Context, exists: bool = False) -> tuple[RunFolder, RunSettings]:
+def run_asked(
+    context: typer.Context, exists: bool = False, own: Sequence[str] = ()
+) -> tuple[RunFolder, RunSettings]:
     """The run that a command names, which may have to exist, and the settings that it asks for; options that
-    give some left them in the context. A stage keeps them, once its checks have passed.
+    give some left them in the context. A stage keeps them, once its checks have passed. `own` are the tables
+    and settings that the command goes by; none for all.
 
     Raises:
         ConfigError: there is no such run, or the settings cannot be used.
@@ -159,4 +162,7 @@ def run_asked(context: typer.Context, exists: bool = False) -> tuple[RunFolder, 
     layers = [read_toml(named["config"])] if named.get("config") else []
     layers += [parse_assignment(text) for text in named.get("assignments") or ()]
     layers += [assign(path, value) for path, value in given.items()]
-    return asked(root, *layers, recipe=named.get("recipe"))
+    folder, settings = asked(root, *layers, recipe=named.get("recipe"))
+    if own and not named.get("dry_run"):
+        folder.require_own_settings(settings, own, context.info_name or "")
+    return folder, settings

@@ -14,6 +14,7 @@ from curate.questions.lookup import questions_digest
 from curate.scoring.scorers import Scorers
 from curate.sources import Source
 from curate.store.files import ORIGIN
+from curate.store.summary import AGAIN
 from engine.errors import UNREADABLE, DataError, StaleError
 from engine.files.atomic import write_file
 from engine.files.seals import require_sealed
@@ -179,7 +180,7 @@ def read_origin(folder: Path) -> Origin | None:
         DataError: it cannot be read, or is not as it was sealed.
     """
     path = folder / ORIGIN
-    require_sealed(path, "curate this round again with --fresh")
+    require_sealed(path, AGAIN)
     try:
         return msgspec.json.decode(path.read_bytes(), type=Origin) if path.is_file() else None
     except UNREADABLE as error:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
 
 from curate.store.outcomes import QuarantinedRow
 from curate.store.throughput import Throughput
+from engine.errors import UNREADABLE, DataError
+from engine.files.seals import require_sealed
 from engine.records import CaptionPair, ImagePair, Preference, Record
 
+AGAIN = "curate this round again with --fresh"
 SHOWN = 20
 """Quarantined rows that the summary repeats."""
 
@@ -108,3 +114,16 @@ class Counting:
             cut_captions=self.cut_captions,
             cut_prompts=self.cut_prompts,
         )
+
+
+def read_summary(path: Path) -> CurateSummary:
+    """What a curation gave, from its file.
+
+    Raises:
+        DataError: it is not as it was sealed, or cannot be read.
+    """
+    require_sealed(path, AGAIN)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=CurateSummary)
+    except (OSError, *UNREADABLE) as error:
+        raise DataError(f"{path}: cannot be read: {error}; {AGAIN}") from error

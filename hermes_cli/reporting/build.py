@@ -10,16 +10,21 @@ import msgspec
 
 from curate.evaluation.paired import Difference, not_paired, paired_difference
 from curate.evaluation.records import GapNumbers, GapReport, read_gap
-from curate.store.files import CURATE_AGAIN, SUMMARY
+from curate.store.files import SUMMARY
 from curate.store.origin import read_origin
-from curate.store.summary import CurateSummary
+from curate.store.summary import CurateSummary, read_summary
 from engine.checkpoints.weights import known_fingerprint, load_config
 from engine.errors import UNREADABLE, CheckpointError, ConfigError, DataError
 from engine.files.atomic import write_file
-from engine.files.seals import require_sealed
 from hermes_cli.reporting.agreement import JudgeAgreement, judge_agreement
 from hermes_cli.reporting.records import BestRound, RoundReport, RunReport
-from hermes_cli.reporting.reproduce import curated_otherwise, read_basis, run_command, trained_otherwise
+from hermes_cli.reporting.reproduce import (
+    TrainingBasis,
+    curated_otherwise,
+    read_basis,
+    run_command,
+    trained_otherwise,
+)
 from hermes_cli.reporting.verdict import BEST_RULE, best_round, round_verdict
 from hermes_cli.run.folder import RunFolder
 from hermes_cli.settings import settle, stored_tree
@@ -98,7 +103,7 @@ class _ReportBuilder:
         if number and previous is None:
             verdict, why = "not comparable", f"it cannot be compared with {_called(number - 1)}"
         judged = self._judged(number)
-        basis = read_basis(self.folder.training(number) / BASIS)
+        basis = self._basis(number)
         started_from, reference = basis.weights if basis else ("", "")
         return RoundReport(
             **{name: getattr(found, name) for name in GapNumbers.__struct_fields__},
@@ -129,9 +134,13 @@ class _ReportBuilder:
     def _summary(self, number: int) -> CurateSummary | None:
         path = self.folder.curation(number) / SUMMARY
         with self._noting(f"{path.name} of {_called(number)} cannot be read"):
-            require_sealed(path, CURATE_AGAIN)
             if number and path.is_file():
-                return msgspec.json.decode(path.read_bytes(), type=CurateSummary)
+                return read_summary(path)
+        return None
+
+    def _basis(self, number: int) -> TrainingBasis | None:
+        with self._noting(f"how {_called(number)} was trained"):
+            return read_basis(self.folder.training(number) / BASIS)
         return None
 
     def _judged(self, number: int) -> JudgeAgreement | None:
@@ -146,7 +155,8 @@ class _ReportBuilder:
         try:
             yield
         except (CheckpointError, ConfigError, DataError, *UNREADABLE) as error:
-            self.notes.append(f"{what}: {error}")
+            note = f"{what}: {error}"
+            self.notes += [note] if note not in self.notes else []
 
     def _made_otherwise(self, number: int) -> Iterator[str]:
         """How a round was made otherwise than the run's settings would make it."""
@@ -158,7 +168,7 @@ class _ReportBuilder:
                 moved = curated_otherwise(origin, summary.pairing, settle(self.settings))
                 if moved:
                     yield f"{_called(number)} was curated with other settings: {', '.join(moved)}"
-        basis = read_basis(self.folder.training(number) / BASIS)
+        basis = self._basis(number)
         if basis is None:
             return
         before, settings = self.measured.get(number - 1), self._as_trained(number)

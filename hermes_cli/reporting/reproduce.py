@@ -11,7 +11,8 @@ import msgspec
 
 from curate.config import caption_plan, pairing
 from curate.store.origin import Origin
-from engine.errors import UNREADABLE
+from engine.errors import UNREADABLE, DataError
+from engine.files.seals import require_sealed
 from engine.records import Record
 from hermes_cli.recipes import DEFAULT
 from hermes_cli.settings import RunSettings, Tree, merge, parse_assignment, settle
@@ -68,11 +69,16 @@ class TrainingBasis(Record):
 
 
 def read_basis(path: Path) -> TrainingBasis | None:
-    """A training's basis; None where there is none that can be read."""
+    """A training's basis; None where there is none.
+
+    Raises:
+        DataError: it is not as it was sealed, or cannot be read.
+    """
+    require_sealed(path, "train this round again with `hermes train --fresh`")
     try:
-        return msgspec.json.decode(path.read_bytes(), type=TrainingBasis)
-    except (OSError, *UNREADABLE):
-        return None
+        return msgspec.json.decode(path.read_bytes(), type=TrainingBasis) if path.is_file() else None
+    except UNREADABLE as error:
+        raise DataError(f"{path}: not the basis of a training: {error}") from error
 
 
 def curated_otherwise(origin: Origin, paired_by: Tree, settings: RunSettings) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,24 @@ class RunFolder:
     def keep(self, settings: RunSettings) -> None:
         """Keeps what a command was asked for, once its checks have passed: later commands go by it."""
         store_settings(self.settings, settings)
+
+    def require_own_settings(self, settings: RunSettings, own: Sequence[str], command: str) -> None:
+        """Raises ConfigError where a command asks for other settings than the run's that it makes no use of:
+        those who do would find them changed."""
+        if not self.settings.is_file():
+            return
+        moved, kept = [], stored_settings(self.settings)
+        for name in settings.__struct_fields__:
+            was, now = getattr(kept, name), getattr(settings, name)
+            if name in own or was == now:
+                continue
+            fields = getattr(now, "__struct_fields__", ())
+            moved += [f"{name}.{one}" for one in fields if getattr(was, one) != getattr(now, one)] or [name]
+        if moved:
+            raise ConfigError(
+                f"{self.root}: `hermes {command}` does not go by {', '.join(moved)}; give that to the "
+                "command that does, or to `hermes run`"
+            )
 
     def training_begun(self, number: int) -> bool:
         """Whether a round's pairs have been trained on, to the end or not."""

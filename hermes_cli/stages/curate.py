@@ -168,7 +168,7 @@ def require_same_curation(
     """
     from curate.config import pairing
     from curate.store.origin import origin_of, require_same_origin
-    from curate.store.summary import CurateSummary
+    from curate.store.summary import read_summary
     from engine.checkpoints.weights import fingerprint
 
     target, config = folder.curation(number), settings.curate
@@ -178,7 +178,7 @@ def require_same_curation(
     require_same_origin(target, origin)
     if not folder.training_begun(number) or not (target / SUMMARY).is_file():
         return origin
-    made = msgspec.json.decode((target / SUMMARY).read_bytes(), type=CurateSummary)
+    made = read_summary(target / SUMMARY)
     now = pairing(config)
     moved = [f"{name} {was!r} -> {now[name]!r}" for name, was in made.pairing.items() if was != now[name]]
     if (rows := source.counts.rows) != made.items + made.bad:

@@ -152,6 +152,7 @@ def eval_origin(folder: RunFolder, settings: RunSettings, source: Source) -> Eva
     from curate.evaluation.records import EvalOrigin, readable_gap
     from curate.questions.lookup import questions_digest
     from curate.scoring.similarity import matcher_name, stored_name
+    from curate.store.origin import read_origin
 
     config = settings.curate
     origin = EvalOrigin(
@@ -164,12 +165,12 @@ def eval_origin(folder: RunFolder, settings: RunSettings, source: Source) -> Eva
     )
     _require_own_base(folder)
     found = readable_gap(folder.evaluation(0))
-    kept = found.origin if found else None
-    if kept and kept.data != origin.data and kept.annotations != origin.annotations:
-        raise StaleError(
-            f"{folder.root}: this run is measured on {kept.data}, not on {origin.data}; use another --run, "
-            "or remove eval.json of its rounds to measure them anew"
-        )
+    known = [(one.data, one.annotations) for one in (found and found.origin,) if one]
+    curated = (read_origin(folder.curation(each)) for each in folder.begun())
+    for data, digest in [*known, *((one.data, one.annotations) for one in curated if one)]:
+        # The same data set may have been moved; the same place may hold more than it did.
+        if data != origin.data and digest != origin.annotations:
+            raise StaleError(f"{folder.root}: this run is of {data}, not of {origin.data}; use another --run")
     return origin
 
 

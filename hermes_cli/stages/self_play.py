@@ -93,7 +93,7 @@ def require_runnable(
     require_questions(settings, request, source, held_out)
     if request.rounds and not folder.curated(1):
         source.require_image()
-    require_unchanged(folder, settings, request.rounds)
+    require_unchanged(folder, settings)
     return source, held_out, origin
 
 

@@ -34,7 +34,7 @@ def keep_measuring(folder: RunFolder, settings: RunSettings) -> None:
     folder.keep(asked(folder.root, measuring)[1])
 
 
-def require_unchanged(folder: RunFolder, settings: RunSettings, rounds: int) -> None:
+def require_unchanged(folder: RunFolder, settings: RunSettings) -> None:
     """Compares what `hermes run` asks for with all rounds that are begun, as their own commands do.
 
     What the run's settings already say is not compared: rounds may have been made otherwise by commands of
@@ -47,7 +47,7 @@ def require_unchanged(folder: RunFolder, settings: RunSettings, rounds: int) -> 
         return
     from curate.scoring.scorers import open_scorers
 
-    for number in range(1, rounds + 1):
+    for number in folder.begun()[1:]:
         if (folder.curation(number) / ORIGIN).is_file():
             source = training_source(settings, number)
             require_same_curation(folder, settings, number, source, open_scorers(settings.curate))

@@ -92,3 +92,12 @@ def test_files_and_models_answers_are_equal_by_the_same_rule() -> None:
     assert found.answer == "Elvis"
     similarity = load_similarity("minilm")
     assert match_choice("The caf\u00e9!", ("cafe\u0301", "tea"), similarity) == "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [("5", "-5", "10"), ("C", "C++", "C#"), ("15", "1,5", "2"), ("5", "5%", "50"), ("> 5", "< 5", "= 5")],
+)
+def test_marks_that_tell_answers_apart_stay(choices: tuple[str, ...]) -> None:
+    assert distinct(choices) == choices
+    assert [named_choice(one, choices) for one in choices] == list(choices)

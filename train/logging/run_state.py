@@ -95,7 +95,10 @@ class RunState:
                 "choose another output folder or remove it"
             )
         if not published and self._out.is_dir() and any(self._out.iterdir()):
-            raise StaleError(f"{self._out}: holds other files; choose another output folder or remove them")
+            raise StaleError(
+                f"{self._out}: holds files and no {WEIGHTS}; restore it, or begin again with "
+                "`hermes train --fresh`"
+            )
         return published
 
     def resume(self, policy: Policy) -> int:
