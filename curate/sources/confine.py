@@ -24,6 +24,16 @@ def unprefixed(name: str) -> str:
     return next((plain.removeprefix(one) for one in _OFFICIAL if plain.startswith(one)), plain)
 
 
+def shared_name(folders: Sequence[Path], name: str) -> str:
+    """What the names of one image file have in common, told from the names alone."""
+    if len(folders) > 1 or ".." in name or os.path.isabs(name):
+        roots = [os.path.abspath(folder) for folder in folders]
+        paths = [os.path.normpath(os.path.join(root, name)) for root in roots]
+        inside = [os.path.relpath(path, root) for path in paths for root in roots if _lies_in(root, path)]
+        name = min(inside, key=len, default=name)
+    return unprefixed(name).removeprefix(f"{_SUBFOLDERS[1]}/")
+
+
 def stray(folders: Sequence[Path], name: str) -> str:
     """Why a name cannot lie in any of the folders, told from the name alone; empty where it can."""
     if "://" in name:
@@ -35,7 +45,7 @@ def stray(folders: Sequence[Path], name: str) -> str:
     return f"image {name!r} lies outside the data set's folder; --images names the folder that holds it"
 
 
-def _lies_in(folder: Path, name: str) -> bool:
+def _lies_in(folder: Path | str, name: str) -> bool:
     root = os.path.abspath(folder)
     return os.path.normpath(os.path.join(root, name)).startswith(root.rstrip(os.sep) + os.sep)
 
@@ -56,9 +66,14 @@ def read_image(folders: Sequence[Path], name: str) -> Image.Image:
     raise DataError(f"image {name!r} is missing: there is no such file in {' or '.join(map(str, folders))}")
 
 
-def _confined(folders: Sequence[Path], path: Path, name: str) -> Image.Image:
+def leads_inside(folders: Sequence[Path], path: Path) -> bool:
+    """Whether a file lies in one of the folders once symbolic links are followed."""
     target = path.resolve()
-    if not any(target.is_relative_to(folder.resolve()) for folder in folders):
+    return any(target.is_relative_to(folder.resolve()) for folder in folders)
+
+
+def _confined(folders: Sequence[Path], path: Path, name: str) -> Image.Image:
+    if not leads_inside(folders, path):
         raise DataError(
             f"image {name!r} leads outside the data set's folder by a symbolic link; "
             "--images names the folder that holds it"

@@ -54,7 +54,7 @@ def detect(path: Path, kind: str = "") -> Finding:
     Raises:
         DataError: there is none, or more than one.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(_absent(path))
     try:
         findings = _in_folder(path, kind) if path.is_dir() else [_of_file(path, kind)]
@@ -89,6 +89,8 @@ def _absent(path: Path) -> str:
 
 def _of_file(path: Path, forced: str = "") -> Finding:
     """The data set that a file is; raises DataError with the reason why it is none."""
+    if not path.is_file():
+        raise DataError(f"{path}: it is no file")
     with path.open("rb") as stream:
         head = stream.read(512)
     suffix = path.suffix.lower()
@@ -184,7 +186,8 @@ def _by_content(folder: Path, names: list[str], kind: str) -> list[Finding]:
             except DataError as error:
                 reasons.append(error)
     findings = [_of_file(one) for files in found.values() for one in train_files(folder, files)]
-    findings += [Finding("texts", tuple(folder / name for name in texts))] if texts else []
+    regular = tuple(folder / name for name in texts if (folder / name).is_file())
+    findings += [Finding("texts", regular)] if regular else []
     if not findings and (folder / "train").is_dir():
         return _in_folder(folder / "train", kind)
     if not findings and not kind and reasons:

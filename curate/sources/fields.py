@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from curate.answers import choice_at, distinct, named_choice
-from curate.sources.confine import stray, unprefixed
+from curate.sources.confine import shared_name, stray
 from curate.sources.rows import DataRow
 from curate.sources.spelling import (
     CAPTION_NAMES,
@@ -65,14 +65,24 @@ def make_rows(
         except FieldError as error:
             yield DataRow(position=position, where=where, reason=str(error))
             continue
-        known = first_of(one, SHARED) if image else unprefixed(item.image)
-        shared = "" if known is None else str(known)
+        shared = _embedded(one, folders) if image else shared_name(folders, item.image)
         yield DataRow(position=position, where=where, item=item, dropped=dropped, shared=shared)
+
+
+def _embedded(fields: Fields, folders: Sequence[Path]) -> str:
+    """What the rows of one embedded image have in common: its id, else the name that it once had."""
+    if (known := first_of(fields, SHARED)) not in (None, ""):
+        return str(known)
+    values = (fields.get(name) for name in IMAGE)
+    names = (value.get("path") if isinstance(value, Mapping) else value for value in values)
+    return next((shared_name(folders, name) for name in names if isinstance(name, str) and name), "")
 
 
 def as_text(value: object, what: str) -> str:
     """Text without the space around it. Raises FieldError where there is none."""
     if isinstance(value, str) and (text := value.strip()) and _is_unicode(text):
+        if "\0" in text:
+            raise FieldError(f"{what} {shown(value)} holds NUL characters")
         return text
     if value is None:
         raise FieldError(f"{what} is missing")

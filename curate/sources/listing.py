@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from curate.sources.confine import ENDINGS
+from curate.sources.confine import ENDINGS, leads_inside
 from curate.sources.json_text import json_lines
 from curate.sources.spelling import IMAGE, Fields, lower, missing_column
 from engine.errors import DataError
 
 LISTINGS = ("items.jsonl", "metadata.jsonl", "metadata.csv", "captions.csv")
 TABLES = (".csv", ".tsv", ".txt")
+_KINDS = 64
+"""Kinds of image names that are told apart in a table."""
 _DELIMITERS = ",;\t|"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -32,9 +35,11 @@ def text_entries(files: Sequence[Path]) -> Iterator[tuple[str, Fields | str]]:
         text = texts.get(Path(name).stem)
         if text is None:
             yield name, "there is no text of the same name beside it"
-            continue
-        caption = text.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-        yield name, {"image": name, "caption": caption}
+        elif not leads_inside((text.parent,), text):
+            yield name, f"{text.name} leads outside the data set's folder by a symbolic link; copy it there"
+        else:
+            caption = text.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+            yield name, {"image": name, "caption": caption}
 
 
 def image_names(folder: Path) -> list[str]:
@@ -78,6 +83,7 @@ def _table_entries(file: Path) -> Iterator[tuple[str, Fields | str]]:
     delimiter, header = table_header(file)
     known = lower(header)
     image = header.index(next(known[name] for name in IMAGE if name in known))
+    seen = set(ENDINGS)
     with _opened(file) as stream:
         stream.readline()
         number, again = 2, deque[str]()
@@ -87,7 +93,9 @@ def _table_entries(file: Path) -> Iterator[tuple[str, Fields | str]]:
             if row is None:
                 return
             where, fields = f"{file.name}:{number}", _fields(row, header)
-            if any(_begins_row(line, delimiter, image) for line in taken[1:]):
+            if not isinstance(fields, str) and len(seen) < _KINDS:
+                seen.add(_kind(fields.get(header[image], "")))
+            if any(_begins_row(line, delimiter, image, len(header), seen) for line in taken[1:]):
                 fields = "a quotation mark is not closed on this line"
             if isinstance(fields, str):
                 again.extendleft(reversed(taken[1:]))
@@ -120,7 +128,13 @@ def _fields(row: list[str] | str, header: Sequence[str]) -> Fields | str:
     return {name: value for name, value in zip(header, row, strict=True) if value}
 
 
-def _begins_row(line: str, delimiter: str, image: int) -> bool:
-    """Whether a line inside a quoted text begins as a row does: with an image file in its column."""
+def _kind(name: str) -> str:
+    """What image names of one table have in common: their ending; of names without one, all but digits."""
+    return re.sub(r"\d+", "0", Path(name).suffix or name).lower()
+
+
+def _begins_row(line: str, delimiter: str, image: int, columns: int, seen: set[str]) -> bool:
+    """Whether a line inside a quoted text begins as a row does: with an image name in its column."""
     cells = line.split(delimiter)
-    return len(cells) > max(image, 1) and cells[image].strip(' "\r\n').lower().endswith(ENDINGS)
+    name = cells[image].strip(' "\r\n') if len(cells) > max(image, 1) else ""
+    return bool(name) and _kind(name) in seen and (len(cells) >= columns or "." in name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from pathlib import Path
@@ -44,7 +45,7 @@ def open_source(data: str, split: str, seed: int, image_size: int, images: str =
     prefix, colon, rest = data.partition(":")
     kind = prefix if colon and prefix in KINDS else ""
     path, folder = Path(rest if kind else data).expanduser(), Path(images).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"--images {images}: there is no such folder")
     reader = _reader(detect(path, kind), str(path), (folder,) if images else ())
     return Source(reader=reader, image_size=image_size, split=split)

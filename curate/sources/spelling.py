@@ -13,7 +13,7 @@ IMAGE = (
     *("filepath", "file_path", "filename"),
 )
 CAPTION = ("caption", "text", "captions", "title", "comment")
-SHARED = ("image_id", "img_id")
+SHARED = ("image_id", "img_id", "cocoid")
 """What the rows of one image have in common where the image itself has no name."""
 REPLIES = "conversations"
 OTHERS = (
@@ -26,12 +26,10 @@ ADDRESSES = "; addresses (url) are not followed: download the images first, for 
 
 
 def first_of(fields: Fields, names: Iterable[str]) -> Any:
-    """The value of the first name that has one."""
-    for name in names:
-        value = fields.get(name)
-        if value is not None:
-            return value
-    return None
+    """The value of the first name that has one; empty text counts only where no other name has any."""
+    given = [value for name in names if (value := fields.get(name)) is not None]
+    filled = (value for value in given if not isinstance(value, str) or value.strip())
+    return next(filled, given[0] if given else None)
 
 
 def plain(fields: Fields) -> dict[str, Any]:

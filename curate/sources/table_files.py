@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 DAMAGE = (Exception,)
@@ -73,7 +74,7 @@ def open_arrow(path: Path) -> TableFile:
     torn = ""
 
     def batches(group: int, columns: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
-        chosen = read[group].select(list(columns))
+        chosen = _chosen(read[group], columns)
         return (chosen.slice(first, size) for first in range(0, chosen.num_rows, size))
 
     with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as stream:
@@ -90,6 +91,17 @@ def open_arrow(path: Path) -> TableFile:
         if not torn and end.read() != _END:
             torn = "the rest of the file is missing: it has no end mark"
     return TableFile(schema, _starts([batch.num_rows for batch in read]), batches, torn)
+
+
+def _chosen(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    """Columns, and parts of structs, as Parquet gives them."""
+    chosen = {}
+    for column, _, part in (name.partition(".") for name in columns):
+        values = batch.column(column)
+        if part:
+            values = pa.StructArray.from_arrays([pc.struct_field(values, part)], [part])
+        chosen[column] = values
+    return pa.RecordBatch.from_pydict(chosen)
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:

@@ -22,6 +22,7 @@ from engine.records import Item, Record
 
 ROWS, IMAGES = 1024, 16
 """Rows in memory together, without and with their images."""
+_TEXT = (pa.string(), pa.large_string(), pa.string_view())
 
 
 class Columns(Record):
@@ -31,7 +32,7 @@ class Columns(Record):
     embedded: bool
     """Whether the image column holds the files themselves."""
     fields: tuple[str, ...]
-    """Columns to read for an item without opening its image."""
+    """Columns, or parts as in `image.path`, to read for an item without opening its image."""
 
 
 def columns_of(schema: pa.Schema) -> Columns:
@@ -45,13 +46,16 @@ def columns_of(schema: pa.Schema) -> Columns:
     known = lower(schema.names)
     image = next(known[name] for name in IMAGE if name in known)
     kind = schema.field(image).type
-    is_struct = pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind}
+    parts = {field.name for field in kind} if pa.types.is_struct(kind) else set()
+    is_struct = {"bytes", "path"} & parts
     is_bytes = kind in (pa.binary(), pa.large_binary(), pa.binary_view())
-    is_name = kind in (pa.string(), pa.large_string(), pa.string_view())
+    is_name = kind in _TEXT
     if not (is_struct or is_bytes or is_name):
         raise DataError(f"column {image} is {kind}; it must hold image files (bytes) or their names")
     fields = [known[name] for name in (ID, *CAPTION, *OTHERS) if name in known]
-    return Columns(image=image, embedded=not is_name, fields=(*fields, image) if is_name else tuple(fields))
+    fields += [known[name] for name in IMAGE if name in known and schema.field(known[name]).type in _TEXT]
+    fields += [f"{image}.path"] if "path" in parts else []
+    return Columns(image=image, embedded=not is_name, fields=tuple(fields))
 
 
 class TableReader:

@@ -27,7 +27,9 @@ from engine.records import Item, Record
 IMAGES = ("jpg", "jpeg", "png", "webp")
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 """What stands before the first dot of the file's name is the key; hidden files have none."""
-_BLOCK = 512
+_END = 1024
+"""Bytes of zeros with which an archive ends, at least."""
+_CHUNK = 1 << 20
 _SURE = 2
 """Names of captions that count before the text member does; a title is less than that."""
 
@@ -60,6 +62,10 @@ class WebDatasetReader:
             try:
                 with path.open("rb") as stream:
                     for sample in _samples(stream):
+                        if isinstance(sample, int):
+                            where, reason = f"{name}:byte {sample}", "a header is damaged"
+                            yield DataRow(position=position, where=where, reason=reason)
+                            continue
                         yield from _rows(position, name, sample, stream)
                         position += 1
             except (OSError, tarfile.TarError) as error:
@@ -87,13 +93,17 @@ def _bytes(stream: BinaryIO, place: tuple[int, int]) -> bytes:
     return stream.read(place[1])
 
 
-def _samples(stream: BinaryIO) -> Iterator[_Sample]:
-    """Neighbouring members of one key. Raises TarError where the archive is damaged, after the rest."""
+def _samples(stream: BinaryIO) -> Iterator[_Sample | int]:
+    """Neighbouring members of one key, and places of damage. Raises TarError, after the rest, where no more
+    can be read."""
     members: dict[str, tuple[int, int]] = {}
     key, problem = "", ""
     damage = None
     try:
         for member in _members(stream):
+            if isinstance(member, int):
+                yield member
+                continue
             named = _KEY.fullmatch(member.name.removeprefix("./"))
             if named is None or not member.isreg() or member.issparse():
                 continue
@@ -114,16 +124,29 @@ def _samples(stream: BinaryIO) -> Iterator[_Sample]:
         raise damage
 
 
-def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive:
+def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo | int]:
+    """The members, and where something else stands than the zeros at the end of an archive; behind these,
+    another archive may begin."""
+    end = 0
+    with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", ignore_zeros=True) as archive:
         while (member := archive.next()) is not None:
             # The list of all members that tarfile keeps would grow with the archive.
             archive.members.clear()  # type: ignore[attr-defined]
+            if member.offset > end and (
+                member.offset - end < _END or _is_damaged(stream, end, member.offset)
+            ):
+                yield end
+            end = archive.offset
             yield member
-        # An archive that was cut between members, or damaged, ends for tarfile like a whole one.
-        stream.seek(archive.offset)
-        if stream.read(_BLOCK).strip(b"\0"):
+        if _is_damaged(stream, end, stream.seek(0, os.SEEK_END)):
             raise tarfile.ReadError("a header is damaged")
+
+
+def _is_damaged(stream: BinaryIO, start: int, end: int) -> bool:
+    """Whether anything but zeros stands there."""
+    stream.seek(start)
+    sizes = (min(_CHUNK, end - at) for at in range(start, end, _CHUNK))
+    return any(stream.read(size).strip(b"\0") for size in sizes)
 
 
 def _rows(position: int, shard: str, sample: _Sample, stream: BinaryIO) -> Iterator[DataRow]:

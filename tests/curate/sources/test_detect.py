@@ -131,6 +131,7 @@ def test_a_folder_of_images_alone_is_told_that_captions_are_wanted(tmp_path: Pat
     [
         ("https://a.org/datasets/a/b", "https://a.org/datasets/a/b: an address; --data takes what lies"),
         ("s3://bucket/x.parquet", "s3://bucket/x.parquet: an address; --data takes what lies"),
+        ("x" * 5000, "there is no such file or folder"),
         ("lmms-lab/COCO-Caption", "hf download --repo-type dataset lmms-lab/COCO-Caption"),
     ],
 )

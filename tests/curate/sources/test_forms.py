@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,42 @@ def test_a_text_beside_each_image_is_its_caption(tmp_path: Path) -> None:
     assert captions(folder) == [("a.png", "red")]
     assert "Unicode" in reasons(rows)["B.JPG"]
     assert "no text of the same name" in reasons(rows)["c.png"]
+
+
+def test_a_text_that_is_no_file_of_the_folder_is_its_rows_reason(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    names = ("good", "linked", "out", "folder", "pipe", "dangling")
+    folder = folder_with_image(tmp_path / "data", *(f"{name}.png" for name in names))
+    (folder / "good.txt").write_text("red")
+    (folder / "linked.txt").symlink_to("good.txt")
+    (folder / "out.txt").symlink_to(tmp_path / "secret.txt")
+    (folder / "folder.txt").mkdir()
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "dangling.txt").symlink_to("absent")
+    os.mkfifo(folder / "table.csv")
+    source = open_source(str(folder), "", 0, 48)
+    rows = list(source.rows())
+    assert source.digest
+    assert captions(folder) == [("good.png", "red"), ("linked.png", "red")]
+    found = reasons(rows)
+    assert "outside the data set's folder by a symbolic link" in found.pop("out.png")
+    assert set(found) == {"folder.png", "pipe.png", "dangling.png"}
+    with pytest.raises(DataError, match="no file"):
+        rows_of(folder / "table.csv")
+
+
+def test_of_several_names_of_a_field_the_first_that_is_filled_counts(tmp_path: Path) -> None:
+    rows = [{"image": value, "file_name": "a.png", "caption": "red"} for value in ("", None, " ")]
+    write_lines(tmp_path / "a.jsonl", [{**row, "id": number} for number, row in enumerate(rows)])
+    pq.write_table(pa.Table.from_pylist(rows[:2]), tmp_path / "a.parquet")
+    assert captions(tmp_path / "a.jsonl") == [("a.png", "red")] * 3
+    assert captions(tmp_path / "a.parquet") == [("a.png", "red")]
+
+
+def test_a_caption_with_nul_characters_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"file_name,text\na.png,r\0ed\nb.png,blue\n")
+    assert captions(tmp_path) == [("b.png", "blue")]
+    assert "NUL" in reasons(rows_of(tmp_path))["a.csv:2"]
 
 
 def test_the_official_file_names_images_from_two_folders_above(tmp_path: Path) -> None:

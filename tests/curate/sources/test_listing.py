@@ -135,12 +135,13 @@ def test_a_torn_csv_costs_its_last_row_alone(tmp_path: Path) -> None:
     assert "malformed" in reasons(rows)["captions.csv:5"]
 
 
+ENDINGS = st.sampled_from([".png", ".jfif", ".ppm", ""])
 TEXTS = st.lists(st.text('ab,"\n ', min_size=1, max_size=12).filter(str.strip), min_size=1, max_size=8)
 
 
-@given(TEXTS, st.data(), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+@given(TEXTS, st.data(), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), ENDINGS)
 def test_a_quotation_mark_that_is_never_closed_costs_its_own_row_alone(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject, quoting: int
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject, quoting: int, ending: str
 ) -> None:
     broken = data.draw(st.sets(st.integers(0, len(texts) - 1)))
     stream = io.StringIO()
@@ -148,15 +149,28 @@ def test_a_quotation_mark_that_is_never_closed_costs_its_own_row_alone(
     writer.writerow(["file_name", "text"])
     for number, text in enumerate(texts):
         if number in broken:
-            stream.write(f'{number}.png,"never closed\n')
+            stream.write(f'{number}{ending},"never closed\n')
         else:
-            writer.writerow([f"{number}.png", text])
+            writer.writerow([f"{number}{ending}", text])
     path = tmp_path_factory.mktemp("data") / "metadata.csv"
     path.write_text(stream.getvalue(), newline="")
     rows = rows_of(path)
-    good = [(f"{number}.png", text.strip()) for number, text in enumerate(texts) if number not in broken]
+    good = [(f"{number}{ending}", text.strip()) for number, text in enumerate(texts) if number not in broken]
     assert [(row.item.image, row.item.caption) for row in rows if row.item] == good
     assert len(reasons(rows)) == len(broken)
+
+
+@pytest.mark.parametrize("ending", [".png", ".jfif", ".ppm", ""])
+@pytest.mark.parametrize("closed", ['5"', '"'])
+def test_rows_between_two_stray_quotation_marks_are_not_swallowed(
+    tmp_path: Path, ending: str, closed: str
+) -> None:
+    texts = ["one", '"never closed', "three", "four", f"wide {closed}", "six"]
+    lines = [f"im{number}{ending},{text}\n" for number, text in enumerate(texts)]
+    (tmp_path / "metadata.csv").write_text("file_name,text\n" + "".join(lines))
+    rows = rows_of(tmp_path)
+    assert [row.item.caption for row in rows if row.item] == ["one", "three", "four", texts[4], "six"]
+    assert list(reasons(rows)) == ["metadata.csv:3"]
 
 
 def test_a_csv_without_a_caption_column_is_refused_with_its_columns(tmp_path: Path) -> None:
@@ -181,6 +195,7 @@ def test_rows_open_no_image(tmp_path: Path) -> None:
         ("link.png", "outside the data set's folder by a symbolic link"),
         ("linked/secret.png", "outside the data set's folder by a symbolic link"),
         ("x" * 300 + ".png", "no such file"),
+        ("x/" * 2500 + "x.png", "no such file"),
     ],
 )
 def test_an_image_that_cannot_be_read_is_one_clear_line(tmp_path: Path, name: str, words: str) -> None:

@@ -128,8 +128,36 @@ def test_a_damaged_header_is_no_silent_end(tmp_path: Path) -> None:
     content[start + 5 : start + 200] = b"#" * 195
     path.write_bytes(content)
     rows = rows_of(path)
-    assert ids(rows) == ["a/0"]
-    assert "header is damaged" in reasons(rows)["a.tar"]
+    assert ids(rows) == ["a/0", "a/2"]
+    assert reasons(rows)[f"a.tar:byte {start}"] == "a header is damaged"
+    assert "no image" in reasons(rows)["a.tar:1"]
+
+
+@pytest.mark.parametrize("name", ["0.png", "1.png", "1.json", "2.json"])
+def test_a_header_of_zeros_is_counted_and_the_rest_is_read(tmp_path: Path, name: str) -> None:
+    path = write_tar(tmp_path / "a.tar", {**sample("0"), **sample("1"), **sample("2")})
+    with tarfile.open(path) as archive:
+        start = archive.getmember(name).offset
+    content = bytearray(path.read_bytes())
+    content[start : start + 512] = bytes(512)
+    path.write_bytes(content)
+    rows = rows_of(path)
+    assert ids(rows) == [f"a/{key}" for key in "012" if key != name[0]]
+    # Neither this nor what is left of its sample moves another row.
+    assert [row.position for row in rows if row.item] == [int(key) for key in "012" if key != name[0]]
+    assert len(reasons(rows)) == 2
+    assert any("header is damaged" in reason for reason in reasons(rows).values())
+
+
+def test_archives_that_were_joined_are_read_to_the_end(tmp_path: Path) -> None:
+    parts = [write_tar(tmp_path / f"{key}.tar", sample(key, 100)).read_bytes() for key in "abc"]
+    (tmp_path / "joined").mkdir()
+    path = tmp_path / "joined/x.tar"
+    path.write_bytes(b"".join(parts))
+    source = open_source(str(path), "", 0, 48)
+    rows = list(source.rows())
+    assert (ids(rows), reasons(rows)) == (["x/a", "x/b", "x/c"], {})
+    assert source.image(source.items()[2])[0, 0, 1] == 100
 
 
 def test_images_that_cannot_be_read_are_one_clear_line_each(tmp_path: Path) -> None:
