@@ -135,7 +135,7 @@ class RunFolder:
         those who do would find them changed."""
         if not self.settings.is_file():
             return
-        moved, kept = [], stored_settings(self.settings)
+        moved, kept = [], load_settings(self.settings)
         for name in settings.__struct_fields__:
             was, now = getattr(kept, name), getattr(settings, name)
             if name in own or was == now:

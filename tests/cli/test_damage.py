@@ -133,6 +133,11 @@ def measured_again(run: Path, chosen: RunSettings) -> EvalOrigin:
 
 def test_a_run_is_not_measured_with_another_base_or_on_another_data_set(tmp_path: Path) -> None:
     run, chosen = made_run(tmp_path / "run"), RunSettings()
+    with pytest.raises(StaleError, match="this run is of photos, not of shapes; use another --run"):
+        measured_again(run, chosen)
+    for begun in run.glob("round-*/curate/origin.json"):
+        begun.write_bytes(msgspec.json.encode(msgspec.json.decode(begun.read_bytes()) | {"data": "shapes"}))
+        seal(begun.parent, [begun.name])
     folder, origin = RunFolder(run, ""), measured_again(run, chosen)
     path = folder.evaluation(0)
     found = read_gap(path)
@@ -145,7 +150,7 @@ def test_a_run_is_not_measured_with_another_base_or_on_another_data_set(tmp_path
     elsewhere = msgspec.structs.replace(origin, data="photos", annotations="of photos")
     write_file(path, msgspec.json.encode(msgspec.structs.replace(found, origin=elsewhere)))
     seal(path.parent, [path.name])
-    with pytest.raises(StaleError, match="measured on photos, not on shapes; use another --run"):
+    with pytest.raises(StaleError, match="this run is of photos, not of shapes; use another --run"):
         measured_again(run, chosen)
     other = made_run(tmp_path / "other")
     (other / "round-0/eval.json").unlink()

@@ -288,7 +288,7 @@ def test_a_curation_at_work_hears_nothing_of_a_second_one(steps: tuple[Path, lis
     before = bytes_of(run)
     for fresh in ((), ("--fresh",)):
         with locked(run / "round-1/curate"):
-            done = CliRunner().invoke(app, ["curate", "--run", str(run), "--set", "train.beta=0.3", *fresh])
+            done = CliRunner().invoke(app, ["curate", "--run", str(run), "--set", "curate.max_bad=3", *fresh])
         assert isinstance(done.exception, BusyError)
         assert bytes_of(run) == before
 

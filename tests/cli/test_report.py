@@ -199,7 +199,7 @@ def test_two_runs_of_the_same_settings_differ_in_times_alone(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("round-1/eval.json", "Round 1 has not been evaluated: run <code>hermes eval</code>"),
+        ("round-1/eval.json", "Round 1 has not been evaluated: run <code>hermes eval --run"),
         ("round-2/checkpoint.training", "steps of 1 round"),
         ("round-0/gallery", "The same prompts, round by round"),
         ("round-1/curate", "Candidates of round 2"),

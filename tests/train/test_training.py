@@ -109,7 +109,7 @@ def test_a_folder_of_other_files_is_refused_before_the_training(
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     steps: list[TrainStep] = []
-    with pytest.raises(StaleError, match="other files"):
+    with pytest.raises(StaleError, match="holds files and no model"):
         run(pairs_file, checkpoint, out, report=steps.append)
     assert not steps
 
