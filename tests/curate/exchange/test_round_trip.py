@@ -23,7 +23,8 @@ from engine.records import CaptionCandidate, CaptionPair, ImageCandidate, ImageP
 CODES = st.lists(st.integers(0, 1023), min_size=36, max_size=36).map(tuple)
 SCORES = st.floats(allow_nan=False, allow_infinity=False)
 SEEDS, PLACES = st.integers(0, 2**63 - 1), st.integers(0, 99)
-TEXTS = st.text(max_size=12)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+"""A text of data with NUL characters is refused."""
 CAPTIONS = st.builds(
     CaptionCandidate,
     index=PLACES,
